@@ -1,0 +1,200 @@
+"""Registries: every interchangeable component is looked up here by kind and name.
+
+One rule separates what a recipe says from what the framework supplies: a component's **keyword-only**
+parameters are its recipe arguments, its positional parameters are filled in by the framework.
+
+    @ENCODERS.register("my_gcn")
+    class MyGCN(nn.Module):
+        def __init__(self, in_dim: int, *, hidden: Sequence[int] = (512, 256)) -> None: ...
+
+    ENCODERS.build({"type": "my_gcn", "hidden": [64, 64]}, in_dim)
+
+Built-in components are named as ``"module:attribute"`` and imported when first used, so listing them
+imports nothing. Another package adds its own through an entry point of the group
+``sslcollapse.<kind>`` (for example ``sslcollapse.encoder``), without touching this one.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import fnmatch
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class RegistryError(ValueError):
+    """A component is unknown, registered twice, or was given arguments it does not take."""
+
+
+def suggest(word: str, known: Iterator[str] | list[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class Registry:
+    """Components of one kind by name.
+
+    Args:
+        kind: what the components are, as used in messages (``"encoder"``).
+        builtin: name → ``"module:attribute"`` of the components this package ships.
+    """
+
+    def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._targets: dict[str, str] = dict(builtin)
+        self._factories: dict[str, Callable[..., Any]] = {}
+        self._entry_points_read = False
+
+    def register(self, name: str) -> Callable[[F], F]:
+        """Return a decorator that registers a class or factory function under ``name``.
+
+        Raises:
+            RegistryError: when the name is taken; the message names where.
+        """
+
+        def decorate(factory: F) -> F:
+            target = f"{factory.__module__}:{factory.__qualname__}"
+            if name in self._known() and self._targets[name] != target:
+                raise RegistryError(
+                    f"{self.kind} {name!r} is already registered by {self._targets[name]}; "
+                    f"choose another name for {target}"
+                )
+            self._targets[name] = target
+            self._factories[name] = factory
+            return factory
+
+        return decorate
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Registered names that match a glob, sorted."""
+        return sorted(fnmatch.filter(self._known(), pattern))
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """The class or function registered under ``name``, imported if need be.
+
+        Raises:
+            RegistryError: for an unknown name; the message suggests the nearest and lists all.
+        """
+        if name not in self._known():
+            known = self.names()
+            raise RegistryError(
+                f"unknown {self.kind} {name!r}{suggest(name, known)} (known: {', '.join(known)})"
+            )
+        if name not in self._factories:
+            module, _, attribute = self._targets[name].partition(":")
+            self._factories[name] = getattr(importlib.import_module(module), attribute)
+        return self._factories[name]
+
+    def parameters(self, name: str) -> dict[str, inspect.Parameter]:
+        """Recipe arguments of a component (its keyword-only parameters), annotations resolved."""
+        signature = inspect.signature(self.get(name), eval_str=True)
+        return {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+    def build(self, spec: Mapping[str, Any], *supplied: Any) -> Any:
+        """Construct the component that ``spec["type"]`` names.
+
+        Args:
+            spec: ``{"type": name, argument: value, ...}``.
+            supplied: what the framework passes by position (input width, data root, ...).
+        """
+        if "type" not in spec:
+            raise RegistryError(f"a {self.kind} needs 'type'; known: {', '.join(self.names())}")
+        arguments = {key: value for key, value in spec.items() if key != "type"}
+        return self.get(spec["type"])(*supplied, **arguments)
+
+    def describe(self, name: str) -> str:
+        """First line of the component's docstring, read without importing a built-in component."""
+        if name in self._factories:
+            return (inspect.getdoc(self._factories[name]) or "").partition("\n")[0]
+        module, _, attribute = self._targets[name].partition(":")
+        return _first_doc_line(module, attribute)
+
+    def _known(self) -> dict[str, str]:
+        if not self._entry_points_read:
+            self._entry_points_read = True
+            for point in entry_points(group=f"sslcollapse.{self.kind}"):
+                if point.name in self._targets and self._targets[point.name] != point.value:
+                    raise RegistryError(
+                        f"{self.kind} {point.name!r} is already registered by "
+                        f"{self._targets[point.name]}; the entry point {point.value} takes the same name"
+                    )
+                self._targets[point.name] = point.value
+        return self._targets
+
+
+def _first_doc_line(module: str, attribute: str) -> str:
+    """First docstring line of ``module:attribute`` from its source, without importing the module."""
+    root = importlib.import_module(module.partition(".")[0])
+    if not root.__file__:
+        return ""
+    path = root.__file__.removesuffix("__init__.py") + "/".join(module.split(".")[1:])
+    for candidate in (f"{path}.py", f"{path}/__init__.py"):
+        try:
+            with open(candidate, encoding="utf-8") as file:
+                tree = ast.parse(file.read())
+        except FileNotFoundError:
+            continue
+        for node in tree.body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
+                return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+ENCODERS = Registry(
+    "encoder",
+    {
+        "gcn": "sslcollapse.encoders.gcn:GCN",
+        "sage": "sslcollapse.encoders.sage:SAGE",
+        "mlp": "sslcollapse.encoders.mlp:MLP",
+        "pyg": "sslcollapse.encoders.pyg:PyG",
+    },
+)
+OBJECTIVES = Registry("objective", {"bgrl": "sslcollapse.objectives.bootstrap:BGRL"})
+REGULARIZERS = Registry("regularizer", {"werank": "sslcollapse.regularizers.werank:WERankPenalty"})
+COEFFICIENTS = Registry(
+    "coefficient",
+    {
+        "depth": "sslcollapse.regularizers.coefficients:ByDepth",
+        "schedule": "sslcollapse.regularizers.coefficients:Scheduled",
+    },
+)
+OPTIMIZERS = Registry("optimizer", {"adamw": "sslcollapse.optim:AdamW"})
+DOMAINS = Registry("domain", {"graph": "sslcollapse.domains.graph.domain:GraphDomain"})
+GRAPH_DATASETS = Registry(
+    "graph_dataset",
+    {
+        "planetoid": "sslcollapse.domains.graph.datasets:Planetoid",
+        "citation_full": "sslcollapse.domains.graph.datasets:CitationFull",
+        "amazon": "sslcollapse.domains.graph.datasets:Amazon",
+        "coauthor": "sslcollapse.domains.graph.datasets:Coauthor",
+        "webkb": "sslcollapse.domains.graph.datasets:WebKB",
+        "wikics": "sslcollapse.domains.graph.datasets:WikiCS",
+        "ppi": "sslcollapse.domains.graph.datasets:PPI",
+        "ogbn": "sslcollapse.domains.graph.ogb:OGBN",
+        "digits": "sslcollapse.domains.graph.synthetic:DigitsGraph",
+        "csbm": "sslcollapse.domains.graph.synthetic:CSBM",
+    },
+)
+PROBES = Registry("probe", {"logistic": "sslcollapse.evaluation.logistic:LogisticProbe"})
+
+REGISTRIES: dict[str, Registry] = {
+    registry.kind: registry
+    for registry in (
+        ENCODERS,
+        OBJECTIVES,
+        REGULARIZERS,
+        COEFFICIENTS,
+        OPTIMIZERS,
+        DOMAINS,
+        GRAPH_DATASETS,
+        PROBES,
+    )
+}

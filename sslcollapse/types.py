@@ -1,0 +1,90 @@
+"""The small types that domains, modules, probes and the trainer exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """What a domain yields for one training step.
+
+    Shapes:
+        views: one entry a view; for images a tensor [B, C, H, W], for graphs a ``GraphView``.
+        index: [B] dataset indices of the samples (for graph batches, of the graphs).
+        labels: [B] or None; never used by an objective, only by an online probe.
+        replicated: every rank holds the same samples (full-batch graphs), so nothing is gathered.
+    """
+
+    views: Sequence[Any]
+    index: Tensor
+    labels: Tensor | None
+    replicated: bool
+
+
+class Branch(NamedTuple):
+    """One view through one network: representation h, embedding z, prediction p ([N, d] each)."""
+
+    h: Tensor
+    z: Tensor
+    p: Tensor | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and with which randomness a domain makes its batches."""
+
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row indices (int64) of one train / validation / test division of a probe set."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Un-augmented inputs with labels and fixed splits, for evaluation and rank measurement.
+
+    Shapes:
+        views: encoder inputs; their representations, concatenated, are the N rows.
+        labels: [N] int64 classes, or [N, C] float32 in {0, 1} for multi-label sets.
+        splits: name → fixed splits (``"public"``: one for Cora, 10 for WebKB, 20 for WikiCS).
+    """
+
+    views: Sequence[Any]
+    labels: Tensor
+    num_classes: int
+    splits: Mapping[str, Sequence[Split]]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a sample can have several labels."""
+        return self.labels.dim() == 2
+
+
+@runtime_checkable
+class Domain(Protocol):
+    """A source of batches of views and of a probe set; nothing else knows what the data are."""
+
+    in_dim: int
+
+    def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
+        """Endless batches from ``start_step``; batch k depends on (seed, k, rank) only."""
+        ...
+
+    def probe_set(self) -> ProbeSet:
+        """Un-augmented inputs, labels and fixed splits."""
+        ...
