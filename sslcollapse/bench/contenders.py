@@ -1,0 +1,216 @@
+"""The contenders of ``bench graph-step``: each a function that does one training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcollapse.bench.plain_bgrl import PlainBGRL
+from sslcollapse.distributed import Gather
+from sslcollapse.domains.graph.domain import augment
+from sslcollapse.memory import keep_freed_memory
+from sslcollapse.recipe import resolve
+from sslcollapse.seeding import generator
+from sslcollapse.trainer import build_domain, build_module, data_root
+from sslcollapse.types import Batch, Context
+
+EDGE_DROP, FEATURE_MASK = (0.2, 0.3), (0.2, 0.1)
+MOMENTUM, LR, HIDDEN, PREDICTOR = 0.99, 5e-4, [512, 256], 512
+Step = Callable[[], Any]
+
+
+def make_contender(name: str, dataset: dict[str, Any]) -> tuple[Step, dict[str, Callable[[], Any]]]:
+    """A contender's step and its further measurements."""
+    if name != "plain":
+        keep_freed_memory()
+    if name.startswith("plain"):
+        plain = _plain(dataset)
+        return lambda: plain.step(EDGE_DROP, FEATURE_MASK, MOMENTUM), {}
+    ours = Ours(dataset, werank=name == "ours_werank", bf16=name == "ours_bf16")
+    if name == "floor":
+        return ours.floor(), {}
+    return ours.step, {"parts": ours.parts, "check": ours.check}
+
+
+class Ours:
+    """This package's step, as the trainer does it."""
+
+    def __init__(self, dataset: dict[str, Any], *, werank: bool, bf16: bool) -> None:
+        self.recipe = resolve(
+            {
+                "name": "bench",
+                "domain": {
+                    "type": "graph",
+                    "dataset": dataset,
+                    "views": {"edge_drop": EDGE_DROP, "feature_mask": FEATURE_MASK},
+                },
+                "encoder": {"type": "gcn", "hidden": HIDDEN},
+                "objective": {"type": "bgrl", "predictor_hidden": PREDICTOR, "momentum": MOMENTUM},
+                "regularizers": {"werank": {"type": "werank", "coefficient": 1e-2}} if werank else {},
+                "optim": {"type": "adamw", "lr": LR, "schedule": "constant"},
+                "train": {"steps": 1_000_000},
+            }
+        )
+        self.dataset = dataset
+        self.domain = build_domain(self.recipe)
+        self.module = build_module(self.recipe, self.domain.in_dim).train()
+        from sslcollapse.registry import OPTIMIZERS
+
+        self.optimizer = OPTIMIZERS.build(self.recipe["optim"]).build(self.module)
+        self.batches = self.domain.batches(0, Context())
+        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
+
+    def step(self) -> None:
+        """One training step."""
+        batch = next(self.batches)
+        with self.autocast:
+            loss = self.module(batch, 0)["loss"]
+        loss.backward()
+        self.optimizer.step()
+        self.module.update_target(0)
+        self.optimizer.zero_grad()
+
+    def floor(self) -> Step:
+        """The dense products that no implementation of this step can leave out, and nothing else.
+
+        Layer 2 and the predictor: forward of two online views and (layer 2 only) two target views, and for the
+        online ones both products of the backward pass. Layer 1 is sparse. Outputs are written in place.
+        """
+        rows = self.domain.dataset.graphs[0].num_nodes
+        shapes = [(HIDDEN[0], HIDDEN[1]), (HIDDEN[1], PREDICTOR), (PREDICTOR, HIDDEN[1])]
+        products: list[tuple[Tensor, Tensor, Tensor]] = []
+        for index, (narrow, wide) in enumerate(shapes):
+            x, w, g = torch.randn(rows, narrow), torch.randn(wide, narrow), torch.randn(rows, wide)
+            forward = (x, w.t(), torch.empty(rows, wide))
+            backward = [(g, w, torch.empty(rows, narrow)), (g.t(), x, torch.empty(wide, narrow))]
+            products += 2 * [forward, *backward] + (2 * [forward] if index == 0 else [])
+
+        def step() -> None:
+            for a, b, out in products:
+                torch.mm(a, b, out=out)
+
+        return step
+
+    def check(self) -> dict[str, float]:
+        """The loss here and in plain PyTorch Geometric for the same weights and the same draws."""
+        plain = _plain(self.dataset)
+        _copy_weights(self.module, plain)
+        base = next(self.domain.batches(0, Context())).views[0]
+        views, copies = [], []
+        for k in range(2):
+            view = augment(base, EDGE_DROP[k], FEATURE_MASK[k], generator(torch.device("cpu"), 0, k))
+            data = plain.data.clone()
+            data.x, data.edge_index = view.x.clone(), view.edge_index
+            views.append(view)
+            copies.append(data)
+        online = [self.module.branch(view) for view in views]
+        with torch.no_grad():
+            target = [self.module.target(view) for view in views]
+        ours = self.module.objective(online, target, Gather(enabled=False))["bgrl"]
+        return {"ours": float(ours.detach()), "plain": float(plain.loss(*copies).detach())}
+
+    def parts(self) -> dict[str, float]:
+        """Median ms of the step's parts, and of WERank against its own two matrix products."""
+        layers = self.module.layers
+        weights = [layers[name].weight() for name in self.module.coefficients(0)["werank"]]
+        small = [w.detach() if w.shape[0] <= w.shape[1] else w.detach().t() for w in weights]
+        grams = [torch.empty(w.shape[0], w.shape[0]) for w in small]
+        outs = [torch.empty_like(w) for w in small]
+
+        def products() -> None:
+            for w, gram, out in zip(small, grams, outs, strict=True):
+                torch.mm(w, w.t(), out=gram)
+                torch.mm(gram, w, out=out)
+
+        def penalty() -> None:
+            loss = sum(coefficient * value for _, _, value, coefficient in self.module.penalties(0))
+            torch.autograd.grad(loss, [layers[name].parameter for name in self.module.coefficients(0)["werank"]])
+
+        batch = next(self.batches)
+        view = batch.views[0]
+
+        def views() -> Batch:
+            made = next(self.batches)
+            for v in made.views:
+                v.adjacency("gcn")
+                v.features._masked_sparse if v.features.sparse else None  # noqa: B018
+            return made
+
+        encoder = self.module.encoder
+        hidden = torch.randn(view.num_nodes, HIDDEN[0], requires_grad=True)
+        upstream = torch.randn(view.num_nodes, HIDDEN[0])
+        adjacency = view.adjacency("gcn")
+        weight = encoder.convs[0].weight
+
+        def four_times(function: Callable[[], Tensor], inputs: list[Tensor]) -> Step:
+            """Two online views with backward, two target views without."""
+
+            def run() -> None:
+                for _ in range(2):
+                    torch.autograd.grad(function(), inputs, upstream)
+                    with torch.no_grad():
+                        function()
+
+            return run
+
+        step_parts: dict[str, Step] = {
+            "werank": penalty,
+            "werank_products": products,
+            "making_views": lambda: views(),
+            "sparse_features_layer_1": four_times(lambda: view.features.linear(weight), [weight]),
+            "sparse_adjacency_layer_1": four_times(lambda: adjacency @ hidden, [hidden]),
+            "norm_activation_layer_1": four_times(lambda: encoder.norm_acts[0](hidden), [hidden]),
+            "optimizer": self._optimizer_step(),
+            "target_update": lambda: self.module.update_target(0),
+        }
+        timed = {name: _median_ms(step) for name, step in step_parts.items()}
+        return {"threads": torch.get_num_threads(), **timed}
+
+    def _optimizer_step(self) -> Step:
+        self.module(next(self.batches), 0)["loss"].backward()
+        return self.optimizer.step
+
+
+def _plain(dataset: dict[str, Any]) -> PlainBGRL:
+    from torch_geometric.data import Data
+
+    from sslcollapse.registry import GRAPH_DATASETS
+
+    torch.manual_seed(0)
+    graph = GRAPH_DATASETS.build(dataset, data_root({"data_root": None})).load().graphs[0]
+    x = graph.x.to_dense() if graph.x.layout == torch.sparse_csr else graph.x
+    data = Data(x=x, edge_index=graph.edge_index)
+    return PlainBGRL(data, [x.shape[1], *HIDDEN], PREDICTOR, LR)
+
+
+@torch.no_grad()
+def _copy_weights(module: Any, plain: PlainBGRL) -> None:
+    for ours, theirs in ((module.encoder, plain.online), (module.target.encoder, plain.target)):
+        for depth, conv in enumerate(ours.convs):
+            theirs.convs[depth].lin.weight.copy_(conv.weight)
+            theirs.convs[depth].bias.zero_()
+            norm = ours.norm_acts[depth].norm
+            theirs.norms[depth].module.weight.copy_(norm.weight)
+            theirs.norms[depth].module.bias.copy_(norm.bias)
+            theirs.acts[depth].weight.copy_(ours.norm_acts[depth].activation.weight)
+    head = module.predictor
+    for ours_layer, theirs_layer in zip(head.layers, (plain.predictor[0], plain.predictor[2]), strict=True):
+        theirs_layer.weight.copy_(ours_layer.weight)
+        theirs_layer.bias.copy_(ours_layer.bias)
+    plain.predictor[1].weight.copy_(head.norm_act.activation.weight)
+
+
+def _median_ms(step: Step, repeats: int = 15) -> float:
+    times = []
+    for _ in range(repeats + 2):
+        began = time.perf_counter()
+        step()
+        times.append(1e3 * (time.perf_counter() - began))
+    return median(times[2:])
+
+

@@ -1,0 +1,63 @@
+"""Whether a penalty's gradient outweighs or opposes the objective's, layer by layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from sslcollapse.module import SSLModule
+
+
+def penalty_gradients(module: SSLModule, step: int) -> dict[str, dict[str, float]]:
+    """Compare the gradients of penalty and objective on every regularised weight; call after ``backward``.
+
+    The parameters' ``grad`` is the sum of both (its mean over ranks), and the penalty's part is the same on all
+    ranks, so the objective's part is the difference: no second backward pass through the network.
+
+    Returns:
+        layer → ``norm_ratio`` ‖g_penalty‖ / ‖g_objective‖ and ``cosine`` between the two.
+    """
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+    with torch.enable_grad():
+        for _, name, penalty, coefficient in module.penalties(step):
+            sums[name] = sums[name].to(penalty.device) + coefficient * penalty
+    result = {}
+    for name, penalty in sums.items():
+        layer = module.layers[name]
+        (gradient,) = torch.autograd.grad(penalty, layer.parameter)
+        ours = layer.rows(gradient)
+        objective = layer.rows(layer.parameter.grad) - ours
+        ours_norm, objective_norm = ours.norm(), objective.norm()
+        tiny = torch.finfo(ours.dtype).tiny
+        stacked = torch.stack(
+            [
+                ours_norm / objective_norm.clamp(min=tiny),
+                (ours * objective).sum() / (ours_norm * objective_norm).clamp(min=tiny),
+            ]
+        )
+        ratio, cosine = stacked.tolist()
+        result[name] = {"norm_ratio": ratio, "cosine": cosine}
+    return result
+
+
+def gradient_warnings(
+    gradients: dict[str, dict[str, float]], outweighs: float = 1.0, opposes: float = -0.5
+) -> list[str]:
+    """One line for each layer whose coefficient is too high.
+
+    That is: the penalty's gradient is longer than the objective's (``norm_ratio > outweighs``), or points against
+    it (``cosine < opposes``) with at least a tenth of its length.
+    """
+    lines = []
+    for name, values in gradients.items():
+        ratio, cosine = values["norm_ratio"], values["cosine"]
+        if ratio > outweighs:
+            lines.append(f"{name}: the penalty's gradient is {ratio:.1f} times the objective's; lower its coefficient")
+        elif cosine < opposes and ratio > 0.1:
+            lines.append(
+                f"{name}: the penalty's gradient opposes the objective's (cosine {cosine:.2f}, {ratio:.2f} times "
+                "as long); lower its coefficient"
+            )
+    return lines

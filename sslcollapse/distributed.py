@@ -1,0 +1,60 @@
+"""Rank, world size, and collectives that gradients flow through.
+
+A plain ``all_gather`` with the own slice put back, or an in-place ``all_reduce``, scales gradients by
+1 / world size without an error; the functions here have exact backward passes, so that W ranks with B/W
+samples each give the gradient of one rank with B.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    """This process's rank; 0 outside a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class Gather:
+    """What an objective calls to see the samples of all ranks: ``gather(z)`` is [W·N, d], in rank order.
+
+    Args:
+        enabled: False for replicated batches (every rank holds the same samples) and on one process.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled and world_size() > 1
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return _AllGather.apply(x) if self.enabled else x
+
+
+class _AllGather(torch.autograd.Function):
+    """Concatenate equal shapes [N, ...] over ranks; backward sums every rank's gradient of the own slice.
+
+    DistributedDataParallel then averages parameter gradients over ranks. A loss that every rank computes on
+    all gathered samples therefore gets the joint batch's gradient: (1/W) Σ_r Σ_s ∂L_s/∂z_r = ∂L/∂z.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = x.shape[0]
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        start = rank() * ctx.rows
+        return grad[start : start + ctx.rows]

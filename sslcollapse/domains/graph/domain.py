@@ -1,0 +1,199 @@
+"""The graph domain: full-batch training on one graph, or batches of graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from sslcollapse.domains.graph.data import GraphDataset
+from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.registry import GRAPH_DATASETS
+from sslcollapse.seeding import generator
+from sslcollapse.sparse import SparseMatrix
+from sslcollapse.spec import AtLeast, Component
+from sslcollapse.types import Batch, Context, ProbeSet
+
+FULL_STRENGTH = {"edge_drop": (0.5, 0.4), "feature_mask": (0.5, 0.4)}
+"""Probabilities of the two views at ``strength=1``."""
+
+
+@dataclass(frozen=True)
+class GraphViews:
+    """How the two views of a graph are made: edges dropped, feature columns masked.
+
+    Each direction of an undirected edge is dropped independently; a masked column is zero for all nodes.
+
+    Args:
+        edge_drop: probability that an edge is dropped, one entry a view; default [0.2, 0.3].
+        feature_mask: probability that a feature column is masked, one entry a view; default [0.2, 0.1].
+        strength: in [0, 1], instead of the two: scales the probabilities of ``FULL_STRENGTH``.
+
+    Source: You et al. 2020; Zhu et al. 2020 (GRACE); the defaults are BGRL's for WikiCS.
+    """
+
+    edge_drop: Sequence[float] | None = None
+    feature_mask: Sequence[float] | None = None
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.strength is not None:
+            if self.edge_drop is not None or self.feature_mask is not None:
+                raise RecipeError("domain.views: give either strength or edge_drop and feature_mask, not both")
+            if not 0.0 <= self.strength <= 1.0:
+                raise RecipeError(f"domain.views.strength: must be in [0, 1], got {self.strength}")
+        for name, values in (("edge_drop", self.edge_drop), ("feature_mask", self.feature_mask)):
+            if values is not None and (len(values) != 2 or not all(0.0 <= p < 1.0 for p in values)):
+                raise RecipeError(
+                    f"domain.views.{name}: needs two probabilities in [0, 1), one a view, got {list(values)}"
+                )
+
+    def probabilities(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Edge-drop and feature-mask probabilities of the two views."""
+        if self.strength is not None:
+            edge, feature = FULL_STRENGTH["edge_drop"], FULL_STRENGTH["feature_mask"]
+            return [self.strength * p for p in edge], [self.strength * p for p in feature]
+        edge_drop = (0.2, 0.3) if self.edge_drop is None else self.edge_drop
+        return edge_drop, (0.2, 0.1) if self.feature_mask is None else self.feature_mask
+
+
+class GraphDomain:
+    """Graphs: two views by edge dropping and feature-column masking.
+
+    Args:
+        data_root: folder in which the dataset's files are looked for.
+        dataset: which graphs.
+        views: how the views are made.
+        batch_size: graphs a step over all ranks; None trains on all graphs at once, on the full graph
+            where there is one.
+
+    With one graph (or ``batch_size=None``) and several ranks, every rank trains on the same graph with views of
+    its own: more views a step, not more speed.
+    """
+
+    def __init__(
+        self,
+        data_root: Path,
+        *,
+        dataset: Annotated[dict[str, Any], Component("graph_dataset")],
+        views: GraphViews = GraphViews(),  # noqa: B008
+        batch_size: Annotated[int, AtLeast(1)] | None = None,
+    ) -> None:
+        self.source = GRAPH_DATASETS.build(dataset, data_root)
+        self.views = views if isinstance(views, GraphViews) else GraphViews(**views)
+        self.batch_size = batch_size
+        self.in_dim: int = self.source.num_features
+        self._dataset: GraphDataset | None = None
+
+    def describe(self) -> str:
+        """One line on the data that will be read."""
+        return self.source.describe()
+
+    def load(self) -> None:
+        """Read the dataset.
+
+        Raises:
+            MissingDataError, DataError: see the dataset.
+        """
+        if self._dataset is None:
+            self._dataset = self.source.load()
+
+    @property
+    def dataset(self) -> GraphDataset:
+        """The graphs, read on first use."""
+        self.load()
+        return self._dataset
+
+    def check(self, world_size: int) -> None:
+        """Raise RecipeError for a batch size that ranks cannot share or graphs cannot fill."""
+        if self.batch_size is not None and self.batch_size % world_size:
+            raise RecipeError(
+                f"domain.batch_size: {self.batch_size} graphs cannot be shared equally by {world_size} ranks; "
+                f"use a multiple of {world_size}"
+            )
+
+    def notice(self, world_size: int) -> str | None:
+        """What the log should say about several ranks, or None."""
+        if world_size > 1 and self.batch_size is None:
+            return (
+                f"Full-batch graph on {world_size} ranks: every rank trains on the same graph with its own views; "
+                "gradients are averaged over ranks. More views a step, not more speed."
+            )
+        return None
+
+    def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
+        """Endless batches; batch k depends on (seed, k, rank) only.
+
+        Full batch: all pre-training graphs as one disjoint union. Else each epoch visits the graphs in an order
+        drawn from (seed, epoch), and each rank takes its slice of every batch; a last incomplete batch is left out.
+        """
+        self.check(context.world_size)
+        graphs = self.dataset.train_graphs
+        size = len(graphs) if self.batch_size is None else self.batch_size
+        if size > len(graphs):
+            raise RecipeError(f"domain.batch_size: {size} is more than the {len(graphs)} pre-training graphs")
+        replicated = self.batch_size is None
+        per_epoch = len(graphs) // size
+        union: tuple[list[int], GraphView] | None = None
+        step = start_step
+        while True:
+            epoch, position = divmod(step, per_epoch)
+            order = torch.randperm(len(graphs), generator=generator(torch.device("cpu"), context.seed, epoch))
+            chosen = order[position * size : (position + 1) * size]
+            if not replicated:
+                chosen = chosen.chunk(context.world_size)[context.rank]
+            members = sorted(graphs[i] for i in chosen.tolist())
+            if union is None or union[0] != members:
+                union = members, self._union(members).to(context.device)
+            base = union[1]
+            edge_drop, feature_mask = self.views.probabilities()
+            views = [
+                augment(base, edge, feature, generator(context.device, context.seed, step, context.rank, k))
+                for k, (edge, feature) in enumerate(zip(edge_drop, feature_mask, strict=True))
+            ]
+            yield Batch(views, torch.tensor(members), None, replicated)
+            step += 1
+
+    def probe_set(self) -> ProbeSet:
+        """Every graph un-augmented, one view a graph; labels and splits over their nodes in order."""
+        dataset = self.dataset
+        labels = torch.cat([graph.y for graph in dataset.graphs])
+        views = [self._union([i]) for i in range(len(dataset.graphs))]
+        return ProbeSet(views, labels, dataset.num_classes, dataset.splits)
+
+    def _union(self, members: Sequence[int]) -> GraphView:
+        graphs = [self.dataset.graphs[i] for i in members]
+        if not graphs:
+            raise DataError(f"{self.dataset.name}: a batch without graphs")
+        if len(graphs) == 1:
+            return GraphView(GraphStructure(graphs[0].edge_index, graphs[0].num_nodes), _features(graphs[0].x))
+        sizes = torch.tensor([graph.num_nodes for graph in graphs])
+        offsets = sizes.cumsum(0) - sizes
+        edges = [graph.edge_index + offset for graph, offset in zip(graphs, offsets.tolist(), strict=True)]
+        graph_index = torch.repeat_interleave(torch.arange(len(graphs)), sizes)
+        x = torch.cat([g.x.to_dense() if g.x.layout == torch.sparse_csr else g.x for g in graphs])
+        structure = GraphStructure(torch.cat(edges, dim=1), int(sizes.sum()), graph_index)
+        return GraphView(structure, Features(x))
+
+
+def augment(view: GraphView, edge_drop: float, feature_mask: float, rng: torch.Generator) -> GraphView:
+    """A view with each edge dropped and each feature column masked independently with these probabilities."""
+    device = view.structure.edge_index.device
+    keep = mask = None
+    if edge_drop > 0:
+        edges = view.structure.edge_index.shape[1]
+        keep = torch.rand(edges, generator=rng, device=device) >= edge_drop
+    if feature_mask > 0:
+        columns = view.features.shape[1]
+        mask = torch.rand(columns, generator=rng, device=device) >= feature_mask
+        mask = mask.to(view.features.dtype)
+    return GraphView(view.structure, view.features.masked(mask), keep)
+
+
+def _features(x: Tensor) -> Features:
+    return Features(SparseMatrix.from_csr(x) if x.layout == torch.sparse_csr else x)

@@ -1,0 +1,187 @@
+"""One view of a graph: which edges and feature columns it keeps, and what encoders read from it.
+
+Two faces of the same view: ``x`` and ``edge_index`` (dropped edges really absent, made on demand) for any
+PyTorch Geometric module; ``features`` and ``adjacency(...)`` (one static CSR structure shared by all views,
+values per view) for the encoders of this package. Both see exactly the same dropped edges and columns.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sslcollapse.sparse import Pattern, SparseMatrix
+
+Normalization = Literal["gcn", "mean"]
+
+
+class Features:
+    """Node features [N, F], dense or sparse, with an optional column mask [F] of zeros and ones.
+
+    ``linear(weight)`` is ``x @ weight.T`` without making the masked features: a sparse matrix masks its
+    values, a dense one masks the columns of the weight, which is much smaller than the features.
+    """
+
+    def __init__(self, x: Tensor | SparseMatrix, mask: Tensor | None = None) -> None:
+        self._x = x
+        self.mask = mask
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, F)."""
+        return (self._x.shape[0], self._x.shape[1])
+
+    @cached_property
+    def _masked_sparse(self) -> SparseMatrix:
+        return self._x if self.mask is None else self._x.scale_columns(self.mask)
+
+    def linear(self, weight: Tensor) -> Tensor:
+        """``x @ weight.T``: [N, F] × [D, F] → [N, D]."""
+        if isinstance(self._x, SparseMatrix):
+            return self._masked_sparse @ weight.t()
+        return functional.linear(self._x, weight if self.mask is None else weight * self.mask)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the features are stored as a sparse matrix."""
+        return isinstance(self._x, SparseMatrix)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values."""
+        return self._x.values.dtype if isinstance(self._x, SparseMatrix) else self._x.dtype
+
+    def propagated(self, adjacency: SparseMatrix) -> Features:
+        """``adjacency @ x`` for dense features, [N, F]; the mask commutes with it and stays pending."""
+        return Features(adjacency @ self._x, self.mask)
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """The masked features as a dense [N, F] tensor."""
+        if isinstance(self._x, SparseMatrix):
+            return self._masked_sparse.dense()
+        return self._x if self.mask is None else self._x * self.mask
+
+    def masked(self, mask: Tensor | None) -> Features:
+        """The same features under another column mask."""
+        return Features(self._x, mask)
+
+    def to(self, device: torch.device) -> Features:
+        """The same features on another device."""
+        return Features(self._x.to(device), None if self.mask is None else self.mask.to(device))
+
+
+class GraphStructure:
+    """The edges of one graph (or of a disjoint union), with the CSR structures that products need.
+
+    Shapes:
+        edge_index: [2, E], source and target of each edge.
+        graph_index: [N] which graph a node belongs to, or None for a single graph.
+    """
+
+    def __init__(self, edge_index: Tensor, num_nodes: int, graph_index: Tensor | None = None) -> None:
+        self.edge_index = edge_index
+        self.num_nodes = num_nodes
+        self.graph_index = graph_index
+
+    @cached_property
+    def with_loops(self) -> Pattern:
+        """Edges without self-loops, then one loop a node (GCN's A + I); rows are targets."""
+        source, target = self.edge_index[:, self.proper_edges]
+        loops = torch.arange(self.num_nodes, device=source.device)
+        shape = (self.num_nodes, self.num_nodes)
+        return Pattern.from_indices(torch.cat([target, loops]), torch.cat([source, loops]), shape)
+
+    @cached_property
+    def proper_edges(self) -> Tensor:
+        """[E'] positions of the edges that are not self-loops."""
+        source, target = self.edge_index
+        return (source != target).nonzero().flatten()
+
+    @cached_property
+    def plain(self) -> Pattern:
+        """Edges as they are; rows are targets."""
+        source, target = self.edge_index
+        return Pattern.from_indices(target, source, (self.num_nodes, self.num_nodes))
+
+    def to(self, device: torch.device) -> GraphStructure:
+        """The same structure on another device."""
+        if self.edge_index.device == device:
+            return self
+        graph_index = None if self.graph_index is None else self.graph_index.to(device)
+        return GraphStructure(self.edge_index.to(device), self.num_nodes, graph_index)
+
+
+class GraphView:
+    """A graph with some edges dropped and some feature columns masked.
+
+    Shapes:
+        keep: [E] bool, which edges the view has, or None for all.
+    """
+
+    def __init__(self, structure: GraphStructure, features: Features, keep: Tensor | None = None) -> None:
+        self.structure = structure
+        self.features = features
+        self.keep = keep
+        self._adjacency: dict[str, SparseMatrix] = {}
+
+    @property
+    def num_nodes(self) -> int:
+        """N."""
+        return self.structure.num_nodes
+
+    @property
+    def graph_index(self) -> Tensor | None:
+        """[N] which graph of a batch a node belongs to, or None for a single graph."""
+        return self.structure.graph_index
+
+    @property
+    def x(self) -> Tensor:
+        """[N, F] dense features with masked columns set to zero."""
+        return self.features.dense
+
+    @cached_property
+    def edge_index(self) -> Tensor:
+        """[2, E'] the edges that are left."""
+        edges = self.structure.edge_index
+        return edges if self.keep is None else edges[:, self.keep]
+
+    def adjacency(self, normalization: Normalization) -> SparseMatrix:
+        """The [N, N] propagation matrix, rows are targets; made once a view.
+
+        ``"gcn"`` is D^-1/2 (A + I) D^-1/2 with in-degrees (Kipf & Welling 2017, eq. 2);
+        ``"mean"`` is D^-1 A, a zero row where a node has no edge.
+        """
+        if normalization not in self._adjacency:
+            make = _gcn_matrix if normalization == "gcn" else _mean_matrix
+            self._adjacency[normalization] = make(self.structure, self.keep, self.features.dtype)
+        return self._adjacency[normalization]
+
+    def to(self, device: torch.device) -> GraphView:
+        """The same view on another device."""
+        keep = None if self.keep is None else self.keep.to(device)
+        return GraphView(self.structure.to(device), self.features.to(device), keep)
+
+
+def _gcn_matrix(structure: GraphStructure, keep: Tensor | None, dtype: torch.dtype) -> SparseMatrix:
+    pattern, proper = structure.with_loops, structure.proper_edges
+    present = torch.ones(pattern.row.numel(), dtype=dtype, device=pattern.row.device)
+    if keep is not None:
+        present[: proper.numel()] = keep[proper].to(dtype)
+        present = present[pattern.order]
+    scale = pattern.row_sums(present).rsqrt()
+    return SparseMatrix(pattern, scale[pattern.row] * present * scale[pattern.col])
+
+
+def _mean_matrix(structure: GraphStructure, keep: Tensor | None, dtype: torch.dtype) -> SparseMatrix:
+    pattern = structure.plain
+    if keep is None:
+        present = torch.ones(pattern.row.numel(), dtype=dtype, device=pattern.row.device)
+    else:
+        present = keep[pattern.order].to(dtype)
+    degree = pattern.row_sums(present).clamp(min=1)
+    return SparseMatrix(pattern, present / degree[pattern.row])

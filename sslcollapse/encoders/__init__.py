@@ -1,0 +1,1 @@
+"""Encoders: one view in, representations [N, out_dim] out."""

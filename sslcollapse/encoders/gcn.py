@@ -1,0 +1,118 @@
+"""Graph convolutional network (Kipf & Welling 2017), as BGRL uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcollapse.encoders.checks import check_widths
+from sslcollapse.encoders.inputs import propagate_and_transform
+from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
+
+
+class GCNConv(nn.Module):
+    """One graph convolution: ``D^-1/2 (A + I) D^-1/2 x Wᵀ + b``.
+
+    Args:
+        in_dim: input width.
+        out_dim: output width.
+        bias: whether b is there.
+        standardize: whether each row of W is brought to mean 0 and variance 1 in the forward pass
+            (weight standardisation, Qiao et al. 2019), differentiably.
+
+    Shapes:
+        weight: [out_dim, in_dim], stored column by column, so that its transpose, which a sparse
+            product reads row by row, needs no copy.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = True, standardize: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(in_dim, out_dim).t())
+        self.bias = nn.Parameter(torch.empty(out_dim)) if bias else None
+        self.standardize = standardize
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Glorot-uniform weight, zero bias."""
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def effective_weight(self) -> Tensor:
+        """The [out_dim, in_dim] weight that the forward pass multiplies with."""
+        if not self.standardize:
+            return self.weight
+        var, mean = torch.var_mean(self.weight, dim=1, keepdim=True)
+        return (self.weight - mean) * torch.rsqrt(var + 1e-5)
+
+    def forward(self, x: Any, adjacency: Any) -> Tensor:
+        """Features or [N, in_dim], and the [N, N] propagation matrix → [N, out_dim]."""
+        out = propagate_and_transform(x, self.effective_weight(), adjacency)
+        return out if self.bias is None else out + self.bias
+
+    def extra_repr(self) -> str:
+        """Widths."""
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}, bias={self.bias is not None}"
+
+
+class GCN(nn.Module):
+    """Graph convolutions, each followed by a normalisation and an activation (BGRL's encoder).
+
+    Args:
+        in_dim: number of node features.
+        hidden: width of each layer; the last is the width of the representation.
+        norm: ``"batch"``, ``"layer"`` (per node), ``"graph"`` (per graph, as BGRL on ogbn-arxiv) or ``"none"``.
+        norm_momentum: BatchNorm's momentum in torch's convention; 0.99, as BGRL's authors have it, makes the
+            running statistics nearly those of the last batch.
+        activation: after each layer but the last.
+        final_activation: after the last layer.
+        weight_standardization: standardise the weights of all layers after the first (BGRL on ogbn-arxiv).
+        bias: whether convolutions have one; by default only where no BatchNorm follows, which cancels it.
+
+    Raises:
+        ValueError: for an empty or non-positive ``hidden``.
+
+    Source: Thakoor et al., ICLR 2022.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        *,
+        hidden: Sequence[int] = (512, 256),
+        norm: NormName = "batch",
+        norm_momentum: float = 0.99,
+        activation: ActivationName = "prelu",
+        final_activation: ActivationName = "prelu",
+        weight_standardization: bool = False,
+        bias: bool | None = None,
+    ) -> None:
+        super().__init__()
+        widths = [in_dim, *check_widths(hidden)]
+        self.out_dim = widths[-1]
+        bias = norm != "batch" if bias is None else bias
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.convs = nn.ModuleList(
+            GCNConv(narrow, wide, bias=bias, standardize=weight_standardization and depth > 0)
+            for depth, (narrow, wide) in enumerate(pairs)
+        )
+        activations = [activation] * (len(pairs) - 1) + [final_activation]
+        self.norm_acts = nn.ModuleList(
+            NormAct(width, norm, norm_momentum, act) for width, act in zip(widths[1:], activations, strict=True)
+        )
+
+    def reset_parameters(self) -> None:
+        """Initialise all layers again."""
+        for module in (*self.convs, *self.norm_acts):
+            module.reset_parameters()
+
+    def forward(self, view: Any) -> Tensor:
+        """A graph view of N nodes → [N, out_dim]."""
+        adjacency = view.adjacency("gcn")
+        x = view.features
+        for conv, norm_act in zip(self.convs, self.norm_acts, strict=True):
+            x = norm_act(conv(x, adjacency), view.graph_index)
+        return x

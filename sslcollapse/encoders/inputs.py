@@ -1,0 +1,42 @@
+"""What encoder layers may be given: a tensor, or the features of a graph view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias`` for a tensor [N, in] or a graph view's ``Features``: → [N, out]."""
+    if isinstance(x, Tensor):
+        return functional.linear(x, weight, bias)
+    out = x.linear(weight)
+    return out if bias is None else out + bias
+
+
+def propagate_and_transform(x: Any, weight: Tensor, adjacency: Any) -> Tensor:
+    """``A x Wᵀ`` [N, out] with the sparse product on the narrower side."""
+    narrow_input = weight.shape[1] < weight.shape[0]
+    if isinstance(x, Tensor):
+        return linear(adjacency @ x, weight) if narrow_input else adjacency @ linear(x, weight)
+    if narrow_input and not x.sparse:
+        return linear(x.propagated(adjacency), weight)
+    return adjacency @ linear(x, weight)
+
+
+def flat_features(view: Any) -> Any:
+    """The features of a graph view, or a tensor with all but the first dimension flattened."""
+    return view.flatten(1) if isinstance(view, Tensor) else view.features
+
+
+class FeatureLinear(nn.Linear):
+    """``nn.Linear`` that also reads a graph view's features, and may propagate them on the way."""
+
+    def forward(self, x: Any, adjacency: Any = None) -> Tensor:
+        """[N, in] → [N, out]; with ``adjacency`` [N, N]: of ``A x``."""
+        if adjacency is None:
+            return linear(x, self.weight, self.bias)
+        out = propagate_and_transform(x, self.weight, adjacency)
+        return out if self.bias is None else out + self.bias

@@ -1,0 +1,195 @@
+"""Normalisations and activations by name, and BatchNorm + PReLU as one operation.
+
+Eager PyTorch spends more time in PReLU's backward than in the matrix products around it: it writes a
+full-size gradient for the single slope. ``BatchNormPReLU`` keeps the parameters and the names of
+``nn.BatchNorm1d`` and ``nn.PReLU`` and replaces the two kernels by one autograd function.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NormName = Literal["batch", "layer", "graph", "none"]
+ActivationName = Literal["prelu", "relu", "elu", "gelu", "none"]
+
+
+class NormAct(nn.Module):
+    """Normalisation followed by an activation, [N, d] → [N, d].
+
+    Args:
+        dim: d.
+        norm: ``"batch"``, ``"layer"`` (each row), ``"graph"`` (all nodes and channels of a graph together,
+            PyTorch Geometric's default LayerNorm and BGRL's) or ``"none"``.
+        momentum: of BatchNorm's running statistics in torch's convention; BGRL's authors use 0.99.
+        activation: ``"prelu"`` has one slope, 0.25 at first.
+    """
+
+    def __init__(self, dim: int, norm: NormName, momentum: float, activation: ActivationName) -> None:
+        super().__init__()
+        self.norm = _make_norm(norm, dim, momentum)
+        self.activation = _make_activation(activation)
+        self._fused = norm == "batch" and activation == "prelu"
+
+    def reset_parameters(self) -> None:
+        """Initialise again: scale 1, shift 0, running statistics 0 and 1, slope 0.25."""
+        if hasattr(self.norm, "reset_parameters"):
+            self.norm.reset_parameters()
+        if isinstance(self.activation, nn.PReLU):
+            self.activation.reset_parameters()
+
+    def forward(self, x: Tensor, graph_index: Tensor | None = None) -> Tensor:
+        """[N, d] → [N, d]; ``graph_index`` [N] is read by the graph norm only."""
+        if self._fused and self.training and not _observed(self.norm) and not _observed(self.activation):
+            return batch_norm_prelu(x, self.norm, self.activation)
+        if isinstance(self.norm, GraphNorm):
+            return self.activation(self.norm(x, graph_index))
+        return self.activation(self.norm(x))
+
+
+class GraphNorm(nn.Module):
+    """Layer normalisation over all nodes and channels of each graph, with scale and shift per channel.
+
+    Formula: γ (x − E[x]) / (std[x] + ε) + β, the statistics over the nodes and channels of one graph.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def reset_parameters(self) -> None:
+        """Scale 1, shift 0."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, graph_index: Tensor | None = None) -> Tensor:
+        """[N, d] → [N, d]; without ``graph_index`` [N] all nodes are one graph."""
+        if graph_index is None:
+            x = x - x.mean()
+            return x / (x.std(unbiased=False) + self.eps) * self.weight + self.bias
+        count = torch.bincount(graph_index).to(x.dtype) * x.shape[1]
+        mean = x.new_zeros(count.numel()).index_add(0, graph_index, x.sum(1)) / count
+        x = x - mean[graph_index, None]
+        var = x.new_zeros(count.numel()).index_add(0, graph_index, x.square().sum(1)) / count
+        return x / (var.sqrt() + self.eps)[graph_index, None] * self.weight + self.bias
+
+
+def batch_norm_prelu(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
+    """``activation(norm(x))`` in train mode for BatchNorm1d and a one-slope PReLU; updates running statistics."""
+    norm.num_batches_tracked.add_(1)
+    if not torch.is_grad_enabled():
+        y = functional.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, norm.momentum, norm.eps
+        )
+        return prelu(y, activation.weight, inplace=True)
+    return _BatchNormPReLU.apply(
+        x, norm.weight, norm.bias, activation.weight, norm.running_mean, norm.running_var, norm.momentum, norm.eps
+    )
+
+
+class _BatchNormPReLU(torch.autograd.Function):
+    """y = BN(x); out = y where y > 0 else a·y. Library kernels only, on any device.
+
+    The slope's gradient Σ g·min(y, 0) is one product of two vectors instead of a full-size tensor.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        slope: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        y, mean, inverse_std = torch.native_batch_norm(
+            x, weight, bias, running_mean, running_var, True, momentum, eps
+        )
+        out = prelu(y, slope)
+        ctx.save_for_backward(x, weight, slope, y, mean, inverse_std, running_mean, running_var)
+        ctx.eps = eps
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, slope, y, mean, inverse_std, running_mean, running_var = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_slope, grad_y = prelu_backward(grad, y, slope)
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad_y, x, weight, running_mean, running_var, mean, inverse_std, True, ctx.eps, [True, True, True]
+        )
+        return grad_x, grad_weight, grad_bias, grad_slope, None, None, None, None
+
+
+class PReLU(nn.PReLU):
+    """``nn.PReLU`` with one slope, whose backward does not write a full-size gradient for the slope."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; the same values as ``nn.PReLU``."""
+        if x.requires_grad or self.weight.requires_grad:
+            return _PReLU.apply(x, self.weight)
+        return prelu(x, self.weight)
+
+
+class _PReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return prelu(x, slope)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, slope = ctx.saved_tensors
+        grad_slope, grad_x = prelu_backward(grad.contiguous(), x, slope)
+        return grad_x, grad_slope
+
+
+def prelu(x: Tensor, slope: Tensor, inplace: bool = False) -> Tensor:
+    """x where x > 0, else slope·x, for a slope of one element; ``inplace`` is a permission."""
+    if x.device.type == "cpu":
+        # Reading the slope is free here and leaky_relu's kernel is the faster one.
+        return functional.leaky_relu(x, slope.item(), inplace)
+    return functional.prelu(x, slope.to(x.dtype))
+
+
+def prelu_backward(grad: Tensor, x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of ``prelu`` for the slope ([1]) and for x, from contiguous ``grad`` and x of one shape."""
+    negative = x.clamp_max(0)
+    if x.device.type == "cpu":
+        grad_x = torch.ops.aten.leaky_relu_backward(grad, x, slope.item(), False)
+    else:
+        grad_x = torch.where(x > 0, grad, grad * slope.to(grad.dtype))
+    grad_slope = torch.dot(grad.reshape(-1), negative.reshape(-1))
+    return grad_slope.to(slope.dtype).reshape(1), grad_x
+
+
+def _observed(module: nn.Module) -> bool:
+    """Whether somebody hooked the module, so that it must really be called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def _make_norm(name: NormName, dim: int, momentum: float) -> nn.Module:
+    if name == "batch":
+        return nn.BatchNorm1d(dim, momentum=momentum)
+    if name == "layer":
+        return nn.LayerNorm(dim)
+    if name == "graph":
+        return GraphNorm(dim)
+    if name == "none":
+        return nn.Identity()
+    raise ValueError(f"norm must be 'batch', 'layer', 'graph' or 'none', got {name!r}")
+
+
+def _make_activation(name: ActivationName) -> nn.Module:
+    makers = {"prelu": PReLU, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "none": nn.Identity}
+    if name not in makers:
+        raise ValueError(f"activation must be one of {', '.join(makers)}, got {name!r}")
+    return makers[name]()

@@ -1,0 +1,66 @@
+"""Adapter that runs any PyTorch Geometric module as an encoder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from sslcollapse.registry import suggest
+
+
+class PyG(nn.Module):
+    """Any ``torch_geometric.nn`` model called as ``module(x, edge_index)``, such as GAT, GIN or GraphSAGE.
+
+    Args:
+        in_dim: number of node features, given to the module as its first argument.
+        module: class name in ``torch_geometric.nn``, e.g. ``"GAT"``.
+        out_dim: width of the representation.
+        kwargs: the module's other arguments, e.g. ``dict(hidden_channels=256, num_layers=2)``.
+
+    Raises:
+        ValueError: for a class that ``torch_geometric.nn`` does not have or arguments that it refuses.
+
+    The module sees the same dropped edges and masked features as the encoders of this package.
+    ``cached=True`` is refused: a cached normalisation silently ignores edge dropping.
+    """
+
+    def __init__(self, in_dim: int, *, module: str, out_dim: int, kwargs: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        import torch_geometric.nn as library
+
+        factory = getattr(library, module, None)
+        if not inspect.isclass(factory) or not issubclass(factory, nn.Module):
+            known = [name for name in dir(library) if inspect.isclass(getattr(library, name))]
+            raise ValueError(f"module: torch_geometric.nn has no module {module!r}{suggest(module, known)}")
+        arguments = dict(kwargs or {})
+        if arguments.get("cached"):
+            raise ValueError("kwargs.cached: a cached normalisation ignores edge dropping; leave it out")
+        if "out_channels" in inspect.signature(factory.__init__).parameters or "BasicGNN" in {
+            base.__name__ for base in factory.__mro__
+        }:
+            arguments.setdefault("out_channels", out_dim)
+        try:
+            self.module = factory(in_dim, **arguments)
+        except TypeError as error:
+            raise ValueError(f"kwargs: torch_geometric.nn.{module} refuses {arguments}: {error}") from error
+        self.out_dim = out_dim
+
+    def reset_parameters(self) -> None:
+        """Initialise the module again.
+
+        Raises:
+            TypeError: when the module has no ``reset_parameters``.
+        """
+        if not hasattr(self.module, "reset_parameters"):
+            raise TypeError(f"{type(self.module).__name__} has no reset_parameters(), which a target network needs")
+        self.module.reset_parameters()
+
+    def forward(self, view: Any) -> Tensor:
+        """A graph view of N nodes → [N, out_dim]."""
+        out = self.module(view.x, view.edge_index)
+        if out.shape[-1] != self.out_dim:
+            raise ValueError(f"out_dim is {self.out_dim}, but the module returned width {out.shape[-1]}")
+        return out

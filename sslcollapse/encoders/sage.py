@@ -1,0 +1,101 @@
+"""GraphSAGE with mean pooling and residual connections, BGRL's encoder on PPI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from sslcollapse.encoders.checks import check_widths
+from sslcollapse.encoders.inputs import FeatureLinear
+from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
+
+
+class SAGEConv(nn.Module):
+    """``mean of neighbours · Wₙᵀ + x · Wᵣᵀ + b`` (Hamilton et al. 2017, mean aggregator)."""
+
+    shortcuts = ("root",)
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.neighbors = FeatureLinear(in_dim, out_dim)
+        self.root = FeatureLinear(in_dim, out_dim, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Initialise both linear maps again."""
+        self.neighbors.reset_parameters()
+        self.root.reset_parameters()
+
+    def forward(self, x: Any, adjacency: Any) -> Tensor:
+        """Features or [N, in_dim], and the row-normalised adjacency [N, N] → [N, out_dim]."""
+        return self.neighbors(x, adjacency) + self.root(x)
+
+
+class SAGE(nn.Module):
+    """Mean-pooling GraphSAGE layers; layer l reads all earlier outputs plus a projection of the input.
+
+    Formula: h_1 = f_1(x); h_l = f_l(h_1 + ... + h_{l-1} + S_{l-1} x), f being convolution, normalisation,
+    activation.
+
+    Args:
+        in_dim: number of node features.
+        hidden: width of each layer; with ``residual`` all but the last must be equal.
+        norm: as for ``gcn``; BGRL's authors normalise over each graph.
+        norm_momentum: BatchNorm's momentum in torch's convention.
+        activation: after each layer but the last.
+        final_activation: after the last layer.
+        residual: whether the sums and input projections above are there.
+
+    Source: Thakoor et al., ICLR 2022, appendix (PPI).
+    """
+
+    shortcuts = ("skips",)
+
+    def __init__(
+        self,
+        in_dim: int,
+        *,
+        hidden: Sequence[int] = (512, 512, 512),
+        norm: NormName = "graph",
+        norm_momentum: float = 0.99,
+        activation: ActivationName = "prelu",
+        final_activation: ActivationName = "prelu",
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        widths = [in_dim, *check_widths(hidden)]
+        if residual and len(set(widths[1:-1])) > 1:
+            raise ValueError(
+                f"hidden: residual sums need equal widths in all layers but the last, got {list(hidden)}; "
+                "make them equal or set residual=False"
+            )
+        self.out_dim = widths[-1]
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.convs = nn.ModuleList(SAGEConv(narrow, wide) for narrow, wide in pairs)
+        activations = [activation] * (len(pairs) - 1) + [final_activation]
+        self.norm_acts = nn.ModuleList(
+            NormAct(width, norm, norm_momentum, act) for width, act in zip(widths[1:], activations, strict=True)
+        )
+        self.skips = nn.ModuleList(
+            FeatureLinear(in_dim, width, bias=False) for width in (widths[1:-1] if residual else [])
+        )
+
+    def reset_parameters(self) -> None:
+        """Initialise all layers again."""
+        for module in (*self.convs, *self.norm_acts, *self.skips):
+            module.reset_parameters()
+
+    def forward(self, view: Any) -> Tensor:
+        """A graph view of N nodes → [N, out_dim]."""
+        adjacency = view.adjacency("mean")
+        x = view.features
+        total = None  # h_1 + ... + h_{l-1}
+        for depth, (conv, norm_act) in enumerate(zip(self.convs, self.norm_acts, strict=True)):
+            out = norm_act(conv(x, adjacency), view.graph_index)
+            if depth < len(self.skips):
+                total = out if total is None else total + out
+                x = total + self.skips[depth](view.features)
+            else:
+                x = out
+        return x

@@ -1,0 +1,1 @@
+"""Objectives: losses over branches; they own no network."""

@@ -1,0 +1,132 @@
+"""Coefficients: how strongly a regularizer acts on each layer, as a pure function of the step.
+
+Four forms: a number; ``{layer name or glob: number}``; ``dict(type="depth", ...)``; ``dict(type="schedule", ...)``.
+An exact name beats a glob; layers that nothing names get 0.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sslcollapse.errors import RecipeError
+from sslcollapse.layers import Layer
+from sslcollapse.registry import COEFFICIENTS, suggest
+from sslcollapse.schedules import ScheduleName, decay
+from sslcollapse.spec import AtLeast, Coefficient  # noqa: F401
+
+CoefficientFunction = Callable[[int], dict[str, float]]
+"""Step → layer name → coefficient; every layer is present."""
+
+
+def resolve_coefficient(spec: Any, layers: Mapping[str, Layer], total_steps: int) -> CoefficientFunction:
+    """Turn any coefficient form into a function of the step.
+
+    Raises:
+        RecipeError: a negative or non-finite number; a name or glob that matches no layer; two globs that
+            give one layer different values.
+    """
+    if isinstance(spec, Mapping) and "type" in spec:
+        return COEFFICIENTS.build(spec).resolve(layers, total_steps)
+    values = _by_name(spec, layers) if isinstance(spec, Mapping) else dict.fromkeys(layers, _number(spec))
+    return lambda step: values
+
+
+class ByDepth:
+    """A coefficient that is a linear function of relative depth.
+
+    Formula: α_l = first + (last − first) · depth_l / max depth; a single layer gets ``first``.
+
+    Args:
+        first: at the first layer.
+        last: at the deepest layer.
+    """
+
+    def __init__(self, *, first: float, last: float) -> None:
+        self.first = _number(first, "first")
+        self.last = _number(last, "last")
+
+    def resolve(self, layers: Mapping[str, Layer], total_steps: int) -> CoefficientFunction:
+        """Step → layer → coefficient (the same at every step)."""
+        deepest = max((layer.depth for layer in layers.values()), default=0)
+        values = {
+            name: self.first + (self.last - self.first) * (layer.depth / deepest if deepest else 0.0)
+            for name, layer in layers.items()
+        }
+        return lambda step: values
+
+
+class Scheduled:
+    """A coefficient that changes over training; it can start late.
+
+    Formula: 0 before ``start``; then base · min(1, (step − start + 1) / (warmup + 1)) · [final + (1 − final) · decay],
+    the decay going from 1 at ``start`` to 0 at ``stop``.
+
+    Args:
+        base: a number, a mapping of layers, or another coefficient.
+        start: first step with a coefficient.
+        warmup: steps of linear growth after ``start``.
+        schedule: ``"constant"``, ``"linear"`` or ``"cosine"`` decay.
+        final: fraction of ``base`` that is left at ``stop``.
+        stop: step at which the decay ends; by default the end of training.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: Coefficient,
+        start: int = 0,
+        warmup: int = 0,
+        schedule: ScheduleName = "constant",
+        final: float = 0.0,
+        stop: int | None = None,
+    ) -> None:
+        if start < 0 or warmup < 0:
+            raise RecipeError(f"start and warmup must be >= 0, got start={start}, warmup={warmup}")
+        if stop is not None and stop <= start:
+            raise RecipeError(f"stop must come after start={start}, got stop={stop}")
+        self.base, self.start, self.warmup, self.schedule, self.stop = base, start, warmup, schedule, stop
+        self.final = _number(final, "final")
+
+    def resolve(self, layers: Mapping[str, Layer], total_steps: int) -> CoefficientFunction:
+        """Step → layer → coefficient."""
+        base = resolve_coefficient(self.base, layers, total_steps)
+        end = total_steps if self.stop is None else self.stop
+
+        def at(step: int) -> dict[str, float]:
+            if step < self.start:
+                return dict.fromkeys(layers, 0.0)
+            rise = min(1.0, (step - self.start + 1) / (self.warmup + 1))
+            factor = rise * (self.final + (1 - self.final) * decay(step - self.start, end - self.start, self.schedule))
+            return {name: value * factor for name, value in base(step).items()}
+
+        return at
+
+
+def _number(value: Any, name: str = "coefficient") -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise RecipeError(f"{name} must be a finite number >= 0, got {value!r}")
+    return float(value)
+
+
+def _by_name(values: Mapping[str, Any], layers: Mapping[str, Layer]) -> dict[str, float]:
+    chosen: dict[str, tuple[str, float]] = {}
+    for pattern, value in sorted(values.items(), key=lambda item: item[0] in layers):
+        number = _number(value, f"coefficient of {pattern!r}")
+        matches = [pattern] if pattern in layers else fnmatch.filter(layers, pattern)
+        if not matches:
+            raise RecipeError(
+                f"coefficient {pattern!r} matches no layer{suggest(pattern, list(layers))} "
+                f"(layers: {', '.join(layers) or 'none'})"
+            )
+        for name in matches:
+            other, earlier = chosen.get(name, (pattern, number))
+            if pattern not in layers and earlier != number:
+                raise RecipeError(
+                    f"coefficients {other!r} = {earlier:g} and {pattern!r} = {number:g} both match layer {name!r}; "
+                    "name the layer exactly to say which it gets"
+                )
+            chosen[name] = (pattern, number)
+    return {name: chosen[name][1] if name in chosen else 0.0 for name in layers}

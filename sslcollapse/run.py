@@ -1,0 +1,200 @@
+"""The run directory: where a run lives, whether it may start, and the files in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sslcollapse.checkpoint import write_atomic
+from sslcollapse.errors import RunError
+from sslcollapse.recipe import difference, recipe_hash
+
+PACKAGES = ("torch", "torch_geometric", "torchvision", "timm", "lightly", "accelerate", "scikit-learn", "numpy")
+
+
+class RunDirectory:
+    """``<out>/<recipe name>/<hash>/seed<k>/``; written by rank 0 only.
+
+    Whole files are renamed into place; ``metrics.jsonl`` and ``train.log`` grow line by line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any], out: Path) -> RunDirectory:
+        """The directory of a resolved recipe below ``out``."""
+        return cls(out / recipe["name"] / recipe_hash(recipe) / f"seed{recipe['seed']}")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its result."""
+        return (self.path / "result.json").exists()
+
+    def check_startable(self, recipe: Mapping[str, Any], out: Path, *, resume: bool, overwrite: bool) -> None:
+        """Raise RunError unless the run may start or resume; reads only.
+
+        Refused: a finished run (without ``overwrite``); an unfinished one (without ``resume`` or ``overwrite``);
+        ``resume`` where there is no such run, naming the nearest and the fields that differ.
+        """
+        if resume and overwrite:
+            raise RunError("--resume and --overwrite contradict each other; give one of them")
+        if overwrite:
+            return
+        if self.finished:
+            raise RunError(
+                f"{self.path}: this run is finished; use --overwrite to replace it or another seed "
+                f"(seed={recipe['seed'] + 1})"
+            )
+        if resume and not self.path.exists():
+            raise RunError(f"--resume: no unfinished run at {self.path}. {_nearest(recipe, out)}")
+        if not resume and (self.path / "recipe.json").exists():
+            raise RunError(
+                f"{self.path}: an unfinished run is here; use --resume to continue it or --overwrite to start again"
+            )
+
+    def create(self, *, overwrite: bool) -> None:
+        """Make the directory, emptied if ``overwrite``.
+
+        Raises:
+            RunError: when it cannot be written.
+        """
+        try:
+            if overwrite and self.path.exists():
+                shutil.rmtree(self.path)
+            (self.path / "spectra").mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+            probe = self.path / f".writable{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: cannot write the run here ({error.strerror}); choose another folder with --out"
+            ) from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file."""
+        write_atomic(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
+
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write one ``.npz`` file."""
+        import io
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_atomic(self.path / name, buffer.getvalue())
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl``."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the lines after ``step``, and a line torn by a crash, before a run resumes from it."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            kept = [record for record in read_metrics(path) if record["step"] <= step]
+            write_atomic(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+    def log(self, text: str) -> None:
+        """Add text to ``train.log``."""
+        with open(self.path / "train.log", "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Records of a ``metrics.jsonl``; a last line torn by a crash is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def environment(world_size: int, device: str, command: list[str]) -> dict[str, Any]:
+    """Versions, commit, devices, world size and command of this process."""
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": device,
+        "world_size": world_size,
+        "threads": _threads(),
+    }
+
+
+def device_name(device: Any) -> str:
+    """The accelerator's name, or the processor's."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model} ({os.cpu_count()} cores)"
+
+
+def commit() -> str | None:
+    """The commit of this package's repository, with ``+changes`` where files differ; None outside one."""
+    root = Path(__file__).resolve().parent
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
+        if head.returncode:
+            return None
+        status = ["status", "--porcelain", "--untracked-files=no", "--", str(root)]
+        dirty = subprocess.run([*git, *status], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _threads() -> int:
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else 0
+
+
+def _nearest(recipe: Mapping[str, Any], out: Path) -> str:
+    candidates = []
+    for path in sorted(out.glob("*/*/seed*/recipe.json")):
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            continue
+        candidates.append((difference(recipe, other), path.parent))
+    if not candidates:
+        return f"There is no run below {out}; start it without --resume."
+    fields, path = min(candidates, key=lambda item: len(item[0]))
+    state = "finished" if (path / "result.json").exists() else "unfinished"
+    return f"The nearest run is {path} ({state}), which differs in: {'; '.join(fields) or 'nothing'}."

@@ -1,0 +1,162 @@
+"""Constant sparse matrices times dense ones, forward and backward as CSR products.
+
+The structure (row pointers, columns, and those of the transpose) is sorted once per graph. A view only
+changes the values, so dropping edges or masking feature columns costs one multiplication of the values.
+CSR products over sorted indices are deterministic, scatter on a GPU is not.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Where the non-zeros of a [rows, columns] matrix are, sorted by row, then by column.
+
+    Shapes:
+        row, col: [nnz] int64.
+        order: [nnz] position of each non-zero in the list the pattern was made from.
+    """
+
+    row: Tensor
+    col: Tensor
+    order: Tensor
+    shape: tuple[int, int]
+
+    @staticmethod
+    def from_indices(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:
+        """Sort index pairs [nnz] into a pattern; duplicates stay and add up in products."""
+        order = torch.argsort(row * shape[1] + col, stable=True)
+        return Pattern(row[order], col[order], order, shape)
+
+    @cached_property
+    def row_pointers(self) -> Tensor:
+        """[rows + 1] int32, as CSR has them."""
+        return _pointers(self.row, self.shape[0])
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """[nnz] int32 columns: the width the CPU's sparse library takes without a conversion."""
+        return self.col.int()
+
+    @cached_property
+    def transposition(self) -> Tensor:
+        """[nnz] permutation that sorts the non-zeros by column, then by row."""
+        return torch.argsort(self.col * self.shape[0] + self.row, stable=True)
+
+    @cached_property
+    def _transposed_indices(self) -> tuple[Tensor, Tensor]:
+        order = self.transposition
+        return _pointers(self.col[order], self.shape[1]), self.row[order].int()
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """The torch CSR tensor with these values [nnz]."""
+        return _csr(self.row_pointers, self.columns, values, self.shape)
+
+    def transposed(self, values: Tensor) -> Tensor:
+        """The torch CSR tensor of the transpose, from values [nnz] in this pattern's order."""
+        pointers, columns = self._transposed_indices
+        return _csr(pointers, columns, values[self.transposition], (self.shape[1], self.shape[0]))
+
+    def row_sums(self, values: Tensor) -> Tensor:
+        """Sum of the values [nnz] in each row; exact, so deterministic, for small integers."""
+        return values.new_zeros(self.shape[0]).index_add_(0, self.row, values)
+
+    def to(self, device: torch.device) -> Pattern:
+        """The same pattern on another device."""
+        return Pattern(self.row.to(device), self.col.to(device), self.order.to(device), self.shape)
+
+
+class SparseMatrix:
+    """A constant [M, K] matrix: ``matrix @ dense`` is [M, D] and sends gradient to ``dense`` only.
+
+    The transpose, needed for the backward pass, is made on first use: a target network never needs it.
+    """
+
+    def __init__(self, pattern: Pattern, values: Tensor) -> None:
+        self.pattern = pattern
+        self.values = values
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, K)."""
+        return self.pattern.shape
+
+    @cached_property
+    def forward_matrix(self) -> Tensor:
+        """The matrix as torch CSR."""
+        return self.pattern.matrix(self.values)
+
+    @cached_property
+    def backward_matrix(self) -> Tensor:
+        """The transpose as torch CSR."""
+        return self.pattern.transposed(self.values)
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        return _Product.apply(dense, self)
+
+    def scale_columns(self, scale: Tensor) -> SparseMatrix:
+        """The matrix with column k multiplied by ``scale[k]`` ([K])."""
+        return SparseMatrix(self.pattern, self.values * scale[self.pattern.col])
+
+    def dense(self) -> Tensor:
+        """The dense [M, K] matrix."""
+        return self.forward_matrix.to_dense()
+
+    def to(self, device: torch.device) -> SparseMatrix:
+        """The same matrix on another device."""
+        if self.values.device == device:
+            return self
+        return SparseMatrix(self.pattern.to(device), self.values.to(device))
+
+    @staticmethod
+    def from_csr(matrix: Tensor) -> SparseMatrix:
+        """Wrap a torch CSR tensor whose columns are sorted within each row."""
+        pointers, col = matrix.crow_indices(), matrix.col_indices().long()
+        rows = torch.arange(matrix.shape[0], device=col.device)
+        row = torch.repeat_interleave(rows, (pointers[1:] - pointers[:-1]).long())
+        order = torch.arange(col.numel(), device=col.device)
+        return SparseMatrix(Pattern(row, col, order, tuple(matrix.shape)), matrix.values())
+
+
+class _Product(torch.autograd.Function):
+    """A @ X, with gradient Aᵀ G for X and none for the constant A."""
+
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, matrix: SparseMatrix) -> Tensor:
+        ctx.matrix = matrix
+        ctx.dtype = dense.dtype
+        return _multiply(matrix.forward_matrix, dense)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _multiply(ctx.matrix.backward_matrix, grad).to(ctx.dtype), None
+
+
+def _multiply(matrix: Tensor, dense: Tensor) -> Tensor:
+    # Autocast would turn the sparse factor to half precision, which CSR kernels do not take everywhere.
+    with torch.autocast(dense.device.type, enabled=False):
+        dense = dense.to(matrix.dtype).contiguous()
+        if dense.device.type == "cpu" and not torch.backends.mkl.is_available():
+            return torch.sparse.mm(matrix, dense, "sum")
+        # Into an uninitialised output: ``matrix @ dense`` fills one with zeros first, which takes as long again.
+        out = dense.new_empty(matrix.shape[0], dense.shape[1])
+        return torch.addmm(out, matrix, dense, beta=0.0, out=out)
+
+
+def _pointers(sorted_index: Tensor, size: int) -> Tensor:
+    counts = torch.bincount(sorted_index, minlength=size)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+
+
+def _csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(pointers, columns, values, shape, check_invariants=False)

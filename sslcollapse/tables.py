@@ -1,0 +1,65 @@
+"""Tables for the terminal: the layers before a run, the result after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from sslcollapse.module import SSLModule
+
+
+def layer_table(module: SSLModule) -> Table:
+    """Name, shape, attainable rank and coefficients (at the first and the last step) of every layer."""
+    table = Table(title="layers")
+    for title in ("layer", "shape [out, in]", "attainable rank", *module.regularizers):
+        table.add_column(title, justify="left" if title == "layer" else "right")
+    first, last = module.coefficients(0), module.coefficients(module.total_steps - 1)
+    for name, layer in module.layers.items():
+        cells = [_span(first[key].get(name), last[key].get(name)) for key in module.regularizers]
+        table.add_row(name, f"{layer.shape[0]} × {layer.shape[1]}", str(min(layer.shape)), *cells)
+    return table
+
+
+def accuracy_table(result: Mapping[str, Any]) -> Table:
+    """Each probe's test metric, untrained encoder against trained."""
+    table = Table(title="evaluation (test)")
+    for title in ("probe", "solver", "untrained", "trained"):
+        table.add_column(title, justify="left" if title in ("probe", "solver") else "right")
+    for name, probe in result["evaluation"].items():
+        key = next(key for key in probe if key.startswith("test_"))
+        label = f"{name} {key.removeprefix('test_').replace('_', ' ')}"
+        table.add_row(label, probe["solver"], _score(result["untrained"][name][key]), _score(probe[key]))
+    return table
+
+
+def rank_table(result: Mapping[str, Any]) -> Table:
+    """Effective rank (un-centred) over attainable rank, of the features and of every layer."""
+    ranks = result["rank"]
+    table = Table(title="effective rank / attainable")
+    table.add_column("layer")
+    table.add_column("weight", justify="right")
+    table.add_column("output", justify="right")
+    for name, layer in ranks["layers"].items():
+        table.add_row(name, _rank(layer.get("weight")), _rank(layer.get("output")))
+    for name in ("representation", "embedding", "prediction"):
+        if ranks.get(name):
+            table.add_row(name, "", _rank(ranks[name]))
+    table.caption = f"N = {ranks['representation']['n']} samples, un-augmented, eval mode"
+    return table
+
+
+def _span(first: float | None, last: float | None) -> str:
+    if first is None or last is None:
+        return "–"
+    return f"{first:g}" if first == last else f"{first:g} → {last:g}"
+
+
+def _score(metric: Mapping[str, Any]) -> str:
+    text = f"{100 * metric['mean']:.2f}"
+    return text if metric["std"] is None else f"{text} ± {100 * metric['std']:.2f}"
+
+
+def _rank(entry: Mapping[str, Any] | None) -> str:
+    return "" if not entry else f"{entry['effective_rank']:.1f} / {entry['attainable']}"

@@ -1,0 +1,351 @@
+"""The training loop: one recipe in, one complete run directory out."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+
+from sslcollapse import evaluate
+from sslcollapse.checkpoint import load_latest_checkpoint, save_checkpoint
+from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
+from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure
+from sslcollapse.errors import NonFiniteLossError, RunError
+from sslcollapse.export import save_encoder
+from sslcollapse.memory import keep_freed_memory
+from sslcollapse.module import SSLModule
+from sslcollapse.optim import AdamW
+from sslcollapse.progress import Reporter
+from sslcollapse.recipe import recipe_hash
+from sslcollapse.registry import DOMAINS, OPTIMIZERS
+from sslcollapse.run import RunDirectory, device_name, environment
+from sslcollapse.seeding import derive_seed
+from sslcollapse.tables import accuracy_table, layer_table, rank_table
+from sslcollapse.types import Context, Domain, ProbeSet
+
+DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
+
+
+def train(
+    recipe: Mapping[str, Any],
+    *,
+    out: Path = Path("runs"),
+    resume: bool = False,
+    overwrite: bool = False,
+    command: list[str] | None = None,
+) -> Path:
+    """Train, measure and evaluate what a resolved recipe describes; return the run directory.
+
+    Raises:
+        RunError: the run may not start (finished, unfinished without ``resume``, not writable, ...).
+        MissingDataError, DataError: the dataset is absent or damaged.
+        NonFiniteLossError: a part of the loss was not finite; the last good checkpoint is kept.
+    """
+    run = RunDirectory.of(recipe, out)
+    run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
+    keep_freed_memory()
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=recipe["train"]["precision"],
+        log_with=list(recipe["train"]["trackers"]) or None,
+        project_dir=str(run.path),
+    )
+    domain = build_domain(recipe)
+    domain.check(accelerator.num_processes)
+    module = build_module(recipe, domain.in_dim)
+    domain.load()
+    accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
+    if accelerator.is_main_process:
+        run.create(overwrite=overwrite)
+    return Trainer(recipe, run, accelerator, domain, module).run(resume, command or [])
+
+
+def dry_run(recipe: Mapping[str, Any]) -> None:
+    """Print the resolved recipe, the layer table, parameter counts and the data that will be read."""
+    console = Console(soft_wrap=True)
+    console.print_json(data=dict(recipe))
+    domain = build_domain(recipe)
+    module = build_module(recipe, domain.in_dim)
+    console.print(layer_table(module))
+    counts = {
+        name: sum(p.numel() for p in part.parameters())
+        for name in ("encoder", "projector", "predictor", "target")
+        if (part := getattr(module, name)) is not None
+    }
+    console.print("parameters: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    console.print(f"data: {domain.describe()}")
+    console.print(f"run directory: <out>/{recipe['name']}/{recipe_hash(recipe)}/seed{recipe['seed']}")
+
+
+def data_root(recipe: Mapping[str, Any]) -> Path:
+    """The recipe's ``data_root``, else the environment variable ``SSLCOLLAPSE_DATA``, else ``./data``."""
+    return Path(recipe["data_root"] or os.environ.get(DATA_ROOT_VARIABLE) or "data")
+
+
+def build_domain(recipe: Mapping[str, Any]) -> Domain:
+    """The recipe's domain; reads no data."""
+    return DOMAINS.build(recipe["domain"], data_root(recipe))
+
+
+def build_module(recipe: Mapping[str, Any], in_dim: int) -> SSLModule:
+    """All networks of a resolved recipe, initialised from its seed; the same on every rank."""
+    torch.manual_seed(recipe["seed"])
+    return SSLModule.from_recipe(recipe, in_dim)
+
+
+class Trainer:
+    """One run: its loop, its measurements and its files.
+
+    Step k, counted from 0, has learning rate, momentum, coefficients and random draws that depend on (seed, k,
+    rank) only, so a resumed run continues as if it had not stopped. Logged steps count completed steps.
+    """
+
+    def __init__(
+        self,
+        recipe: Mapping[str, Any],
+        run: RunDirectory,
+        accelerator: Accelerator,
+        domain: Domain,
+        module: SSLModule,
+    ) -> None:
+        self.recipe = recipe
+        self.run_directory = run
+        self.accelerator = accelerator
+        self.domain = domain
+        self.module = module
+        self.steps: int = recipe["train"]["steps"]
+        self.main = accelerator.is_main_process
+        self.reporter = Reporter(self.main, run.log)
+        self.optimizer_spec: AdamW = OPTIMIZERS.build(recipe["optim"])
+        self.optimizer = self.optimizer_spec.build(module)
+        self.wrapped, self.optimizer = accelerator.prepare(module, self.optimizer)
+        self.probe_set: ProbeSet | None = self._probe_set() if self.main else None
+        self._pending: list[tuple[int, dict[str, torch.Tensor]]] = []
+        self._rank: float | None = None
+        self._warned: set[str] = set()
+
+    def run(self, resume: bool, command: list[str]) -> Path:
+        """Train to the last step, then evaluate and write the result."""
+        start = self._resume() if resume else 0
+        self._announce(start, command)
+        began = time.perf_counter()
+        self._train(start)
+        trained_seconds = time.perf_counter() - began
+        if self.main:
+            self._finish(trained_seconds, self.steps - start)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.run_directory.path
+
+    def _train(self, start: int) -> None:
+        recipe, monitor = self.recipe, self.recipe["monitor"]["every"]
+        context = Context(
+            recipe["seed"], self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
+        )
+        batches = self.domain.batches(start, context)
+        self.wrapped.train()
+        if start == 0 and monitor:
+            self._monitor(0)
+        self.reporter.start(start, self.steps)
+        try:
+            for step in range(start, self.steps):
+                done = step + 1
+                # Dropout and the like draw from here, so that a resumed run repeats them without saved states.
+                torch.manual_seed(derive_seed(recipe["seed"], step, context.rank))
+                measured = bool(monitor) and (done % monitor == 0 or done == self.steps)
+                gradients = self._step(step, next(batches), compare=measured and recipe["monitor"]["gradients"])
+                if done % recipe["train"]["log_every"] == 0 or measured or done == self.steps:
+                    self._flush(done)
+                if measured:
+                    self._monitor(done, gradients)
+                every = recipe["train"]["checkpoint_every"]
+                if done == self.steps or (every and done % every == 0):
+                    self._flush(done)
+                    self._save(done)
+        finally:
+            self.reporter.stop()
+
+    def _step(self, step: int, batch: Any, *, compare: bool) -> dict[str, dict[str, float]]:
+        """One optimiser step; with ``compare``, the penalties' gradients against the objective's."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.optimizer_spec.lr_at(step, self.steps)
+        parts = self.wrapped(batch, step)
+        self.accelerator.backward(parts["loss"])
+        gradients = {}
+        if compare and self.module.regularizers:
+            if self.accelerator.scaler is not None:
+                self.accelerator.unscale_gradients(self.optimizer)
+            gradients = penalty_gradients(self.module, step)
+        self.optimizer.step()
+        if not self.optimizer.step_was_skipped:
+            self.module.update_target(step)
+        self.optimizer.zero_grad()
+        self._pending.append((step + 1, {name: value.detach() for name, value in parts.items()}))
+        return gradients
+
+    def _flush(self, done: int) -> None:
+        """Bring the pending losses to the host, refuse non-finite ones, log the last."""
+        if not self._pending:
+            return
+        losses = torch.stack([parts["loss"].float() for _, parts in self._pending])
+        if not torch.isfinite(losses).all():
+            for step, parts in self._pending:
+                _check_finite(step, parts, self.run_directory)
+        step, parts = self._pending[-1]
+        self._pending.clear()
+        record = {name: float(value) for name, value in parts.items()}
+        record["lr"] = self.optimizer_spec.lr_at(step - 1, self.steps)
+        self._log(done, record)
+        self.reporter.update(done, record["loss"], self._rank)
+
+    def _monitor(self, done: int, gradients: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        """Measure ranks on the probe set; rank 0 only, the others wait at the next collective."""
+        if not self.main:
+            return
+        measurement = self._measure()
+        self._rank = measurement.ranks["representation"]["effective_rank"]
+        record = measurement.metrics()
+        warnings = low_rank_warnings(measurement, self.recipe["monitor"]["rank_warning"]) if done else []
+        for layer, values in (gradients or {}).items():
+            record |= {f"gradient/{layer}/{name}": value for name, value in values.items()}
+        for name, layers in self.module.coefficients(max(done - 1, 0)).items():
+            record |= {f"regularizer/{name}/{layer}/coefficient": value for layer, value in layers.items()}
+        self._log(done, record)
+        self.run_directory.write_arrays(f"spectra/{done:08d}.npz", measurement.spectra())
+        for line in (*warnings, *gradient_warnings(dict(gradients or {}))):
+            self._warn(done, line)
+
+    def _warn(self, done: int, line: str) -> None:
+        """Show a warning once per subject (the text before its first colon and number)."""
+        subject = line.partition(":")[0]
+        if subject not in self._warned:
+            self._warned.add(subject)
+            self.reporter.print(f"[yellow]warning[/yellow] step {done}: {line}")
+
+    def _measure(self) -> Measurement:
+        module = self.module
+        return measure(module.encoder, self.probe_set.views, projector=module.projector, predictor=module.predictor)
+
+    def _log(self, done: int, record: Mapping[str, float]) -> None:
+        if self.main:
+            self.run_directory.append_metrics({"step": done, **record})
+        if self.recipe["train"]["trackers"]:
+            self.accelerator.log(dict(record), step=done)
+
+    def _save(self, done: int) -> None:
+        if self.main:
+            scaler = self.accelerator.scaler
+            state = {
+                "step": done,
+                "world_size": self.accelerator.num_processes,
+                "module": self.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+            }
+            save_checkpoint(self.run_directory.checkpoints, done, state, self.recipe["train"]["keep_checkpoints"])
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> int:
+        """Load the newest sound checkpoint on every rank; return its step."""
+        state = load_latest_checkpoint(self.run_directory.checkpoints)
+        world_size = self.accelerator.num_processes
+        if state["world_size"] != world_size:
+            raise RunError(
+                f"--resume: {self.run_directory.path} was trained by {state['world_size']} processes and this is "
+                f"{world_size}; start {state['world_size']} processes, or start again with --overwrite"
+            )
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.main:
+            self.run_directory.truncate_metrics(state["step"])
+        return state["step"]
+
+    def _announce(self, start: int, command: list[str]) -> None:
+        accelerator, recipe = self.accelerator, self.recipe
+        if self.main:
+            device = device_name(accelerator.device)
+            self.run_directory.write_json("recipe.json", recipe)
+            self.run_directory.write_json(
+                "environment.json", environment(accelerator.num_processes, device, command)
+            )
+            self.reporter.print(f"{recipe['name']}  seed {recipe['seed']}  →  {self.run_directory.path}")
+            self.reporter.print(f"data: {self.domain.describe()}; device: {device}")
+            notice = self.domain.notice(accelerator.num_processes)
+            if notice:
+                self.reporter.print(notice)
+            if start:
+                self.reporter.print(f"resuming after step {start}")
+        if recipe["train"]["trackers"]:
+            accelerator.init_trackers(recipe["name"], config={"hash": recipe_hash(recipe), "seed": recipe["seed"]})
+
+    def _finish(self, trained_seconds: float, trained_steps: int) -> None:
+        """Evaluate trained and untrained encoder, export, write the result last, show the closing tables."""
+        recipe, run = self.recipe, self.run_directory
+        began = time.perf_counter()
+        measurement = self._measure()
+        untrained = build_module(recipe, self.domain.in_dim).to(self.accelerator.device)
+        probes = evaluate.build_probes(recipe["evaluate"])
+        untrained_features = measure(untrained.encoder, self.probe_set.views, layers=False).features
+        evaluation, splits = evaluate.run_probes(probes, measurement.features, self.probe_set)
+        baseline, _ = evaluate.run_probes(probes, untrained_features, self.probe_set)
+        run.write_arrays("splits.npz", splits)
+        save_encoder(run.path, self.module.encoder, recipe, self.domain.in_dim, self.steps)
+        result = {
+            "status": "finished",
+            "recipe": dict(recipe),
+            "hash": recipe_hash(recipe),
+            "seed": recipe["seed"],
+            "steps": self.steps,
+            "seconds": {
+                "training": trained_seconds,
+                "steps_trained": trained_steps,
+                "evaluation": time.perf_counter() - began,
+            },
+            "evaluation": evaluation,
+            "untrained": baseline,
+            "rank": measurement.ranks,
+            "regularizers": self._penalty_summary(),
+        }
+        self.reporter.print(accuracy_table(result))
+        self.reporter.print(rank_table(result))
+        run.write_json("result.json", result)
+        self.reporter.print(f"finished in {trained_seconds:.0f} s of training: {run.path / 'result.json'}")
+
+    @torch.no_grad()
+    def _penalty_summary(self) -> dict[str, dict[str, dict[str, float]]]:
+        summary: dict[str, dict[str, dict[str, float]]] = {name: {} for name in self.module.regularizers}
+        for name, layer, penalty, coefficient in self.module.penalties(self.steps - 1, inactive=True):
+            floor = self.module.regularizers[name].floor(self.module.layers[layer])
+            value = float(penalty)
+            summary[name][layer] = {
+                "penalty": value,
+                "floor": floor,
+                "excess": value - floor,
+                "coefficient": coefficient,
+            }
+        return summary
+
+    def _probe_set(self) -> ProbeSet:
+        probe_set = self.domain.probe_set()
+        views = [view.to(self.accelerator.device) for view in probe_set.views]
+        return ProbeSet(views, probe_set.labels, probe_set.num_classes, probe_set.splits)
+
+
+def _check_finite(step: int, parts: Mapping[str, torch.Tensor], run: RunDirectory) -> None:
+    for name in sorted(parts, key=lambda key: key == "loss"):  # a named part before their sum
+        value = float(parts[name])
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"step {step}: {name} is {value}. Nothing after the last checkpoint in {run.checkpoints} was kept. "
+                "Lower optim.lr or the regularizer's coefficient, or use train.precision=no or bf16, then start "
+                "again with --overwrite"
+            )

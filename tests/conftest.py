@@ -1,0 +1,18 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """Folder of real datasets; skips where ``SSLCOLLAPSE_DATA`` is not set."""
+    root = os.environ.get("SSLCOLLAPSE_DATA")
+    if not root:
+        pytest.skip("set SSLCOLLAPSE_DATA to test on the real datasets")
+    return Path(root)

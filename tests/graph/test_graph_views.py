@@ -1,0 +1,116 @@
+import pytest
+import torch
+from tiny import random_graph, tiny_edges, tiny_view
+from torch_geometric.nn import GCNConv as LibraryGCNConv
+from torch_geometric.nn import SAGEConv as LibrarySAGEConv
+
+from sslcollapse.domains.graph.domain import GraphViews, augment
+from sslcollapse.errors import RecipeError
+from sslcollapse.seeding import generator
+
+CPU = torch.device("cpu")
+
+
+def dropped(view, edge_drop=0.4, feature_mask=0.4, key=(0, 1)):
+    return augment(view, edge_drop, feature_mask, generator(CPU, *key))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("edge_drop", [0.0, 0.5])
+def test_gcn_adjacency_propagates_as_the_library_convolution_on_the_same_dropped_edges(sparse, edge_drop):
+    view = dropped(tiny_view(sparse=sparse), edge_drop)
+    library = LibraryGCNConv(5, 3, bias=False).double()
+    weight = library.lin.weight.detach()
+    ours = view.adjacency("gcn") @ view.features.linear(weight)
+    torch.testing.assert_close(ours, library(view.x, view.edge_index).detach())
+
+
+@pytest.mark.parametrize("edge_drop", [0.0, 0.5])
+def test_mean_adjacency_averages_as_the_library_convolution_on_the_same_dropped_edges(edge_drop):
+    view = dropped(tiny_view(), edge_drop)
+    library = LibrarySAGEConv(5, 3, bias=False, root_weight=False).double()
+    ours = (view.adjacency("mean") @ view.x) @ library.lin_l.weight.t()
+    torch.testing.assert_close(ours, library(view.x, view.edge_index))
+
+
+def test_edge_index_of_a_view_has_no_dropped_edge_and_its_adjacency_has_no_other():
+    view = dropped(random_graph(), edge_drop=0.5)
+    assert view.edge_index.shape[1] < view.structure.edge_index.shape[1]
+    mean = view.adjacency("mean").dense()
+    present = torch.zeros(60, 60, dtype=torch.bool)
+    present[view.edge_index[1], view.edge_index[0]] = True
+    assert torch.equal(mean > 0, present)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_masked_features_are_zero_in_whole_columns_for_all_nodes(sparse):
+    view = dropped(tiny_view(sparse=sparse), key=(0, 3))
+    full = tiny_view(sparse=sparse)
+    masked = view.features.mask == 0
+    assert 0 < int(masked.sum()) < 5
+    assert torch.equal(view.x[:, masked], torch.zeros_like(view.x[:, masked]))
+    assert torch.equal(view.x[:, ~masked], full.x[:, ~masked])
+
+
+def test_each_direction_of_an_edge_is_dropped_independently():
+    view = random_graph(nodes=400, degree=20)
+    keep = dropped(view, edge_drop=0.5).keep
+    half = keep.numel() // 2
+    both = (keep[:half] & keep[half:]).double().mean()
+    assert 0.2 < both < 0.3  # 0.5 if the directions went together
+
+
+def test_edge_drop_and_feature_mask_rates_are_the_probabilities_asked_for():
+    view = augment(random_graph(2000, 20, 4000), 0.3, 0.2, generator(CPU, 5))
+    assert abs(float((~view.keep).double().mean()) - 0.3) < 0.02
+    assert abs(float((view.features.mask == 0).double().mean()) - 0.2) < 0.02
+
+
+def test_sparse_features_send_the_same_gradient_to_the_weight_as_dense_ones():
+    gradients = []
+    for sparse in (False, True):
+        view = dropped(tiny_view(sparse=sparse))
+        weight = torch.ones(3, 5, dtype=torch.float64, requires_grad=True)
+        (view.adjacency("gcn") @ view.features.linear(weight)).pow(2).sum().backward()
+        gradients.append(weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_sparse_product_gradient_is_exact():
+    view = dropped(tiny_view())
+    adjacency = view.adjacency("gcn")
+    x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda dense: adjacency @ dense, [x])
+
+
+def test_a_self_loop_counts_once_in_the_gcn_adjacency():
+    view = tiny_view()
+    source, target = tiny_edges()
+    assert ((source == 2) & (target == 2)).any()
+    in_degree = int(((target == 2) & (source != 2)).sum()) + 1
+    torch.testing.assert_close(view.adjacency("gcn").dense()[2, 2], torch.tensor(1.0 / in_degree).double())
+
+
+def test_strength_scales_all_probabilities_and_zero_leaves_the_graph_alone():
+    edge, feature = GraphViews(strength=0.5).probabilities()
+    full_edge, full_feature = GraphViews(strength=1.0).probabilities()
+    assert [2 * p for p in edge] == list(full_edge)
+    assert [2 * p for p in feature] == list(full_feature)
+    edge, feature = GraphViews(strength=0.0).probabilities()
+    view = augment(tiny_view(), edge[0], feature[0], generator(CPU, 0))
+    assert view.keep is None
+    assert view.features.mask is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"edge_drop": [0.2]}, r"edge_drop: needs two probabilities .* got \[0.2\]"),
+        ({"feature_mask": [0.2, 1.0]}, r"feature_mask: needs two probabilities .* got \[0.2, 1.0\]"),
+        ({"strength": 1.5}, r"strength: must be in \[0, 1\], got 1.5"),
+        ({"strength": 0.5, "edge_drop": [0.1, 0.1]}, "give either strength or"),
+    ],
+)
+def test_impossible_view_settings_are_refused_with_their_value(arguments, message):
+    with pytest.raises(RecipeError, match=message):
+        GraphViews(**arguments)

@@ -1,0 +1,104 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sslcollapse.layers import layer_map
+from sslcollapse.regularizers.werank import WERankPenalty, orthogonality_defect
+
+SHAPES = [(3, 5), (5, 3), (4, 4)]
+
+
+def reference(weight, squared, gram):
+    """The definition with the Gram that was asked for."""
+    sides = {"output": weight @ weight.t(), "input": weight.t() @ weight}
+    sides["smaller"] = min(sides.values(), key=lambda matrix: matrix.shape[0])
+    square = (sides[gram] - torch.eye(sides[gram].shape[0], dtype=weight.dtype)).square().sum()
+    return square if squared else square.sqrt()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("gram", ["output", "input", "smaller"])
+@pytest.mark.parametrize("transposed_storage", [False, True])
+def test_closed_form_value_and_gradient_equal_autograd_of_the_definition(shape, squared, gram, transposed_storage):
+    torch.manual_seed(0)
+    values = torch.randn(*shape, dtype=torch.float64)
+    if transposed_storage:
+        values = values.t().contiguous().t()
+    ours, theirs = (values.clone().requires_grad_() for _ in range(2))
+    value = orthogonality_defect(ours, squared=squared, gram=gram)
+    expected = reference(theirs, squared, gram)
+    torch.testing.assert_close(value, expected)
+    (3.0 * value).backward()
+    (3.0 * expected).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_gradient_is_zero_and_finite_at_an_exactly_orthogonal_weight(squared):
+    weight = torch.eye(4, 6, requires_grad=True)
+    value = orthogonality_defect(weight, squared=squared)
+    value.backward()
+    assert float(value.detach()) == 0.0
+    assert torch.equal(weight.grad, torch.zeros_like(weight))
+
+
+def test_squared_penalty_gradient_is_the_same_for_both_grams():
+    weight = torch.randn(4, 7, dtype=torch.float64)
+    gradients = []
+    for gram in ("output", "input"):
+        leaf = weight.clone().requires_grad_()
+        orthogonality_defect(leaf, squared=True, gram=gram).backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_unsquared_gradients_of_both_grams_share_the_direction_and_differ_by_the_ratio_of_the_norms():
+    weight = torch.randn(4, 7, dtype=torch.float64)
+    gradients, values = [], []
+    for gram in ("output", "input"):
+        leaf = weight.clone().requires_grad_()
+        values.append(orthogonality_defect(leaf, gram=gram))
+        values[-1].backward()
+        gradients.append(leaf.grad)
+    assert float(values[1].detach()) > float(values[0].detach())
+    torch.testing.assert_close(gradients[0] * values[0].detach(), gradients[1] * values[1].detach())
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_a_singular_value_of_exactly_zero_gets_no_gradient(squared):
+    left, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
+    right, _ = torch.linalg.qr(torch.randn(6, 4, dtype=torch.float64))
+    weight = (left * torch.tensor([2.0, 0.7, 0.1, 0.0])) @ right.t()
+    weight.requires_grad_()
+    orthogonality_defect(weight, squared=squared).backward()
+    along = torch.einsum("ij,ik,kj->j", left, weight.grad, right)  # d penalty / d each singular value
+    assert abs(float(along[3])) < 1e-12
+    assert float(along[2]) < -1e-3  # a small singular value is pushed up, an exactly zero one is not
+
+
+@pytest.mark.parametrize(("shape", "gram", "floor"), [((3, 5), "output", 0), ((5, 3), "output", 2), ((3, 5), "input", 2)])
+def test_the_floor_is_reached_by_an_orthogonal_weight(shape, gram, floor):
+    holder = nn.Sequential(nn.Linear(shape[1], shape[0]))
+    layer = next(iter(layer_map(holder).values()))
+    with torch.no_grad():
+        holder[0].weight.copy_(torch.eye(*shape))
+    for squared in (False, True):
+        penalty = WERankPenalty(gram=gram, squared=squared)
+        value = penalty({"0": layer})["0"]
+        assert penalty.floor(layer) == pytest.approx(float(floor) if squared else math.sqrt(floor))
+        assert float(value.detach()) == pytest.approx(penalty.floor(layer))
+
+
+def test_half_precision_weights_are_penalised_in_float32():
+    weight = (300 * torch.randn(8, 16)).half().requires_grad_()  # its Gram overflows half precision
+    value = orthogonality_defect(weight)
+    assert value.dtype == torch.float32
+    assert torch.isfinite(value)
+
+
+def test_an_unknown_gram_side_is_refused():
+    with pytest.raises(ValueError, match="gram must be 'output', 'input' or 'smaller', got 'both'"):
+        orthogonality_defect(torch.eye(2), gram="both")
