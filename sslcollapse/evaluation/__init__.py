@@ -1,0 +1,1 @@
+"""Evaluation on frozen representations: splits, metrics and probes."""

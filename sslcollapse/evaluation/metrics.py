@@ -1,0 +1,98 @@
+"""Metrics of a probe: accuracy, micro-averaged F1, area under the ROC curve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from sslcollapse.errors import DataError
+from sslcollapse.types import ProbeSet
+
+METRICS = ("accuracy", "micro_f1", "roc_auc")
+
+
+def metric_for(probe_set: ProbeSet) -> str:
+    """Name of the customary metric: micro-F1 for multi-label sets, ROC-AUC for binary ones, else accuracy."""
+    if probe_set.multilabel:
+        return "micro_f1"
+    return "roc_auc" if probe_set.num_classes == 2 else "accuracy"
+
+
+def accuracy(predicted: Any, labels: Any) -> float:
+    """Share of rows whose predicted class is the label.
+
+    Shapes:
+        predicted, labels: [N] classes, tensors or arrays.
+    """
+    predicted, labels = _pair(predicted, labels)
+    return float((predicted == labels).double().mean())
+
+
+def micro_f1(predicted: Any, labels: Any) -> float:
+    """F1 = 2 TP / (2 TP + FP + FN) over all rows and labels together; 0 when nothing is positive.
+
+    For single-label classes every error is one false positive and one false negative, so it is the
+    accuracy.
+
+    Shapes:
+        predicted, labels: [N, C] in {0, 1} (or bool), or [N] classes.
+    """
+    predicted, labels = _pair(predicted, labels)
+    if labels.dim() == 1:
+        return accuracy(predicted, labels)
+    predicted, labels = predicted.bool(), labels.bool()
+    hits = int((predicted & labels).sum())
+    marked = int(predicted.sum()) + int(labels.sum())  # = 2 TP + FP + FN
+    return 2 * hits / marked if marked else 0.0
+
+
+def roc_auc(scores: Any, labels: Any) -> float:
+    """Probability that a row of class 1 scores higher than a row of class 0.
+
+    Shapes:
+        scores: [N], higher for class 1.
+        labels: [N] in {0, 1}.
+
+    Raises:
+        DataError: when only one class is there, for which the area is undefined.
+    """
+    scores, labels = _pair(scores, labels)
+    present = torch.unique(labels).tolist()
+    if len(present) != 2:
+        raise DataError(
+            f"ROC-AUC needs rows of both classes, got only {present} among {len(labels)} rows: "
+            f"use larger parts, or metric='accuracy'"
+        )
+    return float(roc_auc_score(labels.cpu().numpy(), scores.double().cpu().numpy()))
+
+
+def score(metric: str, class_scores: Tensor, labels: Tensor) -> float:
+    """Apply a metric to what a linear classifier returns.
+
+    Shapes:
+        class_scores: [N, C]; the largest of a row is the predicted class, or, for multi-label rows,
+            every positive one is a predicted label.
+        labels: [N] classes, or [N, C] in {0, 1}.
+    """
+    if metric == "roc_auc":
+        return roc_auc(class_scores[:, 1] - class_scores[:, 0], labels)
+    predicted = class_scores > 0 if labels.dim() == 2 else class_scores.argmax(1)
+    return micro_f1(predicted, labels) if metric == "micro_f1" else accuracy(predicted, labels)
+
+
+def _pair(predicted: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Both as tensors on one device; refuse different shapes, which would broadcast."""
+    predicted, labels = (
+        torch.from_numpy(np.asarray(value)) if not isinstance(value, Tensor) else value.detach()
+        for value in (predicted, labels)
+    )
+    if predicted.shape != labels.shape:
+        raise ValueError(
+            f"predictions of shape {tuple(predicted.shape)} do not belong to labels of shape "
+            f"{tuple(labels.shape)}"
+        )
+    return predicted, labels.to(predicted.device)

@@ -1,0 +1,266 @@
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from torch.nn.functional import normalize
+
+from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.evaluation.linear import Targets
+from sslcollapse.evaluation.logistic import LogisticProbe, ProbeResult
+from sslcollapse.registry import PROBES
+from sslcollapse.types import ProbeSet, Split
+
+SOLVERS = ["lbfgs", "liblinear", "torch"]
+
+
+def blobs(n=150, d=10, classes=3, spread=0.7, seed=0):
+    """Gaussian clusters with one public split of thirds."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    centres = torch.randn(classes, d, generator=generator)
+    features = centres[labels] + spread * torch.randn(n, d, generator=generator)
+    parts = np.array_split(np.random.default_rng(seed).permutation(n), 3)
+    return features, ProbeSet((), labels, classes, {"public": [Split(*parts)]})
+
+
+def multilabel(n=150, d=10, count=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    features, probe_set = blobs(n, d, seed=seed)
+    noise = 0.3 * torch.randn(n, count, generator=generator)
+    logits = features @ torch.randn(d, count, generator=generator) + noise
+    return features, ProbeSet((), (logits > 0).float(), count, probe_set.splits)
+
+
+def training_models(probe, features, probe_set, solver):
+    """(C, classifier) along the path on the first public split."""
+    x = normalize(features.double())
+    rows = probe_set.splits["public"][0].train
+    targets = Targets.of(probe_set.labels[rows], probe_set.num_classes, one_vs_rest=solver == "liblinear")
+    fits = probe._fits(x[rows], targets.values, solver)
+    return x, rows, [(c, targets.model(fit)) for c, fit in zip(probe.cs, fits, strict=True)]
+
+
+def test_the_registry_builds_it_from_a_recipe():
+    probe = PROBES.build({"type": "logistic", "split": "random", "repeats": 3})
+    features, probe_set = blobs()
+    assert len(probe(features, probe_set).test) == 3
+    assert PROBES.parameters("logistic")["repeats"].annotation is int
+
+
+def test_the_grid_is_the_powers_of_two_from_minus_ten_to_ten():
+    assert LogisticProbe().cs == [2.0**k for k in range(-10, 11)]
+    assert LogisticProbe(c_step=5).cs == [2.0**k for k in (-10, -5, 0, 5, 10)]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_separable_clusters_are_told_apart(solver):
+    result = LogisticProbe(solver=solver)(*blobs(spread=0.1))
+    assert result.solver == solver
+    assert result.metric == "accuracy"
+    assert result.test == [1.0]
+
+
+@pytest.mark.parametrize("d", [5, 80])  # more and fewer training rows than dimensions
+def test_lbfgs_predicts_as_scikit_learn_without_warm_start_or_projection(d):
+    features, probe_set = blobs(d=d, spread=2.0)
+    x, rows, models = training_models(LogisticProbe(c_step=3), features, probe_set, "lbfgs")
+    labels = probe_set.labels.numpy()
+    for c, model in models:
+        reference = LogisticRegression(C=c, tol=1e-8, max_iter=5000).fit(x[rows].numpy(), labels[rows])
+        scores = model.scores(x).softmax(1).numpy()
+        np.testing.assert_allclose(scores, reference.predict_proba(x.numpy()), atol=2e-3)
+
+
+@pytest.mark.parametrize("d", [5, 80])
+def test_liblinear_predicts_as_scikit_learns_one_vs_rest(d):
+    features, probe_set = blobs(d=d, spread=2.0)
+    x, rows, models = training_models(LogisticProbe(c_step=5), features, probe_set, "liblinear")
+    labels = probe_set.labels.numpy()
+    for c, model in models:
+        reference = OneVsRestClassifier(LogisticRegression(C=c, solver="liblinear", tol=1e-8))
+        reference.fit(x[rows].numpy(), labels[rows])
+        np.testing.assert_allclose(
+            model.scores(x).numpy(), reference.decision_function(x.numpy()), atol=1e-3, rtol=1e-3
+        )
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_length_of_a_row_does_not_matter(solver):
+    features, probe_set = blobs(spread=1.5)
+    scaled = features * torch.logspace(-3, 3, len(features))[:, None]
+    assert LogisticProbe(solver=solver)(features, probe_set) == LogisticProbe(solver=solver)(
+        scaled, probe_set
+    )
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_zero_rows_and_fully_collapsed_features_survive(solver):
+    features, probe_set = blobs(spread=0.1)
+    features[::7] = 0
+    assert 0.8 < LogisticProbe(solver=solver)(features, probe_set).test[0] <= 1.0
+    collapsed = LogisticProbe(solver=solver)(torch.ones_like(features), probe_set)
+    assert collapsed.test[0] < 0.5
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_class_absent_from_training_is_counted_as_missed(solver):
+    features, probe_set = blobs(classes=4, spread=0.1)
+    split = probe_set.splits["public"][0]
+    labels = probe_set.labels.numpy()
+    split = dataclasses.replace(split, train=split.train[labels[split.train] != 2])
+    probe_set = dataclasses.replace(probe_set, splits={"public": [split]})
+    result = LogisticProbe(solver=solver)(features, probe_set)
+    seen = (labels[split.test] != 2).mean()
+    assert seen - 0.1 < result.test[0] <= seen
+
+
+def test_a_single_training_class_is_refused():
+    features, probe_set = blobs()
+    split = probe_set.splits["public"][0]
+    split = dataclasses.replace(split, train=split.train[probe_set.labels.numpy()[split.train] == 1])
+    with pytest.raises(ValueError, match=r"training part holds class \[1\] only"):
+        LogisticProbe()(features, dataclasses.replace(probe_set, splits={"public": [split]}))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_binary_sets_are_scored_by_roc_auc(solver):
+    features, probe_set = blobs(classes=2, spread=0.5)
+    result = LogisticProbe(solver=solver)(features, probe_set)
+    assert result.metric == "roc_auc"
+    assert result.test[0] > 0.9
+    assert LogisticProbe(metric="accuracy")(features, probe_set).metric == "accuracy"
+
+
+@pytest.mark.parametrize("solver", ["auto", *SOLVERS])
+def test_multilabel_sets_are_scored_by_micro_f1(solver):
+    result = LogisticProbe(solver=solver)(*multilabel())
+    assert result.metric == "micro_f1"
+    assert result.solver == ("torch" if solver == "auto" else solver)
+    assert result.test[0] > 0.8
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_multilabel_columns_constant_in_training_are_predicted_as_such(solver):
+    features, probe_set = multilabel()
+    probe_set.labels[:, 0], probe_set.labels[:, 1] = 1, 0
+    rest = dataclasses.replace(probe_set, labels=probe_set.labels[:, 2:], num_classes=2)
+    full, part = (
+        LogisticProbe(solver=solver)(features, probe_set),
+        LogisticProbe(solver=solver)(features, rest),
+    )
+    assert part.test[0] < full.test[0] < 1.0
+
+
+def test_auto_takes_torch_from_the_stated_size(monkeypatch):
+    features, probe_set = blobs(n=150, d=10)
+    monkeypatch.setattr("sslcollapse.evaluation.logistic.LARGE", 501)
+    assert LogisticProbe(c_step=20)(features, probe_set).solver == "lbfgs"
+    monkeypatch.setattr("sslcollapse.evaluation.logistic.LARGE", 500)
+    assert LogisticProbe(c_step=20)(features, probe_set).solver == "torch"
+
+
+def test_small_fits_use_one_thread_and_give_the_others_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        seen = []
+        probe = LogisticProbe(c_step=20)
+        choose = probe._choose
+        probe._choose = lambda *args: seen.append(torch.get_num_threads()) or choose(*args)
+        probe(*blobs())
+        assert seen == [1]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_fits_that_stop_early_are_counted_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for solver in SOLVERS:
+            features, probe_set = blobs(spread=2.0)
+            assert LogisticProbe(solver=solver, max_iter=1, c_step=4)(features, probe_set).unconverged > 0
+            assert LogisticProbe(solver=solver)(features, probe_set).unconverged == 0
+
+
+def test_normalised_rows_converge_at_the_largest_c():
+    features, probe_set = blobs(spread=3.0)
+    assert LogisticProbe()(features, probe_set).unconverged == 0
+
+
+def test_json_holds_sample_deviation_and_null_for_one_split():
+    splits = (Split(np.array([0]), np.array([1]), np.array([2])),)
+    several = ProbeResult("accuracy", [0.5, 0.7], [0.6, 0.6], [1.0, 2.0], "lbfgs", splits * 2).to_json()
+    assert several["test_accuracy"] == {
+        "values": [0.5, 0.7],
+        "mean": pytest.approx(0.6),
+        "std": pytest.approx(0.1 * 2**0.5),
+    }
+    assert (several["solver"], several["chosen_c"]) == ("lbfgs", [1.0, 2.0])
+    one = ProbeResult("micro_f1", [0.5], [0.6], [1.0], "torch", splits).to_json()
+    assert one["test_micro_f1"]["std"] is None
+    assert one["validation_micro_f1"]["mean"] == 0.6
+
+
+def test_nan_features_are_named_by_row():
+    features, probe_set = blobs()
+    features[7, 3] = float("nan")
+    features[9, 0] = float("inf")
+    with pytest.raises(
+        DataError, match="2 of 150 feature rows hold NaN or infinite values, the first is row 7"
+    ):
+        LogisticProbe()(features, probe_set)
+
+
+def test_features_of_another_length_are_refused():
+    features, probe_set = blobs()
+    with pytest.raises(ValueError, match=r"each of the 150 labels, got shape \(149, 10\)"):
+        LogisticProbe()(features[1:], probe_set)
+
+
+def test_labels_outside_the_classes_are_refused_only_where_used():
+    features, probe_set = blobs()
+    split = probe_set.splits["public"][0]
+    probe_set.labels[split.test[0]] = -1
+    with pytest.raises(
+        ValueError, match=rf"1 rows .* outside 0\.\.2, the first is row {split.test[0]} with -1"
+    ):
+        LogisticProbe()(features, probe_set)
+    unused = dataclasses.replace(split, test=split.test[1:])
+    LogisticProbe()(features, dataclasses.replace(probe_set, splits={"public": [unused]}))
+
+
+def test_an_unknown_split_lists_the_known_ones():
+    features, probe_set = blobs()
+    with pytest.raises(
+        RecipeError, match=r"no split 'publc'; did you mean 'public'\? \(known: public, random\)"
+    ):
+        LogisticProbe(split="publc")(features, probe_set)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"solver": "saga"}, "solver must be one of auto, lbfgs, liblinear, torch, got 'saga'"),
+        ({"metric": "f1"}, "metric must be one of auto, accuracy, micro_f1, roc_auc, got 'f1'"),
+        ({"repeats": 0}, "repeats must be >= 1, got 0"),
+        ({"max_iter": 0}, "max_iter must be >= 1, got 0"),
+        ({"c_step": 0}, "c_step must be >= 1, got 0"),
+        ({"split_seed": -1}, "split_seed must be >= 0, got -1"),
+        ({"fractions": (0.9, 0.9, 0.9)}, r"sum to at most 1, got \[0.9, 0.9, 0.9\]"),
+    ],
+)
+def test_bad_arguments_are_quoted_before_any_data(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LogisticProbe(**arguments)
+
+
+def test_metrics_that_do_not_fit_the_labels_are_refused():
+    with pytest.raises(ValueError, match="'roc_auc' needs two classes, but this set has 3"):
+        LogisticProbe(metric="roc_auc")(*blobs())
+    with pytest.raises(ValueError, match="'accuracy' needs one class a row"):
+        LogisticProbe(metric="accuracy")(*multilabel())
