@@ -26,10 +26,12 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from sslcollapse.errors import SSLCollapseError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class RegistryError(ValueError):
+class RegistryError(SSLCollapseError, ValueError):
     """A component is unknown, registered twice, or was given arguments it does not take."""
 
 
@@ -104,11 +106,20 @@ class Registry:
         Args:
             spec: ``{"type": name, argument: value, ...}``.
             supplied: what the framework passes by position (input width, data root, ...).
+
+        Raises:
+            RegistryError: for an unknown component, or a value that its constructor refuses.
         """
         if "type" not in spec:
             raise RegistryError(f"a {self.kind} needs 'type'; known: {', '.join(self.names())}")
         arguments = {key: value for key, value in spec.items() if key != "type"}
-        return self.get(spec["type"])(*supplied, **arguments)
+        factory = self.get(spec["type"])
+        try:
+            return factory(*supplied, **arguments)
+        except SSLCollapseError:
+            raise
+        except ValueError as error:
+            raise RegistryError(f"{self.kind} {spec['type']!r}: {error}") from error
 
     def describe(self, name: str) -> str:
         """First line of the component's docstring, read without importing a built-in component."""
@@ -132,11 +143,14 @@ class Registry:
 
 def _first_doc_line(module: str, attribute: str) -> str:
     """First docstring line of ``module:attribute`` from its source, without importing the module."""
-    root = importlib.import_module(module.partition(".")[0])
-    if not root.__file__:
-        return ""
-    path = root.__file__.removesuffix("__init__.py") + "/".join(module.split(".")[1:])
-    for candidate in (f"{path}.py", f"{path}/__init__.py"):
+    root, *parts = module.split(".")
+    found = importlib.util.find_spec(root)  # finds a top-level package without importing it
+    folders = list(found.submodule_search_locations or []) if found else []
+    paths = ["/".join((folder, *parts)) for folder in folders]
+    candidates = [f"{path}{ending}" for path in paths for ending in (".py", "/__init__.py")]
+    if found and found.origin and not folders:
+        candidates = [found.origin]
+    for candidate in candidates:
         try:
             with open(candidate, encoding="utf-8") as file:
                 tree = ast.parse(file.read())

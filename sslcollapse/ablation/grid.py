@@ -1,0 +1,260 @@
+"""What an ablation runs: base recipes × axes × seeds, all resolved before the first run starts."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sslcollapse.ablation.values import parse_grid, show
+from sslcollapse.errors import RecipeError
+from sslcollapse.registry import suggest
+
+FIELDS = ("name", "base", "axes", "seeds", "baseline", "metrics")
+METRIC_ROOTS = ("evaluation", "untrained", "rank", "regularizers", "seconds")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a base recipe and one value of every axis.
+
+    Attributes:
+        base: label of the base recipe.
+        source: the base recipe's file.
+        values: recipe path → value, of all axes.
+        recipe: resolved; its seed is replaced by each run's.
+        hash: of the resolved recipe, the same for all seeds.
+    """
+
+    base: str
+    source: Path
+    values: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    hash: str
+
+    @property
+    def name(self) -> str:
+        """The cell in messages: ``cora encoder.hidden=[64]``."""
+        return " ".join([self.base, *(f"{path}={show(value)}" for path, value in self.values.items())])
+
+    def with_seed(self, seed: int) -> dict[str, Any]:
+        """The resolved recipe of one run."""
+        return {**self.recipe, "seed": seed}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A checked grid: every cell resolves, no two are the same recipe, each has at most one baseline.
+
+    Attributes:
+        axes: each axis as the paths that move together.
+        baselines: hash of a cell → hash of the cell it is compared with (not for baselines themselves).
+        metrics: dotted paths into a record.
+        settings: ``path=value`` overrides of every run.
+    """
+
+    name: str
+    cells: Sequence[Cell]
+    axes: Sequence[tuple[str, ...]]
+    seeds: int
+    baselines: Mapping[str, str]
+    metrics: Sequence[str]
+    settings: Sequence[str]
+
+
+def plan(target: Path, grid: Sequence[str], seeds: int | None, settings: Sequence[str]) -> Ablation:
+    """The ablation that a file, or a recipe with ``--grid`` and ``--seeds``, describes.
+
+    Raises:
+        RecipeError: for a bad file, axis or value; errors of a cell name the cell.
+    """
+    described = _described(target)
+    if described is None:
+        described = _from_grid(target, grid, seeds)
+    elif grid:
+        raise RecipeError(f"--grid: {target} is an ablation file and has its own axes; add the axis there")
+    axes = {_paths(key): values for key, values in described["axes"].items()}
+    settings_paths = [setting.partition("=")[0].strip() for setting in settings]
+    for path in [*itertools.chain.from_iterable(axes), *settings_paths]:
+        if path == "seed":
+            raise RecipeError(
+                "seed: an ablation runs every cell with seeds 0, 1, ...; say how many with --seeds"
+            )
+        if path in settings_paths and any(path in paths for paths in axes):
+            raise RecipeError(f"{path}: this is an axis of the ablation and cannot be overridden as well")
+    cells = _cells(described["base"], axes, settings)
+    name = described["name"] or cells[0].recipe["name"]
+    count = described["seeds"] if seeds is None else seeds
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise RecipeError(f"seeds must be a number of at least 1, got {count!r}")
+    baselines = _baselines(cells, list(axes), described["baseline"])
+    _check_metrics(described["metrics"], cells)
+    return Ablation(name, cells, list(axes), count, baselines, described["metrics"], list(settings))
+
+
+def _described(target: Path) -> dict[str, Any] | None:
+    """The checked fields of an ablation file, base recipes found relative to it; None for a recipe."""
+    from sslcollapse.recipe import load
+
+    if not _defines_ablation(target):
+        return None
+    ablation = load(target, "ablation")
+    for key in ablation:
+        if key not in FIELDS:
+            known = list(FIELDS)
+            raise RecipeError(
+                f"{target}: ablation.{key}: unknown field{suggest(key, known)} ({', '.join(known)})"
+            )
+    fields = {"axes": {}, "seeds": 10, "baseline": {}, "metrics": [], **ablation}
+    kinds: dict[str, Any] = {
+        "name": str,
+        "base": (str, os.PathLike, Mapping),
+        "axes": Mapping,
+        "baseline": Mapping,
+        "metrics": list,
+    }
+    for key, kind in kinds.items():
+        if not isinstance(fields.get(key), kind) or (key in ("name", "base") and not fields[key]):
+            raise RecipeError(
+                f"{target}: ablation.{key} is missing or of the wrong type: {fields.get(key)!r}"
+            )
+    base = fields["base"]
+    bases = base if isinstance(base, Mapping) else {Path(base).stem: base}
+    return {**fields, "base": {str(label): target.parent / path for label, path in bases.items()}}
+
+
+def _defines_ablation(target: Path) -> bool:
+    try:
+        body = ast.parse(target.read_text(encoding="utf-8")).body if target.suffix == ".py" else []
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return False  # loading it as a recipe says what is wrong
+    names = [name for node in body if isinstance(node, ast.Assign) for name in node.targets]
+    return any(isinstance(name, ast.Name) and name.id == "ablation" for name in names)
+
+
+def _from_grid(target: Path, grid: Sequence[str], seeds: int | None) -> dict[str, Any]:
+    if not grid:
+        raise RecipeError(
+            f"{target} is a recipe, not an ablation file: give at least one --grid path=v1,v2,..."
+        )
+    if seeds is None:
+        raise RecipeError(f"{target}: say how many seeds each cell has with --seeds N")
+    axes: dict[str, list[Any]] = {}
+    for path, values in map(parse_grid, grid):
+        if path in axes:
+            raise RecipeError(f"--grid {path}: given twice; list all values in one (--grid {path}=v1,v2,v3)")
+        axes[path] = values
+    return {
+        "name": "",
+        "base": {target.stem: target},
+        "axes": axes,
+        "seeds": seeds,
+        "baseline": {},
+        "metrics": [],
+    }
+
+
+def _cells(
+    bases: Mapping[str, Path], axes: Mapping[tuple[str, ...], Sequence[Any]], settings: Sequence[str]
+) -> list[Cell]:
+    from sslcollapse.recipe import assign, load, override, recipe_hash, resolve
+
+    choices = [_choices(paths, values) for paths, values in axes.items()]
+    cells: list[Cell] = []
+    for label, source in bases.items():
+        recipe = override(load(source), settings)
+        for combination in itertools.product(*choices):
+            values = {path: value for choice in combination for path, value in choice.items()}
+            cell = Cell(label, source, values, {}, "")
+            try:
+                resolved = resolve(assign(recipe, values))
+            except ValueError as error:
+                raise RecipeError(f"cell {cell.name}: {error}") from error
+            cell = Cell(label, source, values, resolved, recipe_hash(resolved))
+            for other in cells:
+                if other.hash == cell.hash:
+                    raise RecipeError(
+                        f"cells {other.name} and {cell.name} are the same recipe; remove one of them"
+                    )
+            cells.append(cell)
+    return cells
+
+
+def _choices(paths: tuple[str, ...], values: Sequence[Any]) -> list[dict[str, Any]]:
+    axis = ", ".join(paths)
+    if not isinstance(values, (list, tuple)) or not values:
+        raise RecipeError(f"axis {axis}: give a list of at least one value, got {values!r}")
+    if len(paths) == 1:
+        return [{paths[0]: value} for value in values]
+    for value in values:
+        if not isinstance(value, (list, tuple)) or len(value) != len(paths):
+            raise RecipeError(f"axis {axis}: each entry needs {len(paths)} values, one a path, got {value!r}")
+    return [dict(zip(paths, value, strict=True)) for value in values]
+
+
+def _baselines(
+    cells: Sequence[Cell], axes: Sequence[tuple[str, ...]], baseline: Mapping[str, Any]
+) -> dict[str, str]:
+    """For every cell the one with the baseline's values and, on axes the baseline does not name, its own."""
+    known = ["base", *itertools.chain.from_iterable(axes)]
+    for path in baseline:
+        if path not in known:
+            raise RecipeError(
+                f"baseline: {path!r} is no axis{suggest(path, known)} (axes: {', '.join(known)})"
+            )
+    if not baseline:
+        return {}
+    free = [path for paths in axes if not set(paths) & set(baseline) for path in paths]
+    wanted = {path: _plain(value) for path, value in baseline.items()}
+    found = {}
+    for cell in cells:
+        place = {**_place(cell, free, keep_base="base" not in baseline), **wanted}
+        matches = [
+            other
+            for other in cells
+            if _place(other, [*free, *wanted], keep_base=True).items() >= place.items()
+        ]
+        if len(matches) != 1:
+            shown = " ".join(f"{path}={show(value)}" for path, value in baseline.items())
+            problem = "no cell" if not matches else f"{len(matches)} cells"
+            raise RecipeError(
+                f"baseline: {problem} with {shown} to compare {cell.name} with; name a value of each axis"
+            )
+        if matches[0] is not cell:
+            found[cell.hash] = matches[0].hash
+    return found
+
+
+def _place(cell: Cell, paths: Sequence[str], *, keep_base: bool) -> dict[str, str]:
+    values = {"base": cell.base, **cell.values}
+    return {path: _plain(values[path]) for path in (["base"] if keep_base else []) + list(paths)}
+
+
+def _check_metrics(metrics: Sequence[str], cells: Sequence[Cell]) -> None:
+    for metric in metrics:
+        root, _, rest = str(metric).partition(".")
+        if root not in METRIC_ROOTS:
+            known = ", ".join(METRIC_ROOTS)
+            raise RecipeError(f"metrics: {metric!r} is no path into a record; it starts with one of {known}")
+        probes = sorted({name for cell in cells for name in cell.recipe["evaluate"]})
+        if root in ("evaluation", "untrained") and not any(rest.startswith(f"{probe}.") for probe in probes):
+            raise RecipeError(f"metrics: {metric!r} names none of the recipe's probes ({', '.join(probes)})")
+
+
+def _paths(key: Any) -> tuple[str, ...]:
+    paths = key if isinstance(key, tuple) else (key,)
+    if not paths or not all(isinstance(path, str) for path in paths):
+        raise RecipeError(f"axes: {key!r} must be a recipe path or a tuple of paths")
+    return paths
+
+
+def _plain(value: Any) -> str:
+    """Equal for values that are equal in a recipe: tuples as lists, 1.0 as 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, sort_keys=True, default=str)

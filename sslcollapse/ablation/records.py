@@ -1,0 +1,143 @@
+"""What is kept of finished runs: one line of JSON each, appended once, never lost to a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sslcollapse.ablation.grid import Cell
+from sslcollapse.errors import RunError
+
+KEPT_VALUES = 20
+"""Longer lists of a probe's values, one a split, are left out; mean, std and n say what they say."""
+
+Key = tuple[str, int]
+"""Hash and seed."""
+
+
+class Records:
+    """``runs.jsonl``: the first record of a (hash, seed) counts, later ones are ignored.
+
+    Args:
+        path: the file; read now, made at the first ``add``.
+
+    Raises:
+        RunError: a line other than the last is no record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._records: dict[Key, dict[str, Any]] = {}
+        data = path.read_bytes() if path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                self._records.setdefault((record["hash"], record["seed"]), record)
+            except (ValueError, TypeError, KeyError) as error:
+                raise RunError(
+                    f"{path}, line {number}: not a record of a run; restore or delete the line"
+                ) from error
+        if len(whole) < len(data):
+            os.truncate(path, len(whole))  # a last line torn by a crash; its run still has its result.json
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def of(self, cells: Iterable[Cell], seeds: int) -> list[dict[str, Any]]:
+        """Records of cells with seeds below ``seeds``, by cell, then by seed."""
+        keys = [(cell.hash, seed) for cell in cells for seed in range(seeds)]
+        return [self._records[key] for key in keys if key in self._records]
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a record with one write and wait until it is on disk; nothing where it is already there."""
+        key = (record["hash"], record["seed"])
+        if key in self._records:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab", buffering=0) as file:
+            file.write((json.dumps(record) + "\n").encode())
+            os.fsync(file.fileno())
+        self._records[key] = record
+
+
+def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
+    """The compact record of a finished run, from its ``result.json`` and ``environment.json``.
+
+    Raises:
+        RunError: the result is of another recipe.
+    """
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    if result["hash"] != cell.hash:
+        raise RunError(
+            f"{run}: result.json has the hash {result['hash']} in a folder of {cell.hash}; move it away"
+        )
+    packages = environment["packages"]
+    return {
+        "hash": result["hash"],
+        "seed": result["seed"],
+        "name": result["recipe"]["name"],
+        "base": cell.base,
+        "overrides": dict(cell.values),
+        "settings": settings,
+        "steps": result["steps"],
+        "evaluation": _compact(result["evaluation"]),
+        "untrained": _compact(result["untrained"]),
+        "rank": _ranks(result["rank"]),
+        "regularizers": result["regularizers"],
+        "seconds": result["seconds"],
+        "commit": environment["commit"],
+        "device": environment["device"],
+        "torch": packages["torch"],
+        "torch_geometric": packages["torch_geometric"],
+        "threads": environment["threads"],
+    }
+
+
+def lookup(record: Any, path: str) -> Any:
+    """The value at a dotted path whose keys may have dots themselves; None where there is none.
+
+    >>> lookup({"rank": {"layers": {"convs.0": {"weight": 3.5}}}}, "rank.layers.convs.0.weight")
+    3.5
+    """
+    if not path:
+        return record
+    for key in record if isinstance(record, Mapping) else ():
+        if path == key or path.startswith(f"{key}."):
+            found = lookup(record[key], path[len(key) + 1 :])
+            if found is not None:
+                return found
+    return None
+
+
+def _compact(value: Any) -> Any:
+    """A probe's result without long lists; ``n`` counts the values that were there."""
+    if not isinstance(value, Mapping):
+        return value
+    kept = {key: _compact(item) for key, item in value.items()}
+    if isinstance(value.get("values"), list):
+        kept["n"] = len(value["values"])
+    return {
+        key: item for key, item in kept.items() if not (isinstance(item, list) and len(item) > KEPT_VALUES)
+    }
+
+
+def _ranks(ranks: Mapping[str, Any]) -> dict[str, Any]:
+    """Effective ranks, un-centred and centred, with N and what is attainable."""
+
+    def kept(entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in entry.items() if k.startswith(("effective_rank", "attainable")) or k == "n"}
+
+    layers = {
+        name: {part: kept(entry) for part, entry in layer.items() if isinstance(entry, Mapping)}
+        for name, layer in ranks.get("layers", {}).items()
+    }
+    features = {k: kept(v) for k, v in ranks.items() if k != "layers" and isinstance(v, Mapping)}
+    return {**features, "layers": layers}

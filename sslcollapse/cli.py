@@ -1,0 +1,219 @@
+"""The command line that ``tools/*.py`` and the installed ``sslcollapse`` command share.
+
+Whatever is heavy is imported inside the command that needs it, so help, lists and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sslcollapse.errors import RunError, SSLCollapseError
+
+EXECUTORS = ("local",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 2 for an error the user can mend, 130 if interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse gives back path=value words that stand after an option.
+    if any(word.startswith("-") for word in rest) or (rest and "overrides" not in options):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    options.argv = arguments
+    command: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except SSLCollapseError as error:
+        if options.debug:
+            raise
+        _say("error: " + " ".join(line.strip() for line in str(error).splitlines()))
+        return 2
+
+
+def _say(message: str) -> None:
+    """Print to stderr, from one process only where several run the same command."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from sslcollapse.recipe import load, override, resolve
+
+    recipe = resolve(override(load(options.recipe), options.overrides))
+    from sslcollapse import trainer  # imports much, so mistakes in the recipe are reported before it
+
+    if options.dry_run:
+        trainer.dry_run(recipe)
+        return 0
+    trainer.train(
+        recipe,
+        out=options.out,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        command=["sslcollapse", *options.argv],
+    )
+    return 0
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    if options.executor not in EXECUTORS:
+        raise RunError(f"--executor {options.executor}: not available; available: {', '.join(EXECUTORS)}")
+    from sslcollapse.ablation import run_ablation
+
+    return run_ablation(
+        options.target,
+        grid=options.grid,
+        seeds=options.seeds,
+        overrides=options.overrides,
+        jobs=options.jobs,
+        executor=options.executor,
+        out=options.out,
+        results=options.results,
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from sslcollapse.evaluate import evaluate_run
+
+    evaluate_run(options.target, options.probe)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from sslcollapse import bench
+
+    return bench.run(options.name, options.json)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from sslcollapse.registry import REGISTRIES, RegistryError, suggest
+
+    if options.kind is not None and options.kind not in REGISTRIES:
+        near = suggest(options.kind, list(REGISTRIES))
+        raise RegistryError(f"unknown kind {options.kind!r}{near} (known: {', '.join(REGISTRIES)})")
+    for kind in [options.kind] if options.kind else list(REGISTRIES):
+        registry = REGISTRIES[kind]
+        if options.kind is None:
+            print(kind)
+        names = registry.names()
+        width = max(map(len, names), default=0)
+        for name in names:
+            print(f"  {name:<{width}}  {registry.describe(name)}".rstrip())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sslcollapse",
+        description="See, layer by layer, where self-supervised representations lose rank, and prevent it.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    train = _command(commands, "train", _train, "train, measure and evaluate what a recipe describes")
+    train.add_argument(
+        "recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file"
+    )
+    _add_overrides(train)
+    _add_out(train)
+    train.add_argument(
+        "--resume", action="store_true", help="continue the unfinished run of this recipe and seed"
+    )
+    train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
+    train.add_argument(
+        "--dry-run", action="store_true", help="show the resolved recipe, layers and data; train nothing"
+    )
+
+    ablate = _command(
+        commands, "ablate", _ablate, "train a grid of recipes over seeds and tabulate the results"
+    )
+    ablate.add_argument(
+        "target", type=Path, metavar="ABLATION|RECIPE", help="a file that defines one of the two"
+    )
+    _add_overrides(ablate)
+    ablate.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="PATH=V1,V2,...",
+        help="values of a path; repeat for a product",
+    )
+    ablate.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N-1 of every point")
+    ablate.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at a time (default: 1)")
+    ablate.add_argument(
+        "--executor", default="local", metavar="NAME", help="where runs take place (default: local)"
+    )
+    _add_out(ablate)
+    ablate.add_argument(
+        "--results",
+        type=Path,
+        default=Path("docs/results"),
+        metavar="DIR",
+        help="where records and tables are kept (default: docs/results)",
+    )
+
+    evaluate = _command(commands, "evaluate", _evaluate, "evaluate a trained encoder again")
+    evaluate.add_argument(
+        "target", type=Path, metavar="RUN_OR_ENCODER", help="a run directory or encoder.safetensors"
+    )
+    evaluate.add_argument(
+        "--probe",
+        action="append",
+        metavar="NAME",
+        help="one of the recipe's probes; repeat for several (default: all)",
+    )
+
+    bench = _command(commands, "bench", _bench, "measure speed or memory, side by side with a reference")
+    bench.add_argument("name", metavar="NAME", help="which benchmark; an unknown name lists them")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="also write the record here")
+
+    listing = _command(commands, "list", _list, "list the registered components")
+    listing.add_argument("kind", nargs="?", metavar="KIND", help="one kind, such as encoder (default: all)")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="path=value", help="changes to the recipe, such as seed=3"
+    )
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where run directories go (default: runs)",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

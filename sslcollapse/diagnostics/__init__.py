@@ -1,0 +1,1 @@
+"""Diagnostics: spectra, ranks and gradients, layer by layer."""

@@ -1,0 +1,193 @@
+"""Measure the rank of representation, embedding, prediction and of every layer's weight and output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sslcollapse.diagnostics.covariance import StreamingCovariance
+from sslcollapse.diagnostics.spectrum import singular_values, summarize
+from sslcollapse.layers import Layer, layer_map
+
+MAX_ROWS = 4096
+"""Rows a batch taken from the output of a convolution or a token layer, which has many rows a sample."""
+
+FEATURES = ("representation", "embedding", "prediction")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Ranks and spectra of one network on one probe set.
+
+    Attributes:
+        features: [N, d] representations, float32, on the CPU.
+        ranks: ``representation``, ``embedding``, ``prediction`` (None without a predictor) and
+            ``layers`` → name → ``weight`` and ``output``; each with the measures of ``summarize``, and for
+            features and outputs also ``n`` and the centred ones.
+        singular: name → singular values, descending (un-centred for features and outputs).
+    """
+
+    features: Tensor
+    ranks: dict[str, Any]
+    singular: dict[str, np.ndarray]
+
+    def metrics(self) -> dict[str, float]:
+        """Flat record: ``rank/representation/effective_rank``, ``rank/layers/convs.0/weight/stable_rank``, ..."""
+        flat: dict[str, float] = {}
+        for name in FEATURES:
+            if self.ranks[name] is not None:
+                flat |= {f"rank/{name}/{key}": value for key, value in self.ranks[name].items()}
+        for name, parts in self.ranks["layers"].items():
+            for part, values in parts.items():
+                flat |= {f"rank/layers/{name}/{part}/{key}": value for key, value in values.items()}
+        return flat
+
+    def spectra(self) -> dict[str, np.ndarray]:
+        """Arrays for ``np.savez``: ``representation``, ``weight/convs.0``, ``output/convs.0``, ..., and ``n``."""
+        return {**self.singular, "n": np.array(self.ranks["representation"]["n"])}
+
+
+def measure(
+    encoder: nn.Module,
+    views: Sequence[Any],
+    *,
+    projector: nn.Module | None = None,
+    predictor: nn.Module | None = None,
+    layers: bool = True,
+) -> Measurement:
+    """Run the online network in eval mode on un-augmented views and measure every rank.
+
+    The network is left as it was found: training flag, buffers and hooks. Without a projector the embedding is
+    the representation. Outputs of convolutions [B, C, H, W] and of token layers [B, T, C] count as rows of C
+    channels, at most ``MAX_ROWS`` evenly spaced ones a batch.
+
+    Args:
+        encoder: one view in, [N, d] out.
+        views: encoder inputs.
+        projector: head that makes the embedding.
+        predictor: head that makes the prediction.
+        layers: whether to measure weights and layer outputs too.
+    """
+    heads = {name: head for name, head in (("projector", projector), ("predictor", predictor)) if head is not None}
+    found = _all_layers(encoder, heads) if layers else {}
+    streams: dict[str, StreamingCovariance] = {}
+    features = []
+    with _eval_mode(encoder, *heads.values()), _output_hooks(found, streams), torch.no_grad():
+        for view in views:
+            h = encoder(view)
+            z = h if projector is None else projector(h)
+            p = None if predictor is None else predictor(z)
+            features.append(h.float().cpu())
+            _stream(streams, "representation", h)
+            if projector is not None:
+                _stream(streams, "embedding", z)
+            if p is not None:
+                _stream(streams, "prediction", p)
+    singular: dict[str, np.ndarray] = {}
+    ranks: dict[str, Any] = {name: _rank_of(streams.get(name), name, singular) for name in FEATURES}
+    if projector is None:
+        ranks["embedding"] = ranks["representation"]
+    ranks["layers"] = {}
+    for name, layer in found.items():
+        sigma = singular_values(layer.weight())
+        singular[f"weight/{name}"] = sigma.cpu().numpy()
+        ranks["layers"][name] = {"weight": summarize(sigma, min(layer.shape))}
+        output = _rank_of(streams.get(f"output/{name}"), f"output/{name}", singular)
+        if output is not None:
+            ranks["layers"][name]["output"] = output
+    return Measurement(torch.cat(features), ranks, singular)
+
+
+def low_rank_warnings(measurement: Measurement, threshold: float) -> list[str]:
+    """One line for each representation, prediction, weight or output below ``threshold`` × its attainable rank."""
+    entries = [(name, measurement.ranks[name]) for name in ("representation", "prediction")]
+    for name, parts in measurement.ranks["layers"].items():
+        entries += [(f"{name} {part}", values) for part, values in parts.items()]
+    return [
+        f"{name}: effective rank {values['effective_rank']:.1f} is below {threshold:g} of the attainable "
+        f"{values['attainable']}; this layer is losing rank"
+        for name, values in entries
+        if values is not None and values["effective_rank"] < threshold * values["attainable"]
+    ]
+
+
+def activation_rows(output: Tensor) -> Tensor:
+    """Rows of channels [n, C] of a layer output: [N, C] as it is, [B, C, H, W] and [B, T, C] flattened, thinned."""
+    if output.dim() == 2:
+        return output
+    rows = output.flatten(2).transpose(1, 2) if output.dim() >= 4 else output
+    rows = rows.reshape(-1, rows.shape[-1])
+    if rows.shape[0] <= MAX_ROWS:
+        return rows
+    chosen = torch.linspace(0, rows.shape[0] - 1, MAX_ROWS, device=rows.device, dtype=torch.float64)
+    return rows[chosen.round().long()]
+
+
+def _all_layers(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Layer]:
+    layers = layer_map(encoder)
+    for head, module in heads.items():
+        for name, layer in layer_map(module).items():
+            layers[f"{head}.{name}"] = replace(layer, name=f"{head}.{name}")
+    return layers
+
+
+def _rank_of(
+    stream: StreamingCovariance | None, name: str, singular: dict[str, np.ndarray]
+) -> dict[str, float | int] | None:
+    if stream is None:
+        return None
+    sigma = stream.singular_values(centred=False)
+    singular[name] = sigma.cpu().numpy()
+    centred = summarize(stream.singular_values(centred=True), min(stream.n - 1, stream.dim))
+    return {
+        **summarize(sigma, min(stream.n, stream.dim)),
+        "n": stream.n,
+        "effective_rank_centred": centred["effective_rank"],
+        "participation_ratio_centred": centred["participation_ratio"],
+        "attainable_centred": centred["attainable"],
+    }
+
+
+def _stream(streams: dict[str, StreamingCovariance], name: str, output: Tensor) -> None:
+    rows = activation_rows(output.detach())
+    if name not in streams:
+        streams[name] = StreamingCovariance(rows.shape[1], rows.device)
+    streams[name].update(rows)
+
+
+@contextmanager
+def _output_hooks(layers: Mapping[str, Layer], streams: dict[str, StreamingCovariance]) -> Iterator[None]:
+    def record(layer: Layer) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, tuple):
+                output = output[0]
+            channels = 1 if output.dim() >= 4 else -1
+            if output.shape[channels] >= (layer.stop or layer.shape[0]):
+                _stream(streams, f"output/{layer.name}", layer.output_columns(output, channels))
+
+        return hook
+
+    handles = [layer.module.register_forward_hook(record(layer)) for layer in layers.values()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _eval_mode(*modules: nn.Module) -> Iterator[None]:
+    before = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, training in before:
+            part.training = training

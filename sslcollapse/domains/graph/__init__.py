@@ -1,0 +1,1 @@
+"""The graph domain: datasets, views by edge dropping and feature masking, batches."""

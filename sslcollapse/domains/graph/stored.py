@@ -1,0 +1,221 @@
+"""Graph datasets kept in files: look for the raw files, download them where they are missing, parse them.
+
+The raw files are the only truth. PyTorch Geometric and OGB would write a ``processed/`` folder beside them
+and read it back in the next run; parsing takes seconds, so nothing is cached here: a read-only data root is
+enough, an interrupted run leaves nothing half-written, and no stale or corrupt cache can be read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sslcollapse.domains.graph.data import GraphDataset
+from sslcollapse.errors import DataError, MissingDataError, RecipeError, SSLCollapseError
+from sslcollapse.registry import suggest
+
+DOWNLOAD_SILENCE_SECONDS = 30.0
+"""A download server that says nothing for this long is given up on."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Published sizes of a dataset, known without reading it; an undirected edge counts twice."""
+
+    nodes: int
+    edges: int
+    features: int
+    classes: int
+
+    def __str__(self) -> str:
+        graph = f"{self.nodes:,} nodes, {self.edges:,} edges"
+        return f"{graph}, {self.features:,} features, {self.classes:,} classes"
+
+
+class StoredGraphs(ABC):
+    """A graph dataset whose raw files lie below ``data_root/graph/<family>``.
+
+    Args:
+        data_root: the data root.
+        family: folder and name of the family of datasets.
+        raw: raw files, relative to the family's folder.
+        sizes: published sizes.
+        name: which dataset of the family, where it has several.
+    """
+
+    def __init__(
+        self, data_root: Path, family: str, raw: Sequence[str], sizes: Sizes, name: str | None = None
+    ) -> None:
+        self.data_root = Path(data_root).expanduser()
+        self.root = self.data_root / "graph" / family
+        self.title = family if name is None else f"{family} {name}"
+        self.sizes = sizes
+        self._raw = tuple(raw)
+
+    @property
+    def num_features(self) -> int:
+        """Width of the node features, known without reading."""
+        return self.sizes.features
+
+    def files(self) -> list[Path]:
+        """The raw files that are read."""
+        return self.files_below(self.root)
+
+    def files_below(self, root: Path) -> list[Path]:
+        """The raw files as they lie below another folder than the data root's."""
+        return [root / name for name in self._raw]
+
+    def describe(self) -> str:
+        """One line for a dry run: name, published sizes, folder, and whether the files are there."""
+        missing = sum(not file.is_file() for file in self.files())
+        state = f"{missing} of {len(self._raw)} files to be downloaded" if missing else "all files there"
+        return f"{self.title}: {self.sizes}; in {self._folder} ({state})"
+
+    def load(self) -> GraphDataset:
+        """Read the dataset; download it first where raw files are missing.
+
+        Raises:
+            MissingDataError: files are missing and the download fails; nothing of the attempt is left behind.
+            DataError: a file is truncated, corrupt, or not the dataset it should be.
+        """
+        missing = [file for file in self.files() if not file.is_file()]
+        if missing:
+            return self._download(missing)
+        return self._read_or_explain()
+
+    @abstractmethod
+    def fetch(self, root: Path) -> None:
+        """Download the raw files below ``root``, an empty folder, with the loader's own download."""
+
+    @abstractmethod
+    def parse(self, root: Path) -> GraphDataset:
+        """Read the raw files below ``root``."""
+
+    @property
+    def _folder(self) -> Path:
+        return Path(os.path.commonpath([file.parent for file in self.files()]))
+
+    def _read(self, root: Path) -> GraphDataset:
+        dataset = self.parse(root)
+        if dataset.num_features != self.num_features:
+            raise DataError(
+                f"{self.title}: {dataset.num_features} feature columns instead of {self.num_features}; these "
+                "are not the dataset's files"
+            )
+        return dataset
+
+    def _read_or_explain(self) -> GraphDataset:
+        remedy = f"Delete {self._folder} and run again with a network, or copy the files there again."
+        try:
+            return self._read(self.root)
+        except DataError as error:
+            raise DataError(f"{error}. {remedy}") from error
+        except (SSLCollapseError, MemoryError, ImportError):
+            raise
+        except Exception as error:  # whatever a parser makes of a damaged file
+            raise DataError(
+                f"{self.title} cannot be read ({_reason(error)}): one of the files "
+                f"{', '.join(file.name for file in self.files())} is truncated or corrupt. {remedy}"
+            ) from error
+
+    def _download(self, missing: Sequence[Path]) -> GraphDataset:
+        # Into a folder of its own, and moved into place only once it has been parsed: an interrupted or
+        # truncated download is never mistaken for the dataset, and ranks downloading at once do not meet.
+        try:
+            with _staging(self.root) as staging, _socket_timeout(DOWNLOAD_SILENCE_SECONDS):
+                self.fetch(staging)
+                dataset = self._read(staging)
+                _publish(staging, self.root)
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # the loaders raise anything from URLError to BadZipFile
+            raise MissingDataError(
+                f"{self.title} was not found and its download failed ({_reason(error)}). Put "
+                f"{', '.join(file.name for file in missing)} into {_folders(missing)}. The data root "
+                f"{self.data_root} comes from the recipe's data_root, else the environment variable "
+                "SSLCOLLAPSE_DATA, else ./data. recipes/quickstart.py needs no download."
+            ) from error
+        return dataset
+
+
+def in_memory(loader: Any) -> Any:
+    """A PyTorch Geometric ``InMemoryDataset`` class whose parsing stays in memory.
+
+    Constructing the returned class touches no files. Its ``download()`` and ``process()`` are the loader's
+    own; what ``process()`` would have saved is in ``parsed``, one list of ``Data`` a processed file.
+    """
+
+    class InMemory(loader):
+        def _download(self) -> None:
+            pass
+
+        def _process(self) -> None:
+            pass
+
+        def load(self, path: str, *_: Any, **__: Any) -> None:
+            pass
+
+        def save(self, data_list: Sequence[Any], path: str) -> None:
+            self.__dict__.setdefault("parsed", []).append(list(data_list))
+
+    return InMemory
+
+
+def check_name(name: str, known: Sequence[str], family: str) -> None:
+    """Raise RecipeError, with the nearest known name, unless ``name`` is known."""
+    if name not in known:
+        nearest = next((f"; did you mean {k!r}?" for k in known if k.lower() == str(name).lower()), None)
+        nearest = nearest or suggest(name, list(known))
+        raise RecipeError(f"unknown {family} name {name!r}{nearest} (known: {', '.join(known)})")
+
+
+@contextmanager
+def _staging(root: Path) -> Iterator[Path]:
+    """A temporary folder below ``root``; it, and folders made for it that stay empty, are removed again."""
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as staging:
+            yield Path(staging)
+    finally:
+        for folder in made:
+            try:
+                folder.rmdir()
+            except OSError:  # not empty: the download succeeded, or another rank is at it
+                break
+
+
+def _publish(staging: Path, root: Path) -> None:
+    """Move every staged file to its place below ``root``; files already there stay."""
+    for file in sorted(path for path in staging.rglob("*") if path.is_file()):
+        target = root / file.relative_to(staging)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, target)
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _folders(files: Sequence[Path]) -> str:
+    return " and ".join(sorted({str(file.parent) for file in files}))

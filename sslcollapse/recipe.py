@@ -1,0 +1,285 @@
+"""Recipes: plain dicts that say everything about a run. Load, extend, override, resolve, hash, compare.
+
+recipe = load("recipes/bgrl_cora.py")
+recipe = override(recipe, ["encoder.hidden=[64, 32]", "seed=3"])
+resolved = resolve(recipe)            # validated, all defaults spelled out
+recipe_hash(resolved)                 # names the folder of its runs
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import hashlib
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sslcollapse.errors import RecipeError, SSLCollapseError
+from sslcollapse.registry import suggest
+from sslcollapse.spec import RecipeSpec
+from sslcollapse.typecheck import check, join, quote
+
+CADENCE = ("checkpoint_every", "keep_checkpoints", "log_every", "trackers")
+"""Fields of ``train`` that change what is written, not what is learnt."""
+
+
+def load(path: str | Path, variable: str = "recipe") -> dict[str, Any]:
+    """The dict that a Python file defines as ``recipe``, or that a JSON file contains.
+
+    Args:
+        path: a ``.py`` file, executed once in a namespace of its own, or a ``.json`` file.
+        variable: the name that a Python file has to define.
+
+    Raises:
+        RecipeError: no such file (near names are suggested), no such variable, or an error inside it.
+    """
+    path = Path(path)
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise RecipeError(f"{path}: no such file{_nearby(path)}") from None
+    except IsADirectoryError:
+        raise RecipeError(f"{path}: this is a folder{_nearby(path / '*.py')}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    value = from_json(source, str(path)) if path.suffix == ".json" else _execute(path, source, variable)
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{path}: `{variable}` must be a dict, got {value!r}")
+    return dict(value)
+
+
+def extend(base: str | Path | Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe merged with changes; neither is modified.
+
+    Dicts merge deeply. A changed ``type`` replaces the whole dict, so no argument of the former component is
+    left. Lists replace, and so does whatever stands under ``coefficient``. None deletes.
+
+    Args:
+        base: a recipe, or the path of its file.
+        changes: what differs.
+
+    Raises:
+        RecipeError: None for something that the base does not have.
+    """
+    recipe = base if isinstance(base, Mapping) else load(base)
+    return _merge(recipe, changes, "")
+
+
+def override(recipe: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A recipe with ``"a.b.c=value"`` applied; the value is a Python literal, a bare word is a string.
+
+    Names with dots inside a mapping go in a literal: ``regularizers.werank.coefficient={"convs.0": 0.1}``.
+    The result is validated but left without defaults, as the recipe was.
+
+    Raises:
+        RecipeError: not of that form, an unknown path, or a value of another type than the field's.
+    """
+    changes = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise RecipeError(f"override {assignment!r}: expected path=value, such as train.steps=500")
+        changes[path.strip()] = _literal(text)
+    return assign(recipe, changes)
+
+
+def assign(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with values put at dotted paths, as ``override`` does with text.
+
+    A changed ``type`` replaces the whole dict; such changes come first, so that the order does not matter.
+    None removes a regularizer or a probe.
+
+    Raises:
+        RecipeError: an unknown path, or a value of another type than the field's.
+    """
+    changed = copy.deepcopy(dict(recipe))
+    for path, value in sorted(changes.items(), key=lambda item: item[0].rpartition(".")[2] != "type"):
+        _assign(changed, path.split("."), copy.deepcopy(value))
+    if changes:
+        resolve(changed)
+    return changed
+
+
+def resolve(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Validate a whole recipe, without reading data, and spell every default out.
+
+    The result is JSON-able; resolving it again changes nothing.
+
+    Raises:
+        RecipeError: names the path, quotes the value and suggests what was meant.
+    """
+    return check(recipe, RecipeSpec, "")
+
+
+def recipe_hash(resolved: Mapping[str, Any]) -> str:
+    """First 8 hex digits of the SHA-256 of what a resolved recipe learns.
+
+    Not part of it: name, seed, data_root, monitor, and how often ``train`` logs and saves.
+    """
+    text = json.dumps(_learnt(resolved), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """``"path: value here, value there"`` wherever two resolved recipes are different runs.
+
+    Compared are name, seed and all that the hash covers. Of two components of different type, only the types
+    are named.
+    """
+    return _differences(_identity(a), _identity(b), "")
+
+
+def to_json(recipe: Mapping[str, Any]) -> str:
+    """A resolved recipe as indented JSON."""
+    return json.dumps(recipe, indent=2, allow_nan=False) + "\n"
+
+
+def from_json(text: str, source: str = "JSON") -> Any:
+    """The recipe that ``to_json`` wrote.
+
+    Raises:
+        RecipeError: not JSON; says at which line of ``source``.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"{source}, line {error.lineno}: not valid JSON: {error.msg}") from error
+
+
+def _execute(path: Path, source: str, variable: str) -> Any:
+    namespace: dict[str, Any] = {"__file__": str(path.resolve()), "__name__": path.stem}
+    try:
+        exec(compile(source, str(path.resolve()), "exec"), namespace)
+    except SSLCollapseError:
+        raise
+    except RecursionError:
+        raise RecipeError(f"{path}: extends itself, directly or through another recipe") from None
+    except SyntaxError as error:
+        raise RecipeError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
+    except Exception as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())
+        ]
+        place = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise RecipeError(f"{place}: {type(error).__name__}: {error}") from error
+    if variable not in namespace:
+        defined = [name for name, value in namespace.items() if isinstance(value, dict) and name[0] != "_"]
+        raise RecipeError(
+            f"{path}: defines no `{variable}`{suggest(variable, defined)} "
+            f"(dicts it defines: {', '.join(defined) or 'none'}); write `{variable} = dict(...)` in it"
+        )
+    return namespace[variable]
+
+
+def _nearby(path: Path) -> str:
+    """What else could have been meant, from the same folder."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"; there is no folder {folder} either (looked from {Path.cwd()})"
+    names = sorted(item.name for item in folder.iterdir() if item.suffix in (".py", ".json"))
+    return suggest(path.name, names) or f" (recipes in {folder}: {', '.join(names[:20]) or 'none'})"
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any], path: str) -> dict[str, Any]:
+    merged = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        where, old = join(path, key), merged.get(key)
+        if value is None:
+            if key not in merged:
+                raise RecipeError(
+                    f"{where}: None deletes, but the base has no {key!r}{suggest(key, list(merged))}"
+                )
+            del merged[key]
+        elif isinstance(value, Mapping) and isinstance(old, Mapping) and not _replaces(key, value, old):
+            merged[key] = _merge(old, value, where)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _replaces(key: str, value: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    return key == "coefficient" or ("type" in value and value["type"] != old.get("type"))
+
+
+def _assign(recipe: dict[str, Any], keys: list[str], value: Any) -> None:
+    node: dict[str, Any] = recipe
+    for depth, key in enumerate(keys[:-1]):
+        last = depth == len(keys) - 2
+        if last and keys[-1] == "type" and isinstance(node.get(key, {}), Mapping):
+            if node.get(key, {}).get("type") != value:
+                node[key] = {"type": value}
+            return
+        if not isinstance(node.get(key), Mapping):
+            # Not spelled out; there is still a dict here if the resolved recipe has one by default.
+            node[key] = _resolved_part(recipe, keys[: depth + 1])
+            if not isinstance(node[key], Mapping):
+                place = ".".join(keys[: depth + 1])
+                raise RecipeError(
+                    f"{'.'.join(keys)}: {place} is {node[key]!r}, so nothing in it can be set; "
+                    f"names with dots go in a literal: {place}='{{\"name\": value}}'"
+                )
+        node = node[key]
+    if value is None and keys[-1] not in node:
+        _resolved_part(recipe, keys)
+    node[keys[-1]] = value
+
+
+def _resolved_part(recipe: Mapping[str, Any], keys: list[str]) -> Any:
+    """What the resolved recipe has at a place; an empty dict where the recipe cannot be resolved as it is."""
+    try:
+        node: Any = resolve(recipe)
+    except RecipeError:
+        return {}
+    for depth, key in enumerate(keys):
+        if not isinstance(node, Mapping) or key not in node:
+            raise RecipeError(_unknown_place(keys[: depth + 1], node))
+        node = node[key]
+    return node
+
+
+def _unknown_place(keys: list[str], parent: Any) -> str:
+    """Message for a path whose last key is not in ``parent``, the part of the resolved recipe before it."""
+    place, above, key = ".".join(keys), ".".join(keys[:-1]), keys[-1]
+    there = list(parent) if isinstance(parent, Mapping) else []
+    near = suggest(key, there) or f" (it has: {', '.join(there) or 'nothing'})"
+    if "coefficient" in keys[:-1]:
+        near = f"; names with dots go in a literal: {above}='{{\"name\": value}}'"
+    elif above in ("regularizers", "evaluate") and not suggest(key, there):
+        near += f"; a new one is set as a whole: {place}='{{\"type\": ...}}'"
+    return f"{place}: {above or 'a recipe'} has no {key!r}{near}"
+
+
+def _learnt(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that two runs share if and only if they differ by seed alone."""
+    kept = {k: v for k, v in resolved.items() if k not in ("name", "seed", "data_root", "monitor")}
+    kept["train"] = {k: v for k, v in dict(resolved.get("train", {})).items() if k not in CADENCE}
+    return kept
+
+
+def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """All that tells two runs apart."""
+    return {"name": resolved.get("name"), "seed": resolved.get("seed"), **_learnt(resolved)}
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> list[str]:
+    if a.get("type") != b.get("type"):
+        return [f"{join(path, 'type')}: {a.get('type')!r} here, {b.get('type')!r} there"]
+    lines: list[str] = []
+    for key in dict.fromkeys([*a, *b]):
+        where = join(path, key)
+        if key in a and key in b and isinstance(a[key], Mapping) and isinstance(b[key], Mapping):
+            lines += _differences(a[key], b[key], where)
+        elif key not in a or key not in b or a[key] != b[key]:
+            here, there = (quote(side[key]) if key in side else "absent" for side in (a, b))
+            lines.append(f"{where}: {here} here, {there} there")
+    return lines

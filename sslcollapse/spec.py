@@ -1,0 +1,198 @@
+"""What may stand in a recipe: markers that refine annotations, and the fixed part as dataclasses.
+
+* ``dataset: Annotated[dict, Component("graph_dataset")]`` is ``{"type": name, argument: value, ...}``;
+* ``evaluate: Annotated[dict, Named("probe")]`` is ``{any name: {"type": ..., ...}, ...}``;
+* ``steps: Annotated[int, AtLeast(1)]`` is an int with a lower bound;
+* ``coefficient: Coefficient`` is any form of coefficient.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import numbers
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from sslcollapse.errors import RecipeError
+from sslcollapse.registry import REGISTRIES, Registry, RegistryError
+from sslcollapse.typecheck import Marker, check, check_fields, expect, join, quote, string_keys, try_construct
+
+
+@dataclass(frozen=True)
+class AtLeast(Marker):
+    """Marker of a number with a lower bound."""
+
+    minimum: float
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The number; raises RecipeError below the minimum."""
+        number = check(value, annotation, path)
+        if number < self.minimum:
+            raise RecipeError(f"{path}: must be >= {self.minimum}, got {value}")
+        return number
+
+
+@dataclass(frozen=True)
+class Word(Marker):
+    """Marker of a string that names a folder: letters, digits, ``_``, ``-`` and, unless first, ``.``."""
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The string; raises RecipeError for any other."""
+        word = check(value, annotation, path)
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", word):
+            raise RecipeError(f"{path}: must be made of letters, digits, '_', '-' and '.', got {word!r}")
+        return word
+
+
+@dataclass(frozen=True)
+class Component(Marker):
+    """Marker of ``{"type": name, argument: value, ...}``, a registered component of one kind.
+
+    The arguments are checked against the component's keyword-only parameters. A component that takes nothing
+    else is also constructed once, so that what its constructor refuses is refused before data are read.
+    """
+
+    kind: str
+
+    def check(self, value: Any, annotation: Any, path: str) -> dict[str, Any]:
+        """The dict with all arguments of the component."""
+        registry = REGISTRIES[self.kind]
+        known = registry.names()
+        if not isinstance(value, Mapping):
+            hint = f"; did you mean {{'type': {value!r}}}?" if value in known else ""
+            raise RecipeError(f"{path}: expected {self.describe()}, got {quote(value)}{hint}")
+        if "type" not in value:
+            raise RecipeError(f"{path}: needs 'type' (known: {', '.join(known)})")
+        name = value["type"]
+        expect(isinstance(name, str), name, str, name, f"{path}.type")
+        arguments = {key: item for key, item in value.items() if key != "type"}
+        fields = {
+            parameter: (p.annotation, p.default) for parameter, p in _parameters(registry, name, path).items()
+        }
+        resolved = check_fields(arguments, fields, path, f"argument of {name!r}")
+        try_construct(registry.get(name), resolved, path)
+        return {"type": name, **resolved}
+
+    def describe(self, annotation: Any = None) -> str:
+        """What is expected, for messages."""
+        return f"a dict with the 'type' and the arguments of the {self.kind}"
+
+
+@dataclass(frozen=True)
+class Named(Marker):
+    """Marker of a mapping from free names to components of one kind; an entry that is None is left out."""
+
+    kind: str
+
+    def check(self, value: Any, annotation: Any, path: str) -> dict[str, Any]:
+        """The mapping with every component resolved; None is an empty one."""
+        value = {} if value is None else value
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{path}: expected {self.describe()}, got {quote(value)}")
+        for name in value:
+            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise RecipeError(f"{path}: a name is made of letters, digits, '_' and '-', got {name!r}")
+        return {
+            name: Component(self.kind).check(item, dict, join(path, name))
+            for name, item in value.items()
+            if item is not None
+        }
+
+    def describe(self, annotation: Any = None) -> str:
+        """What is expected, for messages."""
+        return f"a dict of named {self.kind}s, each a dict with 'type'"
+
+
+@dataclass(frozen=True)
+class CoefficientSpec(Marker):
+    """Marker of a coefficient: a number, ``{layer name or glob: number}``, or a component of that kind."""
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The coefficient, its numbers as floats."""
+        if not isinstance(value, Mapping):
+            return self._number(value, path)
+        if "type" in value:
+            return Component("coefficient").check(value, dict, path)
+        return {key: self._number(item, join(path, key)) for key, item in string_keys(value, path)}
+
+    def describe(self, annotation: Any = None) -> str:
+        """What is expected, for messages."""
+        return "a finite number >= 0, a dict of layer names or globs, or a dict with 'type'"
+
+    def _number(self, value: Any, path: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise RecipeError(f"{path}: expected {self.describe()}, got {quote(value)}")
+        if not math.isfinite(value) or value < 0:
+            raise RecipeError(f"{path}: a coefficient must be a finite number >= 0, got {value}")
+        return float(value)
+
+
+Coefficient = Annotated[Any, CoefficientSpec()]
+"""Annotation of a parameter that takes any form of coefficient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """How long and how to train.
+
+    Args:
+        steps: optimiser steps.
+        checkpoint_every: steps between checkpoints; 0 saves one at the end only.
+        keep_checkpoints: how many of the newest are kept.
+        log_every: steps between lines of ``metrics.jsonl``.
+        precision: mixed precision, as Accelerate calls it.
+        compile: whether ``torch.compile`` is used; ``"auto"`` decides by device.
+        trackers: Accelerate's experiment trackers, such as ``"tensorboard"`` or ``"wandb"``.
+    """
+
+    steps: Annotated[int, AtLeast(1)]
+    checkpoint_every: Annotated[int, AtLeast(0)] = 0
+    keep_checkpoints: Annotated[int, AtLeast(1)] = 2
+    log_every: Annotated[int, AtLeast(1)] = 10
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool | Literal["auto"] = "auto"
+    trackers: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorSpec:
+    """When and how ranks are measured during training.
+
+    Args:
+        every: steps between measurements; 0 measures at the end only.
+        rank_warning: fraction of its attainable rank below which a layer is warned about.
+        gradients: whether penalties' gradients are compared with the objective's.
+    """
+
+    every: Annotated[int, AtLeast(0)] = 100
+    rank_warning: Annotated[float, AtLeast(0)] = 0.1
+    gradients: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSpec:
+    """The whole recipe; parts with ``type=`` are registered components."""
+
+    name: Annotated[str, Word()]
+    seed: Annotated[int, AtLeast(0)] = 0
+    data_root: str | None = None
+    domain: Annotated[dict[str, Any], Component("domain")]
+    encoder: Annotated[dict[str, Any], Component("encoder")]
+    objective: Annotated[dict[str, Any], Component("objective")]
+    regularizers: Annotated[dict[str, Any], Named("regularizer")] = field(default_factory=dict)
+    optim: Annotated[dict[str, Any], Component("optimizer")]
+    train: TrainSpec
+    monitor: MonitorSpec = MonitorSpec()
+    evaluate: Annotated[dict[str, Any], Named("probe")] = field(default_factory=dict)
+
+
+def _parameters(registry: Registry, name: str, path: str) -> dict[str, inspect.Parameter]:
+    try:
+        return registry.parameters(name)
+    except RegistryError as error:
+        raise RecipeError(f"{path}.type: {error}") from None
+    except ImportError as error:
+        raise RecipeError(f"{path}.type: the {registry.kind} {name!r} cannot be imported: {error}") from error

@@ -1,0 +1,64 @@
+"""The real worker with a trainer that invents results, fails at width 13 and waits for ever at width 99."""
+
+import json
+import os
+import random
+import sys
+import time
+import types
+from pathlib import Path
+
+
+def train(recipe, *, out, resume, overwrite, command):
+    from sslcollapse.recipe import recipe_hash
+
+    seed, width, identity = recipe["seed"], recipe["encoder"]["hidden"][0], recipe_hash(recipe)
+    threads = os.environ["OMP_NUM_THREADS"]
+    call = {"hash": identity, "seed": seed, "resume": resume, "overwrite": overwrite, "threads": threads}
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "calls.jsonl", "a") as file:
+        file.write(json.dumps({**call, "pid": os.getpid()}) + "\n")
+    if width == 13:
+        raise ValueError("width 13 brings bad luck")
+    run = out / recipe["name"] / identity / f"seed{seed}"
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (run / "recipe.json").write_text("{}")
+    if width == 99 and not resume:
+        (run / "checkpoints" / "step00000001.pt").touch()
+        time.sleep(60)
+    draw = random.Random(f"{identity} {seed}")
+    metric = {
+        "solver": "lbfgs",
+        "test_accuracy": score(draw),
+        "validation_accuracy": score(draw, width / 1000),
+    }
+    rank = {
+        "effective_rank": 3 + draw.random(),
+        "effective_rank_centred": 2.0,
+        "attainable": 4,
+        "n": 10,
+        "stable_rank": 1.0,
+    }
+    result = {
+        "recipe": recipe, "hash": identity, "seed": seed, "steps": 2, "seconds": {"training": 1.0},
+        "evaluation": {"public": metric}, "untrained": {"public": {"test_accuracy": score(draw)}},
+        "rank": {"representation": rank, "prediction": rank, "layers": {"convs.0": {"weight": rank}}},
+        "regularizers": {},
+    }  # fmt: skip
+    packages = {"torch": "2.15", "torch_geometric": "2.8"}
+    environment = {"commit": "abc", "device": "a cpu", "packages": packages, "threads": int(threads)}
+    (run / "environment.json").write_text(json.dumps({**environment, "command": command}))
+    (run / "result.json").write_text(json.dumps(result))
+
+
+def score(draw, offset=0.0):
+    return {"values": [0.5] * 30, "mean": offset + 0.1 * draw.random(), "std": None}
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    sys.modules["sslcollapse.trainer"] = trainer = types.ModuleType("trainer")
+    trainer.train = train
+    from sslcollapse.ablation.worker import main
+
+    sys.exit(main())

@@ -1,0 +1,117 @@
+import pytest
+
+from sslcollapse.ablation.grid import plan
+from sslcollapse.ablation.values import parse_grid
+from sslcollapse.errors import RecipeError
+
+GRID = ["encoder.hidden=[4],[8]"]
+
+
+def test_grid_values_are_split_at_top_level_commas_only():
+    assert parse_grid("encoder.hidden=[64],[128, 32]") == ("encoder.hidden", [[64], [128, 32]])
+    assert parse_grid("a.b=1e-3,None,'x,y',batch,{'k': (1, 2)}")[1] == [
+        1e-3,
+        None,
+        "x,y",
+        "batch",
+        {"k": (1, 2)},
+    ]
+
+
+@pytest.mark.parametrize("argument", ["encoder.hidden", "a=", "a=1,,2", "a=[1,2"])
+def test_a_malformed_grid_is_quoted(argument):
+    with pytest.raises(RecipeError, match="--grid"):
+        parse_grid(argument)
+
+
+def test_cells_are_the_product_of_axes_with_overrides_in_all(workspace):
+    ablation = plan(workspace.recipe, [*GRID, "optim.lr=0.1,0.2"], 3, ["train.steps=7"])
+    assert [tuple(cell.values.values()) for cell in ablation.cells] == [
+        ([4], 0.1),
+        ([4], 0.2),
+        ([8], 0.1),
+        ([8], 0.2),
+    ]
+    assert all(cell.recipe["train"]["steps"] == 7 for cell in ablation.cells)
+    assert ablation.cells[2].recipe["encoder"]["hidden"] == [8]
+    assert ablation.name == "tiny"
+
+
+def test_paths_of_a_tuple_move_together(workspace):
+    target = workspace.ablation(
+        'name="pairs", base="tiny.py", seeds=2,'
+        'axes={("encoder.hidden", "optim.lr"): [([4], 0.1), ([8], 0.2)]}'
+    )
+    ablation = plan(target, [], None, [])
+    assert [cell.recipe["optim"]["lr"] for cell in ablation.cells] == [0.1, 0.2]
+    assert ablation.seeds == 2
+    assert plan(target, [], 5, []).seeds == 5
+
+
+def test_each_cell_is_compared_with_the_baseline_on_its_own_other_axes(workspace):
+    target = workspace.ablation(
+        'name="a", base="tiny.py", baseline={"encoder.hidden": [4]},'
+        'axes={"encoder.hidden": [[4], [8]], "optim.lr": [0.1, 0.2]}'
+    )
+    ablation = plan(target, [], None, [])
+    first, second, third, fourth = (cell.hash for cell in ablation.cells)
+    assert ablation.baselines == {third: first, fourth: second}
+
+
+def test_one_base_recipe_can_be_the_baseline_of_the_others(workspace):
+    (workspace.folder / "wide.py").write_text(
+        workspace.recipe.read_text().replace("hidden=[4]", "hidden=[8]")
+    )
+    target = workspace.ablation(
+        'name="a", base={"narrow": "tiny.py", "wide": "wide.py"}, baseline={"base": "narrow"}'
+    )
+    ablation = plan(target, [], None, [])
+    narrow, wide = (cell.hash for cell in ablation.cells)
+    assert ablation.baselines == {wide: narrow}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name="a", base="tiny.py", axis={}', "ablation.axis: unknown field; did you mean 'axes'"),
+        ('base="tiny.py"', "ablation.name is missing"),
+        ('name="a", base="none.py"', "none.py: no such file"),
+        ('name="a", base="tiny.py", seeds=0', "seeds must be a number of at least 1, got 0"),
+        (
+            'name="a", base="tiny.py", axes={"encoder.hidden": [[4], "x"]}',
+            "cell tiny encoder.hidden=x: .*hidden",
+        ),
+        ('name="a", base="tiny.py", axes={"encoder.hiden": [[4]]}', "cell tiny encoder.hiden=.4.: .*hiden"),
+        ('name="a", base="tiny.py", axes={"optim.lr": []}', "axis optim.lr: give a list"),
+        (
+            'name="a", base="tiny.py", axes={("optim.lr", "train.steps"): [1]}',
+            "needs 2 values, one a path, got 1",
+        ),
+        ('name="a", base="tiny.py", axes={"optim.lr": [0.1, 0.1]}', "are the same recipe"),
+        ('name="a", base="tiny.py", axes={"seed": [1, 2]}', "how many with --seeds"),
+        (
+            'name="a", base="tiny.py", axes={"optim.lr": [1.0]}, baseline={"optim.lr": 2.0}',
+            "baseline: no cell with",
+        ),
+        ('name="a", base="tiny.py", axes={"optim.lr": [1.0]}, baseline={"lr": 1}', "'lr' is no axis"),
+        ('name="a", base="tiny.py", metrics=["accuracy"]', "'accuracy' is no path into a record"),
+        (
+            'name="a", base="tiny.py", metrics=["evaluation.random.test_accuracy"]',
+            "none of the recipe's probes",
+        ),
+    ],
+)
+def test_a_bad_ablation_file_is_refused_with_the_place(workspace, text, message):
+    with pytest.raises(RecipeError, match=message):
+        plan(workspace.ablation(text), [], None, [])
+
+
+def test_a_recipe_needs_a_grid_and_seeds(workspace):
+    with pytest.raises(RecipeError, match="at least one --grid"):
+        plan(workspace.recipe, [], 1, [])
+    with pytest.raises(RecipeError, match="--seeds N"):
+        plan(workspace.recipe, GRID, None, [])
+    with pytest.raises(RecipeError, match="given twice"):
+        plan(workspace.recipe, GRID * 2, 1, [])
+    with pytest.raises(RecipeError, match="axis of the ablation and cannot be overridden"):
+        plan(workspace.recipe, GRID, 1, ["encoder.hidden=[2]"])

@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sslcollapse.ablation.records import Records, lookup
+from sslcollapse.ablation.statistics import Difference, paired_difference, summarise
+from sslcollapse.ablation.table import best_by_validation
+from sslcollapse.errors import RunError
+
+
+def record(hash="a", seed=0, **more):
+    return {"hash": hash, "seed": seed, **more}
+
+
+def test_paired_interval_is_that_of_a_paired_t_test():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 7))
+    found = paired_difference(dict(enumerate(a)), dict(enumerate(b)))
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert found.mean == pytest.approx((a - b).mean())
+    assert found.interval == pytest.approx((expected.low, expected.high))
+    assert found.n == 7
+
+
+def test_only_equal_seeds_are_paired():
+    assert paired_difference({0: 5.0, 1: 7.0, 9: 100.0}, {1: 4.0, 0: 4.0, 5: -100.0})[::2] == (2.0, 2)
+    assert paired_difference({0: 5.0}, {0: 4.0}) == Difference(1.0, None, 1)
+    assert paired_difference({0: 5.0}, {1: 4.0}) is None
+
+
+def test_standard_deviation_has_ddof_1():
+    values = [1.0, 2.0, 4.0]
+    assert summarise(values)[1] == pytest.approx(np.std(values, ddof=1))
+    assert summarise([1.0]).std is None
+
+
+def test_records_survive_reopening_and_duplicates_are_ignored(tmp_path):
+    path = tmp_path / "x" / "runs.jsonl"
+    records = Records(path)
+    records.add(record(value=1))
+    records.add(record(value=2))
+    records.add(record(seed=1))
+    path.write_text(path.read_text() + json.dumps(record(value=3)) + "\n")
+    again = Records(path)
+    assert len(again) == 2
+    assert ("a", 1) in again
+    again.add(record(seed=2))
+    assert json.loads(path.read_text().splitlines()[0])["value"] == 1
+
+
+def test_a_torn_last_line_is_dropped_and_the_file_repaired(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    whole = json.dumps(record()) + "\n"
+    path.write_text(whole + '{"hash": "a", "se')
+    records = Records(path)
+    assert len(records) == 1
+    assert path.read_text() == whole
+    records.add(record(seed=1))
+    assert len(Records(path)) == 2
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    path.write_text('{"hash": "a", "se\n' + json.dumps(record()) + "\n")
+    with pytest.raises(RunError, match="line 1: not a record"):
+        Records(path)
+
+
+def test_paths_find_keys_that_have_dots():
+    layers = {"layers": {"convs.0": {"weight": {"effective_rank": 3.0}}, "convs.0.lin": {"weight": 1.0}}}
+    assert lookup(layers, "layers.convs.0.weight.effective_rank") == 3.0
+    assert lookup(layers, "layers.convs.0.lin.weight") == 1.0
+    assert lookup(layers, "layers.convs.1") is None
+
+
+def test_validation_chooses_the_cell_whatever_the_test_metric_says():
+    def run(hash, seed, validation, test):
+        metrics = {"validation_accuracy": {"mean": validation}, "test_accuracy": {"mean": test}}
+        return record(hash, seed, evaluation={"public": metrics})
+
+    records = [run("a", 0, 0.9, 0.1), run("a", 1, 0.5, 0.1), run("b", 0, 0.8, 0.0), run("b", 1, 0.8, 0.0)]
+    best = best_by_validation([*records, run("c", 0, 0.1, 0.99)], "public")
+    assert (best.record["hash"], best.mean, best.n) == ("b", 0.8, 2)
+    assert best_by_validation(records, "random") is None

@@ -1,0 +1,174 @@
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sslcollapse.ablation import run_ablation
+from sslcollapse.errors import RecipeError
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(workspace, widths="[4],[8]", seeds=2, **more):
+    options = {"jobs": 2, "out": workspace.out, "results": workspace.results, **more}
+    return run_ablation(workspace.recipe, grid=[f"encoder.hidden={widths}"], seeds=seeds, **options)
+
+
+def page(workspace, name="tiny"):
+    return (workspace.results / name / "README.md").read_bytes()
+
+
+def test_finished_runs_are_recorded_once_and_not_made_again(workspace, capsys):
+    assert run(workspace) == 0
+    records, first = workspace.records(), page(workspace)
+    assert len(records) == len(workspace.calls()) == 4
+    assert {call["threads"] for call in workspace.calls()} == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
+    assert "4/4" in capsys.readouterr().out
+    assert run(workspace, seeds=3) == 0
+    assert len(workspace.calls()) == 6
+    assert workspace.records()[:4] == records
+    assert run(workspace, seeds=2) == 0
+    assert len(workspace.calls()) == 6
+    assert page(workspace) == first
+
+
+def test_a_record_is_compact_and_says_how_it_came_about(workspace):
+    run(workspace, widths="[4]", seeds=1, overrides=["train.steps=3"])
+    (record,) = workspace.records()
+    assert record["overrides"] == {"encoder.hidden": [4]}
+    assert record["settings"] == ["train.steps=3"]
+    assert record["evaluation"]["public"]["test_accuracy"].keys() == {"mean", "std", "n"}
+    assert record["evaluation"]["public"]["test_accuracy"]["n"] == 30
+    assert record["rank"]["layers"]["convs.0"]["weight"].keys() == {
+        "effective_rank", "effective_rank_centred", "attainable", "n",
+    }  # fmt: skip
+    assert (record["commit"], record["device"], record["torch"]) == ("abc", "a cpu", "2.15")
+    environment = next(workspace.out.glob("tiny/*/seed0/environment.json"))
+    command = json.loads(environment.read_text())["command"]
+    assert command[:2] == ["sslcollapse", "train"]
+    assert "encoder.hidden=[4]" in command
+
+
+def test_a_lost_record_is_taken_from_the_run_directory(workspace):
+    run(workspace)
+    path = workspace.results / "tiny" / "runs.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]) + lines[-1][:40])
+    assert run(workspace) == 0
+    assert len(workspace.calls()) == 4
+    assert sorted(path.read_text().splitlines()) == sorted("".join(lines).splitlines())
+
+
+def test_tables_are_the_same_bytes_from_the_records_alone(workspace):
+    run(workspace)
+    folder = workspace.results / "tiny"
+    before = page(workspace), (folder / "table.csv").read_bytes()
+    workspace.out.rename(workspace.folder / "elsewhere")
+    lines = (folder / "runs.jsonl").read_text().splitlines(keepends=True)
+    (folder / "runs.jsonl").write_text("".join(reversed(lines)))
+    assert run(workspace) == 0
+    assert (page(workspace), (folder / "table.csv").read_bytes()) == before
+    assert not workspace.out.exists()
+    assert "sslcollapse ablate tiny.py --grid 'encoder.hidden=[4],[8]' --seeds 2" in before[0].decode()
+    assert str(workspace.folder) not in before[0].decode()
+
+
+def test_a_failing_cell_does_not_stop_the_rest(workspace, capsys):
+    assert run(workspace, widths="[13],[4]") == 1
+    assert (
+        "FAILED    tiny encoder.hidden=[13] seed=0: ValueError: width 13 brings bad luck"
+        in capsys.readouterr().out
+    )
+    assert len(workspace.records()) == 2
+    text = page(workspace).decode()
+    assert "* tiny encoder.hidden=[13] seed=1: ValueError: width 13" in text
+    assert "| [13] | 0 | – |" in text
+    log = next(workspace.out.glob("tiny/*/seed0/train.log"))
+    assert "Traceback" in log.read_text()
+
+
+def test_a_failure_is_forgotten_when_its_run_finishes(workspace, monkeypatch):
+    assert run(workspace, widths="[13]", seeds=1) == 1
+    script = workspace.folder / "lucky.py"
+    fake = (ROOT / "tests/ablation/fake_worker.py").read_text()
+    script.write_text(
+        fake.replace("width == 13", "False").replace("Path(__file__).parents[2]", repr(str(ROOT)))
+    )
+    monkeypatch.setattr("sslcollapse.ablation.local.WORKER", (sys.executable, str(script)))
+    assert run(workspace, widths="[13]", seeds=1) == 0
+    assert workspace.calls()[-1]["overwrite"]
+    assert not (workspace.results / "tiny" / "failures.json").exists()
+    assert "Failed runs" not in page(workspace).decode()
+
+
+def test_table_compares_with_the_baseline_over_equal_seeds(workspace):
+    target = workspace.ablation(
+        'name="widths", base="tiny.py", seeds=3, baseline={"encoder.hidden": [4]},'
+        'axes={"encoder.hidden": [[4], [8]]}'
+    )
+    assert run_ablation(target, jobs=3, out=workspace.out, results=workspace.results) == 0
+    key = "evaluation.public.test_accuracy"
+    with open(workspace.results / "widths" / "table.csv") as file:
+        baseline, other = csv.DictReader(file)
+    by_width = {4: [], 8: []}
+    for record in sorted(workspace.records("widths"), key=lambda record: record["seed"]):
+        width = record["overrides"]["encoder.hidden"][0]
+        by_width[width].append(record["evaluation"]["public"]["test_accuracy"]["mean"])
+    expected = sum(b - a for a, b in zip(by_width[4], by_width[8], strict=True)) / 3
+    assert float(other[f"{key}:difference"]) == pytest.approx(expected)
+    assert float(other[f"{key}:low"]) < expected < float(other[f"{key}:high"])
+    assert other[f"{key}:pairs"] == "3"
+    assert baseline[f"{key}:difference"] == ""
+    text = page(workspace, "widths").decode()
+    for expected_text in (
+        "## Difference to the baseline",
+        "n = 3 |",
+        "untrained encoder",
+        "| 4 | 10 |",
+        "lbfgs",
+    ):
+        assert expected_text in text
+
+
+def test_validation_choice_is_printed(workspace, capsys):
+    run(workspace, widths="[4],[400]")
+    assert "best by validation, public: tiny encoder.hidden=[400]" in capsys.readouterr().out
+
+
+def test_nothing_starts_if_any_cell_is_wrong(workspace):
+    with pytest.raises(RecipeError, match=r"cell tiny encoder.hidden=\[4, 'x'\]"):
+        run(workspace, widths="[4],[4,'x']")
+    with pytest.raises(RecipeError, match="executor 'slurm': there is only local"):
+        run(workspace, executor="slurm")
+    assert not workspace.out.exists()
+    assert not workspace.results.exists()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_ablation_leaves_no_process_and_continues_where_it_was(workspace, sent):
+    options = {"widths": "[99],[4]", "seeds": 1}
+    parent = multiprocessing.get_context("fork").Process(target=run, args=(workspace,), kwargs=options)
+    parent.start()
+    wait_for(lambda: any(workspace.results.glob("tiny/runs.jsonl")) and len(workspace.calls()) == 2)
+    wait_for(lambda: any(workspace.out.glob("tiny/*/seed0/checkpoints/*.pt")))
+    os.kill(parent.pid, sent)
+    parent.join(10)
+    assert parent.exitcode not in (None, 0)
+    pids = {call["pid"] for call in workspace.calls()}
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    assert run(workspace, **options) == 0
+    assert len(workspace.records()) == 2
+    assert [call["resume"] for call in workspace.calls()] == [False, False, True]
+
+
+def wait_for(condition, seconds=15.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)

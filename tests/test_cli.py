@@ -1,0 +1,256 @@
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import sslcollapse
+from sslcollapse import cli
+from sslcollapse.errors import RunError
+from sslcollapse.registry import REGISTRIES
+
+ROOT = Path(__file__).parents[1]
+RECIPE = """recipe = dict(
+    name="toy",
+    domain=dict(type="graph", dataset=dict(type="csbm")),
+    encoder=dict(type="gcn", hidden=[8, 4]),
+    objective=dict(type="bgrl"),
+    optim=dict(type="adamw", lr=1e-3),
+    train=dict(steps=5),
+)
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> str:
+    path = tmp_path / "toy.py"
+    path.write_text(RECIPE)
+    return str(path)
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list:
+    """What the commands call, recorded instead of done."""
+    recorded: list = []
+
+    def module(name: str, **functions: object) -> None:
+        fake = types.ModuleType(name)
+        vars(fake).update(functions)
+        monkeypatch.setitem(sys.modules, name, fake)
+        monkeypatch.setattr(sslcollapse, name.rpartition(".")[2], fake, raising=False)
+
+    def record(name: str, result: object = None):
+        def function(*args: object, **kwargs: object) -> object:
+            recorded.append((name, args, kwargs))
+            return result
+
+        return function
+
+    module("sslcollapse.trainer", train=record("train"), dry_run=record("dry_run"))
+    module("sslcollapse.evaluate", evaluate_run=record("evaluate"))
+    module("sslcollapse.ablation", run_ablation=record("ablate", 0))
+    module("sslcollapse.bench", run=record("bench", 0))
+    return recorded
+
+
+def test_train_hands_over_the_resolved_recipe_and_its_options(calls, recipe):
+    assert cli.main(["train", recipe, "seed=3", "--out", "there", "train.steps=50", "--overwrite"]) == 0
+    ((name, (resolved,), options),) = calls
+    assert name == "train"
+    assert (resolved["seed"], resolved["train"]["steps"]) == (3, 50)
+    assert resolved["encoder"]["norm"] == "batch"
+    command = options.pop("command")
+    assert options == dict(out=Path("there"), resume=False, overwrite=True)
+    assert command[-1] == "--overwrite"
+
+
+def test_runs_go_to_runs_by_default(calls, recipe):
+    cli.main(["train", recipe, "--resume"])
+    assert calls[0][2]["out"] == Path("runs")
+    assert calls[0][2]["resume"] is True
+
+
+def test_a_dry_run_trains_nothing(calls, recipe):
+    assert cli.main(["train", recipe, "--dry-run", "seed=1"]) == 0
+    assert [name for name, *_ in calls] == ["dry_run"]
+
+
+def test_ablate_hands_over_grid_seeds_and_overrides(calls):
+    argv = ["ablate", "a.py", "train.steps=5", "--grid", "optim.lr=1,2", "--grid", "seed=1", "--seeds", "3"]
+    assert cli.main([*argv, "--jobs", "2", "encoder.norm=none", "--results", "r"]) == 0
+    assert calls == [
+        (
+            "ablate",
+            (Path("a.py"),),
+            dict(
+                grid=["optim.lr=1,2", "seed=1"],
+                seeds=3,
+                overrides=["train.steps=5", "encoder.norm=none"],
+                jobs=2,
+                executor="local",
+                out=Path("runs"),
+                results=Path("r"),
+            ),
+        )
+    ]
+
+
+def test_an_executor_that_does_not_exist_lists_those_that_do(calls, capsys):
+    assert cli.main(["ablate", "a.py", "--executor", "slurm"]) == 2
+    assert capsys.readouterr().err == "error: --executor slurm: not available; available: local\n"
+    assert calls == []
+
+
+def test_evaluate_hands_over_target_and_probes(calls):
+    assert cli.main(["evaluate", "runs/a", "--probe", "public", "--probe", "random"]) == 0
+    assert calls == [("evaluate", (Path("runs/a"), ["public", "random"]), {})]
+
+
+def test_bench_hands_over_name_and_file(calls):
+    assert cli.main(["bench", "graph-step", "--json", "a.json"]) == 0
+    assert calls == [("bench", ("graph-step", Path("a.json")), {})]
+
+
+def test_list_shows_every_component_aligned(capsys):
+    assert cli.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == list(REGISTRIES)
+    assert {line.split()[0] for line in lines if line.startswith(" ")} == {
+        name for registry in REGISTRIES.values() for name in registry.names()
+    }
+
+
+def test_list_of_one_kind_shows_only_that_kind(capsys):
+    assert cli.main(["list", "encoder"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == REGISTRIES["encoder"].names()
+    assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in lines}) == 1
+
+
+def test_an_unknown_kind_is_suggested(capsys):
+    assert cli.main(["list", "encoders"]) == 2
+    assert (
+        "unknown kind 'encoders'; did you mean 'encoder'? (known: encoder, objective"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["encoder.hiden=3"], "error: encoder.hiden: unknown argument of 'gcn'; did you mean 'hidden'?\n"),
+        (["train.steps=x"], "error: train.steps: expected an int, got 'x'\n"),
+        (["seed"], "error: override 'seed': expected path=value, such as train.steps=500\n"),
+    ],
+)
+def test_a_mistake_is_one_paragraph_and_exit_code_2(calls, recipe, capsys, words, message):
+    assert cli.main(["train", recipe, *words]) == 2
+    assert capsys.readouterr().err == message
+    assert calls == []
+
+
+def test_a_missing_recipe_is_one_paragraph(capsys, recipe):
+    assert cli.main(["train", recipe.replace("toy", "toi")]) == 2
+    assert capsys.readouterr().err.endswith("toi.py: no such file; did you mean 'toy.py'?\n")
+
+
+def test_an_error_of_a_run_is_shown_in_one_line_by_the_main_process_only(calls, recipe, capsys, monkeypatch):
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RunError("first\n  second")
+
+    monkeypatch.setattr(sys.modules["sslcollapse.trainer"], "train", fail)
+    assert cli.main(["train", recipe]) == 2
+    assert capsys.readouterr().err == "error: first second\n"
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(["train", recipe]) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_debug_shows_the_traceback(calls, recipe):
+    with pytest.raises(RunError):
+        cli.main(["ablate", recipe, "--executor", "slurm", "--debug"])
+
+
+def test_a_bug_is_not_dressed_up_as_a_mistake(calls, recipe, monkeypatch):
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(sys.modules["sslcollapse.trainer"], "train", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        cli.main(["train", recipe])
+
+
+def test_an_interrupt_ends_with_130(calls, recipe, capsys, monkeypatch):
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["sslcollapse.trainer"], "train", interrupt)
+    assert cli.main(["train", recipe]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "a.py", "--ovewrite"], "unrecognized arguments: --ovewrite"),
+        (["list", "encoder", "more"], "unrecognized arguments: more"),
+        (["ablate", "a.py", "--seeds", "0"], "expected a whole number >= 1, got '0'"),
+        (["trian"], "invalid choice: 'trian'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_a_bad_command_line_shows_usage(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_help_and_lists_import_nothing_heavy():
+    code = (
+        "import sys, sslcollapse.cli as cli\n"
+        "cli.main(['list'])\n"
+        "try: cli.main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'torch_geometric', 'sklearn', 'numpy', 'accelerate', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    run = python("-c", code, PYTHONPATH=str(ROOT))
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.stem)
+def test_every_tool_runs_from_a_clone_without_installation(path, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, str(path), "--help"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(f"usage: sslcollapse {path.stem} ")
+
+
+def test_the_package_exposes_names_lazily():
+    code = (
+        "import sys, sslcollapse; sslcollapse.ENCODERS, sslcollapse.extend; sys.exit('torch' in sys.modules)"
+    )
+    assert python("-c", code, PYTHONPATH=str(ROOT)).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sslcollapse.nothing
+    assert {"extend", "train", "ENCODERS"} <= set(dir(sslcollapse))
