@@ -46,9 +46,7 @@ def load_latest_checkpoint(folder: Path) -> dict[str, Any]:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         damaged.append(path.name)
     if damaged:
-        raise RunError(
-            f"{folder}: every checkpoint is damaged ({', '.join(damaged)}); start again with --overwrite"
-        )
+        raise RunError(f"{folder}: every checkpoint is damaged ({', '.join(damaged)}); start again with --overwrite")
     raise RunError(f"{folder}: no checkpoint was written yet; start again with --overwrite")
 
 

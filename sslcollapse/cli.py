@@ -11,9 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sslcollapse.errors import RunError, SSLCollapseError
-
-EXECUTORS = ("local",)
+from sslcollapse.errors import SSLCollapseError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,8 +64,6 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    if options.executor not in EXECUTORS:
-        raise RunError(f"--executor {options.executor}: not available; available: {', '.join(EXECUTORS)}")
     from sslcollapse.ablation import run_ablation
 
     return run_ablation(
@@ -120,25 +116,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     train = _command(commands, "train", _train, "train, measure and evaluate what a recipe describes")
-    train.add_argument(
-        "recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file"
-    )
+    train.add_argument("recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file")
     _add_overrides(train)
     _add_out(train)
-    train.add_argument(
-        "--resume", action="store_true", help="continue the unfinished run of this recipe and seed"
-    )
+    train.add_argument("--resume", action="store_true", help="continue the unfinished run of this recipe and seed")
     train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
     train.add_argument(
         "--dry-run", action="store_true", help="show the resolved recipe, layers and data; train nothing"
     )
 
-    ablate = _command(
-        commands, "ablate", _ablate, "train a grid of recipes over seeds and tabulate the results"
-    )
-    ablate.add_argument(
-        "target", type=Path, metavar="ABLATION|RECIPE", help="a file that defines one of the two"
-    )
+    ablate = _command(commands, "ablate", _ablate, "train a grid of recipes over seeds and tabulate the results")
+    ablate.add_argument("target", type=Path, metavar="ABLATION|RECIPE", help="a file that defines one of the two")
     _add_overrides(ablate)
     ablate.add_argument(
         "--grid",
@@ -149,9 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     ablate.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N-1 of every point")
     ablate.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at a time (default: 1)")
-    ablate.add_argument(
-        "--executor", default="local", metavar="NAME", help="where runs take place (default: local)"
-    )
+    ablate.add_argument("--executor", default="local", metavar="NAME", help="where runs take place (default: local)")
     _add_out(ablate)
     ablate.add_argument(
         "--results",
@@ -162,9 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     evaluate = _command(commands, "evaluate", _evaluate, "evaluate a trained encoder again")
-    evaluate.add_argument(
-        "target", type=Path, metavar="RUN_OR_ENCODER", help="a run directory or encoder.safetensors"
-    )
+    evaluate.add_argument("target", type=Path, metavar="RUN_OR_ENCODER", help="a run directory or encoder.safetensors")
     evaluate.add_argument(
         "--probe",
         action="append",

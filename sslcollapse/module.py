@@ -32,6 +32,12 @@ class SSLModule(nn.Module):
         layers: layer name → ``Layer`` of the online network; head layers are prefixed with the head's name.
     """
 
+    encoder: Any
+    projector: Any
+    predictor: Any
+    objective: Objective
+    target: Target | None
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -42,18 +48,19 @@ class SSLModule(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = objective.projector(encoder.out_dim)
-        embedding_dim = encoder.out_dim if self.projector is None else self.projector.out_dim
-        self.predictor = objective.predictor(embedding_dim)
+        self.projector = objective.projector(self.encoder.out_dim)
+        embedding_dim = self.encoder.out_dim if self.projector is None else self.projector.out_dim
+        self.predictor = objective.predictor(int(embedding_dim))
         self.objective = objective
         self.regularizers = nn.ModuleDict(regularizers or {})
         self.total_steps = total_steps
         self.target = _target_of(self, objective.target_initialization) if objective.needs_target else None
         self.layers = self._layer_map()
-        self._penalized = {name: self._layers_of(penalty) for name, penalty in self.regularizers.items()}
+        penalties = dict(regularizers or {})
+        self._penalized = {name: self._layers_of(penalty) for name, penalty in penalties.items()}
         self._coefficients: dict[str, CoefficientFunction] = {
             name: resolve_coefficient(penalty.coefficient, self._penalized[name], total_steps)
-            for name, penalty in self.regularizers.items()
+            for name, penalty in penalties.items()
         }
 
     @classmethod
@@ -97,9 +104,7 @@ class SSLModule(nn.Module):
         """(regularizer, layer, penalty, coefficient) at a step; those with coefficient 0 only if ``inactive``."""
         for name, regularizer in self.regularizers.items():
             coefficients = self._coefficients[name](step)
-            layers = {
-                layer: self._penalized[name][layer] for layer, value in coefficients.items() if value or inactive
-            }
+            layers = {layer: self._penalized[name][layer] for layer, value in coefficients.items() if value or inactive}
             for layer, penalty in regularizer(layers).items():
                 yield name, layer, penalty, coefficients[layer]
 
@@ -149,6 +154,9 @@ class SSLModule(nn.Module):
 
 class Target(nn.Module):
     """The frozen copy of encoder and projector that bootstrap objectives predict."""
+
+    encoder: Any
+    projector: Any
 
     def __init__(self, encoder: nn.Module, projector: nn.Module | None) -> None:
         super().__init__()

@@ -59,7 +59,8 @@ class Reporter:
         rate = (step - self._first) / max(now - self._began, 1e-9)
         shown = {"loss": f"{loss:.4f}", "rank": "-" if rank is None else f"{rank:.1f}", "rate": f"{rate:.1f}"}
         if self._progress is not None:
-            self._progress.update(self._task, completed=step, **shown)
+            fields: dict[str, Any] = shown
+            self._progress.update(self._task, completed=step, **fields)
         elif now >= self._next_line or step == self._total:
             self._next_line = now + 10.0
             left = (self._total - step) / max(rate, 1e-9)

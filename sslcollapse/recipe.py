@@ -160,9 +160,7 @@ def _execute(path: Path, source: str, variable: str) -> Any:
     except SyntaxError as error:
         raise RecipeError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
     except Exception as error:
-        lines = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())
-        ]
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())]
         place = f"{path}, line {lines[-1]}" if lines else str(path)
         raise RecipeError(f"{place}: {type(error).__name__}: {error}") from error
     if variable not in namespace:
@@ -196,9 +194,7 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any], path: str) -> di
         where, old = join(path, key), merged.get(key)
         if value is None:
             if key not in merged:
-                raise RecipeError(
-                    f"{where}: None deletes, but the base has no {key!r}{suggest(key, list(merged))}"
-                )
+                raise RecipeError(f"{where}: None deletes, but the base has no {key!r}{suggest(key, list(merged))}")
             del merged[key]
         elif isinstance(value, Mapping) and isinstance(old, Mapping) and not _replaces(key, value, old):
             merged[key] = _merge(old, value, where)

@@ -87,9 +87,7 @@ class Registry:
         """
         if name not in self._known():
             known = self.names()
-            raise RegistryError(
-                f"unknown {self.kind} {name!r}{suggest(name, known)} (known: {', '.join(known)})"
-            )
+            raise RegistryError(f"unknown {self.kind} {name!r}{suggest(name, known)} (known: {', '.join(known)})")
         if name not in self._factories:
             module, _, attribute = self._targets[name].partition(":")
             self._factories[name] = getattr(importlib.import_module(module), attribute)

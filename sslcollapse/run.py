@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -94,10 +95,8 @@ class RunDirectory:
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write one ``.npz`` file."""
-        import io
-
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(buffer, **dict[str, Any](arrays))
         write_atomic(self.path / name, buffer.getvalue())
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:

@@ -123,7 +123,7 @@ class SparseMatrix:
         rows = torch.arange(matrix.shape[0], device=col.device)
         row = torch.repeat_interleave(rows, (pointers[1:] - pointers[:-1]).long())
         order = torch.arange(col.numel(), device=col.device)
-        return SparseMatrix(Pattern(row, col, order, tuple(matrix.shape)), matrix.values())
+        return SparseMatrix(Pattern(row, col, order, (matrix.shape[0], matrix.shape[1])), matrix.values())
 
 
 class _Product(torch.autograd.Function):
@@ -146,9 +146,8 @@ def _multiply(matrix: Tensor, dense: Tensor) -> Tensor:
         dense = dense.to(matrix.dtype).contiguous()
         if dense.device.type == "cpu" and not torch.backends.mkl.is_available():
             return torch.sparse.mm(matrix, dense, "sum")
-        # Into an uninitialised output: ``matrix @ dense`` fills one with zeros first, which takes as long again.
-        out = dense.new_empty(matrix.shape[0], dense.shape[1])
-        return torch.addmm(out, matrix, dense, beta=0.0, out=out)
+        # In place into an uninitialised output: ``matrix @ dense`` fills one with zeros first, ``addmm(out=)`` copies.
+        return dense.new_empty(matrix.shape[0], dense.shape[1]).addmm_(matrix, dense, beta=0.0)
 
 
 def _pointers(sorted_index: Tensor, size: int) -> Tensor:

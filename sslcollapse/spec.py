@@ -69,9 +69,7 @@ class Component(Marker):
         name = value["type"]
         expect(isinstance(name, str), name, str, name, f"{path}.type")
         arguments = {key: item for key, item in value.items() if key != "type"}
-        fields = {
-            parameter: (p.annotation, p.default) for parameter, p in _parameters(registry, name, path).items()
-        }
+        fields = {parameter: (p.annotation, p.default) for parameter, p in _parameters(registry, name, path).items()}
         resolved = check_fields(arguments, fields, path, f"argument of {name!r}")
         try_construct(registry.get(name), resolved, path)
         return {"type": name, **resolved}
@@ -144,7 +142,6 @@ class TrainSpec:
         keep_checkpoints: how many of the newest are kept.
         log_every: steps between lines of ``metrics.jsonl``.
         precision: mixed precision, as Accelerate calls it.
-        compile: whether ``torch.compile`` is used; ``"auto"`` decides by device.
         trackers: Accelerate's experiment trackers, such as ``"tensorboard"`` or ``"wandb"``.
     """
 
@@ -153,7 +150,6 @@ class TrainSpec:
     keep_checkpoints: Annotated[int, AtLeast(1)] = 2
     log_every: Annotated[int, AtLeast(1)] = 10
     precision: Literal["no", "bf16", "fp16"] = "no"
-    compile: bool | Literal["auto"] = "auto"
     trackers: Sequence[str] = ()
 
 

@@ -44,7 +44,8 @@ def rank_table(result: Mapping[str, Any]) -> Table:
     for name, layer in ranks["layers"].items():
         table.add_row(name, _rank(layer.get("weight")), _rank(layer.get("output")))
     for name in ("representation", "embedding", "prediction"):
-        if ranks.get(name):
+        shared = name == "embedding" and ranks[name] == ranks["representation"]  # no projector
+        if ranks.get(name) and not shared:
             table.add_row(name, "", _rank(ranks[name]))
     table.caption = f"N = {ranks['representation']['n']} samples, un-augmented, eval mode"
     return table

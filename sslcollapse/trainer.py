@@ -23,7 +23,7 @@ from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
 from sslcollapse.optim import AdamW
 from sslcollapse.progress import Reporter
-from sslcollapse.recipe import recipe_hash
+from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.registry import DOMAINS, OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
 from sslcollapse.seeding import derive_seed
@@ -41,13 +41,15 @@ def train(
     overwrite: bool = False,
     command: list[str] | None = None,
 ) -> Path:
-    """Train, measure and evaluate what a resolved recipe describes; return the run directory.
+    """Train, measure and evaluate what a recipe describes; return the run directory.
 
     Raises:
         RunError: the run may not start (finished, unfinished without ``resume``, not writable, ...).
         MissingDataError, DataError: the dataset is absent or damaged.
+        RecipeError: the recipe is wrong.
         NonFiniteLossError: a part of the loss was not finite; the last good checkpoint is kept.
     """
+    recipe = resolve(recipe)
     run = RunDirectory.of(recipe, out)
     run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
     keep_freed_memory()
@@ -126,7 +128,7 @@ class Trainer:
         self.optimizer_spec: AdamW = OPTIMIZERS.build(recipe["optim"])
         self.optimizer = self.optimizer_spec.build(module)
         self.wrapped, self.optimizer = accelerator.prepare(module, self.optimizer)
-        self.probe_set: ProbeSet | None = self._probe_set() if self.main else None
+        self.probe_set: Any = self._probe_set() if self.main else None  # a ProbeSet on rank 0
         self._pending: list[tuple[int, dict[str, torch.Tensor]]] = []
         self._rank: float | None = None
         self._warned: set[str] = set()
@@ -205,7 +207,7 @@ class Trainer:
         self._log(done, record)
         self.reporter.update(done, record["loss"], self._rank)
 
-    def _monitor(self, done: int, gradients: Mapping[str, Mapping[str, float]] | None = None) -> None:
+    def _monitor(self, done: int, gradients: dict[str, dict[str, float]] | None = None) -> None:
         """Measure ranks on the probe set; rank 0 only, the others wait at the next collective."""
         if not self.main:
             return
@@ -219,7 +221,7 @@ class Trainer:
             record |= {f"regularizer/{name}/{layer}/coefficient": value for layer, value in layers.items()}
         self._log(done, record)
         self.run_directory.write_arrays(f"spectra/{done:08d}.npz", measurement.spectra())
-        for line in (*warnings, *gradient_warnings(dict(gradients or {}))):
+        for line in (*warnings, *gradient_warnings(gradients or {})):
             self._warn(done, line)
 
     def _warn(self, done: int, line: str) -> None:
@@ -274,9 +276,7 @@ class Trainer:
         if self.main:
             device = device_name(accelerator.device)
             self.run_directory.write_json("recipe.json", recipe)
-            self.run_directory.write_json(
-                "environment.json", environment(accelerator.num_processes, device, command)
-            )
+            self.run_directory.write_json("environment.json", environment(accelerator.num_processes, device, command))
             self.reporter.print(f"{recipe['name']}  seed {recipe['seed']}  →  {self.run_directory.path}")
             self.reporter.print(f"data: {self.domain.describe()}; device: {device}")
             notice = self.domain.notice(accelerator.num_processes)
@@ -322,9 +322,10 @@ class Trainer:
 
     @torch.no_grad()
     def _penalty_summary(self) -> dict[str, dict[str, dict[str, float]]]:
-        summary: dict[str, dict[str, dict[str, float]]] = {name: {} for name in self.module.regularizers}
+        regularizers: Any = self.module.regularizers
+        summary: dict[str, dict[str, dict[str, float]]] = {name: {} for name in regularizers}
         for name, layer, penalty, coefficient in self.module.penalties(self.steps - 1, inactive=True):
-            floor = self.module.regularizers[name].floor(self.module.layers[layer])
+            floor = regularizers[name].floor(self.module.layers[layer])
             value = float(penalty)
             summary[name][layer] = {
                 "penalty": value,

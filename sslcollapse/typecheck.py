@@ -234,8 +234,7 @@ def _json_able(value: Any, path: str) -> Any:
     if isinstance(value, Mapping):
         return _mapping(value, dict, path)
     raise RecipeError(
-        f"{path}: {quote(value)} cannot be written as JSON; "
-        "use numbers, strings, True, False, None, lists and dicts"
+        f"{path}: {quote(value)} cannot be written as JSON; use numbers, strings, True, False, None, lists and dicts"
     )
 
 

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     """
 
     views: Sequence[Any]
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls here
     labels: Tensor | None
     replicated: bool
 
@@ -80,6 +80,22 @@ class Domain(Protocol):
     """A source of batches of views and of a probe set; nothing else knows what the data are."""
 
     in_dim: int
+
+    def describe(self) -> str:
+        """One line on the data that will be read."""
+        ...
+
+    def check(self, world_size: int) -> None:
+        """Raise RecipeError for settings that this many ranks cannot share; reads no data."""
+        ...
+
+    def load(self) -> None:
+        """Read the data, or raise MissingDataError or DataError."""
+        ...
+
+    def notice(self, world_size: int) -> str | None:
+        """What the log should say about several ranks, or None."""
+        ...
 
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches from ``start_step``; batch k depends on (seed, k, rank) only."""

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import types
@@ -8,7 +9,7 @@ import pytest
 
 import sslcollapse
 from sslcollapse import cli
-from sslcollapse.errors import RunError
+from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.registry import REGISTRIES
 
 ROOT = Path(__file__).parents[1]
@@ -97,10 +98,14 @@ def test_ablate_hands_over_grid_seeds_and_overrides(calls):
     ]
 
 
-def test_an_executor_that_does_not_exist_lists_those_that_do(calls, capsys):
-    assert cli.main(["ablate", "a.py", "--executor", "slurm"]) == 2
-    assert capsys.readouterr().err == "error: --executor slurm: not available; available: local\n"
-    assert calls == []
+def test_an_executor_that_does_not_exist_lists_those_that_do(recipe, capsys):
+    assert cli.main(["ablate", recipe, "--executor", "slum", "--grid", "seed=1", "--seeds", "1"]) == 2
+    assert re.search(r"executor 'slum'.*local", capsys.readouterr().err)
+
+
+def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
+    assert cli.main(["bench", "graph-stp"]) == 2
+    assert "unknown benchmark 'graph-stp'; did you mean 'graph-step'?" in capsys.readouterr().err
 
 
 def test_evaluate_hands_over_target_and_probes(calls):
@@ -131,10 +136,7 @@ def test_list_of_one_kind_shows_only_that_kind(capsys):
 
 def test_an_unknown_kind_is_suggested(capsys):
     assert cli.main(["list", "encoders"]) == 2
-    assert (
-        "unknown kind 'encoders'; did you mean 'encoder'? (known: encoder, objective"
-        in capsys.readouterr().err
-    )
+    assert "unknown kind 'encoders'; did you mean 'encoder'? (known: encoder, objective" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -169,8 +171,8 @@ def test_an_error_of_a_run_is_shown_in_one_line_by_the_main_process_only(calls, 
 
 
 def test_debug_shows_the_traceback(calls, recipe):
-    with pytest.raises(RunError):
-        cli.main(["ablate", recipe, "--executor", "slurm", "--debug"])
+    with pytest.raises(RecipeError):
+        cli.main(["train", recipe, "--debug", "sed=3"])
 
 
 def test_a_bug_is_not_dressed_up_as_a_mistake(calls, recipe, monkeypatch):
@@ -247,9 +249,7 @@ def test_every_tool_runs_from_a_clone_without_installation(path, tmp_path):
 
 
 def test_the_package_exposes_names_lazily():
-    code = (
-        "import sys, sslcollapse; sslcollapse.ENCODERS, sslcollapse.extend; sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, sslcollapse; sslcollapse.ENCODERS, sslcollapse.extend; sys.exit('torch' in sys.modules)"
     assert python("-c", code, PYTHONPATH=str(ROOT)).returncode == 0
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = sslcollapse.nothing

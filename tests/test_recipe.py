@@ -136,9 +136,7 @@ def test_extend_with_the_same_type_merges(plain):
 
 
 def test_extend_replaces_lists_and_coefficients(ranked):
-    child = extend(
-        ranked, dict(encoder=dict(hidden=[3]), regularizers=dict(werank=dict(coefficient={"convs.0": 1.0})))
-    )
+    child = extend(ranked, dict(encoder=dict(hidden=[3]), regularizers=dict(werank=dict(coefficient={"convs.0": 1.0}))))
     assert child["encoder"]["hidden"] == [3]
     assert child["regularizers"]["werank"] == dict(type="werank", coefficient={"convs.0": 1.0})
 
@@ -149,9 +147,7 @@ def test_extend_deletes_with_none(ranked):
 
 
 def test_extend_refuses_to_delete_what_is_not_there(ranked):
-    with pytest.raises(
-        RecipeError, match=r"regularizers.wrank: None deletes, but the base has no 'wrank'; did you"
-    ):
+    with pytest.raises(RecipeError, match=r"regularizers.wrank: None deletes, but the base has no 'wrank'; did you"):
         extend(ranked, dict(regularizers=dict(wrank=None)))
 
 
@@ -284,7 +280,7 @@ def test_resolving_spells_defaults_out_as_json_and_again_changes_nothing(ranked)
     assert resolved["seed"] == 0
     assert resolved["data_root"] is None
     assert resolved["monitor"] == dict(every=100, rank_warning=0.1, gradients=True)
-    assert resolved["train"]["compile"] == "auto"
+    assert resolved["train"]["precision"] == "no"
     assert resolved["encoder"]["norm_momentum"] == 0.99
     assert json.loads(json.dumps(resolved)) == resolved
     assert resolve(resolved) == resolved
@@ -321,9 +317,7 @@ def test_a_mistake_is_found_before_data_is_read(plain, change, message):
 
 def test_a_recipe_without_an_encoder_says_so(plain):
     del plain["encoder"]
-    with pytest.raises(
-        RecipeError, match=r"encoder: missing field of a recipe; give it a dict with the 'type'"
-    ):
+    with pytest.raises(RecipeError, match=r"encoder: missing field of a recipe; give it a dict with the 'type'"):
         resolve(plain)
 
 

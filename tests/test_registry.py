@@ -37,9 +37,7 @@ def test_only_keyword_only_parameters_are_recipe_arguments():
 
 
 def test_an_unknown_name_is_suggested_and_all_are_listed():
-    with pytest.raises(
-        RegistryError, match=r"unknown tool 'rular'; did you mean 'ruler'\? \(known: counter, ruler\)"
-    ):
+    with pytest.raises(RegistryError, match=r"unknown tool 'rular'; did you mean 'ruler'\? \(known: counter, ruler\)"):
         tools().get("rular")
 
 
@@ -58,9 +56,7 @@ def test_registry_errors_are_shown_without_a_traceback():
 
 
 def test_a_name_cannot_be_registered_twice():
-    with pytest.raises(
-        RegistryError, match=r"'counter' is already registered by collections:Counter; choose"
-    ):
+    with pytest.raises(RegistryError, match=r"'counter' is already registered by collections:Counter; choose"):
         tools().register("counter")(Ruler)
 
 

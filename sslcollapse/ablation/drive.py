@@ -79,9 +79,7 @@ class _Progress:
         self.records = Records(folder / "runs.jsonl")
         self.total = len(ablation.cells) * ablation.seeds
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
-        self._names = {
-            _key(c, seed): f"{c.name} seed={seed}" for c in ablation.cells for seed in range(ablation.seeds)
-        }
+        self._names = {_key(c, seed): f"{c.name} seed={seed}" for c in ablation.cells for seed in range(ablation.seeds)}
         self._failures: dict[str, str] = _read(folder / "failures.json")
 
     @property
@@ -124,9 +122,7 @@ class _Progress:
 
         if not len(self.records) and not self._failures:
             return
-        failures = {
-            self._names[key]: error for key, error in sorted(self._failures.items()) if key in self._names
-        }
+        failures = {self._names[key]: error for key, error in sorted(self._failures.items()) if key in self._names}
         self.folder.mkdir(parents=True, exist_ok=True)
         text = page(self.ablation, self.records, failures, command)
         write_atomic(self.folder / "README.md", text.encode())
@@ -177,9 +173,7 @@ def _jobs(ablation: Ablation, out: Path) -> Iterator[Job]:
     for cell, seed in _runs(ablation):
         values = [f"{path}={value!r}" for path, value in cell.values.items()]
         command = ["sslcollapse", "train", str(cell.source), *ablation.settings, *values, f"seed={seed}"]
-        yield Job(
-            cell, seed, RunDirectory.of(cell.with_seed(seed), out).path, out, [*command, "--out", str(out)]
-        )
+        yield Job(cell, seed, RunDirectory.of(cell.with_seed(seed), out).path, out, [*command, "--out", str(out)])
 
 
 @contextmanager

@@ -82,9 +82,7 @@ def plan(target: Path, grid: Sequence[str], seeds: int | None, settings: Sequenc
     settings_paths = [setting.partition("=")[0].strip() for setting in settings]
     for path in [*itertools.chain.from_iterable(axes), *settings_paths]:
         if path == "seed":
-            raise RecipeError(
-                "seed: an ablation runs every cell with seeds 0, 1, ...; say how many with --seeds"
-            )
+            raise RecipeError("seed: an ablation runs every cell with seeds 0, 1, ...; say how many with --seeds")
         if path in settings_paths and any(path in paths for paths in axes):
             raise RecipeError(f"{path}: this is an axis of the ablation and cannot be overridden as well")
     cells = _cells(described["base"], axes, settings)
@@ -107,9 +105,7 @@ def _described(target: Path) -> dict[str, Any] | None:
     for key in ablation:
         if key not in FIELDS:
             known = list(FIELDS)
-            raise RecipeError(
-                f"{target}: ablation.{key}: unknown field{suggest(key, known)} ({', '.join(known)})"
-            )
+            raise RecipeError(f"{target}: ablation.{key}: unknown field{suggest(key, known)} ({', '.join(known)})")
     fields = {"axes": {}, "seeds": 10, "baseline": {}, "metrics": [], **ablation}
     kinds: dict[str, Any] = {
         "name": str,
@@ -120,9 +116,7 @@ def _described(target: Path) -> dict[str, Any] | None:
     }
     for key, kind in kinds.items():
         if not isinstance(fields.get(key), kind) or (key in ("name", "base") and not fields[key]):
-            raise RecipeError(
-                f"{target}: ablation.{key} is missing or of the wrong type: {fields.get(key)!r}"
-            )
+            raise RecipeError(f"{target}: ablation.{key} is missing or of the wrong type: {fields.get(key)!r}")
     base = fields["base"]
     bases = base if isinstance(base, Mapping) else {Path(base).stem: base}
     return {**fields, "base": {str(label): target.parent / path for label, path in bases.items()}}
@@ -139,9 +133,7 @@ def _defines_ablation(target: Path) -> bool:
 
 def _from_grid(target: Path, grid: Sequence[str], seeds: int | None) -> dict[str, Any]:
     if not grid:
-        raise RecipeError(
-            f"{target} is a recipe, not an ablation file: give at least one --grid path=v1,v2,..."
-        )
+        raise RecipeError(f"{target} is a recipe, not an ablation file: give at least one --grid path=v1,v2,...")
     if seeds is None:
         raise RecipeError(f"{target}: say how many seeds each cell has with --seeds N")
     axes: dict[str, list[Any]] = {}
@@ -178,9 +170,7 @@ def _cells(
             cell = Cell(label, source, values, resolved, recipe_hash(resolved))
             for other in cells:
                 if other.hash == cell.hash:
-                    raise RecipeError(
-                        f"cells {other.name} and {cell.name} are the same recipe; remove one of them"
-                    )
+                    raise RecipeError(f"cells {other.name} and {cell.name} are the same recipe; remove one of them")
             cells.append(cell)
     return cells
 
@@ -197,16 +187,12 @@ def _choices(paths: tuple[str, ...], values: Sequence[Any]) -> list[dict[str, An
     return [dict(zip(paths, value, strict=True)) for value in values]
 
 
-def _baselines(
-    cells: Sequence[Cell], axes: Sequence[tuple[str, ...]], baseline: Mapping[str, Any]
-) -> dict[str, str]:
+def _baselines(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]], baseline: Mapping[str, Any]) -> dict[str, str]:
     """For every cell the one with the baseline's values and, on axes the baseline does not name, its own."""
     known = ["base", *itertools.chain.from_iterable(axes)]
     for path in baseline:
         if path not in known:
-            raise RecipeError(
-                f"baseline: {path!r} is no axis{suggest(path, known)} (axes: {', '.join(known)})"
-            )
+            raise RecipeError(f"baseline: {path!r} is no axis{suggest(path, known)} (axes: {', '.join(known)})")
     if not baseline:
         return {}
     free = [path for paths in axes if not set(paths) & set(baseline) for path in paths]
@@ -214,11 +200,7 @@ def _baselines(
     found = {}
     for cell in cells:
         place = {**_place(cell, free, keep_base="base" not in baseline), **wanted}
-        matches = [
-            other
-            for other in cells
-            if _place(other, [*free, *wanted], keep_base=True).items() >= place.items()
-        ]
+        matches = [other for other in cells if _place(other, [*free, *wanted], keep_base=True).items() >= place.items()]
         if len(matches) != 1:
             shown = " ".join(f"{path}={show(value)}" for path, value in baseline.items())
             problem = "no cell" if not matches else f"{len(matches)} cells"

@@ -38,9 +38,7 @@ class Records:
                 record = json.loads(line)
                 self._records.setdefault((record["hash"], record["seed"]), record)
             except (ValueError, TypeError, KeyError) as error:
-                raise RunError(
-                    f"{path}, line {number}: not a record of a run; restore or delete the line"
-                ) from error
+                raise RunError(f"{path}, line {number}: not a record of a run; restore or delete the line") from error
         if len(whole) < len(data):
             os.truncate(path, len(whole))  # a last line torn by a crash; its run still has its result.json
 
@@ -76,9 +74,7 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     if result["hash"] != cell.hash:
-        raise RunError(
-            f"{run}: result.json has the hash {result['hash']} in a folder of {cell.hash}; move it away"
-        )
+        raise RunError(f"{run}: result.json has the hash {result['hash']} in a folder of {cell.hash}; move it away")
     packages = environment["packages"]
     return {
         "hash": result["hash"],
@@ -124,9 +120,7 @@ def _compact(value: Any) -> Any:
     kept = {key: _compact(item) for key, item in value.items()}
     if isinstance(value.get("values"), list):
         kept["n"] = len(value["values"])
-    return {
-        key: item for key, item in kept.items() if not (isinstance(item, list) and len(item) > KEPT_VALUES)
-    }
+    return {key: item for key, item in kept.items() if not (isinstance(item, list) and len(item) > KEPT_VALUES)}
 
 
 def _ranks(ranks: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,9 +66,7 @@ def best_by_validation(records: Sequence[Mapping[str, Any]], probe: str) -> Best
         groups.setdefault(record["hash"], []).append(record)
     found = []
     for group in groups.values():
-        key = next(
-            (key for key in group[0]["evaluation"].get(probe, ()) if key.startswith("validation_")), ""
-        )
+        key = next((key for key in group[0]["evaluation"].get(probe, ()) if key.startswith("validation_")), "")
         summary = summarise(list(Column(f"evaluation.{probe}.{key}", "", "").by_seed(group).values()))
         if key and summary is not None:
             found.append(Best(group[0], summary.mean, summary.n))
@@ -84,12 +82,8 @@ def columns(ablation: Ablation, records: Sequence[Mapping[str, Any]]) -> list[Co
     metrics = list(ablation.metrics)
     if not metrics:
         probes = {name: probe for record in records for name, probe in record["evaluation"].items()}
-        metrics = [
-            f"evaluation.{p}.{key}" for p, probe in probes.items() for key in probe if key.startswith("test_")
-        ]
-        metrics += [
-            path for path in DEFAULT_RANKS if any(lookup(record, path) is not None for record in records)
-        ]
+        metrics = [f"evaluation.{p}.{key}" for p, probe in probes.items() for key in probe if key.startswith("test_")]
+        metrics += [path for path in DEFAULT_RANKS if any(lookup(record, path) is not None for record in records)]
     made = [column for metric in metrics for column in _with_companions(metric)]
     return sorted(made, key=lambda column: SECTIONS.index(column.section))
 
@@ -103,9 +97,7 @@ def _with_companions(metric: str) -> list[Column]:
         return [
             Column(metric, f"{title}, test", SECTIONS[0]),
             Column(f"untrained.{owner}.{last}", "untrained encoder, test", SECTIONS[0], metric=False),
-            Column(
-                f"evaluation.{owner}.validation_{name}", f"{title}, validation", SECTIONS[0], metric=False
-            ),
+            Column(f"evaluation.{owner}.validation_{name}", f"{title}, validation", SECTIONS[0], metric=False),
             Column(f"evaluation.{owner}.solver", "solver", SECTIONS[0], metric=False),
         ]
     if root == "rank" and last == "effective_rank":
@@ -185,9 +177,7 @@ def table_csv(ablation: Ablation, records: Records) -> str:
 
 def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]]) -> str:
     total = len(ablation.cells) * ablation.seeds
-    text = (
-        f"{len(shown)} of {total} runs ({len(ablation.cells)} cells × {ablation.seeds} seeds) are finished."
-    )
+    text = f"{len(shown)} of {total} runs ({len(ablation.cells)} cells × {ablation.seeds} seeds) are finished."
     for title, key in (("Device", "device"), ("torch", "torch"), ("torch_geometric", "torch_geometric")):
         text += _distinct(title, key, shown)
     return text + _distinct("Threads", "threads", shown) + _distinct("Commit", "commit", shown)

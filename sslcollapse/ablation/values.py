@@ -15,9 +15,7 @@ def parse_grid(argument: str) -> tuple[str, list[Any]]:
     """
     path, equals, text = argument.partition("=")
     if not equals or not path.strip() or not text.strip():
-        raise RecipeError(
-            f"--grid {argument!r}: write it as path=value,value,... (encoder.hidden=[64],[128])"
-        )
+        raise RecipeError(f"--grid {argument!r}: write it as path=value,value,... (encoder.hidden=[64],[128])")
     return path.strip(), [_value(piece, argument) for piece in _split(text)]
 
 

@@ -57,7 +57,7 @@ class Ours:
             }
         )
         self.dataset = dataset
-        self.domain = build_domain(self.recipe)
+        self.domain: Any = build_domain(self.recipe)
         self.module = build_module(self.recipe, self.domain.in_dim).train()
         from sslcollapse.registry import OPTIMIZERS
 
@@ -212,5 +212,3 @@ def _median_ms(step: Step, repeats: int = 15) -> float:
         step()
         times.append(1e3 * (time.perf_counter() - began))
     return median(times[2:])
-
-

@@ -8,6 +8,7 @@ has its defaults, and the target follows in a Python loop.
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class PlainEncoder(nn.Module):
 
     def __init__(self, widths: list[int]) -> None:
         super().__init__()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.convs = nn.ModuleList(GCNConv(a, b) for a, b in pairs)
         self.norms = nn.ModuleList(BatchNorm(b, momentum=0.99) for _, b in pairs)
         self.acts = nn.ModuleList(nn.PReLU() for _ in pairs)

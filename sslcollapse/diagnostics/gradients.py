@@ -28,7 +28,7 @@ def penalty_gradients(module: SSLModule, step: int) -> dict[str, dict[str, float
         layer = module.layers[name]
         (gradient,) = torch.autograd.grad(penalty, layer.parameter)
         ours = layer.rows(gradient)
-        objective = layer.rows(layer.parameter.grad) - ours
+        objective = layer.rows(_gradient(layer.parameter)) - ours
         ours_norm, objective_norm = ours.norm(), objective.norm()
         tiny = torch.finfo(ours.dtype).tiny
         stacked = torch.stack(
@@ -40,6 +40,10 @@ def penalty_gradients(module: SSLModule, step: int) -> dict[str, dict[str, float
         ratio, cosine = stacked.tolist()
         result[name] = {"norm_ratio": ratio, "cosine": cosine}
     return result
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def gradient_warnings(

@@ -168,8 +168,8 @@ def _output_hooks(layers: Mapping[str, Layer], streams: dict[str, StreamingCovar
             if isinstance(output, tuple):
                 output = output[0]
             channels = 1 if output.dim() >= 4 else -1
-            if output.shape[channels] >= (layer.stop or layer.shape[0]):
-                _stream(streams, f"output/{layer.name}", layer.output_columns(output, channels))
+            if output.shape[channels] >= layer.start + layer.shape[0]:
+                _stream(streams, f"output/{layer.name}", output.narrow(channels, layer.start, layer.shape[0]))
 
         return hook
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ class GCN(nn.Module):
         widths = [in_dim, *check_widths(hidden)]
         self.out_dim = widths[-1]
         bias = norm != "batch" if bias is None else bias
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.convs = nn.ModuleList(
             GCNConv(narrow, wide, bias=bias, standardize=weight_standardization and depth > 0)
             for depth, (narrow, wide) in enumerate(pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,8 +38,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [in_dim, *check_widths(hidden)]
         self.out_dim = widths[-1]
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.layers = nn.ModuleList(FeatureLinear(narrow, wide, bias=norm != "batch") for narrow, wide in pairs)
+        self.layers = nn.ModuleList(FeatureLinear(a, b, bias=norm != "batch") for a, b in pairwise(widths))
         activations = [activation] * (len(self.layers) - 1) + [final_activation]
         self.norm_acts = nn.ModuleList(
             NormAct(width, norm, norm_momentum, act) for width, act in zip(widths[1:], activations, strict=True)

@@ -95,7 +95,9 @@ def batch_norm_prelu(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tenso
 class _BatchNormPReLU(torch.autograd.Function):
     """y = BN(x); out = y where y > 0 else a·y. Library kernels only, on any device.
 
-    The slope's gradient Σ g·min(y, 0) is one product of two vectors instead of a full-size tensor.
+    These operations are bound by memory traffic, so as few full-size tensors as possible are written. On the CPU, for
+    a positive slope, y is overwritten by out, which has its signs. The slope's gradient Σ g·min(y, 0) is one product
+    of two vectors.
     """
 
     @staticmethod
@@ -110,21 +112,22 @@ class _BatchNormPReLU(torch.autograd.Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
-        y, mean, inverse_std = torch.native_batch_norm(
-            x, weight, bias, running_mean, running_var, True, momentum, eps
-        )
-        out = prelu(y, slope)
-        ctx.save_for_backward(x, weight, slope, y, mean, inverse_std, running_mean, running_var)
-        ctx.eps = eps
+        y, mean, inverse_std = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps)
+        # Above a thousandth, so that dividing by the slope again costs no precision.
+        ctx.overwritten = x.device.type == "cpu" and slope.item() > 1e-3
+        out = prelu(y, slope, inplace=ctx.overwritten)
+        ctx.save_for_backward(x, weight, slope, out if ctx.overwritten else y, mean, inverse_std)
+        ctx.running, ctx.eps = (running_mean, running_var), eps
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, slope, y, mean, inverse_std, running_mean, running_var = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_slope, grad_y = prelu_backward(grad, y, slope)
+        x, weight, slope, y, mean, inverse_std = ctx.saved_tensors
+        grad_slope, grad_y = prelu_backward(grad.contiguous(), y, slope)
+        if ctx.overwritten:
+            grad_slope = grad_slope / slope
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad_y, x, weight, running_mean, running_var, mean, inverse_std, True, ctx.eps, [True, True, True]
+            grad_y, x, weight, *ctx.running, mean, inverse_std, True, ctx.eps, [True, True, True]
         )
         return grad_x, grad_weight, grad_bias, grad_slope, None, None, None, None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class SAGE(nn.Module):
                 "make them equal or set residual=False"
             )
         self.out_dim = widths[-1]
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.convs = nn.ModuleList(SAGEConv(narrow, wide) for narrow, wide in pairs)
         activations = [activation] * (len(pairs) - 1) + [final_activation]
         self.norm_acts = nn.ModuleList(

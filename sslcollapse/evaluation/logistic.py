@@ -16,9 +16,7 @@ from torch.nn.functional import normalize
 from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.evaluation.linear import Fit, LinearModel, Targets
 from sslcollapse.evaluation.metrics import METRICS, metric_for, score
-from sslcollapse.evaluation.sklearn_logistic import sklearn_path
 from sslcollapse.evaluation.splits import check_fractions, check_split, random_splits
-from sslcollapse.evaluation.torch_logistic import torch_path
 from sslcollapse.registry import suggest
 from sslcollapse.types import ProbeSet, Split
 
@@ -131,8 +129,7 @@ class LogisticProbe:
         else:
             known = [*probe_set.splits, "random"]
             raise RecipeError(
-                f"this data set has no split {self.split!r}{suggest(self.split, known)} "
-                f"(known: {', '.join(known)})"
+                f"this data set has no split {self.split!r}{suggest(self.split, known)} (known: {', '.join(known)})"
             )
         for k, split in enumerate(splits):
             try:
@@ -164,9 +161,7 @@ class LogisticProbe:
         labels = probe_set.labels.to(device)
 
         with nullcontext() if elements >= LARGE else _one_thread():
-            chosen = [
-                self._choose(x, labels, split, probe_set.num_classes, solver, metric) for split in splits
-            ]
+            chosen = [self._choose(x, labels, split, probe_set.num_classes, solver, metric) for split in splits]
         return ProbeResult(
             metric=metric,
             test=[
@@ -180,9 +175,7 @@ class LogisticProbe:
             unconverged=sum(each.unconverged for each in chosen),
         )
 
-    def _choose(
-        self, x: Tensor, labels: Tensor, split: Split, num_classes: int, solver: str, metric: str
-    ) -> _Chosen:
+    def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, solver: str, metric: str) -> _Chosen:
         """Fit on the training part for every C and keep the best on the validation part."""
         targets = Targets.of(labels[split.train], num_classes, one_vs_rest=solver == "liblinear")
         rows, known = x[split.validation], labels[split.validation]
@@ -205,8 +198,12 @@ class LogisticProbe:
         basis = torch.linalg.qr(x.T).Q if len(x) < x.shape[1] else None  # [d, n]
         reduced = x if basis is None else x @ basis
         if solver == "torch":
+            from sslcollapse.evaluation.torch_logistic import torch_path  # SciPy and scikit-learn take seconds
+
             fits = torch_path(reduced, values, self.cs, max_iter=self.max_iter)
         else:
+            from sslcollapse.evaluation.sklearn_logistic import sklearn_path
+
             fits = sklearn_path(reduced, values, self.cs, solver=solver, max_iter=self.max_iter)
         for fit in fits:
             yield fit if basis is None else fit._replace(weight=fit.weight @ basis.T.to(fit.weight))
@@ -216,9 +213,7 @@ class LogisticProbe:
         if self.metric == "auto":
             return metric_for(probe_set)
         if self.metric == "accuracy" and probe_set.multilabel:
-            raise RecipeError(
-                "metric='accuracy' needs one class a row, but this set is multi-label: use 'auto'"
-            )
+            raise RecipeError("metric='accuracy' needs one class a row, but this set is multi-label: use 'auto'")
         if self.metric == "roc_auc" and (probe_set.multilabel or probe_set.num_classes != 2):
             raise RecipeError(
                 f"metric='roc_auc' needs two classes, but this set has {probe_set.num_classes}"

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from sslcollapse.errors import DataError
@@ -67,6 +66,8 @@ def roc_auc(scores: Any, labels: Any) -> float:
             f"ROC-AUC needs rows of both classes, got only {present} among {len(labels)} rows: "
             f"use larger parts, or metric='accuracy'"
         )
+    from sklearn.metrics import roc_auc_score  # takes seconds, which a mistake in a recipe should not cost
+
     return float(roc_auc_score(labels.cpu().numpy(), scores.double().cpu().numpy()))
 
 
@@ -92,7 +93,6 @@ def _pair(predicted: Any, labels: Any) -> tuple[Tensor, Tensor]:
     )
     if predicted.shape != labels.shape:
         raise ValueError(
-            f"predictions of shape {tuple(predicted.shape)} do not belong to labels of shape "
-            f"{tuple(labels.shape)}"
+            f"predictions of shape {tuple(predicted.shape)} do not belong to labels of shape {tuple(labels.shape)}"
         )
     return predicted, labels.to(predicted.device)

@@ -33,8 +33,7 @@ def sklearn_path(
     rows = x.double().cpu().numpy()
     columns = [values.cpu().numpy()] if values.dim() == 1 else list(values.cpu().numpy().T)
     models = [
-        LogisticRegression(solver=solver, tol=tol, max_iter=max_iter, warm_start=solver == "lbfgs")
-        for _ in columns
+        LogisticRegression(solver=solver, tol=tol, max_iter=max_iter, warm_start=solver == "lbfgs") for _ in columns
     ]
     for c in sorted(cs):
         converged = True

@@ -69,8 +69,11 @@ class BGRL(Objective):
         self, online: Sequence[Branch], target: Sequence[Branch] | None, gather: Gather
     ) -> Mapping[str, Tensor]:
         """Two online and two target branches → ``{"bgrl": loss}``, in [0, 4]."""
-        (first, second), (target_first, target_second) = online, target
-        agreement = mean_cosine(first.p, target_second.z) + mean_cosine(second.p, target_first.z)
+        predictions = [branch.p for branch in online if branch.p is not None]
+        targets = [branch.z for branch in target or ()]
+        if len(predictions) != 2 or len(targets) != 2:
+            raise ValueError(f"BGRL needs two predictions and two targets, got {len(predictions)} and {len(targets)}")
+        agreement = mean_cosine(predictions[0], targets[1]) + mean_cosine(predictions[1], targets[0])
         return {"bgrl": 2.0 - agreement}
 
 

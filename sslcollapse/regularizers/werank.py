@@ -96,20 +96,18 @@ class _OrthogonalityDefect(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         w, defect, value = ctx.saved_tensors
-        if ctx.squared:
-            factor = 4.0 * grad
-        else:
-            # At the minimum the direction is undefined and 0 is a subgradient.
-            factor = torch.where(value > 0, 2.0 * grad / value, torch.zeros_like(value))
+        # At the minimum of the un-squared norm the direction is undefined and 0 is a subgradient.
+        factor = 4.0 * grad if ctx.squared else torch.where(value > 0, 2.0 * grad / value, torch.zeros_like(value))
         with torch.autocast(w.device.type, enabled=False):
             # The gradient gets the weight's memory layout (a GCN weight is stored column by column), since
             # the optimizer would otherwise copy it at every step. The defect is symmetric.
             left = w.shape[0] <= w.shape[1]
+            defect = defect * factor  # the smaller of the two factors of the product
             if w.stride(0) == 1 and w.stride(1) != 1:
                 product = (w.t() @ defect if left else defect @ w.t()).t()
             else:
                 product = defect @ w if left else w @ defect
-            return product.mul_(factor).to(ctx.dtype), None, None
+            return product.to(ctx.dtype), None, None
 
 
 def _extra_dimensions(shape: tuple[int, int], gram: GramSide) -> int:

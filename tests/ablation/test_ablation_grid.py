@@ -39,8 +39,7 @@ def test_cells_are_the_product_of_axes_with_overrides_in_all(workspace):
 
 def test_paths_of_a_tuple_move_together(workspace):
     target = workspace.ablation(
-        'name="pairs", base="tiny.py", seeds=2,'
-        'axes={("encoder.hidden", "optim.lr"): [([4], 0.1), ([8], 0.2)]}'
+        'name="pairs", base="tiny.py", seeds=2,axes={("encoder.hidden", "optim.lr"): [([4], 0.1), ([8], 0.2)]}'
     )
     ablation = plan(target, [], None, [])
     assert [cell.recipe["optim"]["lr"] for cell in ablation.cells] == [0.1, 0.2]
@@ -59,12 +58,8 @@ def test_each_cell_is_compared_with_the_baseline_on_its_own_other_axes(workspace
 
 
 def test_one_base_recipe_can_be_the_baseline_of_the_others(workspace):
-    (workspace.folder / "wide.py").write_text(
-        workspace.recipe.read_text().replace("hidden=[4]", "hidden=[8]")
-    )
-    target = workspace.ablation(
-        'name="a", base={"narrow": "tiny.py", "wide": "wide.py"}, baseline={"base": "narrow"}'
-    )
+    (workspace.folder / "wide.py").write_text(workspace.recipe.read_text().replace("hidden=[4]", "hidden=[8]"))
+    target = workspace.ablation('name="a", base={"narrow": "tiny.py", "wide": "wide.py"}, baseline={"base": "narrow"}')
     ablation = plan(target, [], None, [])
     narrow, wide = (cell.hash for cell in ablation.cells)
     assert ablation.baselines == {wide: narrow}

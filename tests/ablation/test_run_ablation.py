@@ -81,10 +81,7 @@ def test_tables_are_the_same_bytes_from_the_records_alone(workspace):
 
 def test_a_failing_cell_does_not_stop_the_rest(workspace, capsys):
     assert run(workspace, widths="[13],[4]") == 1
-    assert (
-        "FAILED    tiny encoder.hidden=[13] seed=0: ValueError: width 13 brings bad luck"
-        in capsys.readouterr().out
-    )
+    assert "FAILED    tiny encoder.hidden=[13] seed=0: ValueError: width 13 brings bad luck" in capsys.readouterr().out
     assert len(workspace.records()) == 2
     text = page(workspace).decode()
     assert "* tiny encoder.hidden=[13] seed=1: ValueError: width 13" in text
@@ -97,9 +94,7 @@ def test_a_failure_is_forgotten_when_its_run_finishes(workspace, monkeypatch):
     assert run(workspace, widths="[13]", seeds=1) == 1
     script = workspace.folder / "lucky.py"
     fake = (ROOT / "tests/ablation/fake_worker.py").read_text()
-    script.write_text(
-        fake.replace("width == 13", "False").replace("Path(__file__).parents[2]", repr(str(ROOT)))
-    )
+    script.write_text(fake.replace("width == 13", "False").replace("Path(__file__).parents[2]", repr(str(ROOT))))
     monkeypatch.setattr("sslcollapse.ablation.local.WORKER", (sys.executable, str(script)))
     assert run(workspace, widths="[13]", seeds=1) == 0
     assert workspace.calls()[-1]["overwrite"]
@@ -109,8 +104,7 @@ def test_a_failure_is_forgotten_when_its_run_finishes(workspace, monkeypatch):
 
 def test_table_compares_with_the_baseline_over_equal_seeds(workspace):
     target = workspace.ablation(
-        'name="widths", base="tiny.py", seeds=3, baseline={"encoder.hidden": [4]},'
-        'axes={"encoder.hidden": [[4], [8]]}'
+        'name="widths", base="tiny.py", seeds=3, baseline={"encoder.hidden": [4]},axes={"encoder.hidden": [[4], [8]]}'
     )
     assert run_ablation(target, jobs=3, out=workspace.out, results=workspace.results) == 0
     key = "evaluation.public.test_accuracy"
@@ -172,3 +166,16 @@ def wait_for(condition, seconds=15.0):
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.02)
+
+
+def test_real_training_of_a_small_random_graph_is_recorded(workspace, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(workspace.folder)
+    graph = "domain.dataset={'type': 'csbm', 'nodes': 300, 'features': 8}"
+    probe = "evaluate={'random': {'type': 'logistic', 'split': 'random', 'repeats': 1}}"
+    assert run(workspace, widths="[4]", seeds=1, overrides=[graph, probe]) == 0
+    (record,) = workspace.records()
+    assert record["rank"]["representation"]["n"] == 300
+    assert 1 <= record["rank"]["representation"]["effective_rank"] <= 4
+    assert 0 <= record["evaluation"]["random"]["test_accuracy"]["mean"] <= 1
+    assert "| [4] | 1 |" in page(workspace).decode()

@@ -30,9 +30,7 @@ def test_micro_f1_is_that_of_scikit_learn():
 def test_micro_f1_of_single_labels_is_accuracy():
     predicted, labels = np.random.default_rng(0).integers(0, 4, (2, 30))
     expected = f1_score(labels, predicted, average="micro")
-    assert (
-        micro_f1(predicted, labels) == pytest.approx(expected) == pytest.approx(accuracy(predicted, labels))
-    )
+    assert micro_f1(predicted, labels) == pytest.approx(expected) == pytest.approx(accuracy(predicted, labels))
 
 
 def test_micro_f1_without_any_positive_is_zero():

@@ -92,9 +92,7 @@ def test_liblinear_predicts_as_scikit_learns_one_vs_rest(d):
 def test_the_length_of_a_row_does_not_matter(solver):
     features, probe_set = blobs(spread=1.5)
     scaled = features * torch.logspace(-3, 3, len(features))[:, None]
-    assert LogisticProbe(solver=solver)(features, probe_set) == LogisticProbe(solver=solver)(
-        scaled, probe_set
-    )
+    assert LogisticProbe(solver=solver)(features, probe_set) == LogisticProbe(solver=solver)(scaled, probe_set)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -210,9 +208,7 @@ def test_nan_features_are_named_by_row():
     features, probe_set = blobs()
     features[7, 3] = float("nan")
     features[9, 0] = float("inf")
-    with pytest.raises(
-        DataError, match="2 of 150 feature rows hold NaN or infinite values, the first is row 7"
-    ):
+    with pytest.raises(DataError, match="2 of 150 feature rows hold NaN or infinite values, the first is row 7"):
         LogisticProbe()(features, probe_set)
 
 
@@ -226,9 +222,7 @@ def test_labels_outside_the_classes_are_refused_only_where_used():
     features, probe_set = blobs()
     split = probe_set.splits["public"][0]
     probe_set.labels[split.test[0]] = -1
-    with pytest.raises(
-        ValueError, match=rf"1 rows .* outside 0\.\.2, the first is row {split.test[0]} with -1"
-    ):
+    with pytest.raises(ValueError, match=rf"1 rows .* outside 0\.\.2, the first is row {split.test[0]} with -1"):
         LogisticProbe()(features, probe_set)
     unused = dataclasses.replace(split, test=split.test[1:])
     LogisticProbe()(features, dataclasses.replace(probe_set, splits={"public": [unused]}))
@@ -236,9 +230,7 @@ def test_labels_outside_the_classes_are_refused_only_where_used():
 
 def test_an_unknown_split_lists_the_known_ones():
     features, probe_set = blobs()
-    with pytest.raises(
-        RecipeError, match=r"no split 'publc'; did you mean 'public'\? \(known: public, random\)"
-    ):
+    with pytest.raises(RecipeError, match=r"no split 'publc'; did you mean 'public'\? \(known: public, random\)"):
         LogisticProbe(split="publc")(features, probe_set)
 
 

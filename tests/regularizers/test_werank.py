@@ -79,7 +79,9 @@ def test_a_singular_value_of_exactly_zero_gets_no_gradient(squared):
     assert float(along[2]) < -1e-3  # a small singular value is pushed up, an exactly zero one is not
 
 
-@pytest.mark.parametrize(("shape", "gram", "floor"), [((3, 5), "output", 0), ((5, 3), "output", 2), ((3, 5), "input", 2)])
+@pytest.mark.parametrize(
+    ("shape", "gram", "floor"), [((3, 5), "output", 0), ((5, 3), "output", 2), ((3, 5), "input", 2)]
+)
 def test_the_floor_is_reached_by_an_orthogonal_weight(shape, gram, floor):
     holder = nn.Sequential(nn.Linear(shape[1], shape[0]))
     layer = next(iter(layer_map(holder).values()))

@@ -125,9 +125,7 @@ def csr_tensor(row_counts: Tensor, columns: Tensor, values: Tensor, shape: tuple
         return torch.sparse_csr_tensor(pointers, columns, values, size=shape, check_invariants=True)
 
 
-def split_from_masks(
-    train: Tensor, validation: Tensor, test: Tensor, nodes: int, name: str
-) -> tuple[Split, ...]:
+def split_from_masks(train: Tensor, validation: Tensor, test: Tensor, nodes: int, name: str) -> tuple[Split, ...]:
     """One split for masks [N], or K splits for masks [N, K]; a mask [N] among wider ones holds for all K.
 
     Raises:

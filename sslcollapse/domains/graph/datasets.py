@@ -88,9 +88,7 @@ class Planetoid(_LoadedGraphs):
     ) -> None:
         check_name(name, list(self.SIZES), "Planetoid")
         raw = [f"{name}/raw/ind.{name.lower()}.{part}" for part in self.PARTS]
-        super().__init__(
-            data_root, "Planetoid", raw, self.SIZES[name], name=name, normalize=normalize_features
-        )
+        super().__init__(data_root, "Planetoid", raw, self.SIZES[name], name=name, normalize=normalize_features)
 
 
 class _NpzGraphs(_LoadedGraphs):
@@ -131,9 +129,7 @@ class CitationFull(_NpzGraphs):
     ) -> None:
         check_name(name, list(self.SIZES), "CitationFull")
         raw = f"{name.lower()}/raw/{name.lower()}.npz"
-        super().__init__(
-            data_root, "CitationFull", [raw], self.SIZES[name], name=name, normalize=normalize_features
-        )
+        super().__init__(data_root, "CitationFull", [raw], self.SIZES[name], name=name, normalize=normalize_features)
 
 
 class Amazon(_NpzGraphs):
@@ -154,9 +150,7 @@ class Amazon(_NpzGraphs):
     ) -> None:
         check_name(name, list(self.SIZES), "Amazon")
         raw = f"{name}/raw/amazon_electronics_{name.lower()}.npz"
-        super().__init__(
-            data_root, "Amazon", [raw], self.SIZES[name], name=name, normalize=normalize_features
-        )
+        super().__init__(data_root, "Amazon", [raw], self.SIZES[name], name=name, normalize=normalize_features)
 
 
 class Coauthor(_NpzGraphs):
@@ -172,14 +166,10 @@ class Coauthor(_NpzGraphs):
 
     SIZES: ClassVar = {"CS": Sizes(18333, 163788, 6805, 15), "Physics": Sizes(34493, 495924, 8415, 5)}
 
-    def __init__(
-        self, data_root: Path, *, name: Literal["CS", "Physics"], normalize_features: bool = True
-    ) -> None:
+    def __init__(self, data_root: Path, *, name: Literal["CS", "Physics"], normalize_features: bool = True) -> None:
         check_name(name, list(self.SIZES), "Coauthor")
         raw = f"{name}/raw/ms_academic_{name[:3].lower()}.npz"
-        super().__init__(
-            data_root, "Coauthor", [raw], self.SIZES[name], name=name, normalize=normalize_features
-        )
+        super().__init__(data_root, "Coauthor", [raw], self.SIZES[name], name=name, normalize=normalize_features)
 
 
 class WebKB(_LoadedGraphs):
@@ -228,9 +218,7 @@ class WikiCS(_LoadedGraphs):
     Source: Mernyei & Cangea 2020, arXiv 2007.02901.
     """
 
-    def __init__(
-        self, data_root: Path, *, normalize_features: bool = True, standardize_features: bool = True
-    ) -> None:
+    def __init__(self, data_root: Path, *, normalize_features: bool = True, standardize_features: bool = True) -> None:
         raw, sizes = ["raw/data.json"], Sizes(11701, 431726, 300, 10)
         super().__init__(data_root, "WikiCS", raw, sizes, normalize=normalize_features, is_undirected=True)
         self.standardize = standardize_features
@@ -288,9 +276,7 @@ class PPI(_LoadedGraphs):
             members[part] = list(range(len(graphs), len(graphs) + len(parsed)))
             for k, data in enumerate(parsed):
                 title = f"{self.title} {part} graph {k}"
-                graphs.append(
-                    make_graph(data.x, data.edge_index, data.y, name=title, normalize=self.normalize)
-                )
+                graphs.append(make_graph(data.x, data.edge_index, data.y, name=title, normalize=self.normalize))
         ends = np.cumsum([graph.num_nodes for graph in graphs])
         rows = {
             part: np.concatenate([np.arange(ends[g] - graphs[g].num_nodes, ends[g]) for g in ids])

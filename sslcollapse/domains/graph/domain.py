@@ -19,9 +19,6 @@ from sslcollapse.sparse import SparseMatrix
 from sslcollapse.spec import AtLeast, Component
 from sslcollapse.types import Batch, Context, ProbeSet
 
-FULL_STRENGTH = {"edge_drop": (0.5, 0.4), "feature_mask": (0.5, 0.4)}
-"""Probabilities of the two views at ``strength=1``."""
-
 
 @dataclass(frozen=True)
 class GraphViews:
@@ -30,36 +27,30 @@ class GraphViews:
     Each direction of an undirected edge is dropped independently; a masked column is zero for all nodes.
 
     Args:
-        edge_drop: probability that an edge is dropped, one entry a view; default [0.2, 0.3].
-        feature_mask: probability that a feature column is masked, one entry a view; default [0.2, 0.1].
-        strength: in [0, 1], instead of the two: scales the probabilities of ``FULL_STRENGTH``.
+        edge_drop: probability that an edge is dropped, one entry a view.
+        feature_mask: probability that a feature column is masked, one entry a view.
+        strength: in [0, 1], multiplies all four probabilities: 0 leaves the graph as it is, 1 is the full preset.
 
-    Source: You et al. 2020; Zhu et al. 2020 (GRACE); the defaults are BGRL's for WikiCS.
+    Raises:
+        RecipeError: not two probabilities in [0, 1), or a strength outside [0, 1].
+
+    Source: You et al. 2020; Zhu et al. 2020 (GRACE).
     """
 
-    edge_drop: Sequence[float] | None = None
-    feature_mask: Sequence[float] | None = None
-    strength: float | None = None
+    edge_drop: Sequence[float] = (0.5, 0.4)
+    feature_mask: Sequence[float] = (0.5, 0.4)
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.strength is not None:
-            if self.edge_drop is not None or self.feature_mask is not None:
-                raise RecipeError("domain.views: give either strength or edge_drop and feature_mask, not both")
-            if not 0.0 <= self.strength <= 1.0:
-                raise RecipeError(f"domain.views.strength: must be in [0, 1], got {self.strength}")
         for name, values in (("edge_drop", self.edge_drop), ("feature_mask", self.feature_mask)):
-            if values is not None and (len(values) != 2 or not all(0.0 <= p < 1.0 for p in values)):
-                raise RecipeError(
-                    f"domain.views.{name}: needs two probabilities in [0, 1), one a view, got {list(values)}"
-                )
+            if len(values) != 2 or not all(0.0 <= p < 1.0 for p in values):
+                raise RecipeError(f"{name}: needs two probabilities in [0, 1), one a view, got {list(values)}")
+        if not 0.0 <= self.strength <= 1.0:
+            raise RecipeError(f"strength: must be in [0, 1], got {self.strength}")
 
-    def probabilities(self) -> tuple[Sequence[float], Sequence[float]]:
+    def probabilities(self) -> tuple[list[float], list[float]]:
         """Edge-drop and feature-mask probabilities of the two views."""
-        if self.strength is not None:
-            edge, feature = FULL_STRENGTH["edge_drop"], FULL_STRENGTH["feature_mask"]
-            return [self.strength * p for p in edge], [self.strength * p for p in feature]
-        edge_drop = (0.2, 0.3) if self.edge_drop is None else self.edge_drop
-        return edge_drop, (0.2, 0.1) if self.feature_mask is None else self.feature_mask
+        return [self.strength * p for p in self.edge_drop], [self.strength * p for p in self.feature_mask]
 
 
 class GraphDomain:
@@ -81,7 +72,7 @@ class GraphDomain:
         data_root: Path,
         *,
         dataset: Annotated[dict[str, Any], Component("graph_dataset")],
-        views: GraphViews = GraphViews(),  # noqa: B008
+        views: GraphViews = GraphViews(),
         batch_size: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
         self.source = GRAPH_DATASETS.build(dataset, data_root)
@@ -100,13 +91,13 @@ class GraphDomain:
         Raises:
             MissingDataError, DataError: see the dataset.
         """
-        if self._dataset is None:
-            self._dataset = self.source.load()
+        _ = self.dataset
 
     @property
     def dataset(self) -> GraphDataset:
         """The graphs, read on first use."""
-        self.load()
+        if self._dataset is None:
+            self._dataset = self.source.load()
         return self._dataset
 
     def check(self, world_size: int) -> None:

@@ -28,12 +28,8 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor, Tensor]:
 
     with np.load(path) as file:
         nodes, width = (int(n) for n in file["attr_shape"])
-        attributes = sp.csr_matrix(
-            (file["attr_data"], file["attr_indices"], file["attr_indptr"]), (nodes, width)
-        )
-        adjacency = sp.csr_matrix(
-            (file["adj_data"], file["adj_indices"], file["adj_indptr"]), file["adj_shape"]
-        )
+        attributes = sp.csr_matrix((file["attr_data"], file["attr_indices"], file["attr_indptr"]), (nodes, width))
+        adjacency = sp.csr_matrix((file["adj_data"], file["adj_indices"], file["adj_indptr"]), file["adj_shape"])
         y = torch.from_numpy(file["labels"]).long()
     for matrix in (attributes, adjacency):
         matrix.check_format(full_check=True)  # a damaged file may hold indices beyond the shape

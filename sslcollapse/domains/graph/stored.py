@@ -51,9 +51,7 @@ class StoredGraphs(ABC):
         name: which dataset of the family, where it has several.
     """
 
-    def __init__(
-        self, data_root: Path, family: str, raw: Sequence[str], sizes: Sizes, name: str | None = None
-    ) -> None:
+    def __init__(self, data_root: Path, family: str, raw: Sequence[str], sizes: Sizes, name: str | None = None) -> None:
         self.data_root = Path(data_root).expanduser()
         self.root = self.data_root / "graph" / family
         self.title = family if name is None else f"{family} {name}"

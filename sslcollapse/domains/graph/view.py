@@ -8,7 +8,7 @@ values per view) for the encoders of this package. Both see exactly the same dro
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,7 +37,8 @@ class Features:
 
     @cached_property
     def _masked_sparse(self) -> SparseMatrix:
-        return self._x if self.mask is None else self._x.scale_columns(self.mask)
+        stored: Any = self._x
+        return stored if self.mask is None else stored.scale_columns(self.mask)
 
     def linear(self, weight: Tensor) -> Tensor:
         """``x @ weight.T``: [N, F] × [D, F] → [N, D]."""
@@ -57,7 +58,8 @@ class Features:
 
     def propagated(self, adjacency: SparseMatrix) -> Features:
         """``adjacency @ x`` for dense features, [N, F]; the mask commutes with it and stays pending."""
-        return Features(adjacency @ self._x, self.mask)
+        stored: Any = self._x
+        return Features(adjacency @ stored, self.mask)
 
     @cached_property
     def dense(self) -> Tensor:

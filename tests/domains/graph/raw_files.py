@@ -36,9 +36,7 @@ def write_planetoid(root: Path) -> None:
 def write_npz(path: Path, features: int) -> None:
     """Five nodes; counts, an explicit zero, a duplicate, a negative entry; a self-loop, single directions."""
     path.parent.mkdir(parents=True)
-    links = sp.csr_matrix(
-        np.array([[1, 1, 0, 0, 0], [0, 0, 3, 0, 0], [0, 1, 0, 0, 1], [1, 0, 0, 0, 0], [0] * 5])
-    )
+    links = sp.csr_matrix(np.array([[1, 1, 0, 0, 0], [0, 0, 3, 0, 0], [0, 1, 0, 0, 1], [1, 0, 0, 0, 0], [0] * 5]))
     np.savez(
         path,
         attr_data=np.array([2.0, 1.0, 0.0, 1.0, 1.0, -1.5, 4.0]),
@@ -57,10 +55,7 @@ def write_webkb(root: Path) -> None:
     """Six nodes in a directed chain with ten rotated splits."""
     raw = root / "graph/WebKB/cornell/raw"
     raw.mkdir(parents=True)
-    rows = [
-        "\t".join((str(i), ",".join("1" if j == i else "0" for j in range(1703)), str(i % 5)))
-        for i in range(6)
-    ]
+    rows = ["\t".join((str(i), ",".join("1" if j == i else "0" for j in range(1703)), str(i % 5))) for i in range(6)]
     (raw / "out1_node_feature_label.txt").write_text("\n".join(["node\tfeature\tlabel", *rows, ""]))
     edges = [f"{i}\t{i + 1}" for i in range(5)]
     (raw / "out1_graph_edges.txt").write_text("\n".join(["from\tto", *edges, ""]))

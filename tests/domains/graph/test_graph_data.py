@@ -72,9 +72,7 @@ def test_non_finite_features_are_counted_and_the_first_is_located(value, sparse)
     x = torch.eye(3, 4)
     x[1, 2] = x[2, 0] = value
     graph = Graph(x.to_sparse_csr() if sparse else x, EDGES, LABELS)
-    with pytest.raises(
-        DataError, match=f"tiny: 2 NaN or infinite features, first {value} at node 1, column 2"
-    ):
+    with pytest.raises(DataError, match=f"tiny: 2 NaN or infinite features, first {value} at node 1, column 2"):
         check_graph(graph, "tiny")
 
 
@@ -92,9 +90,7 @@ def test_labels_that_do_not_fit_the_nodes_are_refused():
 def test_a_node_in_two_parts_of_a_split_is_refused():
     train = torch.tensor([True, False, False])
     rest = torch.tensor([False, True, True])
-    with pytest.raises(
-        DataError, match="in split 0 a node is in more than one of train, validation and test"
-    ):
+    with pytest.raises(DataError, match="in split 0 a node is in more than one of train, validation and test"):
         split_from_masks(train, rest, rest, 3, "tiny")
     with pytest.raises(DataError, match="split 0 has an empty part"):
         split_from_masks(train, torch.zeros(3, dtype=torch.bool), rest, 3, "tiny")

@@ -37,9 +37,7 @@ def every_dataset(root):
 
 def test_files_are_those_the_pyg_loader_wants(tmp_path):
     for dataset in every_dataset(tmp_path):
-        assert [str(path) for path in dataset.files()] == dataset.loader(dataset.root).raw_paths, (
-            dataset.title
-        )
+        assert [str(path) for path in dataset.files()] == dataset.loader(dataset.root).raw_paths, dataset.title
 
 
 def test_constructing_and_describing_touches_no_files(tmp_path):
@@ -136,9 +134,7 @@ def test_ppi_splits_are_the_node_rows_of_their_graphs(tmp_path):
     assert dataset.graphs[1].edge_index.shape[1] == 8  # a ring of 4, both directions
 
 
-@pytest.mark.parametrize(
-    ("pretrain", "graphs"), [("train", (0, 1)), ("train+val", (0, 1, 2)), ("all", (0, 1, 2, 3))]
-)
+@pytest.mark.parametrize(("pretrain", "graphs"), [("train", (0, 1)), ("train+val", (0, 1, 2)), ("all", (0, 1, 2, 3))])
 def test_ppi_pretrains_on_the_chosen_graphs(tmp_path, pretrain, graphs):
     write_ppi(tmp_path)
     assert PPI(tmp_path, pretrain=pretrain).load().train_graphs == graphs
@@ -167,9 +163,7 @@ def test_misspelt_name_is_answered_with_a_suggestion(tmp_path, kind, name, messa
         GRAPH_DATASETS.build({"type": kind, "name": name}, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda r: Planetoid(r, name="Cora"), lambda r: Amazon(r, name="Photo"), PPI]
-)
+@pytest.mark.parametrize("make", [lambda r: Planetoid(r, name="Cora"), lambda r: Amazon(r, name="Photo"), PPI])
 def test_missing_dataset_without_network_names_files_folder_and_alternative(tmp_path, make):
     dataset = make(tmp_path / "data")
     with pytest.raises(MissingDataError) as caught:
@@ -208,18 +202,14 @@ def photo_server(tmp_path, monkeypatch):
 def test_download_puts_the_raw_file_in_place_and_is_not_repeated(tmp_path, photo_server):
     dataset = Amazon(tmp_path / "data", name="Photo")
     first = dataset.load()
-    assert {path for path in contents(tmp_path / "data") if path.endswith(".npz") or ".partial" in path} == {
-        PHOTO
-    }
+    assert {path for path in contents(tmp_path / "data") if path.endswith(".npz") or ".partial" in path} == {PHOTO}
     photo_server.unlink()
     assert torch.equal(dataset.load().graphs[0].edge_index, first.graphs[0].edge_index)
 
 
 def test_truncated_download_is_not_kept(tmp_path, photo_server):
     photo_server.write_bytes(photo_server.read_bytes()[:500])
-    with pytest.raises(
-        MissingDataError, match=r"Amazon Photo was not found and its download failed \(BadZipFile"
-    ):
+    with pytest.raises(MissingDataError, match=r"Amazon Photo was not found and its download failed \(BadZipFile"):
         Amazon(tmp_path / "data", name="Photo").load()
     assert not (tmp_path / "data").exists()
 
@@ -300,9 +290,7 @@ def test_nan_feature_in_a_file_is_located(tmp_path):
     arrays = dict(np.load(tmp_path / PHOTO))
     arrays["attr_data"][-1] = np.nan
     np.savez(tmp_path / PHOTO, **arrays)
-    with pytest.raises(
-        DataError, match="Amazon Photo: 1 NaN or infinite features, first nan at node 4, column 0"
-    ):
+    with pytest.raises(DataError, match="Amazon Photo: 1 NaN or infinite features, first nan at node 4, column 0"):
         Amazon(tmp_path, name="Photo").load()
 
 
@@ -320,9 +308,7 @@ def test_corrupt_processed_cache_is_never_read_and_nothing_is_written(tmp_path):
 
 
 @needs_real_data
-@pytest.mark.parametrize(
-    ("family", "name"), [(Amazon, "Photo"), (Planetoid, "CiteSeer"), (CitationFull, "Cora_ML")]
-)
+@pytest.mark.parametrize(("family", "name"), [(Amazon, "Photo"), (Planetoid, "CiteSeer"), (CitationFull, "Cora_ML")])
 def test_real_dataset_equals_pyg_and_the_published_sizes(tmp_path, family, name):
     dataset = family(Path(os.environ["SSLCOLLAPSE_DATA"]), name=name)
     if not all(path.is_file() for path in dataset.files()):

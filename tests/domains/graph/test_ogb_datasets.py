@@ -119,9 +119,7 @@ def test_truncated_arxiv_file_is_reported(tmp_path):
     write_arxiv(tmp_path / FOLDER)
     path = tmp_path / FOLDER / "raw/node-feat.csv.gz"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(
-        DataError, match=r"OGB ogbn-arxiv cannot be read .*node-feat\.csv\.gz.* truncated or corrupt"
-    ):
+    with pytest.raises(DataError, match=r"OGB ogbn-arxiv cannot be read .*node-feat\.csv\.gz.* truncated or corrupt"):
         OGBN(tmp_path).load()
 
 
