@@ -1,4 +1,4 @@
-"""BGRL (Thakoor et al., ICLR 2022) on WikiCS, at the authors' published settings. Features are standardised by column, as there."""
+"""BGRL (Thakoor et al., ICLR 2022) on WikiCS, at the authors' published settings, features standardised."""
 
 recipe = dict(
     name="bgrl_wikics",

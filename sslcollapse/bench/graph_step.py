@@ -144,6 +144,7 @@ def _quartiles(values: list[float]) -> list[float]:
 
 
 def device() -> str:
+    """The accelerator's name, or the processor's."""
     import torch
 
     from sslcollapse.run import device_name
