@@ -6,14 +6,14 @@ recipe = dict(
     domain=dict(
         type="graph",
         dataset=dict(type="planetoid", name="CiteSeer"),
-        views=dict(edge_drop=[0.5, 0.4], feature_mask=[0.5, 0.4]),
+        views=dict(edge_drop=[0.3, 0.3], feature_mask=[0.7, 0.6]),
     ),
     encoder=dict(type="gcn", hidden=[512], norm="batch"),
     objective=dict(type="bgrl", predictor_hidden=512, momentum=0.99),
     regularizers=dict(),
-    optim=dict(type="adamw", lr=5e-4, weight_decay=1e-5, warmup_steps=100, schedule="cosine"),
-    train=dict(steps=400, checkpoint_every=200),
-    monitor=dict(every=100),
+    optim=dict(type="adamw", lr=2e-3, weight_decay=1e-5, warmup_steps=50, schedule="cosine"),
+    train=dict(steps=300, checkpoint_every=100),
+    monitor=dict(every=50),
     evaluate=dict(
         public=dict(type="logistic", split="public"),
         random=dict(type="logistic", split="random", fractions=[0.1, 0.1, 0.8], repeats=20),
