@@ -110,7 +110,11 @@ def low_rank_warnings(measurement: Measurement, threshold: float) -> list[str]:
     An output is held against its weight's attainable rank where that is smaller: a map from 64 dimensions to 256
     is not losing rank at 64.
     """
-    entries = [(name, ranks, ranks["attainable"]) for name in ("representation", "prediction") if (ranks := measurement.ranks[name])]
+    entries = [
+        (name, ranks, ranks["attainable"])
+        for name in ("representation", "prediction")
+        if (ranks := measurement.ranks[name])
+    ]
     for name, parts in measurement.ranks["layers"].items():
         limit = parts["weight"]["attainable"]
         entries += [(f"{name} {part}", ranks, min(ranks["attainable"], limit)) for part, ranks in parts.items()]
