@@ -32,3 +32,39 @@ def gathered_gradient(rank: int, world_size: int, store: str, results: str) -> N
     coupled_loss(Gather()(wrapped(x.chunk(world_size)[rank]))).backward()
     torch.save(model.weight.grad, f"{results}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def graph_module(norm: str = "none"):
+    """BGRL with WERank whose loss has no coupling between nodes but the graph itself."""
+    from sslcollapse.encoders.gcn import GCN
+    from sslcollapse.module import SSLModule
+    from sslcollapse.objectives.bootstrap import BGRL
+    from sslcollapse.regularizers.werank import WERankPenalty
+
+    torch.manual_seed(0)
+    encoder = GCN(12, hidden=[8, 6], norm=norm)
+    return SSLModule(encoder, BGRL(predictor_hidden=7), {"werank": WERankPenalty(coefficient=0.3)}, total_steps=10)
+
+
+def graph_batch(members: list[int]):
+    """Graphs of equal size, as one disjoint union seen twice."""
+    from tiny import random_graph
+
+    from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+    from sslcollapse.types import Batch
+
+    graphs = [random_graph(nodes=20, seed=member) for member in members]
+    edges = torch.cat([graph.structure.edge_index + 20 * k for k, graph in enumerate(graphs)], dim=1)
+    x = torch.cat([graph.features.dense for graph in graphs])
+    view = GraphView(GraphStructure(edges, 20 * len(members)), Features(x))
+    return Batch([view, view], torch.tensor(members), None, False)
+
+
+def graph_gradient(rank: int, world_size: int, store: str, results: str) -> None:
+    start(rank, world_size, store)
+    module = graph_module()
+    wrapped = torch.nn.parallel.DistributedDataParallel(module)
+    wrapped(graph_batch([2 * rank, 2 * rank + 1]), 0)["loss"].backward()
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+    torch.save(gradients, f"{results}/{rank}.pt")
+    dist.destroy_process_group()
