@@ -315,7 +315,8 @@ class Trainer:
             "rank": measurement.ranks,
             "regularizers": self._penalty_summary(),
         }
-        self.reporter.print(accuracy_table(result))
+        if evaluation:
+            self.reporter.print(accuracy_table(result))
         self.reporter.print(rank_table(result))
         run.write_json("result.json", result)
         self.reporter.print(f"finished in {trained_seconds:.0f} s of training: {run.path / 'result.json'}")
