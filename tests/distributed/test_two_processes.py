@@ -12,13 +12,17 @@ import torch.multiprocessing as mp
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "domains/graph")]
-import workers
-from raw_files import write_ppi
+import workers  # noqa: E402
+from raw_files import write_ppi  # noqa: E402
 
 FULL_BATCH = """
 recipe = dict(
     name="pair",
-    domain=dict(type="graph", dataset=dict(type="csbm", nodes=60, features=12, train_per_class=3, validation_per_class=3), views=dict()),
+    domain=dict(
+        type="graph",
+        dataset=dict(type="csbm", nodes=60, features=12, train_per_class=3, validation_per_class=3),
+        views=dict(),
+    ),
     encoder=dict(type="gcn", hidden=[8, 6]),
     objective=dict(type="bgrl", predictor_hidden=7),
     regularizers=dict(werank=dict(type="werank", coefficient=1e-2)),

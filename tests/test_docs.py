@@ -1,0 +1,111 @@
+"""What the documents say is run: commands, code blocks, figures."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = {
+    "sslcollapse": ["-m", "sslcollapse.cli"],
+    "accelerate": ["-m", "accelerate.commands.accelerate_cli"],
+}
+
+
+def commands(document: str) -> list[str]:
+    """Every command line of a document that starts one of the two programs, installation apart."""
+    text = (ROOT / document).read_text()
+    lines = [line.removeprefix("    ").strip() for line in text.splitlines() if line.startswith(("    ", ".venv/bin/"))]
+    lines = [line.removeprefix(".venv/bin/") for line in lines]
+    return [line for line in lines if line.split(" ")[0] in PROGRAMS]
+
+
+def run(command: str, *words: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    program, *arguments = shlex.split(command)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *PROGRAMS[program], *arguments, *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=folder,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize("command", commands("README.md"))
+def test_a_command_of_the_readme_trains(command, tmp_path):
+    if "cora" in command and not os.environ.get("SSLCOLLAPSE_DATA"):
+        pytest.skip("set SSLCOLLAPSE_DATA to run it on Cora")
+    shorter = ["train.steps=2", "optim.warmup_steps=0", "monitor.every=0", "--out", str(tmp_path)]
+    process = run(command, *shorter, *(["evaluate.random=None"] if "cora" in command else []))
+    assert process.returncode == 0, process.stderr
+    assert list(tmp_path.glob("*/*/seed0/result.json"))
+
+
+def test_the_readme_shows_both_runs_and_cora():
+    shown = commands("README.md")
+    assert any("regularizers.werank=None" in command for command in shown)
+    assert any(command.startswith("accelerate launch tools/train.py recipes/bgrl_werank_cora.py") for command in shown)
+
+
+@pytest.mark.parametrize("command", [c for c in commands("docs/quickstart.md") if c.startswith("sslcollapse train")])
+def test_a_training_command_of_the_quickstart_resolves_and_a_mistake_is_answered_as_shown(command, tmp_path):
+    words = [] if "--resume" in command or "--dry-run" in command else ["--dry-run"]
+    process = run(command.replace("--resume", "--dry-run"), *words, "--out", str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    assert "run directory" in process.stdout
+
+
+def test_the_mistake_of_the_quickstart_is_answered_as_shown():
+    text = (ROOT / "docs/quickstart.md").read_text()
+    command, answer = re.search(r"\$ (sslcollapse .*)\n +(error: .*) …\n", text).groups()
+    process = run(command)
+    assert process.returncode == 2
+    assert process.stderr.startswith(answer)
+
+
+def blocks(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
+
+
+def test_the_objective_of_the_guide_trains_from_its_own_recipe(tmp_path):
+    shutil.copy(ROOT / "recipes/quickstart.py", tmp_path)
+    (tmp_path / "my_objective.py").write_text(blocks("docs/adding-a-component.md")[0])
+    shorter = ["train.steps=2", "optim.warmup_steps=0", "evaluate={}", "monitor.every=0"]
+    process = run("sslcollapse train my_objective.py", *shorter, folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert list(tmp_path.glob("runs/my_objective/*/seed0/result.json"))
+
+
+def test_the_regularizer_of_the_guide_takes_every_form_of_coefficient(tmp_path):
+    shutil.copy(ROOT / "recipes/quickstart.py", tmp_path)
+    recipe = """
+from pathlib import Path
+
+from sslcollapse import extend
+
+recipe = extend(Path(__file__).with_name("quickstart.py"), {})
+"""
+    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[1] + recipe)
+    coefficient = (
+        """regularizers.werank={"type": "frobenius", "coefficient": {"type": "depth", "first": 0.5, "last": 0.25}}"""
+    )
+    process = run("sslcollapse train mine.py", coefficient, "--dry-run", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    rows = {line.split()[1]: line.split()[-2] for line in process.stdout.splitlines() if "convs." in line}
+    assert rows == {"convs.0": "0.5", "convs.1": "0.25"}
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+)
+def test_links_between_documents_lead_somewhere(document):
+    here = ROOT / document
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", here.read_text())
+    assert [target for target in targets if not (here.parent / target).exists()] == []
