@@ -1,4 +1,4 @@
-"""The close contenders of tune_cora, and a stronger feature mask, over three seeds: the best mean *validation* accuracy wins."""
+"""The close contenders of tune_cora and a stronger mask over three seeds: the best mean *validation* accuracy wins."""
 
 ablation = dict(
     name="tune_cora_closer",
