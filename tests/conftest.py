@@ -1,4 +1,5 @@
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -16,3 +17,13 @@ def data_root() -> Path:
     if not root:
         pytest.skip("set SSLCOLLAPSE_DATA to test on the real datasets")
     return Path(root)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every name look-up fails, as on a machine without a network."""
+
+    def fail(*args, **kwargs):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)

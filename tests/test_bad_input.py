@@ -1,0 +1,170 @@
+"""Each mistake, through the command line: one paragraph that says what to do, exit code 2, nothing half-written."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslcollapse import cli
+from sslcollapse.recipe import load
+
+sys.path.insert(0, str(Path(__file__).parent / "domains/graph"))
+from raw_files import write_npz, write_planetoid  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = str(ROOT / "recipes/quickstart.py")
+CORA = str(ROOT / "recipes/bgrl_werank_cora.py")
+PHOTO = str(ROOT / "recipes/bgrl_photo.py")
+SHORT = ["train.steps=2", "optim.warmup_steps=0", "monitor.every=0", "evaluate={}"]
+CSBM = [
+    'domain.dataset={"type": "csbm", "nodes": 60, "features": 12, "train_per_class": 3, "validation_per_class": 3}',
+    "encoder.hidden=[8, 6]",
+]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def mistake(capsys, *words: str, out: Path) -> str:
+    """The error of a training command that must fail and leave ``out`` as it was."""
+    before = files(out)
+    assert cli.main(["train", *words, "--out", str(out)]) == 2
+    assert files(out) == before
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["encodr.hidden=[8]"], "encodr"),
+        (["encoder.type=gnc"], "encoder.type: unknown encoder 'gnc'; did you mean 'gcn'? (known: gcn, mlp, pyg, sage)"),
+        (
+            ["regularizers.werank.coeficient=1"],
+            "regularizers.werank.coeficient: unknown argument of 'werank'; did you mean 'coefficient'?",
+        ),
+        (["train.steps=many"], "train.steps: expected an int, got 'many'"),
+        (["encoder.hidden=[0]"], "[0]"),
+        (["domain.views.strength=2"], "domain.views: strength: must be in [0, 1], got 2"),
+        (
+            ['regularizers.werank.coefficient={"conv.*": 1}'],
+            "matches no layer; did you mean 'convs.1'? (layers: convs.0, convs.1)",
+        ),
+        (
+            ['regularizers.werank.coefficient={"convs.*": 1, "*.0": 2}'],
+            "both match layer 'convs.0'; name the layer exactly",
+        ),
+        (["monitor.evry.x=3"], "monitor.evry"),
+        (["train.precision=fp8"], "train.precision: expected one of 'no', 'bf16', 'fp16', got 'fp8'"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_quoted_with_its_path_before_anything_is_written(tmp_path, capsys, words, message):
+    out = tmp_path / "runs"
+    assert message in mistake(capsys, QUICKSTART, *words, out=out)
+    assert not out.exists()
+
+
+def test_a_missing_dataset_without_network_names_files_place_and_a_recipe_without(tmp_path, capsys, no_network):
+    out = tmp_path / "runs"
+    error = mistake(capsys, CORA, f"data_root={tmp_path / 'data'}", out=out)
+    for part in ("ind.cora.x", str(tmp_path / "data/graph/Planetoid/Cora/raw"), "recipes/quickstart.py"):
+        assert part in error
+    assert not out.exists()
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("size", [100, 0])
+def test_a_truncated_raw_file_is_named_and_left_alone(tmp_path, capsys, no_network, size):
+    raw = tmp_path / "graph/Amazon/Photo/raw/amazon_electronics_photo.npz"
+    write_npz(raw, 745)
+    raw.write_bytes(raw.read_bytes()[:size])
+    error = mistake(capsys, PHOTO, f"data_root={tmp_path}", out=tmp_path / "runs")
+    assert "amazon_electronics_photo.npz" in error
+    assert raw.stat().st_size == size
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_truncated_planetoid_file_is_named(tmp_path, capsys, no_network):
+    write_planetoid(tmp_path)
+    raw = tmp_path / "graph/Planetoid/Cora/raw/ind.cora.allx"
+    raw.write_bytes(raw.read_bytes()[:200])
+    assert "ind.cora.allx" in mistake(capsys, CORA, f"data_root={tmp_path}", out=tmp_path / "runs")
+
+
+def damaged_photo(root: Path, **changes: np.ndarray) -> None:
+    raw = root / "graph/Amazon/Photo/raw/amazon_electronics_photo.npz"
+    write_npz(raw, 745)
+    with np.load(raw) as archive:
+        arrays = {**archive, **changes}
+    np.savez(raw, **arrays)
+
+
+def test_a_graph_without_edges_is_refused(tmp_path, capsys, no_network):
+    nothing = {"adj_data": np.zeros(0), "adj_indices": np.zeros(0, int), "adj_indptr": np.zeros(6, int)}
+    damaged_photo(tmp_path, **nothing)
+    error = mistake(capsys, PHOTO, f"data_root={tmp_path}", out=tmp_path / "runs")
+    assert "the graph has no edges" in error
+
+
+def test_a_nan_feature_is_located(tmp_path, capsys, no_network):
+    damaged_photo(tmp_path, attr_data=np.array([2.0, 1.0, 0.0, np.nan, 1.0, -1.5, 4.0]))
+    error = mistake(capsys, PHOTO, f"data_root={tmp_path}", out=tmp_path / "runs")
+    assert "1 NaN or infinite features, first nan at node 2, column 5" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_non_finite_loss_names_part_and_step_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    schedule = {"type": "schedule", "base": 1e308, "start": 3}
+    words = [*CSBM, "train.log_every=1", "train.checkpoint_every=2", "optim.warmup_steps=0", "evaluate={}"]
+    words += [f"regularizers.werank.coefficient={json.dumps(schedule)}", "train.steps=8", "--out", str(tmp_path)]
+    assert cli.main(["train", QUICKSTART, *words]) == 2
+    error = capsys.readouterr().err
+    assert "step 4: regularizer/werank/convs.0/weighted is inf" in error
+    assert "Lower optim.lr or the regularizer's coefficient" in error
+    (run,) = tmp_path.glob("quickstart/*/seed0")
+    assert [path.name for path in (run / "checkpoints").glob("*.pt")] == ["step00000002.pt"]
+    assert not (run / "result.json").exists()
+    losses = [json.loads(line).get("loss", 0.0) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert np.isfinite(losses).all()
+
+
+def test_an_unwritable_place_is_refused_before_training(tmp_path, capsys):
+    place = tmp_path / "file"
+    place.write_text("kept")
+    assert cli.main(["train", QUICKSTART, *CSBM, *SHORT, "--out", str(place)]) == 2
+    error = capsys.readouterr().err
+    assert f"{place}/quickstart" in error
+    assert "choose another folder with --out" in error
+    assert place.read_text() == "kept"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(tmp_path, capsys):
+    place = tmp_path / "locked"
+    place.mkdir(mode=0o500)
+    assert "choose another folder with --out" in mistake(capsys, QUICKSTART, *CSBM, *SHORT, out=place)
+
+
+def test_resuming_a_run_that_does_not_exist_leaves_the_others_alone(tmp_path, capsys):
+    assert cli.main(["train", QUICKSTART, *CSBM, *SHORT, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    error = mistake(capsys, QUICKSTART, *CSBM, *SHORT, "seed=1", "--resume", out=tmp_path)
+    assert "no unfinished run at" in error
+    assert "differs in: seed: 1 here, 0 there" in error
+
+
+def test_a_finished_run_is_refused_and_untouched(tmp_path, capsys):
+    assert cli.main(["train", QUICKSTART, *CSBM, *SHORT, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    error = mistake(capsys, QUICKSTART, *CSBM, *SHORT, out=tmp_path)
+    assert "this run is finished; use --overwrite to replace it or another seed (seed=1)" in error
+
+
+def test_the_recipes_of_this_file_are_those_of_the_repository():
+    assert load(PHOTO)["domain"]["dataset"] == {"type": "amazon", "name": "Photo"}
