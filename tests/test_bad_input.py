@@ -12,7 +12,7 @@ from sslcollapse import cli
 from sslcollapse.recipe import load
 
 sys.path.insert(0, str(Path(__file__).parent / "domains/graph"))
-from raw_files import write_npz, write_planetoid  # noqa: E402
+from raw_files import write_npz, write_planetoid
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = str(ROOT / "recipes/quickstart.py")

@@ -1,0 +1,166 @@
+"""What every registered component keeps; a new one is tested by being registered."""
+
+import inspect
+
+import pytest
+import torch
+from tiny import random_graph
+from torch import nn
+
+from sslcollapse.distributed import Gather
+from sslcollapse.layers import layer_map
+from sslcollapse.objectives.base import Objective
+from sslcollapse.registry import COEFFICIENTS, ENCODERS, OBJECTIVES, OPTIMIZERS, PROBES, REGISTRIES, REGULARIZERS
+from sslcollapse.regularizers.base import WeightPenalty
+from sslcollapse.types import Branch
+
+# The least arguments of components that have required ones, and small widths for encoders.
+SPECS = {
+    ("encoder", "gcn"): {"hidden": [8, 6]},
+    ("encoder", "sage"): {"hidden": [8, 8]},
+    ("encoder", "mlp"): {"hidden": [8, 6]},
+    ("encoder", "pyg"): {"module": "GraphSAGE", "out_dim": 6, "kwargs": {"hidden_channels": 8, "num_layers": 2}},
+    ("coefficient", "depth"): {"first": 1.0, "last": 0.5},
+    ("coefficient", "schedule"): {"base": 1.0},
+    ("optimizer", "adamw"): {"lr": 1e-3},
+}
+ALL = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
+
+
+def build(registry, name, *supplied):
+    arguments = SPECS.get((registry.kind, name), {})
+    required = [p.name for p in registry.parameters(name).values() if p.default is p.empty and p.name not in arguments]
+    assert not required, f"add the least arguments of {registry.kind} {name!r} ({', '.join(required)}) to SPECS"
+    torch.manual_seed(0)
+    return registry.build({"type": name, **arguments}, *supplied)
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_a_component_describes_itself_in_one_line(kind, name):
+    line = REGISTRIES[kind].describe(name)
+    assert line.endswith(".")
+    assert len(line) < 120
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_recipe_arguments_are_typed_and_documented(kind, name):
+    registry = REGISTRIES[kind]
+    text = f"{inspect.getdoc(registry.get(name))}\n{inspect.getdoc(registry.get(name).__init__)}"
+    for parameter in registry.parameters(name).values():
+        assert parameter.annotation is not parameter.empty, parameter.name
+        assert f"{parameter.name}:" in text, parameter.name
+
+
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_an_encoder_gives_rows_of_its_declared_width(name):
+    encoder = build(ENCODERS, name, 12)
+    assert encoder(random_graph()).shape == (60, encoder.out_dim)
+
+
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_an_encoder_initialises_itself_again(name):
+    encoder = build(ENCODERS, name, 12)
+    before = {key: layer.weight().detach().clone() for key, layer in layer_map(encoder).items()}
+    encoder.reset_parameters()
+    assert before
+    for key, layer in layer_map(encoder).items():
+        assert layer.weight().shape == layer.shape == before[key].shape
+        assert not torch.equal(layer.weight(), before[key]), key
+
+
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_gradients_reach_every_parameter_of_an_encoder(name):
+    encoder = build(ENCODERS, name, 12).train()
+    (encoder(random_graph()) * torch.randn(60, encoder.out_dim)).sum().backward()
+    assert [key for key, p in encoder.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_an_encoder_is_deterministic_in_eval_mode(name):
+    encoder = build(ENCODERS, name, 12).eval()
+    with torch.no_grad():
+        assert torch.equal(encoder(random_graph()), encoder(random_graph()))
+
+
+def branches(objective, rows=10, width=6):
+    projector, predictor = objective.projector(width), None
+    embedding = width if projector is None else projector.out_dim
+    predictor = objective.predictor(embedding)
+    online = []
+    for _ in range(2):
+        h = torch.randn(rows, width, requires_grad=True)
+        z = h if projector is None else projector(h)
+        online.append(Branch(h, z, None if predictor is None else predictor(z)))
+    target = [Branch(torch.randn(rows, width), torch.randn(rows, embedding), None) for _ in range(2)]
+    return online, target if objective.needs_target else None
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_an_objective_gives_finite_named_scalars_with_gradients_for_every_view(name):
+    objective = build(OBJECTIVES, name)
+    assert isinstance(objective, Objective)
+    online, target = branches(objective)
+    losses = objective(online, target, Gather())
+    assert losses
+    assert all(value.dim() == 0 and torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+    assert all(branch.h.grad is not None and branch.h.grad.abs().sum() > 0 for branch in online)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_an_objective_owns_no_network_and_builds_heads_that_start_again(name):
+    objective = build(OBJECTIVES, name)
+    assert list(objective.parameters()) == []
+    for head in (objective.projector(6), objective.predictor(6)):
+        assert head is None or hasattr(head, "reset_parameters")
+    if objective.needs_target:
+        assert 0.0 <= objective.momentum_at(0, 10) <= objective.momentum_at(9, 10) <= 1.0
+
+
+@pytest.mark.parametrize("name", REGULARIZERS.names())
+def test_a_penalty_is_one_scalar_a_layer_with_finite_gradients_even_for_special_weights(name):
+    penalty = build(REGULARIZERS, name)
+    assert isinstance(penalty, WeightPenalty)
+    for special in (torch.zeros(4, 4), torch.eye(4), torch.ones(4, 4)):
+        network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+        with torch.no_grad():
+            network[0].weight.copy_(special)
+        layers = layer_map(network)
+        values = penalty(layers)
+        assert list(values) == list(layers)
+        assert all(value.dim() == 0 for value in values.values())
+        sum(values.values()).backward()
+        assert all(torch.isfinite(layer.weight().grad).all() for layer in layers.values())
+
+
+@pytest.mark.parametrize("name", REGULARIZERS.names())
+def test_no_weight_has_a_penalty_below_its_floor(name):
+    penalty = build(REGULARIZERS, name)
+    for shape in ((3, 7), (7, 3), (5, 5)):
+        linear = nn.Linear(*shape)
+        for scale in (0.0, 0.3, 1.0):
+            with torch.no_grad():
+                linear.weight.copy_(scale * nn.init.orthogonal_(torch.empty_like(linear.weight)))
+            (layer,) = layer_map(linear).values()
+            assert float(penalty({"weight": layer})["weight"].detach()) >= penalty.floor(layer) - 1e-5
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS.names())
+def test_a_coefficient_names_every_layer_with_a_number_at_every_step(name):
+    layers = layer_map(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)))
+    at = build(COEFFICIENTS, name).resolve(layers, 10)
+    for step in range(10):
+        assert list(at(step)) == list(layers)
+        assert all(isinstance(value, float) and value >= 0 for value in at(step).values())
+        assert at(step) == at(step)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.names())
+def test_an_optimizer_has_a_learning_rate_at_every_step(name):
+    optimizer = build(OPTIMIZERS, name)
+    assert all(optimizer.lr_at(step, 10) >= 0 for step in range(11))
+
+
+@pytest.mark.parametrize("name", PROBES.names())
+def test_a_probe_is_called_with_features_and_a_probe_set(name):
+    assert list(inspect.signature(build(PROBES, name)).parameters)[:2] == ["features", "probe_set"]
