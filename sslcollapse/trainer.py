@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from rich.console import Console
 
 from sslcollapse import evaluate
@@ -53,20 +55,31 @@ def train(
     run = RunDirectory.of(recipe, out)
     run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
     keep_freed_memory()
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=recipe["train"]["precision"],
-        log_with=list(recipe["train"]["trackers"]) or None,
-        project_dir=str(run.path),
-    )
-    domain = build_domain(recipe)
-    domain.check(accelerator.num_processes)
-    module = build_module(recipe, domain.in_dim)
-    domain.load()
-    accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
-    if accelerator.is_main_process:
-        run.create(overwrite=overwrite)
-    return Trainer(recipe, run, accelerator, domain, module).run(resume, command or [])
+    with _accelerator(recipe, run) as accelerator:
+        domain = build_domain(recipe)
+        domain.check(accelerator.num_processes)
+        module = build_module(recipe, domain.in_dim)
+        domain.load()
+        accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
+        if accelerator.is_main_process:
+            run.create(overwrite=overwrite)
+        return Trainer(recipe, run, accelerator, domain, module).run(resume, command or [])
+
+
+@contextmanager
+def _accelerator(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accelerator]:
+    """Accelerate for one run; its process-wide settings are let go after it, so that the next may have others."""
+    ours = not is_initialized()
+    try:
+        yield Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision=recipe["train"]["precision"],
+            log_with=list(recipe["train"]["trackers"]) or None,
+            project_dir=str(run.path),
+        )
+    finally:
+        if ours:
+            AcceleratorState._reset_state()
 
 
 def dry_run(recipe: Mapping[str, Any]) -> None:

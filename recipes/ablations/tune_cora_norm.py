@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics on Cora over three seeds, by mean *validation* accuracy; within one node, the authors'.
+"""BatchNorm's running statistics on Cora over three seeds; within one validation node the authors' value stays.
 
 0.99 is the authors' value (in torch's convention), with which the statistics are those of the last augmented view.
 """
