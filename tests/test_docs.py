@@ -1,5 +1,6 @@
 """What the documents say is run: commands, code blocks, figures."""
 
+import json
 import os
 import re
 import shlex
@@ -109,3 +110,42 @@ def test_links_between_documents_lead_somewhere(document):
     here = ROOT / document
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", here.read_text())
     assert [target for target in targets if not (here.parent / target).exists()] == []
+
+
+def quickstart_record(seed: int, werank: bool) -> dict:
+    lines = (ROOT / "docs/results/quickstart/runs.jsonl").read_text().splitlines()
+    (record,) = [
+        record
+        for record in map(json.loads, lines)
+        if record["seed"] == seed and (record["overrides"]["regularizers.werank"] is not None) is werank
+    ]
+    return record
+
+
+@pytest.mark.parametrize(("column", "werank"), [(2, True), (3, False)])
+def test_the_readmes_quickstart_figures_are_those_of_the_recorded_run(column, werank):
+    record = quickstart_record(0, werank)
+    rows = [line.split("|") for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    shown = {row[1].strip(): row[column].strip() for row in rows if len(row) == 5}
+    rank, layers = record["rank"], record["rank"]["layers"]
+
+    def cell(entry: dict) -> str:
+        return f"{entry['effective_rank']:.1f} / {entry['attainable']}"
+
+    for key, name in (("untrained", "untrained encoder"), ("evaluation", "trained")):
+        assert shown[f"accuracy, {name}"] == f"{100 * record[key]['public']['test_accuracy']['mean']:.2f}"
+    for layer in ("convs.0", "convs.1"):
+        expected = f"{cell(layers[layer]['weight'])}, {cell(layers[layer]['output'])}"
+        assert shown[f"rank of {layer}: weight, output"] == expected
+    for part in ("representation", "prediction"):
+        assert shown[f"rank of the {part}"] == cell(rank[part])
+
+
+@pytest.mark.parametrize(("dataset", "ablation"), [("Cora", "werank_cora"), ("CiteSeer", "werank_citeseer")])
+def test_the_readmes_results_are_those_of_the_recorded_tables(dataset, ablation):
+    page = (ROOT / f"docs/results/{ablation}/README.md").read_text()
+    assert "20 of 20 runs" in page
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {dataset}, ")]
+    figures = [figure for row in rows for figure in re.findall(r"\d+\.\d+ ± \d+\.\d+|[+−]\d+\.\d+ \[.*?\]", row)]
+    assert len(figures) == 7
+    assert [figure for figure in figures if figure.replace("−", "-") not in page] == []
