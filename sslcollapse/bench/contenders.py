@@ -22,6 +22,7 @@ from sslcollapse.types import Batch, Context
 EDGE_DROP, FEATURE_MASK = (0.2, 0.3), (0.2, 0.1)
 MOMENTUM, LR, HIDDEN, PREDICTOR = 0.99, 5e-4, [512, 256], 512
 Step = Callable[[], Any]
+REPEATS = 15
 
 
 def make_contender(name: str, dataset: dict[str, Any]) -> tuple[Step, dict[str, Callable[[], Any]]]:
@@ -168,7 +169,12 @@ class Ours:
             "optimizer": self._optimizer_step(),
             "target_update": lambda: self.module.update_target(0),
         }
-        timed = {name: _median_ms(step) for name, step in step_parts.items()}
+        # In turns, since a machine's speed drifts by more than the difference between two parts.
+        times: dict[str, list[float]] = {name: [] for name in step_parts}
+        for _ in range(REPEATS + 2):
+            for name, part in step_parts.items():
+                times[name].append(_timed(part))
+        timed = {name: median(values[2:]) for name, values in times.items()}
         return {"threads": torch.get_num_threads(), **timed}
 
     def _optimizer_step(self) -> Step:
@@ -205,10 +211,7 @@ def _copy_weights(module: Any, plain: PlainBGRL) -> None:
     plain.predictor[1].weight.copy_(head.norm_act.activation.weight)
 
 
-def _median_ms(step: Step, repeats: int = 15) -> float:
-    times = []
-    for _ in range(repeats + 2):
-        began = time.perf_counter()
-        step()
-        times.append(1e3 * (time.perf_counter() - began))
-    return median(times[2:])
+def _timed(step: Step) -> float:
+    began = time.perf_counter()
+    step()
+    return 1e3 * (time.perf_counter() - began)
