@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny import tiny_recipe
 
 from sslcollapse.errors import RunError
 from sslcollapse.recipe import override, resolve
@@ -17,15 +18,8 @@ from sslcollapse.run import RunDirectory
 from sslcollapse.trainer import train
 
 ROOT = Path(__file__).parents[1]
-RECIPE = dict(
-    name="resumed",
-    domain=dict(
-        type="graph",
-        dataset=dict(type="csbm", nodes=120, features=12, train_per_class=5, validation_per_class=5),
-        views=dict(),
-    ),
-    encoder=dict(type="gcn", hidden=[16, 8]),
-    objective=dict(type="bgrl", predictor_hidden=7),
+RECIPE = tiny_recipe(
+    "resumed",
     regularizers=dict(werank=dict(type="werank", coefficient=dict(type="schedule", base=1e-2, start=30))),
     optim=dict(type="adamw", lr=1e-2, warmup_steps=5),
     train=dict(steps=60, log_every=1, checkpoint_every=10),

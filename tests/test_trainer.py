@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_recipe
 
 from sslcollapse import cli
 from sslcollapse.checkpoint import load_latest_checkpoint
@@ -16,16 +17,9 @@ from sslcollapse.export import load_encoder
 from sslcollapse.recipe import override, recipe_hash, resolve
 from sslcollapse.trainer import build_domain, build_module, train
 
-RECIPE = dict(
-    name="tiny",
+RECIPE = tiny_recipe(
+    "tiny",
     seed=0,
-    domain=dict(
-        type="graph",
-        dataset=dict(type="csbm", nodes=120, features=12, train_per_class=5, validation_per_class=5),
-        views=dict(),
-    ),
-    encoder=dict(type="gcn", hidden=[16, 8]),
-    objective=dict(type="bgrl", predictor_hidden=7),
     regularizers=dict(werank=dict(type="werank", coefficient={"convs.0": 0.01})),
     optim=dict(type="adamw", lr=1e-2, warmup_steps=2),
     train=dict(steps=6, log_every=2, checkpoint_every=3),

@@ -1,4 +1,6 @@
-"""Tiny graphs that several tests use."""
+"""Tiny graphs and a tiny recipe that several tests use."""
+
+from typing import Any
 
 import torch
 
@@ -28,3 +30,15 @@ def random_graph(nodes: int = 60, degree: int = 6, features: int = 12, seed: int
     edges = torch.stack([torch.cat([source[proper], target[proper]]), torch.cat([target[proper], source[proper]])])
     x = torch.randn(nodes, features, generator=rng)
     return GraphView(GraphStructure(edges, nodes), Features(x))
+
+
+def tiny_recipe(name: str, **parts: Any) -> dict[str, Any]:
+    """BGRL on an embedded graph of 120 nodes, a second's run; ``parts`` replace or add top-level entries."""
+    dataset = dict(type="csbm", nodes=120, features=12, train_per_class=5, validation_per_class=5)
+    return dict(
+        name=name,
+        domain=dict(type="graph", dataset=dataset, views=dict()),
+        encoder=dict(type="gcn", hidden=[16, 8]),
+        objective=dict(type="bgrl", predictor_hidden=7),
+        **parts,
+    )
