@@ -8,7 +8,7 @@ recipe = dict(
         dataset=dict(type="planetoid", name="Cora"),
         views=dict(edge_drop=[0.5, 0.4], feature_mask=[0.5, 0.4]),
     ),
-    encoder=dict(type="gcn", hidden=[512, 512], norm="batch"),
+    encoder=dict(type="gcn", hidden=[1024, 512], norm="batch"),
     objective=dict(type="bgrl", predictor_hidden=512, momentum=0.99),
     regularizers=dict(),
     optim=dict(type="adamw", lr=1e-3, weight_decay=1e-5, warmup_steps=50, schedule="cosine"),

@@ -6,5 +6,5 @@ from sslcollapse.recipe import extend
 
 recipe = extend(
     Path(__file__).with_name("bgrl_cora.py"),
-    dict(name="bgrl_werank_cora", regularizers=dict(werank=dict(type="werank", coefficient=1e-3))),
+    dict(name="bgrl_werank_cora", regularizers=dict(werank=dict(type="werank", coefficient=3e-4))),
 )

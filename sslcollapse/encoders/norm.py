@@ -165,12 +165,12 @@ def prelu(x: Tensor, slope: Tensor, inplace: bool = False) -> Tensor:
 
 def prelu_backward(grad: Tensor, x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of ``prelu`` for the slope ([1]) and for x, from contiguous ``grad`` and x of one shape."""
-    negative = x.clamp_max(0)
+    buffer = x.clamp_max(0)
+    grad_slope = torch.dot(grad.reshape(-1), buffer.reshape(-1))
     if x.device.type == "cpu":
-        grad_x = torch.ops.aten.leaky_relu_backward(grad, x, slope.item(), False)
+        grad_x = torch.ops.aten.leaky_relu_backward.grad_input(grad, x, slope.item(), False, grad_input=buffer)
     else:
         grad_x = torch.where(x > 0, grad, grad * slope.to(grad.dtype))
-    grad_slope = torch.dot(grad.reshape(-1), negative.reshape(-1))
     return grad_slope.to(slope.dtype).reshape(1), grad_x
 
 
