@@ -48,10 +48,8 @@ def _say(message: str) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from sslcollapse.memory import prepare_memory
     from sslcollapse.recipe import load, override, resolve
 
-    prepare_memory()
     recipe = resolve(override(load(options.recipe), options.overrides))
     from sslcollapse import trainer  # imports much, so mistakes in the recipe are reported before it
 

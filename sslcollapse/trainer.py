@@ -21,7 +21,7 @@ from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradien
 from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure
 from sslcollapse.errors import NonFiniteLossError, RunError
 from sslcollapse.export import save_encoder
-from sslcollapse.memory import prepare_memory
+from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
 from sslcollapse.optim import AdamW
 from sslcollapse.progress import Reporter
@@ -54,7 +54,7 @@ def train(
     recipe = resolve(recipe)
     run = RunDirectory.of(recipe, out)
     run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
-    prepare_memory()
+    keep_freed_memory()
     with _accelerator(recipe, run) as accelerator:
         domain = build_domain(recipe)
         domain.check(accelerator.num_processes)

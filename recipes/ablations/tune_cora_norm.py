@@ -6,6 +6,6 @@
 ablation = dict(
     name="tune_cora_norm",
     base="../bgrl_cora.py",
-    axes={"encoder.norm_momentum": [0.99, 0.1, 0.01], "evaluate.random": [None]},
+    axes={"encoder.hidden": [[512, 512]], "encoder.norm_momentum": [0.99, 0.1, 0.01], "evaluate.random": [None]},
     seeds=3,
 )

@@ -19,10 +19,7 @@ def main() -> int:
     """Train what the job says; errors meant for people are shown as one line."""
     job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from sslcollapse.memory import prepare_memory
     from sslcollapse.recipe import load
-
-    prepare_memory()
     from sslcollapse.trainer import train
 
     try:

@@ -13,6 +13,7 @@ from torch import Tensor
 from sslcollapse.bench.plain_bgrl import PlainBGRL
 from sslcollapse.distributed import Gather
 from sslcollapse.domains.graph.domain import augment
+from sslcollapse.memory import keep_freed_memory
 from sslcollapse.recipe import resolve
 from sslcollapse.seeding import generator
 from sslcollapse.trainer import build_domain, build_module, data_root
@@ -26,6 +27,8 @@ REPEATS = 15
 
 def make_contender(name: str, dataset: dict[str, Any]) -> tuple[Step, dict[str, Callable[[], Any]]]:
     """A contender's step and its further measurements."""
+    if name != "plain":
+        keep_freed_memory()
     if name.startswith("plain"):
         plain = _plain(dataset)
         return lambda: plain.step(EDGE_DROP, FEATURE_MASK, MOMENTUM), {}
