@@ -1,4 +1,4 @@
-"""The three best coefficients of tune_werank_cora over three seeds, at two widths; mean *validation* accuracy decides."""
+"""The best coefficients of tune_werank_cora over three seeds, at two widths; mean *validation* accuracy decides."""
 
 ablation = dict(
     name="tune_werank_cora_closer",

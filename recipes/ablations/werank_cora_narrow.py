@@ -1,4 +1,4 @@
-"""The comparison of werank_cora with the narrower encoder, and the coefficient chosen for it, that were in use before."""
+"""The comparison of werank_cora with a narrower encoder and the coefficient that was chosen for it."""
 
 ablation = dict(
     name="werank_cora_narrow",
