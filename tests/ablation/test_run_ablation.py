@@ -147,7 +147,7 @@ def test_nothing_starts_if_any_cell_is_wrong(workspace):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_ablation_leaves_no_process_and_continues_where_it_was(workspace, sent):
     options = {"widths": "[99],[4]", "seeds": 1}
-    parent = multiprocessing.get_context("fork").Process(target=run, args=(workspace,), kwargs=options)
+    parent = multiprocessing.get_context("fork").Process(target=run_in_foreground, args=(workspace,), kwargs=options)
     parent.start()
     wait_for(lambda: any(workspace.results.glob("tiny/runs.jsonl")) and len(workspace.calls()) == 2)
     wait_for(lambda: any(workspace.out.glob("tiny/*/seed0/checkpoints/*.pt")))
@@ -159,6 +159,11 @@ def test_a_killed_ablation_leaves_no_process_and_continues_where_it_was(workspac
     assert run(workspace, **options) == 0
     assert len(workspace.records()) == 2
     assert [call["resume"] for call in workspace.calls()] == [False, False, True]
+
+
+def run_in_foreground(workspace, **options):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a script's background starts with it ignored
+    return run(workspace, **options)
 
 
 def wait_for(condition, seconds=15.0):
