@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 
 from sslcollapse.module import SSLModule
 from sslcollapse.schedules import ScheduleName, warmup_then_decay
@@ -52,7 +53,7 @@ class AdamW:
             {"params": [p for p in trainable if p not in spared], "weight_decay": self.weight_decay},
             {"params": [p for p in trainable if p in spared], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(
+        return _TurningAdamW(
             [group for group in groups if group["params"]],
             lr=self.lr,
             betas=(self.betas[0], self.betas[1]),
@@ -63,3 +64,40 @@ class AdamW:
     def lr_at(self, step: int, total: int) -> float:
         """Learning rate of optimiser step ``step`` (from 0) of ``total``."""
         return self.lr * warmup_then_decay(step, total, self.warmup_steps, self.schedule)
+
+
+class _TurningAdamW(torch.optim.AdamW):
+    """AdamW that updates matrices stored column by column (a GCN's weights) as their transposes.
+
+    torch's fused kernel walks through memory: it copies a column-major matrix at every step, which on a CPU takes
+    longer than the update, and it pairs wrong elements where a gradient is not laid out as its parameter. Here it
+    is, and both are laid out as rows during the step. The moment estimates of such a matrix are kept, and saved, as
+    [in, out].
+    """
+
+    def step(self, closure: Any = None) -> Any:
+        """One step over all parameters that have a gradient."""
+        if closure is not None:
+            raise ValueError("closures are not supported: gradients must be there before the step")
+        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for p in moved:
+            if p.grad.stride() != p.stride():
+                p.grad = torch.empty_like(p).copy_(p.grad)
+        turned = [p for p in moved if _by_columns(p)]
+        for p in turned:
+            _turn(p)
+        try:
+            return super().step()
+        finally:
+            for p in turned:
+                _turn(p)
+
+
+def _by_columns(p: Tensor) -> bool:
+    return p.device.type == "cpu" and p.dim() == 2 and not p.is_contiguous() and p.t().is_contiguous()
+
+
+def _turn(p: Tensor) -> None:
+    grad, p.grad = p.grad, None
+    p.data = p.data.t()
+    p.grad = None if grad is None else grad.t()

@@ -1,0 +1,32 @@
+"""The optimizer against torch's own, for both ways to store a matrix."""
+
+import pytest
+import torch
+from torch import nn
+
+from sslcollapse.module import SSLModule
+from sslcollapse.optim import AdamW
+
+
+def layout(matrix: torch.Tensor, by_columns: bool) -> torch.Tensor:
+    return matrix.t().contiguous().t() if by_columns else matrix.contiguous()
+
+
+@pytest.mark.parametrize("parameter_by_columns", [False, True])
+@pytest.mark.parametrize("gradient_by_columns", [False, True])
+def test_a_step_is_adamws_whatever_the_memory_layout(parameter_by_columns, gradient_by_columns):
+    torch.manual_seed(0)
+    start, gradients = torch.randn(3, 5), torch.randn(4, 3, 5)
+    module: SSLModule = nn.Linear(5, 3, bias=False)
+    module.weight = nn.Parameter(layout(start, parameter_by_columns))
+    reference = nn.Parameter(start.clone())
+    ours = AdamW(lr=0.1, weight_decay=0.1).build(module)
+    theirs = torch.optim.AdamW([reference], lr=0.1, weight_decay=0.1, fused=False, foreach=False)
+    for gradient in gradients:
+        module.weight.grad = layout(gradient, gradient_by_columns)
+        reference.grad = gradient.clone()
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(module.weight, reference)
+    assert torch.equal(module.weight.grad, gradients[-1])
+    assert module.weight.is_contiguous() is not parameter_by_columns
