@@ -4,59 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.evaluation.inputs import check_inputs
 from sslcollapse.evaluation.linear import Fit, LinearModel, Targets
-from sslcollapse.evaluation.metrics import METRICS, metric_for, score
-from sslcollapse.evaluation.splits import check_fractions, check_split, random_splits
-from sslcollapse.registry import suggest
+from sslcollapse.evaluation.metrics import check_metric, metric_for, score
+from sslcollapse.evaluation.result import ProbeResult
+from sslcollapse.evaluation.splits import SplitChoice
 from sslcollapse.types import ProbeSet, Split
 
 SOLVERS = ("auto", "lbfgs", "liblinear", "torch")
 LARGE = 2**22
 """Training rows × dimensions from which ``solver="auto"`` takes torch, torch works in float32, and fits
 use several threads."""
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """What a probe measured, one entry a split.
-
-    Attributes:
-        metric: name of the metric of ``test`` and ``validation``.
-        test: with the C chosen on validation.
-        validation: the best over C.
-        chosen_c: inverse strength of the penalty.
-        solver: the one really used.
-        splits: the divisions, in the order of the values.
-        unconverged: fits, over all splits and C, that stopped at ``max_iter``.
-    """
-
-    metric: str
-    test: list[float]
-    validation: list[float]
-    chosen_c: list[float]
-    solver: str
-    splits: tuple[Split, ...]
-    unconverged: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored in ``result.json``; standard deviations have ddof 1 and are null for one split."""
-        return {
-            "solver": self.solver,
-            f"test_{self.metric}": _summary(self.test),
-            f"validation_{self.metric}": _summary(self.validation),
-            "chosen_c": self.chosen_c,
-            "unconverged": self.unconverged,
-        }
 
 
 class LogisticProbe:
@@ -77,7 +42,7 @@ class LogisticProbe:
             ``"auto"`` is torch for multi-label sets and from 2^22 training rows × dimensions on, else
             lbfgs.
         metric: ``"auto"`` is micro-F1 for multi-label sets, ROC-AUC for binary ones, else accuracy.
-        max_iter: limit of iterations a fit; ``ProbeResult.unconverged`` counts the fits that hit it.
+        max_iter: limit of iterations a fit; ``unconverged`` of the result counts the fits that hit it.
         c_step: takes every ``c_step``-th exponent of -10..10, for very large sets; 1 takes all.
 
     Raises:
@@ -96,50 +61,20 @@ class LogisticProbe:
         max_iter: int = 1000,
         c_step: int = 1,
     ) -> None:
-        check_fractions(fractions)
-        for name, value, choices in (("solver", solver, SOLVERS), ("metric", metric, ("auto", *METRICS))):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        for name, number in (("repeats", repeats), ("max_iter", max_iter), ("c_step", c_step)):
+        self.splits = SplitChoice(split, tuple(fractions), repeats, split_seed)
+        check_metric(metric)
+        if solver not in SOLVERS:
+            raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+        for name, number in (("max_iter", max_iter), ("c_step", c_step)):
             if number < 1:
                 raise ValueError(f"{name} must be >= 1, got {number}")
-        if split_seed < 0:
-            raise ValueError(f"split_seed must be >= 0, got {split_seed}")
-        self.split = split
-        self.fractions = tuple(fractions)
-        self.repeats = repeats
-        self.split_seed = split_seed
         self.solver = solver
         self.metric = metric
         self.max_iter = max_iter
         self.cs = [2.0**exponent for exponent in range(-10, 11, c_step)]
 
-    def splits_for(self, probe_set: ProbeSet) -> tuple[Split, ...]:
-        """The splits that this probe uses on a set, checked.
-
-        Raises:
-            RecipeError: for an unknown split name.
-            DataError: for a split whose parts overlap or leave the set.
-        """
-        n = len(probe_set.labels)
-        if self.split == "random":
-            splits = random_splits(n, self.fractions, self.repeats, self.split_seed)
-        elif self.split in probe_set.splits:
-            splits = tuple(probe_set.splits[self.split])
-        else:
-            known = [*probe_set.splits, "random"]
-            raise RecipeError(
-                f"this data set has no split {self.split!r}{suggest(self.split, known)} (known: {', '.join(known)})"
-            )
-        for k, split in enumerate(splits):
-            try:
-                check_split(split, n)
-            except DataError as error:
-                raise DataError(f"split {k} of {self.split!r}: {error}") from None
-        return splits
-
     def __call__(self, features: Tensor, probe_set: ProbeSet) -> ProbeResult:
-        """Evaluate frozen features.
+        """Evaluate frozen features; ``details`` has ``chosen_c`` a split and ``unconverged`` fits in all.
 
         Shapes:
             features: [N, d], one row a label.
@@ -148,11 +83,10 @@ class LogisticProbe:
             DataError: for features that are not finite or do not belong to the labels, for bad labels.
             RecipeError: for a split that the set does not have, or a metric that does not fit it.
         """
-        splits = self.splits_for(probe_set)
-        metric = self._metric(probe_set)
+        splits = self.splits.of(probe_set)
+        metric = metric_for(probe_set, self.metric)
         features = features.detach()
-        _check_features(features, probe_set.labels)
-        _check_labels(probe_set, splits)
+        check_inputs(features, probe_set, splits)
         elements = max(len(split.train) for split in splits) * features.shape[1]
         solver = self._solver(elements, probe_set)
         device = features.device if solver == "torch" else torch.device("cpu")
@@ -169,10 +103,12 @@ class LogisticProbe:
                 for each, split in zip(chosen, splits, strict=True)
             ],
             validation=[each.validation for each in chosen],
-            chosen_c=[each.c for each in chosen],
             solver=solver,
             splits=splits,
-            unconverged=sum(each.unconverged for each in chosen),
+            details={
+                "chosen_c": [each.c for each in chosen],
+                "unconverged": sum(each.unconverged for each in chosen),
+            },
         )
 
     def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, solver: str, metric: str) -> _Chosen:
@@ -208,19 +144,6 @@ class LogisticProbe:
         for fit in fits:
             yield fit if basis is None else fit._replace(weight=fit.weight @ basis.T.to(fit.weight))
 
-    def _metric(self, probe_set: ProbeSet) -> str:
-        """The metric of a set, refused where it does not fit the labels."""
-        if self.metric == "auto":
-            return metric_for(probe_set)
-        if self.metric == "accuracy" and probe_set.multilabel:
-            raise RecipeError("metric='accuracy' needs one class a row, but this set is multi-label: use 'auto'")
-        if self.metric == "roc_auc" and (probe_set.multilabel or probe_set.num_classes != 2):
-            raise RecipeError(
-                f"metric='roc_auc' needs two classes, but this set has {probe_set.num_classes}"
-                f"{' labels a row' if probe_set.multilabel else ''}: use 'auto'"
-            )
-        return self.metric
-
     def _solver(self, training_elements: int, probe_set: ProbeSet) -> str:
         """The solver really used."""
         if self.solver != "auto":
@@ -247,37 +170,3 @@ def _one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _check_features(features: Tensor, labels: Tensor) -> None:
-    """Refuse anything but one finite row a label."""
-    if features.dim() != 2 or len(features) != len(labels):
-        raise DataError(
-            f"features must be [N, d] with a row for each of the {len(labels)} labels, "
-            f"got shape {tuple(features.shape)}"
-        )
-    bad = (~torch.isfinite(features)).any(1).nonzero().flatten()
-    if len(bad):
-        raise DataError(
-            f"{len(bad)} of {len(features)} feature rows hold NaN or infinite values, the first is row "
-            f"{int(bad[0])}: the encoder has diverged; lower its learning rate or look at the loss"
-        )
-
-
-def _check_labels(probe_set: ProbeSet, splits: Sequence[Split]) -> None:
-    """Refuse labels outside 0..C-1 (or {0, 1} for multi-label rows) among the rows that are used."""
-    labels, last = probe_set.labels, 1 if probe_set.multilabel else probe_set.num_classes - 1
-    used = np.unique(np.concatenate([part for s in splits for part in (s.train, s.validation, s.test)]))
-    wrong = ((labels < 0) | (labels > last)).view(len(labels), -1).any(1).cpu().numpy()[used]
-    if wrong.any():
-        row = used[wrong.argmax()]
-        raise DataError(
-            f"{int(wrong.sum())} rows of the splits have labels outside 0..{last}, the first is row {row} "
-            f"with {labels[row].tolist()}: leave unlabelled rows out of the splits"
-        )
-
-
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-    """Values with mean and standard deviation (ddof 1; None for a single value)."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"values": list(values), "mean": float(np.mean(values)), "std": std}

@@ -8,17 +8,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.errors import DataError
+from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.types import ProbeSet
 
 METRICS = ("accuracy", "micro_f1", "roc_auc")
 
 
-def metric_for(probe_set: ProbeSet) -> str:
-    """Name of the customary metric: micro-F1 for multi-label sets, ROC-AUC for binary ones, else accuracy."""
-    if probe_set.multilabel:
-        return "micro_f1"
-    return "roc_auc" if probe_set.num_classes == 2 else "accuracy"
+def check_metric(metric: str) -> None:
+    """Raise ValueError unless it is ``"auto"`` or the name of a metric."""
+    if metric not in ("auto", *METRICS):
+        raise ValueError(f"metric must be one of {', '.join(('auto', *METRICS))}, got {metric!r}")
+
+
+def metric_for(probe_set: ProbeSet, metric: str = "auto") -> str:
+    """Name of the metric of a set: for ``"auto"`` the customary one, else the given one if it fits the labels.
+
+    Customary are micro-F1 for multi-label sets, ROC-AUC for binary ones, and else accuracy.
+
+    Raises:
+        RecipeError: for a metric that the labels do not have.
+    """
+    if metric == "auto":
+        if probe_set.multilabel:
+            return "micro_f1"
+        return "roc_auc" if probe_set.num_classes == 2 else "accuracy"
+    if metric == "accuracy" and probe_set.multilabel:
+        raise RecipeError("metric='accuracy' needs one class a row, but this set is multi-label: use 'auto'")
+    if metric == "roc_auc" and (probe_set.multilabel or probe_set.num_classes != 2):
+        raise RecipeError(
+            f"metric='roc_auc' needs two classes, but this set has {probe_set.num_classes}"
+            f"{' labels a row' if probe_set.multilabel else ''}: use 'auto'"
+        )
+    return metric
 
 
 def accuracy(predicted: Any, labels: Any) -> float:
@@ -72,7 +93,7 @@ def roc_auc(scores: Any, labels: Any) -> float:
 
 
 def score(metric: str, class_scores: Tensor, labels: Tensor) -> float:
-    """Apply a metric to what a linear classifier returns.
+    """Apply a metric to what a classifier returns.
 
     Shapes:
         class_scores: [N, C]; the largest of a row is the predicted class, or, for multi-label rows,

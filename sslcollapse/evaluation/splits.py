@@ -5,16 +5,69 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sslcollapse.errors import DataError
-from sslcollapse.types import Split
+from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.registry import suggest
+from sslcollapse.types import ProbeSet, Split
 
 PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """Which splits a probe uses: those that a set has under a name, or random ones.
+
+    Args:
+        name: ``"random"``, or a name among the probe set's own splits.
+        fractions: train, validation and test shares of random splits.
+        repeats: number of random splits.
+        seed: of the random splits, apart from the model's.
+
+    Raises:
+        ValueError: for an argument out of range.
+    """
+
+    name: str
+    fractions: tuple[float, ...]
+    repeats: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_fractions(self.fractions)
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be >= 1, got {self.repeats}")
+        if self.seed < 0:
+            raise ValueError(f"split_seed must be >= 0, got {self.seed}")
+
+    def of(self, probe_set: ProbeSet) -> tuple[Split, ...]:
+        """The splits of a set, checked.
+
+        Raises:
+            RecipeError: for a name that the set does not have.
+            DataError: for a split whose parts overlap or leave the set.
+        """
+        n = len(probe_set.labels)
+        if self.name == "random":
+            splits = random_splits(n, self.fractions, self.repeats, self.seed)
+        elif self.name in probe_set.splits:
+            splits = tuple(probe_set.splits[self.name])
+        else:
+            known = [*probe_set.splits, "random"]
+            raise RecipeError(
+                f"this data set has no split {self.name!r}{suggest(self.name, known)} (known: {', '.join(known)})"
+            )
+        for k, split in enumerate(splits):
+            try:
+                check_split(split, n)
+            except DataError as error:
+                raise DataError(f"split {k} of {self.name!r}: {error}") from None
+        return splits
 
 
 def random_splits(

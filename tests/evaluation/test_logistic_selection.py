@@ -52,7 +52,7 @@ def test_test_labels_change_neither_the_chosen_c_nor_validation(solver):
     labels[test] = labels[np.random.default_rng(1).permutation(test)]
     before = LogisticProbe(solver=solver)(features, probe_set)
     after = LogisticProbe(solver=solver)(features, dataclasses.replace(probe_set, labels=labels))
-    assert (before.chosen_c, before.validation) == (after.chosen_c, after.validation)
+    assert (before.details["chosen_c"], before.validation) == (after.details["chosen_c"], after.validation)
     assert before.test != after.test
 
 
@@ -63,7 +63,7 @@ def test_test_features_change_neither_the_chosen_c_nor_validation(solver):
     changed = features.clone()
     changed[probe_set.splits["public"][0].test] *= -1
     after = LogisticProbe(solver=solver)(changed, probe_set)
-    assert (before.chosen_c, before.validation) == (after.chosen_c, after.validation)
+    assert (before.details["chosen_c"], before.validation) == (after.details["chosen_c"], after.validation)
     assert before.test != after.test
 
 
@@ -80,7 +80,7 @@ def test_test_is_scored_with_the_c_of_validation_even_when_another_is_better(sol
     chosen = int(np.argmax(validation))
     assert max(test) > test[chosen], "the data must have a C that is better on test"
     result = LogisticProbe(solver=solver)(features, probe_set)
-    assert result.chosen_c == [LogisticProbe().cs[chosen]]
+    assert result.details["chosen_c"] == [LogisticProbe().cs[chosen]]
     assert result.validation == [validation[chosen]]
     assert result.test == [test[chosen]]
 
@@ -90,7 +90,7 @@ def test_of_equally_good_c_the_smallest_is_chosen():
     result = LogisticProbe()(features, probe_set)
     assert result.validation == [1.0]
     smaller, chosen, larger = LogisticProbe(), LogisticProbe(), LogisticProbe()
-    smaller.cs, chosen.cs, larger.cs = [result.chosen_c[0] / 2], result.chosen_c, [2.0**10]
+    smaller.cs, chosen.cs, larger.cs = [result.details["chosen_c"][0] / 2], result.details["chosen_c"], [2.0**10]
     assert smaller(features, probe_set).validation[0] < 1.0
     assert chosen(features, probe_set).validation == larger(features, probe_set).validation == [1.0]
 
@@ -113,7 +113,7 @@ def test_every_split_is_evaluated_alone_and_in_order():
     fixed = dataclasses.replace(probe_set, splits={str(k): [s] for k, s in enumerate(together.splits)})
     for k in range(3):
         alone = LogisticProbe(split=str(k))(features, fixed)
-        assert (alone.test, alone.chosen_c) == ([together.test[k]], [together.chosen_c[k]])
+        assert (alone.test, alone.details["chosen_c"]) == ([together.test[k]], [together.details["chosen_c"][k]])
 
 
 def test_overlapping_fixed_splits_are_refused():
@@ -128,7 +128,7 @@ def test_overlapping_fixed_splits_are_refused():
 def test_model_seeds_do_not_move_the_splits():
     _, probe_set = noisy()
     torch.manual_seed(0)
-    first = LogisticProbe(split="random", repeats=2).splits_for(probe_set)
+    first = LogisticProbe(split="random", repeats=2).splits.of(probe_set)
     torch.manual_seed(1)
-    second = LogisticProbe(split="random", repeats=2).splits_for(probe_set)
+    second = LogisticProbe(split="random", repeats=2).splits.of(probe_set)
     assert all(np.array_equal(a.train, b.train) for a, b in zip(first, second, strict=True))
