@@ -29,14 +29,26 @@ class Gather:
 
     Args:
         enabled: False for replicated batches (every rank holds the same samples) and on one process.
+
+    Attributes:
+        ranks: number of ranks whose rows come together; 1 where gathering is off.
+        rank: which of them are this process's.
     """
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled and world_size() > 1
+        self.ranks = world_size() if self.enabled else 1
+        self.rank = rank() if self.enabled else 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """The rows of every rank, in rank order, with gradients; `x` itself where gathering is off."""
         return _AllGather.apply(x) if self.enabled else x
+
+    def views(self, *views: Tensor) -> tuple[Tensor, ...]:
+        """Several tensors of one shape [N, d], each gathered, in one collective."""
+        if not self.enabled or len(views) == 1:
+            return tuple(self(view) for view in views)
+        return self(torch.cat(views, dim=1)).split(views[0].shape[1], dim=1)
 
 
 class _AllGather(torch.autograd.Function):
@@ -55,7 +67,8 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.contiguous()
+        # A copy: autograd hands the same tensor to every input of a sum, and the others want it as it is.
+        grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         start = rank() * ctx.rows
         return grad[start : start + ctx.rows]

@@ -16,7 +16,7 @@ from sslcollapse.domains.graph.domain import augment
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.recipe import resolve
 from sslcollapse.seeding import generator
-from sslcollapse.trainer import build_domain, build_module, data_root
+from sslcollapse.build import build_domain, build_module, data_root
 from sslcollapse.types import Batch, Context
 
 EDGE_DROP, FEATURE_MASK = (0.2, 0.3), (0.2, 0.1)
@@ -59,7 +59,7 @@ class Ours:
         )
         self.dataset = dataset
         self.domain: Any = build_domain(self.recipe)
-        self.module = build_module(self.recipe, self.domain.in_dim).train()
+        self.module = build_module(self.recipe, self.domain).train()
         from sslcollapse.registry import OPTIMIZERS
 
         self.optimizer = OPTIMIZERS.build(self.recipe["optim"]).build(self.module)
@@ -129,7 +129,7 @@ class Ours:
                 torch.mm(gram, w, out=out)
 
         def penalty() -> None:
-            loss = sum(coefficient * value for _, _, value, coefficient in self.module.penalties(0))
+            loss = sum(coefficient * value for _, _, value, coefficient in self.module.weight_penalties(0))
             torch.autograd.grad(loss, [layers[name].parameter for name in self.module.coefficients(0)["werank"]])
 
         batch = next(self.batches)
@@ -208,7 +208,7 @@ def _copy_weights(module: Any, plain: PlainBGRL) -> None:
     for ours_layer, theirs_layer in zip(head.layers, (plain.predictor[0], plain.predictor[2]), strict=True):
         theirs_layer.weight.copy_(ours_layer.weight)
         theirs_layer.bias.copy_(ours_layer.bias)
-    plain.predictor[1].weight.copy_(head.norm_act.activation.weight)
+    plain.predictor[1].weight.copy_(head.norm_acts[0].activation.weight)
 
 
 def _timed(step: Step) -> float:

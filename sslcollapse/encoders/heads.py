@@ -2,42 +2,74 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
+from sslcollapse.encoders.checks import check_widths
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
 
 
 class Head(nn.Module):
-    """Linear, normalisation, activation, Linear: [N, in_dim] → [N, out_dim].
+    """Linear layers with a normalisation and an activation between them: [N, in_dim] → [N, widths[-1]].
 
     Args:
         in_dim: input width.
-        hidden: width of the hidden layer.
-        out_dim: output width.
-        norm: of the hidden layer; ``"none"`` for BGRL's predictor, ``"batch"`` for BYOL's heads.
-        activation: of the hidden layer.
+        widths: of every linear layer's output; one is a linear map, two have one hidden layer.
+        norm: after each layer but the last; ``"none"`` for BGRL's predictor, ``"batch"`` for BYOL's heads.
+        activation: after each layer but the last.
+        norm_momentum: BatchNorm's momentum in torch's convention.
+        last_norm: whether the last layer is normalised too.
+        last_affine: whether that last normalisation has a scale and a shift.
+        last_bias: whether the last layer has a bias.
+
+    Raises:
+        ValueError: for a width below 1, for none, or for a last normalisation where ``norm`` is no such layer.
+
+    A layer before a BatchNorm has no bias, since subtracting the mean removes it. lightly's ``ProjectionHead`` has
+    the same layers and biases, but neither ``out_dim`` nor ``reset_parameters``, and no choice of normalisation
+    or activation by name.
     """
 
     def __init__(
         self,
         in_dim: int,
-        hidden: int,
-        out_dim: int,
-        *,
+        *widths: int,
         norm: NormName = "none",
         activation: ActivationName = "prelu",
         norm_momentum: float = 0.1,
+        last_norm: bool = False,
+        last_affine: bool = True,
+        last_bias: bool = True,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(in_dim, hidden), nn.Linear(hidden, out_dim)])
-        self.norm_act = NormAct(hidden, norm, norm_momentum, activation)
-        self.out_dim = out_dim
+        hidden = check_widths(widths, "widths")[:-1]
+        self.out_dim = widths[-1]
+        biases = [norm != "batch"] * len(hidden) + [last_bias and not (last_norm and norm == "batch")]
+        pairs = pairwise([in_dim, *widths])
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=bias) for (a, b), bias in zip(pairs, biases, strict=True))
+        self.norm_acts = nn.ModuleList(NormAct(width, norm, norm_momentum, activation) for width in hidden)
+        self.last_norm = _last_norm(norm, self.out_dim, last_affine, norm_momentum) if last_norm else nn.Identity()
 
     def reset_parameters(self) -> None:
         """Initialise all layers again."""
-        for module in (*self.layers, self.norm_act):
-            module.reset_parameters()
+        for module in (*self.layers, *self.norm_acts, self.last_norm):
+            if not isinstance(module, nn.Identity):
+                module.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_dim] → [N, out_dim]."""
-        return self.layers[1](self.norm_act(self.layers[0](x)))
+        for layer, norm_act in zip(self.layers, self.norm_acts, strict=False):
+            x = norm_act(layer(x))
+        return self.last_norm(self.layers[-1](x))
+
+
+def _last_norm(norm: NormName, dim: int, affine: bool, momentum: float) -> nn.Module:
+    """A normalisation without activation; ``"none"`` asks for no normalisation anywhere, the last place included."""
+    if norm == "batch":
+        return nn.BatchNorm1d(dim, momentum=momentum, affine=affine)
+    if norm == "layer":
+        return nn.LayerNorm(dim, elementwise_affine=affine)
+    if norm == "none":
+        return nn.Identity()
+    raise ValueError(f"norm of a head's last layer must be 'batch', 'layer' or 'none', got {norm!r}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from sslcollapse.distributed import Gather
+from sslcollapse.errors import RecipeError
 from sslcollapse.types import Branch
 
 
@@ -15,7 +16,6 @@ class Objective(nn.Module):
 
     Attributes:
         needs_target: whether the second argument of ``forward`` holds target branches.
-        target_has_projector: whether the target network has its own copy of the projector.
         target_initialization: ``"own"`` (its own draw) or ``"copy"`` (of the online network).
         couples_batch: whether a sample's loss depends on the other samples of the batch.
     """
@@ -41,3 +41,27 @@ class Objective(nn.Module):
     ) -> Mapping[str, Tensor]:
         """Branches of each view → named losses (scalars), which are added up."""
         raise NotImplementedError
+
+
+def embeddings_of_two_views(name: str, online: Sequence[Branch]) -> tuple[Tensor, Tensor]:
+    """The embeddings z₁, z₂ [N, d] of exactly two views.
+
+    Raises:
+        RecipeError: for another number of views.
+    """
+    if len(online) != 2:
+        raise RecipeError(f"{name} compares exactly two views of a sample, got {len(online)}; let the domain make two")
+    return online[0].z, online[1].z
+
+
+def check_samples(name: str, samples: int, minimum: int = 2) -> None:
+    """Refuse a batch with fewer samples, over all ranks, than an objective can use.
+
+    Raises:
+        RecipeError: says how many there are and how many are needed.
+    """
+    if samples < minimum:
+        raise RecipeError(
+            f"{name} compares samples with each other and needs at least {minimum} in a batch, got {samples}; "
+            "use a larger batch"
+        )

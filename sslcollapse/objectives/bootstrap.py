@@ -1,4 +1,4 @@
-"""Objectives that predict a target network's output: BGRL."""
+"""Objectives that predict another branch's embedding: BGRL, BYOL and SimSiam."""
 
 from __future__ import annotations
 
@@ -9,13 +9,55 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.distributed import Gather
+from sslcollapse.encoders.checks import check_widths
 from sslcollapse.encoders.heads import Head
+from sslcollapse.encoders.norm import ActivationName, NormName
+from sslcollapse.errors import RecipeError
 from sslcollapse.objectives.base import Objective
+from sslcollapse.objectives.checks import check_projector
 from sslcollapse.schedules import ema_momentum
 from sslcollapse.types import Branch
 
 
-class BGRL(Objective):
+class Bootstrap(Objective):
+    """What BGRL and BYOL share: the target's embedding of the other view is predicted; 2 − cos(p₁, z′₂) − cos(p₂, z′₁).
+
+    Args:
+        name: of the loss.
+        predictor_hidden: width of the predictor's hidden layer, or widths of several.
+        momentum: EMA momentum at step 0.
+        momentum_schedule: ``"cosine"`` raises it to 1 over training; ``"constant"`` keeps it.
+    """
+
+    needs_target = True
+
+    def __init__(
+        self,
+        name: str,
+        predictor_hidden: int | Sequence[int],
+        momentum: float,
+        momentum_schedule: Literal["cosine", "constant"],
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= momentum <= 1.0:
+            raise ValueError(f"momentum must be in [0, 1], got {momentum}")
+        self.name = name
+        self.predictor_hidden = _hidden_widths(predictor_hidden)
+        self.momentum = momentum
+        self.momentum_schedule = momentum_schedule
+
+    def momentum_at(self, step: int, total: int) -> float:
+        """EMA momentum of the target after this optimiser step."""
+        return self.momentum if self.momentum_schedule == "constant" else ema_momentum(step, total, self.momentum)
+
+    def forward(
+        self, online: Sequence[Branch], target: Sequence[Branch] | None, gather: Gather
+    ) -> Mapping[str, Tensor]:
+        """Two online and two target branches → ``{name: loss}``, in [0, 4]."""
+        return {self.name: 2.0 - crossed_agreement(self.name, online, target or ())}
+
+
+class BGRL(Bootstrap):
     """Predict the target's representation of the other view; loss 2 − cos(p₁, h′₂) − cos(p₂, h′₁).
 
     Means are over nodes. The target has the encoder's shape and, as in the authors' code, its own
@@ -23,7 +65,8 @@ class BGRL(Objective):
     BatchNorm's running statistics are its own), and runs in train mode.
 
     Args:
-        predictor_hidden: width of the predictor's hidden layer (Linear, PReLU, Linear, no BatchNorm).
+        predictor_hidden: width of the predictor's hidden layer (Linear, PReLU, Linear, no BatchNorm), or widths
+            of several.
         momentum: EMA momentum at step 0.
         momentum_schedule: ``"cosine"`` raises it to 1 over training; ``"constant"`` keeps it.
         target_initialization: ``"own"`` (the authors' code) or ``"copy"`` (of the online encoder, as BYOL).
@@ -33,54 +76,152 @@ class BGRL(Objective):
 
     Raises:
         ValueError: for a momentum outside [0, 1] or a width below 1.
+        RecipeError: for other than two views.
 
     Source: Thakoor et al., "Large-Scale Representation Learning on Graphs via Bootstrapping", ICLR 2022, eq. 3.
     """
 
-    needs_target = True
-
     def __init__(
         self,
         *,
-        predictor_hidden: int = 512,
+        predictor_hidden: int | Sequence[int] = 512,
         momentum: float = 0.99,
         momentum_schedule: Literal["cosine", "constant"] = "cosine",
         target_initialization: Literal["own", "copy"] = "own",
     ) -> None:
-        super().__init__()
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"momentum must be in [0, 1], got {momentum}")
-        if predictor_hidden < 1:
-            raise ValueError(f"predictor_hidden must be at least 1, got {predictor_hidden}")
-        self.predictor_hidden = predictor_hidden
-        self.momentum = momentum
-        self.momentum_schedule = momentum_schedule
+        super().__init__("bgrl", predictor_hidden, momentum, momentum_schedule)
         self.target_initialization = target_initialization
 
     def predictor(self, in_dim: int) -> nn.Module:
         """Linear-PReLU-Linear without BatchNorm."""
-        return Head(in_dim, self.predictor_hidden, in_dim)
+        return Head(in_dim, *self.predictor_hidden, in_dim)
 
-    def momentum_at(self, step: int, total: int) -> float:
-        """EMA momentum of the target after this optimiser step."""
-        return self.momentum if self.momentum_schedule == "constant" else ema_momentum(step, total, self.momentum)
+
+class BYOL(Bootstrap):
+    """Predict the target's embedding of the other view; loss 2 − cos(p₁, z′₂) − cos(p₂, z′₁).
+
+    The target starts as a copy of encoder and projector, follows by an exponential moving average over parameters
+    only, and runs in train mode: its BatchNorm layers normalise by their own forward passes.
+
+    The paper's sum of squared distances is twice this loss, the mean of two negative cosines in lightly's examples
+    half of it up to a constant: a learning rate published for one of them is scaled accordingly where the optimiser
+    depends on the gradient's length (SGD; neither AdamW nor LARS).
+
+    Args:
+        projector: width of each linear layer of the projector; empty for none.
+        predictor_hidden: width of the predictor's hidden layer, or widths of several; its output is as wide as
+            its input.
+        momentum: EMA momentum at step 0.
+        momentum_schedule: ``"cosine"`` raises it to 1 over training; ``"constant"`` keeps it.
+        norm: after each hidden layer of both heads.
+        activation: after each hidden layer of both heads.
+
+    Shapes:
+        p of each online branch and z of each target branch: [N, d].
+
+    Raises:
+        ValueError: for a momentum outside [0, 1] or a width below 1.
+        RecipeError: for other than two views.
+
+    Source: Grill et al. 2020, eq. 2.
+    """
+
+    def __init__(
+        self,
+        *,
+        projector: Sequence[int] = (4096, 256),
+        predictor_hidden: int | Sequence[int] = 4096,
+        momentum: float = 0.99,
+        momentum_schedule: Literal["cosine", "constant"] = "cosine",
+        norm: NormName = "batch",
+        activation: ActivationName = "relu",
+    ) -> None:
+        super().__init__("byol", predictor_hidden, momentum, momentum_schedule)
+        self.widths = check_projector(projector)
+        self.norm, self.activation = norm, activation
+
+    def projector(self, in_dim: int) -> nn.Module | None:
+        """Linear, normalisation and activation, repeated, then Linear."""
+        return Head(in_dim, *self.widths, norm=self.norm, activation=self.activation) if self.widths else None
+
+    def predictor(self, in_dim: int) -> nn.Module:
+        """The same, as wide at the end as at the start."""
+        return Head(in_dim, *self.predictor_hidden, in_dim, norm=self.norm, activation=self.activation)
+
+
+class SimSiam(Objective):
+    """Predict the online embedding of the other view, held constant; loss 1 − [cos(p₁, z₂) + cos(p₂, z₁)] / 2.
+
+    No target network: no gradient flows to the embeddings that are predicted.
+
+    Args:
+        projector: width of each linear layer of the projector; empty for none.
+        predictor_hidden: width of the predictor's bottleneck, or widths of several hidden layers.
+        norm: after each layer of the projector, the last without scale and shift, and each hidden one of the
+            predictor.
+        activation: after each hidden layer of both heads.
+
+    Shapes:
+        p and z of each online branch: [N, d].
+
+    Raises:
+        ValueError: for a width below 1.
+        RecipeError: for other than two views.
+
+    Source: Chen & He 2021, eq. 1 to 4, plus 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        projector: Sequence[int] = (2048, 2048, 2048),
+        predictor_hidden: int | Sequence[int] = 512,
+        norm: NormName = "batch",
+        activation: ActivationName = "relu",
+    ) -> None:
+        super().__init__()
+        self.widths = check_projector(projector)
+        self.predictor_hidden = _hidden_widths(predictor_hidden)
+        self.norm, self.activation = norm, activation
+
+    def projector(self, in_dim: int) -> nn.Module | None:
+        """Linear, normalisation and activation, repeated, then Linear and normalisation."""
+        if not self.widths:
+            return None
+        return Head(in_dim, *self.widths, norm=self.norm, activation=self.activation, last_norm=True, last_affine=False)
+
+    def predictor(self, in_dim: int) -> nn.Module:
+        """Linear, normalisation, activation, Linear."""
+        return Head(in_dim, *self.predictor_hidden, in_dim, norm=self.norm, activation=self.activation)
 
     def forward(
         self, online: Sequence[Branch], target: Sequence[Branch] | None, gather: Gather
     ) -> Mapping[str, Tensor]:
-        """Two online and two target branches → ``{"bgrl": loss}``, in [0, 4]."""
-        predictions = [branch.p for branch in online if branch.p is not None]
-        targets = [branch.z for branch in target or ()]
-        if len(predictions) != 2 or len(targets) != 2:
-            raise ValueError(f"BGRL needs two predictions and two targets, got {len(predictions)} and {len(targets)}")
-        agreement = mean_cosine(predictions[0], targets[1]) + mean_cosine(predictions[1], targets[0])
-        return {"bgrl": 2.0 - agreement}
+        """Two online branches → ``{"simsiam": loss}``, in [0, 2]."""
+        return {"simsiam": 1.0 - 0.5 * crossed_agreement("simsiam", online, online)}
+
+
+def crossed_agreement(name: str, online: Sequence[Branch], target: Sequence[Branch]) -> Tensor:
+    """cos(p₁, z′₂) + cos(p₂, z′₁), means over rows; no gradient goes to z′.
+
+    Raises:
+        RecipeError: unless there are two predictions and two targets.
+    """
+    predictions = [branch.p for branch in online if branch.p is not None]
+    if len(predictions) != 2 or len(target) != 2:
+        raise RecipeError(
+            f"{name} needs two predictions and two targets, one a view, got {len(predictions)} and {len(target)}; "
+            "let the domain make two views"
+        )
+    return mean_cosine(predictions[0], target[1].z) + mean_cosine(predictions[1], target[0].z)
 
 
 def mean_cosine(p: Tensor, z: Tensor) -> Tensor:
     """Mean over rows of cos(p, z), in float32 or wider: [N, d], [N, d] → scalar. No gradient goes to z.
 
-    Norms are bounded below by 1e-8, as in ``torch.nn.functional.cosine_similarity``.
+    Norms are bounded below by 1e-8, as in ``torch.nn.functional.cosine_similarity``. The negative of it is lightly's
+    ``NegativeCosineSimilarity``, right under any number of processes; this one has fewer passes over memory, and stays
+    in float32 under autocast. Tests compare them.
     """
     dtype = torch.promote_types(p.dtype, torch.float32)
     return _MeanCosine.apply(p.to(dtype), z.detach().to(dtype))
@@ -103,3 +244,7 @@ class _MeanCosine(torch.autograd.Function):
         p, z, scale, pull = ctx.saved_tensors
         grad = grad / p.shape[0]
         return (z * (scale * grad)[:, None]).addcmul_(p, (pull * grad)[:, None], value=-1.0), None
+
+
+def _hidden_widths(widths: int | Sequence[int]) -> list[int]:
+    return check_widths([widths] if isinstance(widths, int) else widths, "predictor_hidden")

@@ -48,10 +48,8 @@ class WERankPenalty(WeightPenalty):
 
     def forward(self, layers: Mapping[str, Layer]) -> Mapping[str, Tensor]:
         """Layers → layer name → ‖WᵀW − I‖_F or its square."""
-        return {
-            name: orthogonality_defect(layer.weight(), squared=self.squared, gram=self.gram)
-            for name, layer in layers.items()
-        }
+        weights = {name: layer.weight() for name, layer in layers.items()}
+        return orthogonality_defects(weights, squared=self.squared, gram=self.gram)
 
     def floor(self, layer: Layer) -> float:
         """√|in − out| (squared: |in − out|) where the larger Gram is asked for, else 0."""
@@ -77,6 +75,68 @@ def orthogonality_defect(weight: Tensor, *, squared: bool = False, gram: GramSid
         raise ValueError(f"weight must be a matrix [out, in], got shape {tuple(weight.shape)}")
     extra = _extra_dimensions((weight.shape[0], weight.shape[1]), gram)
     return _OrthogonalityDefect.apply(weight, squared, extra)
+
+
+def orthogonality_defects(
+    weights: Mapping[str, Tensor], *, squared: bool = False, gram: GramSide = "output", grouped: bool | None = None
+) -> dict[str, Tensor]:
+    """``orthogonality_defect`` of each of several weights: name → scalar.
+
+    Args:
+        weights: name → [out, in].
+        squared: return the squared norms.
+        gram: as for one weight.
+        grouped: whether weights of one shape, type and device are stacked and multiplied together; None for where they
+            are not on a CPU. There the number of kernel launches then is that of distinct shapes, not of layers; on
+            a CPU a copy costs more than a call.
+    """
+    if grouped is None:
+        grouped = any(weight.device.type != "cpu" for weight in weights.values())
+    if not grouped:
+        return {name: orthogonality_defect(weight, squared=squared, gram=gram) for name, weight in weights.items()}
+    values: dict[str, Tensor] = {}
+    for names in same_shapes(weights):
+        group = [weights[name] for name in names]
+        out_dim, in_dim = group[0].shape
+        extra = _extra_dimensions((out_dim, in_dim), gram)
+        defects = _OrthogonalityDefects.apply(squared, extra, *group)  # [L]
+        values.update(zip(names, defects.unbind(), strict=True))
+    return {name: values[name] for name in weights}
+
+
+def same_shapes(weights: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names of weights that can be stacked: those of one shape, type and device."""
+    groups: dict[Any, list[str]] = {}
+    for name, weight in weights.items():
+        groups.setdefault((weight.shape, weight.dtype, weight.device), []).append(name)
+    return list(groups.values())
+
+
+class _OrthogonalityDefects(torch.autograd.Function):
+    """The same formulas as for one weight, for L weights of one shape: → [L]."""
+
+    @staticmethod
+    def forward(ctx: Any, squared: bool, extra: int, *weights: Tensor) -> Tensor:
+        ctx.squared, ctx.dtype = squared, weights[0].dtype
+        with torch.autocast(weights[0].device.type, enabled=False):
+            stack = torch.stack(weights)  # [L, out, in]
+            w = stack if stack.dtype == torch.float64 else stack.float()
+            defect = w @ w.mT if w.shape[1] <= w.shape[2] else w.mT @ w
+            defect.diagonal(dim1=1, dim2=2).sub_(1.0)
+            flat = defect.flatten(1)
+            square = torch.linalg.vecdot(flat, flat) + extra
+            values = square if squared else square.sqrt()
+        ctx.save_for_backward(w, defect, values)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        w, defect, values = ctx.saved_tensors
+        factor = 4.0 * grad if ctx.squared else torch.where(values > 0, 2.0 * grad / values, torch.zeros_like(values))
+        with torch.autocast(w.device.type, enabled=False):
+            defect = defect * factor[:, None, None]
+            product = defect @ w if w.shape[1] <= w.shape[2] else w @ defect
+            return None, None, *product.to(ctx.dtype).unbind()
 
 
 class _OrthogonalityDefect(torch.autograd.Function):

@@ -47,7 +47,10 @@ def test_predictor_is_linear_prelu_linear_without_batchnorm():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"momentum": 1.2}, r"momentum must be in \[0, 1\], got 1.2"), ({"predictor_hidden": 0}, "at least 1, got 0")],
+    [
+        ({"momentum": 1.2}, r"momentum must be in \[0, 1\], got 1.2"),
+        ({"predictor_hidden": 0}, r"predictor_hidden must be .* positive widths, got \[0\]"),
+    ],
 )
 def test_impossible_arguments_are_refused_with_their_value(arguments, message):
     with pytest.raises(ValueError, match=message):

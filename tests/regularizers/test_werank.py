@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sslcollapse.layers import layer_map
-from sslcollapse.regularizers.werank import WERankPenalty, orthogonality_defect
+from sslcollapse.regularizers.werank import WERankPenalty, orthogonality_defect, orthogonality_defects
 
 SHAPES = [(3, 5), (5, 3), (4, 4), (515, 530)]  # the last is computed by panels
 
@@ -104,3 +104,53 @@ def test_half_precision_weights_are_penalised_in_float32():
 def test_an_unknown_gram_side_is_refused():
     with pytest.raises(ValueError, match="gram must be 'output', 'input' or 'smaller', got 'both'"):
         orthogonality_defect(torch.eye(2), gram="both")
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("gram", ["output", "input", "smaller"])
+def test_weights_of_one_shape_multiplied_together_have_the_values_and_gradients_of_each_alone(squared, gram):
+    torch.manual_seed(0)
+    shapes = [(3, 5), (5, 3), (3, 5), (4, 4), (3, 5)]
+    values = {f"layer{k}": torch.randn(shape, dtype=torch.float64) for k, shape in enumerate(shapes)}
+    values["orthogonal"] = torch.eye(3, 5, dtype=torch.float64)
+    results = []
+    for grouped in (False, True):
+        leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
+        defects = orthogonality_defects(leaves, squared=squared, gram=gram, grouped=grouped)
+        assert list(defects) == list(values)
+        sum((k + 1) * defect for k, defect in enumerate(defects.values())).backward()
+        results.append((defects, {name: leaf.grad for name, leaf in leaves.items()}))
+    for name in values:
+        torch.testing.assert_close(results[0][0][name], results[1][0][name])
+        torch.testing.assert_close(results[0][1][name], results[1][1][name])
+
+
+def test_weights_multiplied_together_are_as_many_products_as_there_are_shapes():
+    weights = {str(k): torch.randn(3 + k % 2, 5, requires_grad=True) for k in range(8)}
+    with torch.profiler.profile() as profile:
+        sum(orthogonality_defects(weights, grouped=True).values()).backward()
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::bmm"] == 2 * 2  # a value and a gradient for each of two shapes
+    assert "aten::mm" not in calls
+
+
+def test_half_precision_weights_multiplied_together_are_penalised_in_float32():
+    weights = {str(k): (300 * torch.randn(8, 16)).half().requires_grad_() for k in range(2)}
+    values = orthogonality_defects(weights, grouped=True)
+    sum(values.values()).backward()
+    assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in values.values())
+    assert all(weight.grad.dtype == torch.float16 for weight in weights.values())
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_gradients_reach_convolutions_and_each_part_of_a_fused_qkv(grouped):
+    network = nn.ModuleDict({"conv": nn.Conv2d(3, 5, 3), "attention": nn.ModuleDict({"qkv": nn.Linear(4, 12)})})
+    layers = layer_map(network)
+    assert list(layers) == ["conv", "attention.qkv.q", "attention.qkv.k", "attention.qkv.v"]
+    weights = {name: layer.weight() for name, layer in layers.items()}
+    defects = orthogonality_defects(weights, grouped=grouped)
+    for name, value in WERankPenalty()(layers).items():
+        torch.testing.assert_close(defects[name], value)
+    sum(defects.values()).backward()
+    assert (network["conv"].weight.grad.flatten(1).abs().sum(1) > 0).all()
+    assert (network["attention"]["qkv"].weight.grad.abs().sum(1) > 0).all()

@@ -1,0 +1,141 @@
+"""Objectives that tell a sample's other view from all other samples: SimCLR, which is GRACE on graphs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import normalize
+
+from sslcollapse.distributed import Gather
+from sslcollapse.encoders.heads import Head
+from sslcollapse.encoders.norm import ActivationName, NormName
+from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
+from sslcollapse.objectives.checks import check_projector
+from sslcollapse.types import Branch
+
+CHUNK_LOGITS = 1 << 22
+"""Logits [anchors, keys] that are in memory at once on a CPU: 16 MiB in float32, near the size of its caches."""
+CHUNK_LOGITS_ACCELERATOR = 1 << 28
+"""The same elsewhere: 1 GiB in float32; batches of up to 8,192 samples are one chunk."""
+
+
+class SimCLR(Objective):
+    """NT-Xent: the other view of a sample among both views of all other samples.
+
+    Formula: −mean_i log( exp(cos(z_i, z_i⁺)/τ) / Σ_{j≠i} exp(cos(z_i, z_j)/τ) ), over the 2N embeddings of both
+    views, z_i⁺ being the other view of the sample of z_i.
+
+    With ``projector=[128, 128], norm="none", activation="elu", temperature=0.4`` on a graph it is GRACE, whose
+    negatives within and between views are the same 2N − 2.
+
+    Args:
+        temperature: τ.
+        projector: width of each linear layer of the projector; empty for none.
+        norm: after each layer of the projector but the last.
+        activation: after each layer of the projector but the last.
+        last_norm: whether the projector's last layer is normalised as well (SimCLR's code) or not (its paper).
+
+    Shapes:
+        z of each online branch: [N, d].
+
+    Raises:
+        ValueError: for a temperature that is not positive, or a width below 1.
+        RecipeError: for other than two views, or a single sample.
+
+    Source: Chen et al. 2020 (SimCLR), eq. 1; Zhu et al. 2020 (GRACE), eq. 1 and 2.
+
+    Each rank has its own samples as anchors and those of all ranks as keys; the mean of the ranks' gradients is the
+    joint batch's. lightly's ``NTXentLoss`` with gathering is exact too, but keeps several [2N, 2N] matrices for the
+    backward pass (of the 20,000 nodes of a graph, 6.4 GB each), selects from them by a boolean mask, which waits for
+    the device, computes in half precision under autocast, and fixes at construction whether it gathers, which here
+    depends on the batch. Tests compare with it.
+    """
+
+    couples_batch = True
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.5,
+        projector: Sequence[int] = (2048, 128),
+        norm: NormName = "batch",
+        activation: ActivationName = "relu",
+        last_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        self.temperature = temperature
+        self.widths = check_projector(projector)
+        self.norm, self.activation, self.last_norm = norm, activation, last_norm
+
+    def projector(self, in_dim: int) -> nn.Module | None:
+        """Linear, normalisation and activation, repeated, then Linear."""
+        if not self.widths:
+            return None
+        return Head(in_dim, *self.widths, norm=self.norm, activation=self.activation, last_norm=self.last_norm)
+
+    def forward(
+        self, online: Sequence[Branch], target: Sequence[Branch] | None, gather: Gather
+    ) -> Mapping[str, Tensor]:
+        """Two online branches → ``{"simclr": loss}``."""
+        z1, z2 = embeddings_of_two_views("simclr", online)
+        check_samples("simclr", len(z1) * gather.ranks)
+        return {"simclr": nt_xent(z1, z2, self.temperature, gather)}
+
+
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float, gather: Gather) -> Tensor:
+    """NT-Xent of this rank's anchors against the keys of all ranks: [N, d], [N, d] → scalar, float32 or wider."""
+    dtype = torch.promote_types(z1.dtype, torch.float32)
+    with torch.autocast(z1.device.type, enabled=False):
+        anchors = normalize(torch.cat([z1, z2]).to(dtype), dim=1)  # [2N, d], views one after the other
+        keys = gather(anchors)  # [W·2N, d]
+        return _NTXent.apply(anchors, keys, temperature, len(anchors) * gather.rank)
+
+
+class _NTXent(torch.autograd.Function):
+    """Loss and gradients in one pass over chunks of anchors; no [2N, W·2N] matrix is kept.
+
+    With p_ij the softmax over the keys j ≠ i: ∂/∂a_i = (Σ_j p_ij k_j − k_i⁺) / (2N τ) and
+    ∂/∂k_j = (Σ_i p_ij a_i − Σ_{i: i⁺ = j} a_i) / (2N τ). The gradients are as small as their inputs, so that they
+    are made while a chunk's logits are at hand and wait for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, keys: Tensor, temperature: float, start: int) -> Tensor:
+        count, wanted = len(anchors), any(ctx.needs_input_grad)
+        own = keys[start : start + count]  # the anchors themselves, as keys
+        partners = own.roll(count // 2, 0)  # the other view of each
+        loss = -(anchors * partners).sum() / temperature
+        if wanted:
+            to_anchors, to_keys = torch.empty_like(anchors), torch.zeros_like(keys)
+        budget = CHUNK_LOGITS if anchors.device.type == "cpu" else CHUNK_LOGITS_ACCELERATOR
+        height = max(1, budget // len(keys))
+        for top in range(0, count, height):
+            chunk = anchors[top : top + height]
+            logits = (chunk / temperature) @ keys.t()  # [chunk, W·2N]
+            logits.diagonal(start + top)[: len(chunk)].fill_(-math.inf)  # no sample is its own negative
+            peak = logits.amax(1, keepdim=True)
+            weights = logits.sub_(peak).exp_()
+            total = weights.sum(1, keepdim=True)
+            loss += (peak + total.log()).sum()
+            if wanted:
+                torch.div(weights @ keys, total, out=to_anchors[top : top + height])
+                to_keys.addmm_(weights.t(), chunk / total)
+        if wanted:
+            to_anchors -= partners
+            to_keys[start : start + count] -= anchors.roll(count // 2, 0)
+            scale = 1.0 / (count * temperature)
+            ctx.save_for_backward(to_anchors.mul_(scale), to_keys.mul_(scale))
+        return loss / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        to_anchors, to_keys = ctx.saved_tensors
+        return grad * to_anchors, grad * to_keys, None, None
