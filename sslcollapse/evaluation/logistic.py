@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -16,6 +15,7 @@ from sslcollapse.evaluation.linear import Fit, LinearModel, Targets
 from sslcollapse.evaluation.metrics import check_metric, metric_for, score
 from sslcollapse.evaluation.result import ProbeResult
 from sslcollapse.evaluation.splits import SplitChoice
+from sslcollapse.evaluation.threads import one_thread
 from sslcollapse.types import ProbeSet, Split
 
 SOLVERS = ("auto", "lbfgs", "liblinear", "torch")
@@ -94,7 +94,7 @@ class LogisticProbe:
         x = normalize(features.double()).to(device, precision)  # [N, d]; zero rows stay zero
         labels = probe_set.labels.to(device)
 
-        with nullcontext() if elements >= LARGE else _one_thread():
+        with nullcontext() if elements >= LARGE else one_thread():
             chosen = [self._choose(x, labels, split, probe_set.num_classes, solver, metric) for split in splits]
         return ProbeResult(
             metric=metric,
@@ -158,15 +158,3 @@ class _Chosen(NamedTuple):
     c: float
     model: LinearModel
     unconverged: int
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep small products on one thread: threads that wait for a busy core cost far more than they save."""
-    threads = torch.get_num_threads()
-    try:
-        with threadpool_limits(limits=1):
-            torch.set_num_threads(1)
-            yield
-    finally:
-        torch.set_num_threads(threads)

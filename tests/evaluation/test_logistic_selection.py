@@ -5,21 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from probe_data import noisy
 
 from sslcollapse.evaluation.logistic import LogisticProbe
-from sslcollapse.types import ProbeSet, Split
 
 SOLVERS = ["lbfgs", "liblinear", "torch"]
-
-
-def noisy(n=240, d=12, classes=4, seed=0, signal=0.6):
-    """Weakly informative features and a split of thirds."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(classes, (n,), generator=generator)
-    features = torch.randn(n, d, generator=generator)
-    features[torch.arange(n), labels] += signal
-    split = Split(*np.array_split(np.random.default_rng(seed).permutation(n), 3))
-    return features, ProbeSet((), labels, classes, {"public": [split]})
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -4,15 +4,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize
 
-from sslcollapse.evaluation.logistic import _one_thread
+from sslcollapse.evaluation.threads import one_thread
 from sslcollapse.evaluation.torch_logistic import torch_path
 
 CS = [2.0**k for k in (-10, -5, 0, 5, 10)]
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    with _one_thread():
+def on_one_thread():
+    with one_thread():
         yield
 
 
