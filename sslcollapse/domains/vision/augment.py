@@ -1,0 +1,285 @@
+"""One view of a batch of images: parameters drawn for every sample, then whole-batch operations.
+
+The parameters, a few numbers a sample, are drawn and kept on the host. So the same generator gives the same views on
+every device, the host knows which samples an operation concerns without waiting for the device, and samples that it
+does not concern cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from sslcollapse.domains.vision import operations as ops
+from sslcollapse.errors import DataError
+
+ATTEMPTS = 10
+"""Boxes drawn for a sample before the largest central one is taken, as in torchvision."""
+
+CHUNK = 1 << 20
+"""Values that the operations work on at a time on a CPU: what its caches hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """What one view does to an image, in this order: crop, flip, jitter, grey, blur, solarise.
+
+    Args:
+        crop_scale: range of the area of the crop, as a fraction of the image's.
+        crop_ratio: range of width / height of the crop.
+        crop_relative: weight in [0, 1] of the image's own width / height in place of a crop's; with 1 and a
+            scale of 1 the crop is the whole image.
+        flip: probability of a mirror image.
+        jitter: largest change of brightness, contrast, saturation and hue.
+        jitter_p: probability of a jitter.
+        grey: probability of no colour.
+        blur: probability of a blur.
+        sigma: range of the blur's standard deviation in pixels.
+        solarise: probability that values from ½ on are inverted.
+    """
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_relative: float = 0.0
+    flip: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_p: float = 0.0
+    grey: float = 0.0
+    blur: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+    solarise: float = 0.0
+
+    def scaled(self, strength: float) -> ViewSettings:
+        """From nothing but the whole image at 0 to these settings at 1, each part monotone in between.
+
+        The smallest area, probabilities and largest changes go linearly, width / height geometrically from the
+        image's own.
+        """
+        brightness, contrast, saturation, hue = self.jitter
+        return replace(
+            self,
+            crop_scale=(
+                strength * self.crop_scale[0] + (1 - strength),
+                strength * self.crop_scale[1] + (1 - strength),
+            ),
+            crop_relative=strength * self.crop_relative + (1 - strength),
+            flip=strength * self.flip,
+            jitter=(strength * brightness, strength * contrast, strength * saturation, strength * hue),
+            jitter_p=strength * self.jitter_p,
+            grey=strength * self.grey,
+            blur=strength * self.blur,
+            solarise=strength * self.solarise,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewParameters:
+    """What happens to each of B samples; tensors on the host.
+
+    Shapes:
+        box: [4, B] int64, top, left, height and width of the crop.
+        flip, jitter, grey, blur, solarise: [B] bool.
+        order: [3, B] which of brightness, contrast, saturation comes first, second, third.
+        hue_position: [B] how many of them come before the hue.
+        factors: [3, B] of brightness, contrast, saturation.
+        hue: [B] shift of the hue.
+        sigma: [B] of the blur.
+    """
+
+    box: Tensor
+    flip: Tensor
+    jitter: Tensor
+    order: Tensor
+    hue_position: Tensor
+    factors: Tensor
+    hue: Tensor
+    grey: Tensor
+    blur: Tensor
+    sigma: Tensor
+    solarise: Tensor
+
+    def of(self, samples: Tensor) -> ViewParameters:
+        """Those of some samples, whose positions are [B'] integers."""
+        return ViewParameters(
+            **{field.name: getattr(self, field.name).index_select(-1, samples) for field in fields(self)}
+        )
+
+
+class Augmentation:
+    """Makes one view of a batch of images, with parameters of its own for each sample.
+
+    Brightness, contrast, saturation and hue follow one another in an order drawn for each sample. One channel has no
+    hue, saturation or grey: they are left out.
+
+    Args:
+        settings: what the view does.
+        size: side of the square views in pixels.
+        channels: 1 or 3.
+        mean: of each channel of the data in [0, 1].
+        std: of each channel.
+
+    Raises:
+        DataError: a number of channels that mean and std do not have, or colour operations for neither 1 nor 3.
+    """
+
+    def __init__(
+        self, settings: ViewSettings, size: int, channels: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        if not len(mean) == len(std) == channels:
+            raise DataError(f"mean and std need a number for each of {channels} channels, got {len(mean)}, {len(std)}")
+        coloured = settings.jitter_p > 0 or settings.grey > 0
+        if coloured and channels not in (1, 3):
+            raise DataError(
+                f"colour jitter and greyscale need images of 1 or 3 channels, got {channels}; "
+                "set jitter_p=0 and grey=0 in domain.views"
+            )
+        self.settings, self.size, self.channels = settings, size, channels
+        self.mean, self.std = tuple(mean), tuple(std)
+        # Published for 224 pixels: 23, a tenth of the image.
+        self.kernel = 2 * (size // 20) + 1
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """A view of each image.
+
+        Args:
+            images: uint8 [B, C, H, W].
+            rng: best on the CPU wherever the images are; from another device, its draws are waited for.
+
+        Returns:
+            Normalised float32 [B, C, size, size] on the images' device.
+        """
+        check_images(images, self.channels)
+        samples, _, height, width = images.shape
+        return self.apply(images, self.draw(samples, height, width, rng))
+
+    def draw(self, samples: int, height: int, width: int, rng: torch.Generator) -> ViewParameters:
+        """Parameters of ``samples`` views of images of this size."""
+        s = self.settings
+        drawn = torch.rand(2 * ATTEMPTS + 16, samples, generator=rng, device=rng.device).cpu()
+        shapes, places, turns, changes, sigma, chosen = drawn.split((2 * ATTEMPTS, 2, 4, 4, 1, 5))
+        changes = (2 * changes - 1) * torch.tensor(s.jitter)[:, None]
+        return ViewParameters(
+            box=random_box(shapes.view(2, ATTEMPTS, samples), places, height, width, s),
+            flip=chosen[0] < s.flip,
+            jitter=chosen[1] < s.jitter_p,
+            order=turns[:3].argsort(0),
+            hue_position=(turns[:3] < turns[3]).sum(0),
+            factors=1 + changes[:3],
+            hue=changes[3],
+            grey=chosen[2] < s.grey,
+            blur=chosen[3] < s.blur,
+            sigma=s.sigma[0] + (s.sigma[1] - s.sigma[0]) * sigma[0],
+            solarise=chosen[4] < s.solarise,
+        )
+
+    def apply(self, images: Tensor, parameters: ViewParameters) -> Tensor:
+        """The views with these parameters; what becomes of a sample does not depend on the others."""
+        out = torch.empty(len(images), self.channels, self.size, self.size, device=images.device)
+        # Chunks stay in a processor's cache from the crop to the normalised view.
+        values = self.channels * max(self.size**2, images[0, 0].numel())
+        chunk = max(1, CHUNK // values) if images.device.type == "cpu" else len(images)
+        for start in range(0, len(images), chunk):
+            part = slice(start, start + chunk)
+            # Samples whose hue turns after equally many other changes are made neighbours, those without jitter last,
+            # so that every step of the jitter works on one slice.
+            sections = torch.where(parameters.jitter[part], parameters.hue_position[part], 4)
+            order = sections.argsort(stable=True)
+            counts = torch.bincount(sections, minlength=5).tolist()
+            there, back = torch.stack([order, order.argsort()]).to(images.device)
+            x = self._views(images[part].index_select(0, there), parameters.of(order + start), counts)
+            torch.index_select(x, 0, back, out=out[part])
+        return out
+
+    def _views(self, images: Tensor, p: ViewParameters, counts: Sequence[int]) -> Tensor:
+        x = ops.resized_crop(images, p.box, self.size, p.flip if self.settings.flip > 0 else None)
+        self._jitter(x, p, counts)
+        if self.channels == 3:
+            for _, some in _selected(x, p.grey):
+                x.index_copy_(0, some, ops.greyscale(x.index_select(0, some)))
+        for chosen, some in _selected(x, p.blur):
+            sigma = p.sigma[chosen].to(x.device)
+            x.index_copy_(0, some, ops.gaussian_blur(x.index_select(0, some), sigma, self.kernel))
+        for _, some in _selected(x, p.solarise):
+            x.index_copy_(0, some, ops.solarise(x.index_select(0, some)))
+        return ops.normalise(x, self.mean, self.std)
+
+    def _jitter(self, x: Tensor, p: ViewParameters, counts: Sequence[int]) -> None:
+        """Jitter in place; ``counts`` samples have their hue turned at each of four places, the rest no jitter."""
+        jittered = x[: sum(counts[:4])]
+        if not len(jittered):
+            return
+        blends = any(self.settings.jitter[:3])
+        hues = self.channels == 3 and self.settings.jitter[3] > 0
+        kinds = p.order[:, : len(jittered)].to(x.device)
+        factors = p.factors.gather(0, p.order)[:, : len(jittered)].to(x.device)
+        shift = p.hue.to(x.device)
+        start = 0
+        for place, count in enumerate(counts[:4]):
+            section = slice(start, start + count)
+            if hues and count:
+                ops.shift_hue(x[section], shift[section], out=x[section])
+            if blends and place < 3:
+                ops.blend(jittered, kinds[place], factors[place], out=jittered)
+            start += count
+
+
+def _selected(x: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions of the chosen samples, on the host and on the device of ``x``; nothing where none is chosen."""
+    chosen = mask.nonzero().flatten()
+    if len(chosen):
+        yield chosen, chosen.to(x.device)
+
+
+def random_box(shapes: Tensor, places: Tensor, height: int, width: int, settings: ViewSettings) -> Tensor:
+    """Boxes of random area, width / height and place, from numbers drawn in [0, 1).
+
+    Area uniform, width / height log-uniform, sides rounded; the first attempt that fits into the image counts, else
+    the largest central box whose width / height is in range (Szegedy et al. 2015, as torchvision has it).
+
+    Shapes: [2, attempts, B], [2, B] → [4, B] int64: top, left, height, width.
+    """
+    low, high = settings.crop_scale
+    own, weight = math.log(width / height), settings.crop_relative
+    narrow, wide = (weight * own + (1 - weight) * math.log(ratio) for ratio in settings.crop_ratio)
+    area = height * width * (low + (high - low) * shapes[0])
+    ratio = torch.exp(narrow + (wide - narrow) * shapes[1])
+    w, h = (area * ratio).sqrt_().round_(), (area / ratio).sqrt_().round_()  # [attempts, B]
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.to(torch.int8).argmax(0, keepdim=True)
+    largest_h, largest_w = float(height), float(width)
+    if own < narrow:
+        largest_h = max(1.0, round(width / math.exp(narrow)))
+    elif own > wide:
+        largest_w = max(1.0, round(height * math.exp(wide)))
+    found = fits.any(0)
+    h = torch.where(found, h.gather(0, first)[0], largest_h)
+    w = torch.where(found, w.gather(0, first)[0], largest_w)
+    top = torch.where(found, (places[0] * (height - h + 1)).floor_(), (height - h).div_(2).floor_())
+    left = torch.where(found, (places[1] * (width - w + 1)).floor_(), (width - w).div_(2).floor_())
+    return torch.stack([top.minimum(height - h), left.minimum(width - w), h, w]).long()
+
+
+def plain(images: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The images un-augmented: resized to size × size where they are not, normalised.
+
+    Shapes: uint8 [B, C, H, W] → float32 [B, C, size, size].
+    """
+    check_images(images, len(mean))
+    B, _, H, W = images.shape
+    if H == W == size:
+        return ops.normalise(images.float().div_(255), mean, std)
+    box = torch.tensor([0, 0, H, W])[:, None].expand(4, B)
+    return ops.normalise(ops.resized_crop(images, box, size), mean, std)
+
+
+def check_images(images: Tensor, channels: int) -> None:
+    """Raise DataError unless these are uint8 [B, channels, H, W]."""
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != channels or not images[0, 0].numel():
+        raise DataError(
+            f"views are made of uint8 images [B, {channels}, H, W], got {images.dtype} {list(images.shape)}; "
+            "convert the images when they are read"
+        )

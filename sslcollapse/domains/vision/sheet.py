@@ -1,0 +1,48 @@
+"""A picture of views, to look at what a recipe makes of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sslcollapse.domains.vision.augment import Augmentation, plain
+from sslcollapse.seeding import generator
+
+PADDING = 2
+"""Pixels between pictures."""
+
+
+def contact_sheet(
+    images: Tensor,
+    augmentations: Sequence[Augmentation],
+    mean: Sequence[float],
+    std: Sequence[float],
+    path: Path,
+    seed: int,
+    draws: int = 4,
+) -> None:
+    """Write a PNG with one row a sample: the un-augmented image, then ``draws`` of the first view, of the second, ...
+
+    Args:
+        images: uint8 [B, C, H, W], a few.
+        augmentations: of the views, all of one size.
+        mean: with which they normalise.
+        std: likewise.
+        path: of the picture; its folder is made.
+        seed: of the draws.
+        draws: pictures of each view.
+    """
+    from torchvision.utils import save_image
+
+    columns = [plain(images, augmentations[0].size, mean, std)]
+    for view, augmentation in enumerate(augmentations):
+        columns += [augmentation(images, generator(torch.device("cpu"), seed, draw, view)) for draw in range(draws)]
+    rows = torch.stack(columns, 1).flatten(0, 1)  # [B × columns, C, size, size]
+    shift, scale = (torch.tensor(values, device=rows.device)[:, None, None] for values in (mean, std))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(
+        (rows * scale + shift).clamp(0, 1), path, format="png", nrow=len(columns), padding=PADDING, pad_value=1.0
+    )
