@@ -46,10 +46,10 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
     """
     from rich.console import Console
 
-    from sslcollapse.diagnostics.measure import measure
+    from sslcollapse.build import build_domain, build_module
+    from sslcollapse.diagnostics.measure import represent
     from sslcollapse.export import load_encoder
     from sslcollapse.tables import accuracy_table
-    from sslcollapse.trainer import build_domain, build_module
 
     encoder, description = load_encoder(target)
     recipe = description["recipe"]
@@ -60,8 +60,8 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
     probes = build_probes({name: recipe["evaluate"][name] for name in names or known})
     domain = build_domain(recipe)
     probe_set = domain.probe_set()
-    trained = measure(encoder, probe_set.views, layers=False).features
-    untrained = measure(build_module(recipe, domain.in_dim).encoder, probe_set.views, layers=False).features
+    trained = represent(encoder, probe_set.views)
+    untrained = represent(build_module(recipe, domain).encoder, probe_set.views)
     evaluation, _ = run_probes(probes, trained, probe_set)
     baseline, _ = run_probes(probes, untrained, probe_set)
     result = {"evaluation": evaluation, "untrained": baseline}

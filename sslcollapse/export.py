@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from sslcollapse.recipe import recipe_hash
 from sslcollapse.registry import ENCODERS
 
 
-def save_encoder(folder: Path, encoder: nn.Module, recipe: Mapping[str, Any], in_dim: int, step: int) -> None:
+def save_encoder(
+    folder: Path, encoder: nn.Module, recipe: Mapping[str, Any], in_shape: Sequence[int], step: int
+) -> None:
     """Write ``encoder.safetensors`` and ``encoder.json`` into ``folder``."""
     from safetensors.torch import save
 
@@ -24,7 +26,7 @@ def save_encoder(folder: Path, encoder: nn.Module, recipe: Mapping[str, Any], in
     write_atomic(folder / "encoder.safetensors", save(tensors, metadata={"format": "pt"}))
     description = {
         "encoder": recipe["encoder"],
-        "in_dim": in_dim,
+        "in_shape": list(in_shape),
         "out_dim": encoder.out_dim,
         "step": step,
         "hash": recipe_hash(recipe),
@@ -51,7 +53,7 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
         raise RunError(
             f"{folder}: no readable exported encoder (encoder.safetensors and encoder.json): {error}"
         ) from error
-    encoder = ENCODERS.build(description["encoder"], description["in_dim"])
+    encoder = ENCODERS.build(description["encoder"], tuple(description["in_shape"]))
     try:
         encoder.load_state_dict(tensors)
     except RuntimeError as error:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sslcollapse.distributed import Gather
+from sslcollapse.errors import RecipeError
+from sslcollapse.evaluation.online import OnlineProbe
 from sslcollapse.layers import Layer, layer_map
 from sslcollapse.objectives.base import Objective
 from sslcollapse.registry import ENCODERS, OBJECTIVES, REGULARIZERS
-from sslcollapse.regularizers.base import WeightPenalty
+from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_coefficient
 from sslcollapse.types import Batch, Branch
 
@@ -25,11 +28,15 @@ class SSLModule(nn.Module):
     Args:
         encoder: one view in, [N, out_dim] out.
         objective: says which heads and target it needs; they are built here.
-        regularizers: name → weight penalty.
+        regularizers: name → penalty on weights or on features.
         total_steps: length of training, which schedules are relative to.
+        online_probe: classifier of representations, trained beside the network and cut off from its gradient.
 
     Attributes:
         layers: layer name → ``Layer`` of the online network; head layers are prefixed with the head's name.
+
+    Raises:
+        RecipeError: a coefficient that fits no layer, or a feature penalty on a prediction that nobody makes.
     """
 
     encoder: Any
@@ -42,9 +49,10 @@ class SSLModule(nn.Module):
         self,
         encoder: nn.Module,
         objective: Objective,
-        regularizers: Mapping[str, WeightPenalty] | None = None,
+        regularizers: Mapping[str, WeightPenalty | FeaturePenalty] | None = None,
         *,
         total_steps: int,
+        online_probe: OnlineProbe | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -53,45 +61,60 @@ class SSLModule(nn.Module):
         self.predictor = objective.predictor(int(embedding_dim))
         self.objective = objective
         self.regularizers = nn.ModuleDict(regularizers or {})
+        self.online_probe = online_probe
         self.total_steps = total_steps
         self.target = _target_of(self, objective.target_initialization) if objective.needs_target else None
         self.layers = self._layer_map()
         penalties = dict(regularizers or {})
-        self._penalized = {name: self._layers_of(penalty) for name, penalty in penalties.items()}
+        self._penalized = {name: self._layers_of(p) for name, p in penalties.items() if isinstance(p, WeightPenalty)}
+        self._observed = {
+            name: self._points_of(name, p) for name, p in penalties.items() if name not in self._penalized
+        }
         self._coefficients: dict[str, CoefficientFunction] = {
-            name: resolve_coefficient(penalty.coefficient, self._penalized[name], total_steps)
+            name: resolve_coefficient(
+                penalty.coefficient, self._penalized.get(name) or self._observed.get(name) or {}, total_steps
+            )
             for name, penalty in penalties.items()
         }
 
     @classmethod
-    def from_recipe(cls, recipe: Mapping[str, Any], in_dim: int) -> SSLModule:
+    def from_recipe(cls, recipe: Mapping[str, Any], in_shape: Sequence[int], num_classes: int | None) -> SSLModule:
         """Build all networks that a resolved recipe asks for, from torch's global random state."""
         regularizers = {name: REGULARIZERS.build(spec) for name, spec in recipe["regularizers"].items()}
-        return cls(
-            ENCODERS.build(recipe["encoder"], in_dim),
-            OBJECTIVES.build(recipe["objective"]),
-            regularizers,
-            total_steps=recipe["train"]["steps"],
-        )
+        encoder = ENCODERS.build(recipe["encoder"], tuple(in_shape))
+        probe = None
+        if recipe["train"]["online_probe"]:
+            if num_classes is None:
+                raise RecipeError("train.online_probe: batches of this domain have no labels; leave it out")
+            probe = OnlineProbe(encoder.out_dim, num_classes)
+        objective = OBJECTIVES.build(recipe["objective"])
+        return cls(encoder, objective, regularizers, total_steps=recipe["train"]["steps"], online_probe=probe)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The loss of optimiser step ``step`` (from 0) and its named parts, all scalars.
 
-        Keys: ``loss``; ``objective/<part>``; ``regularizer/<name>/<layer>/penalty`` and ``.../weighted``.
+        Keys: ``loss``; ``objective/<part>``; ``regularizer/<name>/<layer or feature>/penalty`` and ``.../weighted``;
+        with an online probe ``online_probe/loss`` (a part of the loss) and ``online_probe/accuracy``.
         """
         online = [self.branch(view) for view in batch.views]
         target = None
         if self.target is not None:
             with torch.no_grad():
                 target = [self.target(view) for view in batch.views]
-        losses = self.objective(online, target, Gather(enabled=not batch.replicated))
+        gather = Gather(enabled=not batch.replicated)
+        losses = self.objective(online, target, gather)
         parts = {f"objective/{name}": value for name, value in losses.items()}
         total = sum(losses.values())
-        for name, layer, penalty, coefficient in self.penalties(step):
+        penalties = chain(self.weight_penalties(step), self._feature_penalties(step, online, gather))
+        for name, place, penalty, coefficient in penalties:
             weighted = coefficient * penalty
             total = total + weighted
-            parts[f"regularizer/{name}/{layer}/penalty"] = penalty.detach()
-            parts[f"regularizer/{name}/{layer}/weighted"] = weighted.detach()
+            parts[f"regularizer/{name}/{place}/penalty"] = penalty.detach()
+            parts[f"regularizer/{name}/{place}/weighted"] = weighted.detach()
+        if self.online_probe is not None:
+            probed = self.online_probe(online[0].h, batch.labels)
+            total = total + probed["loss"]
+            parts |= {f"online_probe/{name}": value for name, value in probed.items()}
         return {"loss": total, **parts}
 
     def branch(self, view: Any) -> Branch:
@@ -100,27 +123,45 @@ class SSLModule(nn.Module):
         z = h if self.projector is None else self.projector(h)
         return Branch(h, z, None if self.predictor is None else self.predictor(z))
 
-    def penalties(self, step: int, *, inactive: bool = False) -> Iterator[tuple[str, str, Tensor, float]]:
+    def weight_penalties(self, step: int, *, inactive: bool = False) -> Iterator[tuple[str, str, Tensor, float]]:
         """(regularizer, layer, penalty, coefficient) at a step; those with coefficient 0 only if ``inactive``."""
-        for name, regularizer in self.regularizers.items():
+        for name, penalized in self._penalized.items():
             coefficients = self._coefficients[name](step)
-            layers = {layer: self._penalized[name][layer] for layer, value in coefficients.items() if value or inactive}
-            for layer, penalty in regularizer(layers).items():
+            layers = {layer: penalized[layer] for layer, value in coefficients.items() if value or inactive}
+            for layer, penalty in self.regularizers[name](layers).items():
                 yield name, layer, penalty, coefficients[layer]
 
+    def _feature_penalties(
+        self, step: int, online: Sequence[Branch], gather: Gather
+    ) -> Iterator[tuple[str, str, Tensor, float]]:
+        """(regularizer, kind of feature, penalty, coefficient) at a step, where the coefficient is not 0."""
+        for name in self._observed:
+            for kind, coefficient in self._coefficients[name](step).items():
+                if coefficient:
+                    features = [getattr(branch, _BRANCH_FIELD[kind]) for branch in online]
+                    yield name, kind, self.regularizers[name](features, gather), coefficient
+
     def coefficients(self, step: int) -> dict[str, dict[str, float]]:
-        """Regularizer → layer → coefficient at a step."""
+        """Regularizer → layer (or kind of feature) → coefficient at a step."""
         return {name: at(step) for name, at in self._coefficients.items()}
 
     def regularized_layers(self) -> set[str]:
         """Names of the layers that some regularizer gives a non-zero coefficient at some step."""
         return {
             layer
-            for at in self._coefficients.values()
+            for name in self._penalized
             for step in range(self.total_steps)
-            for layer, value in at(step).items()
+            for layer, value in self._coefficients[name](step).items()
             if value
         }
+
+    def coupling(self) -> set[str]:
+        """Names of the parts whose loss depends on how samples are divided into batches.
+
+        ``"objective"``, and the names of regularizers.
+        """
+        coupled = {name for name in self._observed if getattr(self.regularizers[name], "couples_batch", False)}
+        return coupled | ({"objective"} if self.objective.couples_batch else set())
 
     @torch.no_grad()
     def update_target(self, step: int) -> None:
@@ -150,6 +191,17 @@ class SSLModule(nn.Module):
             for name, layer in self.layers.items()
             if next((head for head in heads if name.startswith(f"{head}.")), "encoder") in penalty.networks
         }
+
+    def _points_of(self, name: str, penalty: FeaturePenalty) -> dict[str, FeaturePoint]:
+        if "prediction" in penalty.on and self.predictor is None:
+            raise RecipeError(
+                f"regularizers.{name}.on: {type(self.objective).__name__} has no predictor, so there is no "
+                "'prediction'; regularise 'representation' or 'embedding'"
+            )
+        return {kind: FEATURE_POINTS[kind] for kind in penalty.on}
+
+
+_BRANCH_FIELD = {"representation": "h", "embedding": "z", "prediction": "p"}
 
 
 class Target(nn.Module):

@@ -20,7 +20,7 @@ from typing import Any
 from sslcollapse.errors import RecipeError, SSLCollapseError
 from sslcollapse.registry import suggest
 from sslcollapse.spec import RecipeSpec
-from sslcollapse.typecheck import check, join, quote
+from sslcollapse.typecheck import check, join, quote, stated_only
 
 CADENCE = ("checkpoint_every", "keep_checkpoints", "log_every", "trackers")
 """Fields of ``train`` that change what is written, not what is learnt."""
@@ -117,9 +117,10 @@ def resolve(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def recipe_hash(resolved: Mapping[str, Any]) -> str:
     """First 8 hex digits of the SHA-256 of what a resolved recipe learns.
 
-    Not part of it: name, seed, data_root, monitor, and how often ``train`` logs and saves.
+    Not part of it: name, seed, data_root, monitor, how often ``train`` logs and saves, and whatever equals its
+    default, so that a new option, which by default changes nothing, leaves the hashes of recorded runs as they are.
     """
-    text = json.dumps(_learnt(resolved), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_learnt(stated_only(resolve(resolved))), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -5,9 +5,9 @@ parameters are its recipe arguments, its positional parameters are filled in by 
 
     @ENCODERS.register("my_gcn")
     class MyGCN(nn.Module):
-        def __init__(self, in_dim: int, *, hidden: Sequence[int] = (512, 256)) -> None: ...
+        def __init__(self, in_shape: Sequence[int], *, hidden: Sequence[int] = (512, 256)) -> None: ...
 
-    ENCODERS.build({"type": "my_gcn", "hidden": [64, 64]}, in_dim)
+    ENCODERS.build({"type": "my_gcn", "hidden": [64, 64]}, (1433,))
 
 Built-in components are named as ``"module:attribute"`` and imported when first used, so listing them
 imports nothing. Another package adds its own through an entry point of the group
@@ -167,10 +167,36 @@ ENCODERS = Registry(
         "sage": "sslcollapse.encoders.sage:SAGE",
         "mlp": "sslcollapse.encoders.mlp:MLP",
         "pyg": "sslcollapse.encoders.pyg:PyG",
+        "resnet18": "sslcollapse.encoders.resnet:ResNet18",
+        "resnet34": "sslcollapse.encoders.resnet:ResNet34",
+        "resnet50": "sslcollapse.encoders.resnet:ResNet50",
+        "resnet_narrow": "sslcollapse.encoders.resnet:NarrowResNet",
+        "timm": "sslcollapse.encoders.timm:Timm",
     },
 )
-OBJECTIVES = Registry("objective", {"bgrl": "sslcollapse.objectives.bootstrap:BGRL"})
-REGULARIZERS = Registry("regularizer", {"werank": "sslcollapse.regularizers.werank:WERankPenalty"})
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "bgrl": "sslcollapse.objectives.bootstrap:BGRL",
+        "byol": "sslcollapse.objectives.bootstrap:BYOL",
+        "simsiam": "sslcollapse.objectives.bootstrap:SimSiam",
+        "simclr": "sslcollapse.objectives.contrastive:SimCLR",
+        "vicreg": "sslcollapse.objectives.redundancy:VICReg",
+        "barlow_twins": "sslcollapse.objectives.redundancy:BarlowTwins",
+        "cca_ssg": "sslcollapse.objectives.redundancy:CCASSG",
+    },
+)
+REGULARIZERS = Registry(
+    "regularizer",
+    {
+        "werank": "sslcollapse.regularizers.werank:WERankPenalty",
+        "so": "sslcollapse.regularizers.orthogonality:SOPenalty",
+        "dso": "sslcollapse.regularizers.orthogonality:DSOPenalty",
+        "srip": "sslcollapse.regularizers.orthogonality:SRIPPenalty",
+        "variance": "sslcollapse.regularizers.features:VariancePenalty",
+        "covariance": "sslcollapse.regularizers.features:CovariancePenalty",
+    },
+)
 COEFFICIENTS = Registry(
     "coefficient",
     {
@@ -178,8 +204,21 @@ COEFFICIENTS = Registry(
         "schedule": "sslcollapse.regularizers.coefficients:Scheduled",
     },
 )
-OPTIMIZERS = Registry("optimizer", {"adamw": "sslcollapse.optim:AdamW"})
-DOMAINS = Registry("domain", {"graph": "sslcollapse.domains.graph.domain:GraphDomain"})
+OPTIMIZERS = Registry(
+    "optimizer",
+    {
+        "adamw": "sslcollapse.optim.adamw:AdamW",
+        "sgd": "sslcollapse.optim.sgd:SGD",
+        "lars": "sslcollapse.optim.lars:LARS",
+    },
+)
+DOMAINS = Registry(
+    "domain",
+    {
+        "graph": "sslcollapse.domains.graph.domain:GraphDomain",
+        "vision": "sslcollapse.domains.vision.domain:VisionDomain",
+    },
+)
 GRAPH_DATASETS = Registry(
     "graph_dataset",
     {
@@ -195,7 +234,28 @@ GRAPH_DATASETS = Registry(
         "csbm": "sslcollapse.domains.graph.synthetic:CSBM",
     },
 )
-PROBES = Registry("probe", {"logistic": "sslcollapse.evaluation.logistic:LogisticProbe"})
+VISION_DATASETS = Registry(
+    "vision_dataset",
+    {
+        "cifar10": "sslcollapse.domains.vision.datasets:CIFAR10",
+        "cifar100": "sslcollapse.domains.vision.datasets:CIFAR100",
+        "stl10": "sslcollapse.domains.vision.datasets:STL10",
+        "svhn": "sslcollapse.domains.vision.datasets:SVHN",
+        "mnist": "sslcollapse.domains.vision.datasets:MNIST",
+        "image_folder": "sslcollapse.domains.vision.folder:ImageFolder",
+        "image_table": "sslcollapse.domains.vision.table:ImageTable",
+        "fake": "sslcollapse.domains.vision.embedded:FakeData",
+        "digits": "sslcollapse.domains.vision.embedded:Digits",
+    },
+)
+PROBES = Registry(
+    "probe",
+    {
+        "logistic": "sslcollapse.evaluation.logistic:LogisticProbe",
+        "knn": "sslcollapse.evaluation.knn:KNNProbe",
+        "linear": "sslcollapse.evaluation.linear_probe:LinearProbe",
+    },
+)
 
 REGISTRIES: dict[str, Registry] = {
     registry.kind: registry
@@ -207,6 +267,7 @@ REGISTRIES: dict[str, Registry] = {
         OPTIMIZERS,
         DOMAINS,
         GRAPH_DATASETS,
+        VISION_DATASETS,
         PROBES,
     )
 }

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import REGISTRIES, Registry, RegistryError
-from sslcollapse.typecheck import Marker, check, check_fields, expect, join, quote, string_keys, try_construct
+from sslcollapse.typecheck import Marker, Resolved, check, check_fields, expect, join, quote, string_keys, try_construct
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Component(Marker):
         fields = {parameter: (p.annotation, p.default) for parameter, p in _parameters(registry, name, path).items()}
         resolved = check_fields(arguments, fields, path, f"argument of {name!r}")
         try_construct(registry.get(name), resolved, path)
-        return {"type": name, **resolved}
+        return Resolved({"type": name, **resolved}, {"type", *resolved.stated})
 
     def describe(self, annotation: Any = None) -> str:
         """What is expected, for messages."""
@@ -143,6 +143,14 @@ class TrainSpec:
         log_every: steps between lines of ``metrics.jsonl``.
         precision: mixed precision, as Accelerate calls it.
         trackers: Accelerate's experiment trackers, such as ``"tensorboard"`` or ``"wandb"``.
+        accumulate: batches whose gradients are averaged in one optimiser step.
+        accumulate_coupled: names of the objective and regularizers that couple the samples of a batch and that
+            accumulation is nevertheless meant for: they see each batch by itself, not the sum of them.
+        channels_last: memory format of convolutions.
+        compile: whether encoder and heads are compiled with ``torch.compile``.
+        sync_batchnorm: whether BatchNorm's statistics are those of all GPUs' samples.
+        online_probe: train a linear classifier beside the encoder, on representations cut off from its gradient,
+            with the same optimizer.
     """
 
     steps: Annotated[int, AtLeast(1)]
@@ -151,6 +159,12 @@ class TrainSpec:
     log_every: Annotated[int, AtLeast(1)] = 10
     precision: Literal["no", "bf16", "fp16"] = "no"
     trackers: Sequence[str] = ()
+    accumulate: Annotated[int, AtLeast(1)] = 1
+    accumulate_coupled: Sequence[str] = ()
+    channels_last: bool = False
+    compile: bool = False
+    sync_batchnorm: bool = True
+    online_probe: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +175,13 @@ class MonitorSpec:
         every: steps between measurements; 0 measures at the end only.
         rank_warning: fraction of its attainable rank below which a layer is warned about.
         gradients: whether penalties' gradients are compared with the objective's.
+        samples: images, evenly spaced over the probe set, whose ranks are measured; of graphs all nodes are.
     """
 
     every: Annotated[int, AtLeast(0)] = 100
     rank_warning: Annotated[float, AtLeast(0)] = 0.1
     gradients: bool = True
+    samples: Annotated[int, AtLeast(2)] = 4096
 
 
 @dataclass(frozen=True, kw_only=True)

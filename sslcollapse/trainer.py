@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,22 @@ from accelerate.state import AcceleratorState, is_initialized
 from rich.console import Console
 
 from sslcollapse import evaluate
+from sslcollapse.build import build_domain, build_module, prepare_networks
 from sslcollapse.checkpoint import load_latest_checkpoint, save_checkpoint
 from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
-from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure
+from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure, represent
 from sslcollapse.errors import NonFiniteLossError, RunError
 from sslcollapse.export import save_encoder
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
-from sslcollapse.optim import AdamW
+from sslcollapse.optim.base import OptimizerSpec
 from sslcollapse.progress import Reporter
 from sslcollapse.recipe import recipe_hash, resolve
-from sslcollapse.registry import DOMAINS, OPTIMIZERS
+from sslcollapse.registry import OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
 from sslcollapse.seeding import derive_seed
 from sslcollapse.tables import accuracy_table, layer_table, rank_table
-from sslcollapse.types import Context, Domain, ProbeSet
-
-DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
+from sslcollapse.types import Batch, Context, Domain
 
 
 def train(
@@ -58,7 +56,7 @@ def train(
     with _accelerator(recipe, run) as accelerator:
         domain = build_domain(recipe)
         domain.check(accelerator.num_processes)
-        module = build_module(recipe, domain.in_dim)
+        module = build_module(recipe, domain)
         domain.load()
         accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
         if accelerator.is_main_process:
@@ -87,7 +85,7 @@ def dry_run(recipe: Mapping[str, Any]) -> None:
     console = Console(soft_wrap=True)
     console.print_json(data=dict(recipe))
     domain = build_domain(recipe)
-    module = build_module(recipe, domain.in_dim)
+    module = build_module(recipe, domain)
     console.print(layer_table(module))
     counts = {
         name: sum(p.numel() for p in part.parameters())
@@ -97,22 +95,6 @@ def dry_run(recipe: Mapping[str, Any]) -> None:
     console.print("parameters: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     console.print(f"data: {domain.describe()}")
     console.print(f"run directory: <out>/{recipe['name']}/{recipe_hash(recipe)}/seed{recipe['seed']}")
-
-
-def data_root(recipe: Mapping[str, Any]) -> Path:
-    """The recipe's ``data_root``, else the environment variable ``SSLCOLLAPSE_DATA``, else ``./data``."""
-    return Path(recipe["data_root"] or os.environ.get(DATA_ROOT_VARIABLE) or "data")
-
-
-def build_domain(recipe: Mapping[str, Any]) -> Domain:
-    """The recipe's domain; reads no data."""
-    return DOMAINS.build(recipe["domain"], data_root(recipe))
-
-
-def build_module(recipe: Mapping[str, Any], in_dim: int) -> SSLModule:
-    """All networks of a resolved recipe, initialised from its seed; the same on every rank."""
-    torch.manual_seed(recipe["seed"])
-    return SSLModule.from_recipe(recipe, in_dim)
 
 
 class Trainer:
@@ -138,11 +120,13 @@ class Trainer:
         self.steps: int = recipe["train"]["steps"]
         self.main = accelerator.is_main_process
         self.reporter = Reporter(self.main, run.log)
-        self.optimizer_spec: AdamW = OPTIMIZERS.build(recipe["optim"])
+        self.optimizer_spec: OptimizerSpec = OPTIMIZERS.build(recipe["optim"])
+        prepare_networks(recipe, module, domain, accelerator.num_processes)
         self.optimizer = self.optimizer_spec.build(module)
         self.wrapped, self.optimizer = accelerator.prepare(module, self.optimizer)
-        self.probe_set: Any = self._probe_set() if self.main else None  # a ProbeSet on rank 0
+        self.probe_set: Any = domain.probe_set().to(accelerator.device) if self.main else None  # a ProbeSet on rank 0
         self._pending: list[tuple[int, dict[str, torch.Tensor]]] = []
+        self._last: dict[str, float] = {}  # the newest logged losses
         self._rank: float | None = None
         self._warned: set[str] = set()
 
@@ -164,7 +148,7 @@ class Trainer:
         context = Context(
             recipe["seed"], self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
         )
-        batches = self.domain.batches(start, context)
+        batches = self.domain.batches(start * recipe["train"]["accumulate"], context)
         self.wrapped.train()
         if start == 0 and monitor:
             self._monitor(0)
@@ -175,7 +159,7 @@ class Trainer:
                 # Dropout and the like draw from here, so that a resumed run repeats them without saved states.
                 torch.manual_seed(derive_seed(recipe["seed"], step, context.rank))
                 measured = bool(monitor) and (done % monitor == 0 or done == self.steps)
-                gradients = self._step(step, next(batches), compare=measured and recipe["monitor"]["gradients"])
+                gradients = self._step(step, batches, compare=measured and recipe["monitor"]["gradients"])
                 if done % recipe["train"]["log_every"] == 0 or measured or done == self.steps:
                     self._flush(done)
                 if measured:
@@ -187,12 +171,17 @@ class Trainer:
         finally:
             self.reporter.stop()
 
-    def _step(self, step: int, batch: Any, *, compare: bool) -> dict[str, dict[str, float]]:
+    def _step(self, step: int, batches: Iterator[Batch], *, compare: bool) -> dict[str, dict[str, float]]:
         """One optimiser step; with ``compare``, the penalties' gradients against the objective's."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimizer_spec.lr_at(step, self.steps)
-        parts = self.wrapped(batch, step)
-        self.accelerator.backward(parts["loss"])
+        share = self.recipe["train"]["accumulate"]
+        for position in range(share):
+            last = position == share - 1
+            # Gradients are averaged over ranks once a step, in the last of its backward passes.
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                parts = self.wrapped(next(batches), step)
+                self.accelerator.backward(parts["loss"] / share)
         gradients = {}
         if compare and self.module.regularizers:
             if self.accelerator.scaler is not None:
@@ -217,6 +206,7 @@ class Trainer:
         self._pending.clear()
         record = {name: float(value) for name, value in parts.items()}
         record["lr"] = self.optimizer_spec.lr_at(step - 1, self.steps)
+        self._last = record
         self._log(done, record)
         self.reporter.update(done, record["loss"], self._rank)
 
@@ -245,8 +235,8 @@ class Trainer:
             self.reporter.print(f"[yellow]warning[/yellow] step {done}: {line}")
 
     def _measure(self) -> Measurement:
-        module = self.module
-        return measure(module.encoder, self.probe_set.views, projector=module.projector, predictor=module.predictor)
+        module, views = self.module, self.probe_set.rank_views(self.recipe["monitor"]["samples"])
+        return measure(module.encoder, views, projector=module.projector, predictor=module.predictor)
 
     def _log(self, done: int, record: Mapping[str, float]) -> None:
         if self.main:
@@ -302,16 +292,19 @@ class Trainer:
 
     def _finish(self, trained_seconds: float, trained_steps: int) -> None:
         """Evaluate trained and untrained encoder, export, write the result last, show the closing tables."""
-        recipe, run = self.recipe, self.run_directory
+        recipe, run, module = self.recipe, self.run_directory, self.module
         began = time.perf_counter()
         measurement = self._measure()
-        untrained = build_module(recipe, self.domain.in_dim).to(self.accelerator.device)
+        untrained = build_module(recipe, self.domain).to(self.accelerator.device)
         probes = evaluate.build_probes(recipe["evaluate"])
-        untrained_features = measure(untrained.encoder, self.probe_set.views, layers=False).features
-        evaluation, splits = evaluate.run_probes(probes, measurement.features, self.probe_set)
+        features, untrained_features = (
+            represent(encoder, self.probe_set.views) if probes else None
+            for encoder in (module.encoder, untrained.encoder)
+        )
+        evaluation, splits = evaluate.run_probes(probes, features, self.probe_set)
         baseline, _ = evaluate.run_probes(probes, untrained_features, self.probe_set)
         run.write_arrays("splits.npz", splits)
-        save_encoder(run.path, self.module.encoder, recipe, self.domain.in_dim, self.steps)
+        save_encoder(run.path, module.encoder, recipe, self.domain.in_shape, self.steps)
         result = {
             "status": "finished",
             "recipe": dict(recipe),
@@ -338,7 +331,7 @@ class Trainer:
     def _penalty_summary(self) -> dict[str, dict[str, dict[str, float]]]:
         regularizers: Any = self.module.regularizers
         summary: dict[str, dict[str, dict[str, float]]] = {name: {} for name in regularizers}
-        for name, layer, penalty, coefficient in self.module.penalties(self.steps - 1, inactive=True):
+        for name, layer, penalty, coefficient in self.module.weight_penalties(self.steps - 1, inactive=True):
             floor = regularizers[name].floor(self.module.layers[layer])
             value = float(penalty)
             summary[name][layer] = {
@@ -347,12 +340,12 @@ class Trainer:
                 "excess": value - floor,
                 "coefficient": coefficient,
             }
+        for name, coefficients in self.module.coefficients(self.steps - 1).items():
+            for place, coefficient in coefficients.items():
+                value = self._last.get(f"regularizer/{name}/{place}/penalty")  # of features: of the last batch
+                if place not in summary[name] and value is not None:
+                    summary[name][place] = {"penalty": value, "floor": 0.0, "excess": value, "coefficient": coefficient}
         return summary
-
-    def _probe_set(self) -> ProbeSet:
-        probe_set = self.domain.probe_set()
-        views = [view.to(self.accelerator.device) for view in probe_set.views]
-        return ProbeSet(views, probe_set.labels, probe_set.num_classes, probe_set.splits)
 
 
 def _check_finite(step: int, parts: Mapping[str, torch.Tensor], run: RunDirectory) -> None:

@@ -8,7 +8,7 @@ import math
 import numbers
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sslcollapse.errors import RecipeError
@@ -90,27 +90,42 @@ def _outer_marker(annotation: Any) -> tuple[Marker | None, Any]:
     return markers[-1], inner
 
 
-def check_fields(
-    value: Mapping[str, Any], fields: Mapping[str, tuple[Any, Any]], path: str, noun: str
-) -> dict[str, Any]:
+class Resolved(dict[str, Any]):
+    """A dict with all defaults filled in, which remembers the keys whose values are not the default: ``stated``."""
+
+    def __init__(self, items: Mapping[str, Any] | None = None, stated: Iterable[str] = ()) -> None:
+        super().__init__(items or {})
+        self.stated = set(stated)
+
+
+def stated_only(value: Any) -> Any:
+    """A checked value without what equals its default, at any depth: the shortest way to say the same."""
+    if isinstance(value, Resolved):
+        return {key: stated_only(item) for key, item in value.items() if key in value.stated}
+    if isinstance(value, dict):
+        return {key: stated_only(item) for key, item in value.items()}
+    return [stated_only(item) for item in value] if isinstance(value, list) else value
+
+
+def check_fields(value: Mapping[str, Any], fields: Mapping[str, tuple[Any, Any]], path: str, noun: str) -> Resolved:
     """Check a dict against name → (annotation, default or REQUIRED), and fill the defaults in."""
     for key in value:
         if key not in fields:
             near = suggest(key, list(fields)) or f" (known: {', '.join(fields) or 'none'})"
             raise RecipeError(f"{join(path, key)}: unknown {noun}{near}")
-    resolved = {}
+    resolved = Resolved()
     for name, (annotation, default) in fields.items():
         where = join(path, name)
-        if name in value:
-            resolved[name] = check(value[name], annotation, where)
-        elif default is REQUIRED:
+        if name not in value and default is REQUIRED:
             raise RecipeError(f"{where}: missing {noun}; give it {describe(annotation)}")
-        else:
-            resolved[name] = None if default is None else check(_plain(default), annotation, where)
+        usual = default if default in (None, REQUIRED) else check(_plain(default), annotation, where)
+        resolved[name] = check(value[name], annotation, where) if name in value else usual
+        if default is REQUIRED or resolved[name] != usual:
+            resolved.stated.add(name)
     return resolved
 
 
-def _dataclass(value: Any, cls: type, path: str) -> dict[str, Any]:
+def _dataclass(value: Any, cls: type, path: str) -> Resolved:
     if not isinstance(value, Mapping):
         raise RecipeError(f"{path or 'a recipe'}: expected a dict, got {quote(value)}")
     hints = get_type_hints(cls, include_extras=True)

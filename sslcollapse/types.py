@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -54,17 +54,38 @@ class Split:
     test: np.ndarray
 
 
+@runtime_checkable
+class LazyViews(Protocol):
+    """Encoder inputs that are made one batch at a time, where all at once would not fit."""
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        ...
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Batch ``index``, [B, ...]; IndexError after the last."""
+        ...
+
+    def to(self, device: torch.device) -> LazyViews:
+        """The same inputs, made on another device."""
+        ...
+
+    def subset(self, samples: int) -> LazyViews:
+        """At most this many samples, evenly spaced, always the same ones."""
+        ...
+
+
 @dataclass(frozen=True)
 class ProbeSet:
     """Un-augmented inputs with labels and fixed splits, for evaluation and rank measurement.
 
     Shapes:
-        views: encoder inputs; their representations, concatenated, are the N rows.
+        views: encoder inputs, a list or ``LazyViews``; their representations, concatenated, are the N rows.
         labels: [N] int64 classes, or [N, C] float32 in {0, 1} for multi-label sets.
         splits: name → fixed splits (``"public"``: one for Cora, 10 for WebKB, 20 for WikiCS).
     """
 
-    views: Sequence[Any]
+    views: Sequence[Any] | LazyViews
     labels: Tensor
     num_classes: int
     splits: Mapping[str, Sequence[Split]]
@@ -74,12 +95,30 @@ class ProbeSet:
         """Whether a sample can have several labels."""
         return self.labels.dim() == 2
 
+    def to(self, device: torch.device) -> ProbeSet:
+        """The same set with its inputs on another device."""
+        views = self.views
+        moved = views.to(device) if isinstance(views, LazyViews) else [view.to(device) for view in views]
+        return replace(self, views=moved)
+
+    def rank_views(self, samples: int) -> Sequence[Any] | LazyViews:
+        """The inputs that ranks are measured on: all nodes of graphs, at most ``samples`` of lazily made inputs."""
+        return self.views.subset(samples) if isinstance(self.views, LazyViews) else self.views
+
 
 @runtime_checkable
 class Domain(Protocol):
-    """A source of batches of views and of a probe set; nothing else knows what the data are."""
+    """A source of batches of views and of a probe set; nothing else knows what the data are.
 
-    in_dim: int
+    Attributes:
+        in_shape: of one sample of a view, known before data are read: (F,) for graphs, (C, H, W) for images.
+        num_classes: classes of ``Batch.labels``; None where batches have no labels.
+        replicated: whether every rank gets the same samples.
+    """
+
+    in_shape: tuple[int, ...]
+    num_classes: int | None
+    replicated: bool
 
     def describe(self) -> str:
         """One line on the data that will be read."""

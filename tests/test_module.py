@@ -9,7 +9,7 @@ from sslcollapse.domains.graph.domain import augment
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.module import SSLModule
 from sslcollapse.objectives.bootstrap import BGRL
-from sslcollapse.optim import AdamW
+from sslcollapse.optim.adamw import AdamW
 from sslcollapse.regularizers.werank import WERankPenalty, orthogonality_defect
 from sslcollapse.seeding import generator
 from sslcollapse.types import Batch

@@ -15,7 +15,8 @@ from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.evaluate import evaluate_run
 from sslcollapse.export import load_encoder
 from sslcollapse.recipe import override, recipe_hash, resolve
-from sslcollapse.trainer import build_domain, build_module, train
+from sslcollapse.build import build_domain, build_module
+from sslcollapse.trainer import train
 
 RECIPE = tiny_recipe(
     "tiny",
@@ -155,7 +156,7 @@ def test_the_exported_encoder_is_the_trained_one_and_loads_without_the_recipe_fi
     state = load_latest_checkpoint(run / "checkpoints")["module"]
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, state[f"encoder.{name}"]), name
-    assert (description["in_dim"], description["out_dim"], description["step"]) == (12, 8, 6)
+    assert (description["in_shape"], description["out_dim"], description["step"]) == ([12], 8, 6)
     assert not encoder.training
     torch.testing.assert_close(load_encoder(run / "encoder.safetensors")[0].state_dict(), encoder.state_dict())
 
@@ -187,9 +188,9 @@ def test_an_absent_or_mismatched_export_is_refused(run, tmp_path):
 
 def test_the_untrained_encoder_is_the_one_that_training_started_from(run):
     recipe = resolve(RECIPE)
-    module = build_module(recipe, build_domain(recipe).in_dim)
+    module = build_module(recipe, build_domain(recipe))
     torch.manual_seed(1)
-    again = build_module(recipe, build_domain(recipe).in_dim)
+    again = build_module(recipe, build_domain(recipe))
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
     (first,) = [record for record in metrics(run) if record["step"] == 0]
     weight = torch.linalg.svdvals(module.encoder.convs[0].weight.detach().double())

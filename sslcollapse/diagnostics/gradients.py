@@ -21,7 +21,7 @@ def penalty_gradients(module: SSLModule, step: int) -> dict[str, dict[str, float
     """
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
     with torch.enable_grad():
-        for _, name, penalty, coefficient in module.penalties(step):
+        for _, name, penalty, coefficient in module.weight_penalties(step):
             sums[name] = sums[name].to(penalty.device) + coefficient * penalty
     result = {}
     for name, penalty in sums.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,14 +26,12 @@ class Measurement:
     """Ranks and spectra of one network on one probe set.
 
     Attributes:
-        features: [N, d] representations, float32, on the CPU.
         ranks: ``representation``, ``embedding``, ``prediction`` (None without a predictor) and
             ``layers`` → name → ``weight`` and ``output``; each with the measures of ``summarize``, and for
             features and outputs also ``n`` and the centred ones.
         singular: name → singular values, descending (un-centred for features and outputs).
     """
 
-    features: Tensor
     ranks: dict[str, Any]
     singular: dict[str, np.ndarray]
 
@@ -55,11 +53,10 @@ class Measurement:
 
 def measure(
     encoder: nn.Module,
-    views: Sequence[Any],
+    views: Iterable[Any],
     *,
     projector: nn.Module | None = None,
     predictor: nn.Module | None = None,
-    layers: bool = True,
 ) -> Measurement:
     """Run the online network in eval mode on un-augmented views and measure every rank.
 
@@ -72,18 +69,15 @@ def measure(
         views: encoder inputs.
         projector: head that makes the embedding.
         predictor: head that makes the prediction.
-        layers: whether to measure weights and layer outputs too.
     """
     heads = {name: head for name, head in (("projector", projector), ("predictor", predictor)) if head is not None}
-    found = _all_layers(encoder, heads) if layers else {}
+    found = _all_layers(encoder, heads)
     streams: dict[str, StreamingCovariance] = {}
-    features = []
-    with _eval_mode(encoder, *heads.values()), _output_hooks(found, streams), torch.no_grad():
+    with _evaluating(encoder, *heads.values()), _output_hooks(found, streams):
         for view in views:
             h = encoder(view)
             z = h if projector is None else projector(h)
             p = None if predictor is None else predictor(z)
-            features.append(h.float().cpu())
             _stream(streams, "representation", h)
             if projector is not None:
                 _stream(streams, "embedding", z)
@@ -101,7 +95,13 @@ def measure(
         output = _rank_of(streams.get(f"output/{name}"), f"output/{name}", singular)
         if output is not None:
             ranks["layers"][name]["output"] = output
-    return Measurement(torch.cat(features), ranks, singular)
+    return Measurement(ranks, singular)
+
+
+def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:
+    """Representations [N, d] of un-augmented views in eval mode, float32, on the CPU; the encoder is left as it was."""
+    with _evaluating(encoder):
+        return torch.cat([encoder(view).float().cpu() for view in views])
 
 
 def low_rank_warnings(measurement: Measurement, threshold: float) -> list[str]:
@@ -191,12 +191,14 @@ def _output_hooks(layers: Mapping[str, Layer], streams: dict[str, StreamingCovar
 
 
 @contextmanager
-def _eval_mode(*modules: nn.Module) -> Iterator[None]:
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients. Compiled networks run eagerly, since compiled code skips hooks set after it."""
     before = [(part, part.training) for module in modules for part in module.modules()]
     try:
         for module in modules:
             module.eval()
-        yield
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for part, training in before:
             part.training = training

@@ -43,11 +43,16 @@ class NormAct(nn.Module):
 
     def forward(self, x: Tensor, graph_index: Tensor | None = None) -> Tensor:
         """[N, d] → [N, d]; ``graph_index`` [N] is read by the graph norm only."""
-        if self._fused and self.training and not _observed(self.norm) and not _observed(self.activation):
+        if self._fused and self.training and self._own_kernels():
             return batch_norm_prelu(x, self.norm, self.activation)
         if isinstance(self.norm, GraphNorm):
             return self.activation(self.norm(x, graph_index))
         return self.activation(self.norm(x))
+
+    def _own_kernels(self) -> bool:
+        """Not where the norm has become a SyncBatchNorm, somebody hooked a module, or the compiler fuses better."""
+        plain = type(self.norm) is nn.BatchNorm1d and not torch.compiler.is_compiling()
+        return plain and not _observed(self.norm) and not _observed(self.activation)
 
 
 class GraphNorm(nn.Module):
@@ -137,6 +142,8 @@ class PReLU(nn.PReLU):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape; the same values as ``nn.PReLU``."""
+        if torch.compiler.is_compiling():
+            return functional.prelu(x, self.weight)
         if x.requires_grad or self.weight.requires_grad:
             return _PReLU.apply(x, self.weight)
         return prelu(x, self.weight)

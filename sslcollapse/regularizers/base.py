@@ -1,15 +1,29 @@
-"""What every weight regularizer is."""
+"""What every regularizer is: a penalty on weights, layer by layer, or on features, kind by kind."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from sslcollapse.distributed import Gather
 from sslcollapse.layers import Layer
 
 Network = Literal["encoder", "projector", "predictor"]
+Feature = Literal["representation", "embedding", "prediction"]
+FEATURES: tuple[Feature, ...] = ("representation", "embedding", "prediction")
+
+
+@dataclass(frozen=True)
+class FeaturePoint:
+    """Where a kind of feature stands among the others, as a layer does among layers."""
+
+    depth: int
+
+
+FEATURE_POINTS = {name: FeaturePoint(depth) for depth, name in enumerate(FEATURES)}
 
 
 class WeightPenalty(nn.Module):
@@ -33,3 +47,34 @@ class WeightPenalty(nn.Module):
     def floor(self, layer: Layer) -> float:
         """The least value that the penalty of this layer can have."""
         return 0.0
+
+
+class FeaturePenalty(nn.Module):
+    """A penalty on the features of every online view: representation, embedding or prediction.
+
+    Args:
+        coefficient: any form that ``resolve_coefficient`` takes, the kinds of feature standing for layers
+            (``{"representation": 25.0, "embedding": 0.0}``).
+        on: which features are regularised.
+
+    Raises:
+        ValueError: for an ``on`` that is empty or names no kind of feature.
+    """
+
+    couples_batch = True
+    """Whether a sample's penalty depends on the other samples of the batch."""
+
+    def __init__(self, coefficient: Any, on: Sequence[Feature]) -> None:
+        super().__init__()
+        unknown = [name for name in on if name not in FEATURES]
+        if unknown or not on:
+            raise ValueError(f"on must name some of {', '.join(FEATURES)}, got {list(on)!r}")
+        self.coefficient = coefficient
+        self.on = tuple(on)
+
+    def forward(self, features: Sequence[Tensor], gather: Gather) -> Tensor:
+        """One kind of feature, [N, d] a view → unweighted penalty (scalar, float32 or wider), a mean over views.
+
+        ``gather`` brings the rows of all ranks together where they hold different samples.
+        """
+        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Coefficients: how strongly a regularizer acts on each layer, as a pure function of the step.
+"""Coefficients: how strongly a regularizer acts on each layer (or kind of feature), as a pure function of the step.
 
 Four forms: a number; ``{layer name or glob: number}``; ``dict(type="depth", ...)``; ``dict(type="schedule", ...)``.
 An exact name beats a glob; layers that nothing names get 0.
@@ -9,19 +9,28 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from sslcollapse.errors import RecipeError
-from sslcollapse.layers import Layer
 from sslcollapse.registry import COEFFICIENTS, suggest
 from sslcollapse.schedules import ScheduleName, decay
 from sslcollapse.spec import AtLeast, Coefficient  # noqa: F401
+
+
+class Placed(Protocol):
+    """What a coefficient can be given to: a ``Layer`` of a network, or a ``FeaturePoint``."""
+
+    @property
+    def depth(self) -> int:
+        """Position among the others, from 0."""
+        ...
+
 
 CoefficientFunction = Callable[[int], dict[str, float]]
 """Step → layer name → coefficient; every layer is present."""
 
 
-def resolve_coefficient(spec: Any, layers: Mapping[str, Layer], total_steps: int) -> CoefficientFunction:
+def resolve_coefficient(spec: Any, layers: Mapping[str, Placed], total_steps: int) -> CoefficientFunction:
     """Turn any coefficient form into a function of the step.
 
     Raises:
@@ -48,7 +57,7 @@ class ByDepth:
         self.first = _number(first, "first")
         self.last = _number(last, "last")
 
-    def resolve(self, layers: Mapping[str, Layer], total_steps: int) -> CoefficientFunction:
+    def resolve(self, layers: Mapping[str, Placed], total_steps: int) -> CoefficientFunction:
         """Step → layer → coefficient (the same at every step)."""
         deepest = max((layer.depth for layer in layers.values()), default=0)
         values = {
@@ -90,7 +99,7 @@ class Scheduled:
         self.base, self.start, self.warmup, self.schedule, self.stop = base, start, warmup, schedule, stop
         self.final = _number(final, "final")
 
-    def resolve(self, layers: Mapping[str, Layer], total_steps: int) -> CoefficientFunction:
+    def resolve(self, layers: Mapping[str, Placed], total_steps: int) -> CoefficientFunction:
         """Step → layer → coefficient."""
         base = resolve_coefficient(self.base, layers, total_steps)
         end = total_steps if self.stop is None else self.stop
@@ -111,7 +120,7 @@ def _number(value: Any, name: str = "coefficient") -> float:
     return float(value)
 
 
-def _by_name(values: Mapping[str, Any], layers: Mapping[str, Layer]) -> dict[str, float]:
+def _by_name(values: Mapping[str, Any], layers: Mapping[str, Placed]) -> dict[str, float]:
     chosen: dict[str, tuple[str, float]] = {}
     for pattern, value in sorted(values.items(), key=lambda item: item[0] in layers):
         number = _number(value, f"coefficient of {pattern!r}")

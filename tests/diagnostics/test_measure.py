@@ -5,7 +5,7 @@ import torch
 from tiny import random_graph
 from torch import nn
 
-from sslcollapse.diagnostics.measure import MAX_ROWS, activation_rows, low_rank_warnings, measure
+from sslcollapse.diagnostics.measure import MAX_ROWS, activation_rows, low_rank_warnings, measure, represent
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.encoders.heads import Head
 
@@ -41,7 +41,7 @@ def test_ranks_are_of_eval_mode_features_and_layer_outputs():
     with torch.no_grad():
         h = encoder(view)
         hidden = encoder.convs[0](view.features, view.adjacency("gcn"))
-    torch.testing.assert_close(measurement.features, h)
+    torch.testing.assert_close(represent(encoder, [view]), h)
     for name, matrix in (("representation", h), ("prediction", predictor(h)), ("output/convs.0", hidden)):
         sigma = torch.linalg.svdvals(matrix.detach().double())
         torch.testing.assert_close(torch.tensor(measurement.singular[name]), sigma, rtol=1e-5, atol=1e-5)
@@ -66,7 +66,7 @@ def test_views_are_accumulated_as_if_they_were_one():
     views = [random_graph(nodes=20, seed=seed) for seed in range(3)]
     measurement = measure(encoder, views)
     assert measurement.ranks["representation"]["n"] == 60
-    sigma = torch.linalg.svdvals(measurement.features.double())
+    sigma = torch.linalg.svdvals(represent(encoder, views).double())
     torch.testing.assert_close(torch.tensor(measurement.singular["representation"]), sigma, rtol=1e-6, atol=1e-6)
 
 

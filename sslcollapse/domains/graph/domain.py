@@ -78,7 +78,9 @@ class GraphDomain:
         self.source = GRAPH_DATASETS.build(dataset, data_root)
         self.views = views if isinstance(views, GraphViews) else GraphViews(**views)
         self.batch_size = batch_size
-        self.in_dim: int = self.source.num_features
+        self.in_shape: tuple[int, ...] = (self.source.num_features,)
+        self.num_classes: int | None = None  # batches have no labels
+        self.replicated = batch_size is None
         self._dataset: GraphDataset | None = None
 
     def describe(self) -> str:
@@ -128,7 +130,6 @@ class GraphDomain:
         size = len(graphs) if self.batch_size is None else self.batch_size
         if size > len(graphs):
             raise RecipeError(f"domain.batch_size: {size} is more than the {len(graphs)} pre-training graphs")
-        replicated = self.batch_size is None
         per_epoch = len(graphs) // size
         union: tuple[list[int], GraphView] | None = None
         step = start_step
@@ -136,7 +137,7 @@ class GraphDomain:
             epoch, position = divmod(step, per_epoch)
             order = torch.randperm(len(graphs), generator=generator(torch.device("cpu"), context.seed, epoch))
             chosen = order[position * size : (position + 1) * size]
-            if not replicated:
+            if not self.replicated:
                 chosen = chosen.chunk(context.world_size)[context.rank]
             members = sorted(graphs[i] for i in chosen.tolist())
             if union is None or union[0] != members:
@@ -147,7 +148,7 @@ class GraphDomain:
                 augment(base, edge, feature, generator(context.device, context.seed, step, context.rank, k))
                 for k, (edge, feature) in enumerate(zip(edge_drop, feature_mask, strict=True))
             ]
-            yield Batch(views, torch.tensor(members), None, replicated)
+            yield Batch(views, torch.tensor(members), None, self.replicated)
             step += 1
 
     def probe_set(self) -> ProbeSet:

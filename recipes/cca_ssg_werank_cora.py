@@ -1,0 +1,10 @@
+"""CCA-SSG on Cora with WERank; everything else is the same."""
+
+from pathlib import Path
+
+from sslcollapse.recipe import extend
+
+recipe = extend(
+    Path(__file__).with_name("cca_ssg_cora.py"),
+    dict(name="cca_ssg_werank_cora", regularizers=dict(werank=dict(type="werank", coefficient=1e-3))),
+)

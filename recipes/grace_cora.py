@@ -1,0 +1,18 @@
+"""GRACE (Zhu et al. 2020) on Cora, its authors' settings: NT-Xent between the nodes of two views."""
+
+recipe = dict(
+    name="grace_cora",
+    seed=0,
+    domain=dict(
+        type="graph",
+        dataset=dict(type="planetoid", name="Cora"),
+        views=dict(edge_drop=[0.2, 0.4], feature_mask=[0.3, 0.4]),
+    ),
+    encoder=dict(type="gcn", hidden=[256, 128], norm="none", activation="relu", final_activation="relu"),
+    objective=dict(type="simclr", temperature=0.4, projector=[128, 128], norm="none", activation="elu"),
+    regularizers=dict(),
+    optim=dict(type="adamw", lr=5e-4, weight_decay=1e-5, schedule="constant"),
+    train=dict(steps=200, checkpoint_every=100),
+    monitor=dict(every=50),
+    evaluate=dict(public=dict(type="logistic", split="public")),
+)
