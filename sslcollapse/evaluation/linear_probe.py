@@ -67,7 +67,7 @@ class LinearProbe:
         split_seed: int = 0,
         epochs: int = 100,
         batch_size: int = 1024,
-        lrs: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3),
+        lrs: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0),
         momentum: float = 0.9,
         scaling: Literal["standard", "length"] = "standard",
         seed: int = 0,

@@ -100,6 +100,15 @@ def test_constant_columns_and_collapsed_features_survive(value):
         assert quick(scaling=scaling)(torch.full_like(features, value), probe_set).test[0] < 0.5
 
 
+def test_columns_that_vary_by_rounding_only_have_no_say():
+    features, probe_set = noisy()
+    rounding = torch.full((len(features), 1), 1000.0)
+    rounding += 2**-14 * probe_set.labels[:, None]  # neighbouring float32 numbers
+    assert len(rounding.unique()) == 4
+    assert quick()(rounding, probe_set).test[0] < 0.5
+    assert quick()(rounding - 1000, probe_set).test[0] > 0.5
+
+
 def test_a_column_constant_in_training_alone_has_no_say():
     features, probe_set = noisy(signal=1.0)
     extra = torch.full((len(features), 1), 2.0)
