@@ -8,22 +8,16 @@ enough, an interrupted run leaves nothing half-written, and no stale or corrupt 
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sslcollapse.domains.download import missing_text, publish, reason, socket_timeout, staging_folder
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.errors import DataError, MissingDataError, RecipeError, SSLCollapseError
 from sslcollapse.registry import suggest
-
-DOWNLOAD_SILENCE_SECONDS = 30.0
-"""A download server that says nothing for this long is given up on."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +114,7 @@ class StoredGraphs(ABC):
             raise
         except Exception as error:  # whatever a parser makes of a damaged file
             raise DataError(
-                f"{self.title} cannot be read ({_reason(error)}): one of the files "
+                f"{self.title} cannot be read ({reason(error)}): one of the files "
                 f"{', '.join(file.name for file in self.files())} is truncated or corrupt. {remedy}"
             ) from error
 
@@ -128,18 +122,16 @@ class StoredGraphs(ABC):
         # Into a folder of its own, and moved into place only once it has been parsed: an interrupted or
         # truncated download is never mistaken for the dataset, and ranks downloading at once do not meet.
         try:
-            with _staging(self.root) as staging, _socket_timeout(DOWNLOAD_SILENCE_SECONDS):
+            with staging_folder(self.root) as staging, socket_timeout():
                 self.fetch(staging)
                 dataset = self._read(staging)
-                _publish(staging, self.root)
+                publish([path for path in staging.rglob("*") if path.is_file()], staging, self.root)
         except (ImportError, MemoryError):
             raise
         except Exception as error:  # the loaders raise anything from URLError to BadZipFile
             raise MissingDataError(
-                f"{self.title} was not found and its download failed ({_reason(error)}). Put "
-                f"{', '.join(file.name for file in missing)} into {_folders(missing)}. The data root "
-                f"{self.data_root} comes from the recipe's data_root, else the environment variable "
-                "SSLCOLLAPSE_DATA, else ./data. recipes/quickstart.py needs no download."
+                f"{self.title} was not found and its download failed ({reason(error)}). "
+                f"{missing_text(missing, self.data_root, 'recipes/quickstart.py')}"
             ) from error
         return dataset
 
@@ -173,47 +165,3 @@ def check_name(name: str, known: Sequence[str], family: str) -> None:
         nearest = next((f"; did you mean {k!r}?" for k in known if k.lower() == str(name).lower()), None)
         nearest = nearest or suggest(name, list(known))
         raise RecipeError(f"unknown {family} name {name!r}{nearest} (known: {', '.join(known)})")
-
-
-@contextmanager
-def _staging(root: Path) -> Iterator[Path]:
-    """A temporary folder below ``root``; it, and folders made for it that stay empty, are removed again."""
-    made = [folder for folder in (root, *root.parents) if not folder.exists()]
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as staging:
-            yield Path(staging)
-    finally:
-        for folder in made:
-            try:
-                folder.rmdir()
-            except OSError:  # not empty: the download succeeded, or another rank is at it
-                break
-
-
-def _publish(staging: Path, root: Path) -> None:
-    """Move every staged file to its place below ``root``; files already there stay."""
-    for file in sorted(path for path in staging.rglob("*") if path.is_file()):
-        target = root / file.relative_to(staging)
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(file, target)
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _folders(files: Sequence[Path]) -> str:
-    return " and ".join(sorted({str(file.parent) for file in files}))

@@ -9,11 +9,8 @@ import numpy as np
 import torch
 
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
+from sslcollapse.domains.splits import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.errors import RecipeError
-from sslcollapse.types import Split
-
-DIGITS = 1797
-SMALLEST_DIGIT_CLASS = 174
 
 
 class DigitsGraph:
@@ -43,7 +40,7 @@ class DigitsGraph:
     ) -> None:
         if not 1 <= k < DIGITS:
             raise RecipeError(f"k must be between 1 and {DIGITS - 1}, got {k}")
-        _check_parts(train_per_class, validation_per_class, SMALLEST_DIGIT_CLASS)
+        check_parts(train_per_class, validation_per_class, SMALLEST_DIGIT_CLASS, "nodes")
         self.k = k
         self.parts = train_per_class, validation_per_class
 
@@ -71,9 +68,7 @@ class DigitsGraph:
             name="Digits",
             normalize=False,
         )
-        return GraphDataset(
-            "Digits", (graph,), 10, {"public": (_stratified_split(digits.target, *self.parts, seed=0),)}
-        )
+        return GraphDataset("Digits", (graph,), 10, {"public": (stratified_split(digits.target, *self.parts, seed=0),)})
 
 
 class CSBM:
@@ -130,7 +125,7 @@ class CSBM:
             raise RecipeError(f"homophily must be in [0, 1], got {homophily}")
         if not 0 <= signal < float("inf"):
             raise RecipeError(f"signal must be >= 0 and finite, got {signal}")
-        _check_parts(train_per_class, validation_per_class, nodes // classes)
+        check_parts(train_per_class, validation_per_class, nodes // classes, "nodes")
         size = nodes / classes
         self.within = homophily * degree / (size - 1)
         self.between = (1 - homophily) * degree / (nodes - size)
@@ -172,7 +167,7 @@ class CSBM:
             name="CSBM",
             normalize=False,
         )
-        split = _stratified_split(labels, *self.parts, seed=self.seed)
+        split = stratified_split(labels, *self.parts, seed=self.seed)
         return GraphDataset("CSBM", (graph,), self.classes, {"public": (split,)})
 
     def _pairs(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -220,21 +215,3 @@ def _triangle(index: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     # Row i starts at i(2n - i - 1)/2. Exact below n = 1e7: the radicand is an integer below 2**53.
     i = np.floor((2 * n - 1 - np.sqrt((2.0 * n - 1) ** 2 - 8.0 * index)) / 2).astype(np.int64)
     return i, index - i * (2 * n - i - 1) // 2 + i + 1
-
-
-def _check_parts(train: int, validation: int, smallest_class: int) -> None:
-    for name, number in (("train_per_class", train), ("validation_per_class", validation)):
-        if number < 1:
-            raise RecipeError(f"{name} must be >= 1, got {number}")
-    if train + validation >= smallest_class:
-        raise RecipeError(
-            f"train_per_class {train} and validation_per_class {validation} leave no test nodes in a class "
-            f"of {smallest_class}"
-        )
-
-
-def _stratified_split(labels: np.ndarray, train: int, validation: int, seed: int) -> Split:
-    rng = np.random.default_rng([seed, 1])
-    orders = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
-    cuts = (slice(train), slice(train, train + validation), slice(train + validation, None))
-    return Split(*(np.sort(np.concatenate([order[cut] for order in orders])) for cut in cuts))
