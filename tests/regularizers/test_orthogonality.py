@@ -62,7 +62,7 @@ def test_srip_with_few_iterations_is_an_estimate_from_below_with_its_own_exact_g
     weights = torch.randn(2, 4, 6, dtype=torch.float64, requires_grad=True)
     exact = torch.linalg.matrix_norm(weights @ weights.mT - torch.eye(4, dtype=torch.float64), 2)
     coarse, finer = isometry_defect(weights, 1), isometry_defect(weights, 6)
-    assert ((0 < coarse) & (coarse < finer) & (finer <= exact + 1e-12)).all()
+    assert ((coarse > 0) & (coarse < finer) & (finer <= exact + 1e-12)).all()
     assert torch.autograd.gradcheck(lambda w: isometry_defect(w, 2), [weights])
 
 

@@ -1,0 +1,123 @@
+"""Every objective and regularizer in two processes; imported by name in each spawned process."""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from workers import start
+
+from sslcollapse import distributed
+from sslcollapse.module import SSLModule
+from sslcollapse.registry import OBJECTIVES, REGULARIZERS
+from sslcollapse.types import Batch
+
+ROWS, WIDTH, REPRESENTATION = 6, 7, 5
+SMALL = {"projector": [6, 8], "predictor_hidden": 9, "norm": "none"}
+"""Argument → value for whichever objectives have it: heads without BatchNorm, whose statistics are each process's."""
+
+
+class Encoder(nn.Module):
+    """[N, 7] → [N, 5] without anything that couples samples."""
+
+    out_dim = REPRESENTATION
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(WIDTH, 6), nn.Tanh(), nn.Linear(6, REPRESENTATION))
+
+    def reset_parameters(self) -> None:
+        self.layers[0].reset_parameters()
+        self.layers[2].reset_parameters()
+
+    def forward(self, view: torch.Tensor) -> torch.Tensor:
+        return self.layers(view)
+
+
+def cases() -> list[tuple[str, str | None]]:
+    """(objective, regularizer) of every case; regularizers stand beside an objective that couples no samples."""
+    return [(name, None) for name in OBJECTIVES.names()] + [("bgrl", name) for name in REGULARIZERS.names()]
+
+
+def module(objective: str, regularizer: str | None) -> SSLModule:
+    """In float64, the same in every process."""
+    torch.manual_seed(0)
+    small = {name: value for name, value in SMALL.items() if name in OBJECTIVES.parameters(objective)}
+    penalties = {}
+    if regularizer is not None:
+        spec = {"type": regularizer, "coefficient": 0.7}
+        if "on" in REGULARIZERS.parameters(regularizer):
+            spec["on"] = ["representation", "embedding", "prediction"]
+        else:
+            spec["networks"] = ["encoder", "predictor"]
+        penalties["penalty"] = REGULARIZERS.build(spec)
+    built = SSLModule(Encoder(), OBJECTIVES.build({"type": objective, **small}), penalties, total_steps=10)
+    assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in built.modules())
+    return built.double()
+
+
+def batch(rows: slice, replicated: bool = False) -> Batch:
+    """Some rows of a batch whose every row is of another size, and whose rows differ between views."""
+    rng = torch.Generator().manual_seed(1)
+    x = torch.randn(ROWS, WIDTH, generator=rng, dtype=torch.float64) * torch.arange(1, ROWS + 1)[:, None] / 3
+    views = [x + 0.3 * torch.randn(x.shape, generator=rng, dtype=torch.float64) for _ in range(2)]
+    return Batch([view[rows] for view in views], torch.arange(ROWS)[rows], None, replicated)
+
+
+def gradients(built: SSLModule, forward: nn.Module, samples: Batch) -> dict[str, torch.Tensor]:
+    """Parameter → gradient of the loss of a batch, with the loss itself under ``loss``."""
+    loss = forward(samples, 0)["loss"]
+    loss.backward()
+    found = {name: p.grad for name, p in built.named_parameters() if p.requires_grad}
+    return {"loss": loss.detach(), **found}
+
+
+def wrapped_gradients(objective: str, regularizer: str | None, samples: Batch) -> dict[str, torch.Tensor]:
+    built = module(objective, regularizer)
+    return gradients(built, nn.parallel.DistributedDataParallel(built), samples)
+
+
+def gradients_of_a_sum(part: int | None = None) -> dict[str, torch.Tensor]:
+    """Of a loss of the sum of two gathered tensors, whose gradients autograd holds in one tensor, for two leaves."""
+    x = torch.arange(24, dtype=torch.float64).view(2, 4, 3)
+    a, b = (view if part is None else view.chunk(2)[part] for view in x)
+    leaves = {"a": a.clone().requires_grad_(), "b": b.clone().requires_grad_()}
+    gather = distributed.Gather()
+    (gather(leaves["a"]) + gather(leaves["b"])).square().sum().backward()
+    return {name: leaf.grad for name, leaf in leaves.items()}
+
+
+def every_gradient(rank: int, world_size: int, store: str, results: str) -> None:
+    """Save this rank's gradients of all cases: with its share of the rows, replicated, and with a broken gather."""
+    start(rank, world_size, store)
+    share = ROWS // world_size
+    own = slice(rank * share, (rank + 1) * share)
+    found = {
+        f"{objective}/{penalty}": wrapped_gradients(objective, penalty, batch(own)) for objective, penalty in cases()
+    }
+
+    collective, dist.all_gather = dist.all_gather, _forbidden
+    for objective, penalty in cases():
+        whole = wrapped_gradients(objective, penalty, batch(slice(None), replicated=True))
+        found[f"replicated/{objective}/{penalty}"] = whole
+    dist.all_gather = collective
+
+    found["sum"] = gradients_of_a_sum(rank)
+    distributed._AllGather = _OwnSlicePutBack
+    for objective, penalty in cases():
+        found[f"broken/{objective}/{penalty}"] = wrapped_gradients(objective, penalty, batch(own))
+    torch.save(found, f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _forbidden(*arguments: object) -> None:
+    raise AssertionError("a replicated batch was gathered")
+
+
+class _OwnSlicePutBack:
+    """The usual mistake: gathered rows are constants but for the own ones."""
+
+    @staticmethod
+    def apply(x: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.detach().contiguous())
+        parts[dist.get_rank()] = x
+        return torch.cat(parts)
