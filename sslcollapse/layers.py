@@ -6,7 +6,8 @@ Coefficients, spectra, tables and ablation grids are all indexed by the names gi
   [out, in·kh·kw], which is not the operator norm's matrix), of ``nn.MultiheadAttention``, or of any module
   with an ``effective_weight()`` method that returns [out, in] and a raw parameter called ``weight``.
   Vectors (normalisations), embeddings and transposed convolutions are not layers.
-* A grouped convolution is one layer a group (``conv.group0``, ...). A fused query-key-value map is three
+* A grouped convolution is one layer a group (``conv.group0``, ...). A depthwise one, with one output channel a
+  group, has only vectors and is no layer. A fused query-key-value map is three
   (``attn.qkv.q``, ``.k``, ``.v``): a Linear whose name ends in ``qkv``, and the ``in_proj`` of
   ``nn.MultiheadAttention``.
 * A parameter that several modules share appears once, under the first name.
@@ -205,6 +206,8 @@ def _matrix_shape(module: nn.Module) -> tuple[int, int] | None:
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
     if isinstance(module, CONVOLUTIONS):
+        if 1 < module.groups == module.out_channels:
+            return None
         return module.out_channels, module.in_channels // module.groups * math.prod(module.kernel_size)
     # Looked up, not imported: where nobody has imported PyTorch Geometric there is none of its modules.
     geometric = sys.modules.get("torch_geometric.nn.dense.linear")

@@ -174,3 +174,9 @@ def test_mapping_a_network_changes_nothing_in_it():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     layer_map(network)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_depthwise_convolution_has_only_vectors_and_is_no_layer():
+    assert names(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 1))) == ["1"]
+    assert names(nn.Sequential(nn.Conv2d(4, 8, 3, groups=4))) == [f"0.group{k}" for k in range(4)]
+    assert names(nn.Sequential(nn.Conv2d(3, 1, 3))) == ["0"]

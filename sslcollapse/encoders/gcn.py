@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.encoders.checks import check_widths
+from sslcollapse.encoders.checks import check_widths, graph_features
 from sslcollapse.encoders.inputs import propagate_and_transform
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
 
@@ -63,7 +63,7 @@ class GCN(nn.Module):
     """Graph convolutions, each followed by a normalisation and an activation (BGRL's encoder).
 
     Args:
-        in_dim: number of node features.
+        in_shape: number of node features, or (features,).
         hidden: width of each layer; the last is the width of the representation.
         norm: ``"batch"``, ``"layer"`` (per node), ``"graph"`` (per graph, as BGRL on ogbn-arxiv) or ``"none"``.
         norm_momentum: BatchNorm's momentum in torch's convention; 0.99, as BGRL's authors have it, makes the
@@ -74,14 +74,14 @@ class GCN(nn.Module):
         bias: whether convolutions have one; by default only where no BatchNorm follows, which cancels it.
 
     Raises:
-        ValueError: for an empty or non-positive ``hidden``.
+        ValueError: for an empty or non-positive ``hidden``, or the shape of an image.
 
     Source: Thakoor et al., ICLR 2022.
     """
 
     def __init__(
         self,
-        in_dim: int,
+        in_shape: int | Sequence[int],
         *,
         hidden: Sequence[int] = (512, 256),
         norm: NormName = "batch",
@@ -92,7 +92,7 @@ class GCN(nn.Module):
         bias: bool | None = None,
     ) -> None:
         super().__init__()
-        widths = [in_dim, *check_widths(hidden)]
+        widths = [graph_features(in_shape, "gcn"), *check_widths(hidden)]
         self.out_dim = widths[-1]
         bias = norm != "batch" if bias is None else bias
         pairs = list(pairwise(widths))

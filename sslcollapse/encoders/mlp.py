@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ class MLP(nn.Module):
     """Linear layers, each followed by a normalisation and an activation; edges are ignored.
 
     Args:
-        in_dim: number of features, of an image its channels × height × width.
+        in_shape: number of features, or (features,), or of an image (channels, height, width), which is flattened.
         hidden: width of each layer; the last is the width of the representation.
         norm: ``"batch"``, ``"layer"``, ``"graph"`` or ``"none"``.
         norm_momentum: BatchNorm's momentum in torch's convention.
@@ -27,7 +28,7 @@ class MLP(nn.Module):
 
     def __init__(
         self,
-        in_dim: int,
+        in_shape: int | Sequence[int],
         *,
         hidden: Sequence[int] = (512, 256),
         norm: NormName = "batch",
@@ -36,6 +37,7 @@ class MLP(nn.Module):
         final_activation: ActivationName = "none",
     ) -> None:
         super().__init__()
+        in_dim = in_shape if isinstance(in_shape, int) else math.prod(in_shape)
         widths = [in_dim, *check_widths(hidden)]
         self.out_dim = widths[-1]
         self.layers = nn.ModuleList(FeatureLinear(a, b, bias=norm != "batch") for a, b in pairwise(widths))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from sslcollapse.encoders.checks import graph_features
 from sslcollapse.registry import suggest
 
 
@@ -15,7 +16,7 @@ class PyG(nn.Module):
     """Any ``torch_geometric.nn`` model called as ``module(x, edge_index)``, such as GAT, GIN or GraphSAGE.
 
     Args:
-        in_dim: number of node features, given to the module as its first argument.
+        in_shape: number of node features, or (features,), given to the module as its first argument.
         module: class name in ``torch_geometric.nn``, e.g. ``"GAT"``.
         out_dim: width of the representation.
         kwargs: the module's other arguments, e.g. ``dict(hidden_channels=256, num_layers=2)``.
@@ -27,8 +28,16 @@ class PyG(nn.Module):
     ``cached=True`` is refused: a cached normalisation silently ignores edge dropping.
     """
 
-    def __init__(self, in_dim: int, *, module: str, out_dim: int, kwargs: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        in_shape: int | Sequence[int],
+        *,
+        module: str,
+        out_dim: int,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
+        in_dim = graph_features(in_shape, "pyg")
         import torch_geometric.nn as library
 
         factory = getattr(library, module, None)

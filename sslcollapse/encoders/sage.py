@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sslcollapse.encoders.checks import check_widths
+from sslcollapse.encoders.checks import check_widths, graph_features
 from sslcollapse.encoders.inputs import FeatureLinear
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
 
@@ -40,7 +40,7 @@ class SAGE(nn.Module):
     activation.
 
     Args:
-        in_dim: number of node features.
+        in_shape: number of node features, or (features,).
         hidden: width of each layer; with ``residual`` all but the last must be equal.
         norm: as for ``gcn``; BGRL's authors normalise over each graph.
         norm_momentum: BatchNorm's momentum in torch's convention.
@@ -55,7 +55,7 @@ class SAGE(nn.Module):
 
     def __init__(
         self,
-        in_dim: int,
+        in_shape: int | Sequence[int],
         *,
         hidden: Sequence[int] = (512, 512, 512),
         norm: NormName = "graph",
@@ -65,6 +65,7 @@ class SAGE(nn.Module):
         residual: bool = True,
     ) -> None:
         super().__init__()
+        in_dim = graph_features(in_shape, "sage")
         widths = [in_dim, *check_widths(hidden)]
         if residual and len(set(widths[1:-1])) > 1:
             raise ValueError(

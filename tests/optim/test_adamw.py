@@ -1,11 +1,11 @@
-"""The optimizer against torch's own, for both ways to store a matrix."""
+"""AdamW against torch's own, for both ways to store a matrix."""
 
 import pytest
 import torch
 from torch import nn
 
 from sslcollapse.module import SSLModule
-from sslcollapse.optim import AdamW
+from sslcollapse.optim.adamw import AdamW
 
 
 def layout(matrix: torch.Tensor, by_columns: bool) -> torch.Tensor:
@@ -30,3 +30,20 @@ def test_a_step_is_adamws_whatever_the_memory_layout(parameter_by_columns, gradi
     torch.testing.assert_close(module.weight, reference)
     assert torch.equal(module.weight.grad, gradients[-1])
     assert module.weight.is_contiguous() is not parameter_by_columns
+
+
+def test_a_convolution_in_channels_last_is_updated_as_a_contiguous_one():
+    torch.manual_seed(0)
+    module: SSLModule = nn.Conv2d(3, 4, 3, bias=False)
+    reference = nn.Parameter(module.weight.detach().clone())
+    module.to(memory_format=torch.channels_last)
+    ours = AdamW(lr=0.1, weight_decay=0.1).build(module)
+    theirs = torch.optim.AdamW([reference], lr=0.1, weight_decay=0.1, fused=False, foreach=False)
+    for memory_format in (torch.channels_last, torch.contiguous_format, torch.channels_last):
+        gradient = torch.randn(4, 3, 3, 3)
+        module.weight.grad = gradient.clone(memory_format=memory_format)
+        reference.grad = gradient
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(module.weight, reference)
+    assert module.weight.is_contiguous(memory_format=torch.channels_last)

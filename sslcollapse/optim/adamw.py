@@ -1,4 +1,4 @@
-"""Optimizers as recipe components: construction, parameter groups, and the learning rate as a function of the step."""
+"""AdamW as a recipe component."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ import torch
 from torch import Tensor
 
 from sslcollapse.module import SSLModule
-from sslcollapse.schedules import ScheduleName, warmup_then_decay
+from sslcollapse.optim.base import OptimizerSpec
+from sslcollapse.schedules import ScheduleName
 from sslcollapse.spec import AtLeast
 
 
-class AdamW:
+class AdamW(OptimizerSpec):
     """AdamW (Loshchilov & Hutter 2019) with linear warm-up, then a decaying learning rate.
 
     Args:
         lr: learning rate at the end of warm-up.
-        weight_decay: decoupled weight decay, on all parameters as BGRL's authors have it.
+        weight_decay: decoupled weight decay, on all parameters as BGRL's authors have it; with 0 this is Adam.
         betas: decay rates of the moment estimates.
         eps: added to the denominator.
         warmup_steps: steps of linear warm-up from 0.
         schedule: ``"cosine"`` or ``"linear"`` to 0 at the end of training, or ``"constant"``.
+        exclude_norm_and_bias: whether biases and normalisations get no weight decay.
         decay_regularized: whether matrices with a non-zero regularizer coefficient get weight decay too;
             it pulls singular values below 1 against WERank. On by default, so that a comparison with and
             without a regularizer changes one thing only.
+
+    Raises:
+        ValueError: for ``betas`` that are not two numbers in [0, 1).
     """
 
     def __init__(
@@ -34,36 +39,27 @@ class AdamW:
         lr: Annotated[float, AtLeast(0)],
         weight_decay: Annotated[float, AtLeast(0)] = 1e-5,
         betas: Sequence[float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: Annotated[float, AtLeast(0)] = 1e-8,
         warmup_steps: Annotated[int, AtLeast(0)] = 0,
         schedule: ScheduleName = "cosine",
+        exclude_norm_and_bias: bool = False,
         decay_regularized: bool = True,
     ) -> None:
-        self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, betas, eps
-        self.warmup_steps, self.schedule = warmup_steps, schedule
-        self.decay_regularized = decay_regularized
+        super().__init__(
+            lr=lr,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            schedule=schedule,
+            exclude_norm_and_bias=exclude_norm_and_bias,
+            decay_regularized=decay_regularized,
+        )
+        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
+        self.betas, self.eps = (betas[0], betas[1]), eps
 
     def build(self, module: SSLModule) -> torch.optim.AdamW:
         """The optimizer over the module's trainable parameters, fused into one kernel a step."""
-        spared = set()
-        if not self.decay_regularized:
-            spared = {module.layers[name].parameter for name in module.regularized_layers()}
-        trainable = [p for p in module.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p not in spared], "weight_decay": self.weight_decay},
-            {"params": [p for p in trainable if p in spared], "weight_decay": 0.0},
-        ]
-        return _TurningAdamW(
-            [group for group in groups if group["params"]],
-            lr=self.lr,
-            betas=(self.betas[0], self.betas[1]),
-            eps=self.eps,
-            fused=True,
-        )
-
-    def lr_at(self, step: int, total: int) -> float:
-        """Learning rate of optimiser step ``step`` (from 0) of ``total``."""
-        return self.lr * warmup_then_decay(step, total, self.warmup_steps, self.schedule)
+        return _TurningAdamW(self.groups(module), lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
 
 
 class _TurningAdamW(torch.optim.AdamW):

@@ -1,0 +1,1 @@
+"""Optimizers as recipe components: parameter groups, and the learning rate as a function of the step."""

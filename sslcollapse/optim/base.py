@@ -1,0 +1,92 @@
+"""What every optimizer recipe is: parameter groups, and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sslcollapse.module import SSLModule
+from sslcollapse.schedules import ScheduleName, warmup_then_decay
+
+
+class OptimizerSpec:
+    """The settings of an optimizer; ``build`` makes the optimizer over a module's trainable parameters.
+
+    Args:
+        lr: learning rate at the end of warm-up.
+        weight_decay: of all parameters but those that the next arguments leave out.
+        warmup_steps: steps of linear warm-up from 0.
+        schedule: what follows warm-up.
+        exclude_norm_and_bias: whether vectors (biases, and the scales of normalisations) get no weight decay.
+        decay_regularized: whether matrices with a non-zero regularizer coefficient get weight decay too.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: float,
+        weight_decay: float,
+        warmup_steps: int,
+        schedule: ScheduleName,
+        exclude_norm_and_bias: bool,
+        decay_regularized: bool,
+    ) -> None:
+        self.lr, self.weight_decay = lr, weight_decay
+        self.warmup_steps, self.schedule = warmup_steps, schedule
+        self.exclude_norm_and_bias, self.decay_regularized = exclude_norm_and_bias, decay_regularized
+
+    def build(self, module: SSLModule) -> torch.optim.Optimizer:
+        """The optimizer over the module's trainable parameters."""
+        raise NotImplementedError
+
+    def lr_at(self, step: int, total: int) -> float:
+        """Learning rate of optimiser step ``step`` (from 0) of ``total``."""
+        return self.lr * warmup_then_decay(step, total, self.warmup_steps, self.schedule)
+
+    def groups(self, module: SSLModule) -> list[dict[str, Any]]:
+        """Parameter groups with ``params``, ``weight_decay`` and ``excluded`` (vectors left out), none empty.
+
+        A vector is a parameter of at most one dimension.
+        """
+        spared: set[Any] = set()
+        if not self.decay_regularized:
+            spared = {module.layers[name].parameter for name in module.regularized_layers()}
+        decayed, undecayed, excluded = [], [], []
+        for p in module.parameters():
+            if not p.requires_grad:
+                continue
+            if self.exclude_norm_and_bias and p.dim() <= 1:
+                excluded.append(p)
+            elif p in spared:
+                undecayed.append(p)
+            else:
+                decayed.append(p)
+        groups = [
+            {"params": decayed, "weight_decay": self.weight_decay, "excluded": False},
+            {"params": undecayed, "weight_decay": 0.0, "excluded": False},
+            {"params": excluded, "weight_decay": 0.0, "excluded": True},
+        ]
+        return [group for group in groups if group["params"]]
+
+
+def check_momentum(momentum: float) -> float:
+    """The momentum of a heavy-ball optimizer.
+
+    Raises:
+        ValueError: outside [0, 1); quotes it.
+    """
+    if not 0.0 <= momentum < 1.0:
+        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+    return momentum
+
+
+def check_nesterov(nesterov: bool, momentum: float) -> bool:
+    """Whether Nesterov's momentum is asked for.
+
+    Raises:
+        ValueError: where there is no momentum to look ahead with.
+    """
+    if nesterov and momentum == 0.0:
+        raise ValueError("nesterov needs a momentum above 0; set momentum or leave nesterov out")
+    return nesterov
