@@ -34,7 +34,7 @@ class Digits:
 
     title = "Digits"
     channels, size, num_classes = 1, 8, 10
-    mean, std = (0.3053,), (0.3761,)
+    mean, std = (0.3053,), (0.3759,)
 
     def __init__(
         self,
