@@ -1,0 +1,112 @@
+"""Every encoder and every objective in every domain, and every regularizer, through one SSLModule."""
+
+import functools
+
+import pytest
+import torch
+from test_registered_components import SHAPES, build
+from tiny import random_graph
+
+from sslcollapse.module import SSLModule
+from sslcollapse.registry import ENCODERS, OBJECTIVES, REGULARIZERS, RegistryError
+from sslcollapse.regularizers.base import FeaturePenalty
+from sslcollapse.types import Batch
+
+PLAIN_ENCODER = {"graph": "gcn", "vision": "resnet_narrow"}
+
+
+@functools.cache
+def batch(domain: str) -> Batch:
+    if domain == "graph":
+        views = [random_graph(seed=seed) for seed in range(2)]
+        return Batch(views, torch.tensor([0]), None, True)
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 12, *SHAPES["vision"], generator=rng) * torch.linspace(0.5, 2, 12)[:, None, None, None]
+    return Batch(list(images), torch.arange(12), torch.arange(12) % 3, False)
+
+
+def accepted_by(name: str) -> list[str]:
+    accepted = []
+    for domain, shape in SHAPES.items():
+        try:
+            build(ENCODERS, name, shape)
+        except RegistryError:
+            continue
+        accepted.append(domain)
+    return accepted
+
+
+READS = [(name, domain) for name in ENCODERS.names() for domain in accepted_by(name)]
+
+
+def module_of(encoder="gcn", objective="bgrl", domain="graph", regularizers=(), seed=0) -> SSLModule:
+    penalties = {name: build(REGULARIZERS, name) for name in regularizers}
+    loss = build(OBJECTIVES, objective)
+    network = build(ENCODERS, encoder, SHAPES[domain])
+    torch.manual_seed(seed)
+    network.reset_parameters()
+    return SSLModule(network, loss, penalties, total_steps=10).train()
+
+
+def check_a_step(module: SSLModule, domain: str) -> None:
+    parts = module(batch(domain), 0)
+    assert all(value.dim() == 0 and torch.isfinite(value) for value in parts.values())
+    parts["loss"].backward()
+    for name, p in module.named_parameters():
+        if name.startswith("target."):
+            assert p.grad is None, name
+        else:
+            assert p.grad is not None, name
+            assert torch.isfinite(p.grad).all(), name
+
+
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_an_encoder_reads_a_domain_or_says_what_it_reads(name):
+    assert accepted_by(name)
+    for domain in set(SHAPES) - set(accepted_by(name)):
+        with pytest.raises(RegistryError, match="reads"):
+            build(ENCODERS, name, SHAPES[domain])
+
+
+@pytest.mark.parametrize(("name", "domain"), READS)
+def test_a_step_with_an_encoder_is_finite_and_its_gradient_reaches_all_but_the_target(name, domain):
+    check_a_step(module_of(encoder=name, domain=domain), domain)
+
+
+@pytest.mark.parametrize("domain", SHAPES)
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_a_step_with_an_objective_is_finite_and_its_gradient_reaches_all_but_the_target(name, domain):
+    check_a_step(module_of(PLAIN_ENCODER[domain], name, domain), domain)
+
+
+@pytest.mark.parametrize("domain", SHAPES)
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_a_module_continues_from_its_saved_state(name, domain):
+    saved = module_of(PLAIN_ENCODER[domain], name, domain)
+    fresh = module_of(PLAIN_ENCODER[domain], name, domain, seed=1)
+    with torch.no_grad():
+        assert not torch.equal(saved(batch(domain), 0)["loss"], fresh(batch(domain), 0)["loss"])
+        fresh.load_state_dict(saved.state_dict())
+        assert torch.equal(saved(batch(domain), 0)["loss"], fresh(batch(domain), 0)["loss"])
+
+
+@pytest.mark.parametrize("domain", SHAPES)
+@pytest.mark.parametrize("name", REGULARIZERS.names())
+def test_a_regularizer_adds_its_weighted_parts_to_the_loss_of_any_domain(name, domain):
+    module = module_of(PLAIN_ENCODER[domain], regularizers=[name], domain=domain)
+    parts = module(batch(domain), 0)
+    weighted = [value for key, value in parts.items() if key.startswith(f"regularizer/{name}/") and "weighted" in key]
+    expected = len(build(REGULARIZERS, name).on) if name in _FEATURES else len(module.regularized_layers())
+    assert len(weighted) == expected > 0
+    torch.testing.assert_close(parts["loss"].detach(), (parts["objective/bgrl"] + sum(weighted)).detach())
+    check_a_step(module, domain)
+
+
+_FEATURES = [name for name in REGULARIZERS.names() if isinstance(build(REGULARIZERS, name), FeaturePenalty)]
+
+
+def test_all_regularizers_at_once_are_each_named_in_the_parts():
+    module = module_of("resnet_narrow", "simclr", "vision", REGULARIZERS.names())
+    parts = module(batch("vision"), 0)
+    assert {key.split("/")[1] for key in parts if key.startswith("regularizer/")} == set(REGULARIZERS.names())
+    check_a_step(module, "vision")
