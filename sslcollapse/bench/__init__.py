@@ -13,6 +13,8 @@ BENCHES = {
     "graph-step": "sslcollapse.bench.graph_step",
     "memory": "sslcollapse.bench.memory",
     "startup": "sslcollapse.bench.startup",
+    "views": "sslcollapse.bench.views",
+    "vision-step": "sslcollapse.bench.vision_step",
 }
 """Name → module with ``main() -> dict`` (prints a table, returns the record)."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -184,12 +185,12 @@ class Augmentation:
         chunk = max(1, CHUNK // values) if images.device.type == "cpu" else len(images)
         for start in range(0, len(images), chunk):
             part = slice(start, start + chunk)
-            # Samples whose hue turns after equally many other changes are made neighbours, those without jitter last,
-            # so that every step of the jitter works on one slice.
+            # Samples are sorted by how many blends come before their hue, those without jitter last, so that every
+            # step of the jitter works on one slice.
             sections = torch.where(parameters.jitter[part], parameters.hue_position[part], 4)
             order = sections.argsort(stable=True)
             counts = torch.bincount(sections, minlength=5).tolist()
-            there, back = torch.stack([order, order.argsort()]).to(images.device)
+            there, back = ops.onto(images.device, torch.stack([order, order.argsort()]))
             x = self._views(images[part].index_select(0, there), parameters.of(order + start), counts)
             torch.index_select(x, 0, back, out=out[part])
         return out
@@ -201,37 +202,38 @@ class Augmentation:
             for _, some in _selected(x, p.grey):
                 x.index_copy_(0, some, ops.greyscale(x.index_select(0, some)))
         for chosen, some in _selected(x, p.blur):
-            sigma = p.sigma[chosen].to(x.device)
+            sigma = ops.onto(x.device, p.sigma[chosen])
             x.index_copy_(0, some, ops.gaussian_blur(x.index_select(0, some), sigma, self.kernel))
         for _, some in _selected(x, p.solarise):
             x.index_copy_(0, some, ops.solarise(x.index_select(0, some)))
         return ops.normalise(x, self.mean, self.std)
 
     def _jitter(self, x: Tensor, p: ViewParameters, counts: Sequence[int]) -> None:
-        """Jitter in place; ``counts`` samples have their hue turned at each of four places, the rest no jitter."""
-        jittered = x[: sum(counts[:4])]
-        if not len(jittered):
+        """Jitter in place; ``counts`` samples turn their hue before the first, second, third blend, after it, never."""
+        first, second, third, end = accumulate(counts[:4])
+        if end == 0:
             return
-        blends = any(self.settings.jitter[:3])
-        hues = self.channels == 3 and self.settings.jitter[3] > 0
-        kinds = p.order[:, : len(jittered)].to(x.device)
-        factors = p.factors.gather(0, p.order)[:, : len(jittered)].to(x.device)
-        shift = p.hue.to(x.device)
-        start = 0
-        for place, count in enumerate(counts[:4]):
-            section = slice(start, start + count)
-            if hues and count:
-                ops.shift_hue(x[section], shift[section], out=x[section])
-            if blends and place < 3:
-                ops.blend(jittered, kinds[place], factors[place], out=jittered)
-            start += count
+        kinds = ops.onto(x.device, p.order)
+        factors = ops.onto(x.device, p.factors.gather(0, p.order))
+
+        def blend(place: int, samples: slice) -> None:
+            some = x[samples]
+            if len(some) and any(self.settings.jitter[:3]):
+                ops.blend(some, kinds[place, samples], factors[place, samples], out=some)
+
+        for place, start in enumerate((first, second, third)):
+            blend(place, slice(start, end))
+        if self.channels == 3 and self.settings.jitter[3] > 0:
+            ops.shift_hue(x[:end], ops.onto(x.device, p.hue[:end]), out=x[:end])
+        for place, stop in enumerate((first, second, third)):
+            blend(place, slice(0, stop))
 
 
 def _selected(x: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Positions of the chosen samples, on the host and on the device of ``x``; nothing where none is chosen."""
     chosen = mask.nonzero().flatten()
     if len(chosen):
-        yield chosen, chosen.to(x.device)
+        yield chosen, ops.onto(x.device, chosen)
 
 
 def random_box(shapes: Tensor, places: Tensor, height: int, width: int, settings: ViewSettings) -> Tensor:
@@ -278,7 +280,7 @@ def plain(images: Tensor, size: int, mean: Sequence[float], std: Sequence[float]
 
 def check_images(images: Tensor, channels: int) -> None:
     """Raise DataError unless these are uint8 [B, channels, H, W]."""
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != channels or not images[0, 0].numel():
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != channels or 0 in images.shape:
         raise DataError(
             f"views are made of uint8 images [B, {channels}, H, W], got {images.dtype} {list(images.shape)}; "
             "convert the images when they are read"

@@ -43,7 +43,7 @@ def resized_crop(images: Tensor, box: Tensor, size: int, flip: Tensor | None = N
     H, W = images.shape[-2:]
     check_box(box, H, W)
     scale = 1.0 if images.is_floating_point() else 1 / 255
-    top, left, height, width = box.to(images.device, torch.float32)
+    top, left, height, width = onto(images.device, box.float())
     rows = resizing_matrix(top, height, size, H, antialias=size < H, scale=scale)
     columns = resizing_matrix(left, width, size, W, antialias=size < W, mirror=flip)
     return separable(images.float(), rows, columns)
@@ -94,7 +94,7 @@ def resizing_matrix(
     j = torch.arange(extent, device=start.device) + 0.5
     centre = torch.addcmul(start, length / size, i)  # [B, size]
     if mirror is not None:
-        centre = torch.where(mirror.to(centre.device)[:, None], centre.flip(1), centre)
+        centre = torch.where(onto(centre.device, mirror)[:, None], centre.flip(1), centre)
     if not antialias:
         # With half-width 1, cutting off and dividing is the same as moving the centre to the nearest pixel's.
         centre = torch.minimum(torch.maximum(centre, start + 0.5), start + length - 0.5)
@@ -237,6 +237,10 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
     Shapes: [B, C, H, W] → the same.
     """
-    shift = torch.tensor(mean, device=images.device)[:, None, None]
-    scale = torch.tensor([1 / value for value in std], device=images.device)[:, None, None]
-    return (images - shift).mul_(scale)
+    shift, scale = onto(images.device, torch.tensor([mean, [1 / value for value in std]], dtype=images.dtype))
+    return (images - shift[:, None, None]).mul_(scale[:, None, None])
+
+
+def onto(device: torch.device, values: Tensor) -> Tensor:
+    """A few numbers of the host on a device, without waiting for what the device is doing."""
+    return values.to(device, non_blocking=True)

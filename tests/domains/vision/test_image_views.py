@@ -221,6 +221,8 @@ def test_images_of_another_kind_are_refused():
         made(images().float(), rng())
     with pytest.raises(DataError, match=r"got torch.uint8 \[12, 1, 20, 28\]"):
         made(images(channels=1), rng())
+    with pytest.raises(DataError, match=r"got torch.uint8 \[0, 3, 20, 28\]"):
+        made(images(0), rng())
     with pytest.raises(DataError, match="1 or 3 channels, got 4; set jitter_p=0 and grey=0"):
         Augmentation(FULL, 16, 4, [*MEAN, 0.1], [*STD, 0.1])
     with pytest.raises(DataError, match="mean and std need a number for each of 3 channels, got 1, 1"):
