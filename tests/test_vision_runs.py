@@ -101,7 +101,7 @@ def test_a_run_stopped_after_a_checkpoint_ends_bit_identically(objective, feed, 
     whole = run(recipe, tmp_path / "whole")
     halves = run(recipe, tmp_path / "halves")
     (halves / "result.json").unlink()
-    (halves / "checkpoints" / "00000004.pt").unlink()
+    max((halves / "checkpoints").glob("*.pt")).unlink()
     again = run(recipe, tmp_path / "halves", resume=True)
     ours, theirs = (load_latest_checkpoint(path / "checkpoints")["module"] for path in (whole, again))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
