@@ -1,0 +1,264 @@
+"""``bench vision-step``: what WERank adds to a SimCLR step of ResNet-18, and on a GPU what feeding it costs.
+
+Steps with and without WERank take turns in one process on the same ready views; the ratio is taken within a round,
+reported is its median. Seconds a step leave few rounds on a CPU, so the added work, which is WERank's forward and
+backward pass alone, is timed by itself too and given as a share of the step without it: that is far less noisy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcollapse.bench.graph_step import device as device_title
+from sslcollapse.build import build_domain, build_module, prepare_networks
+from sslcollapse.memory import keep_freed_memory
+from sslcollapse.recipe import resolve
+from sslcollapse.registry import OPTIMIZERS
+from sslcollapse.types import Batch, Context
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured, and in which precision."""
+
+    batch: int
+    rounds: int
+    steps: int
+    repeats: int
+    images: int
+    precision: str
+
+
+ON_CPU = Scale(batch=256, rounds=4, steps=1, repeats=9, images=1024, precision="no")
+ON_GPU = Scale(batch=512, rounds=15, steps=10, repeats=50, images=50_000, precision="bf16")
+SIZE = 32
+FEEDS = {"ready": "ready tensors", "resident": "resident feed", "lightly": "lightly, PIL images, DataLoader"}
+
+
+def main() -> dict[str, Any]:
+    """Measure, print tables with ratios, return the record."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sslcollapse.run import environment
+
+    keep_freed_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scale = ON_GPU if device.type == "cuda" else ON_CPU
+    console = Console()
+    record = {"werank": cost_of_werank(device, scale)}
+    werank = record["werank"]
+    table = Table(title=f"SimCLR step, ResNet-18 (CIFAR stem), batch {scale.batch}, precision {scale.precision}")
+    for title in ("", "ms", "× the plain step"):
+        table.add_column(title, justify="left" if not title else "right")
+    for name, title in (("plain", "step"), ("werank", "step + WERank on all 20 encoder layers")):
+        table.add_row(title, f"{werank['ms'][name]:.1f}", f"{werank['times_plain'][name]:.4f}")
+    table.add_row("WERank alone", f"{werank['part_ms']:.2f}", f"{werank['part_share']:.4f}")
+    table.add_row("its two products alone", f"{werank['products_ms']:.2f}", f"{werank['products_share']:.4f}")
+    console.print(table)
+    if device.type == "cuda":
+        record["feeds"] = rates(device, scale)
+        table = Table(title="images a second, the same step")
+        for title in ("", "images/s", "× lightly", "× ready"):
+            table.add_column(title, justify="left" if not title else "right")
+        for name, title in FEEDS.items():
+            feed = record["feeds"]
+            row = (feed["images_a_second"][name], feed["times_lightly"][name], feed["times_ready"][name])
+            table.add_row(title, f"{row[0]:,.0f}", f"{row[1]:.2f}", f"{row[2]:.2f}")
+        console.print(table)
+    return {
+        "benchmark": "vision-step",
+        "environment": environment(1, device_title(), sys.argv),
+        "threads": torch.get_num_threads(),
+        "scale": vars(scale),
+        "results": record,
+    }
+
+
+def cost_of_werank(device: torch.device, scale: Scale) -> dict[str, Any]:
+    """The step with and without WERank in turns, and WERank's own work by itself."""
+    plain, werank = Step(device, scale, werank=False), Step(device, scale, werank=True)
+    batch = next(plain.batches)
+    turns = {"plain": plain, "werank": werank}
+    for step in turns.values():
+        timed(lambda step=step: step(batch), device, min(2, scale.steps))
+    rounds = []
+    for index in range(scale.rounds):
+        order = list(turns.items())[:: 1 if index % 2 else -1]
+        rounds.append({name: timed(lambda step=step: step(batch), device, scale.steps) for name, step in order})
+    ms = {name: 1e3 * median(turn[name] for turn in rounds) for name in turns}
+    part = werank.penalty_alone(scale.repeats)
+    products = werank.products_alone(scale.repeats)
+    return {
+        "ms": ms,
+        "times_plain": {name: median(turn[name] / turn["plain"] for turn in rounds) for name in turns},
+        "rounds_ms": [{name: 1e3 * seconds for name, seconds in turn.items()} for turn in rounds],
+        "part_ms": 1e3 * part,
+        "part_share": 1e3 * part / ms["plain"],
+        "products_ms": 1e3 * products,
+        "products_share": 1e3 * products / ms["plain"],
+        "layers": len(werank.module.regularized_layers()),
+    }
+
+
+def rates(device: torch.device, scale: Scale) -> dict[str, Any]:
+    """Images a second of the same step by who feeds it."""
+    step = Step(device, scale, werank=False)
+    ready = next(step.batches)
+    feeds: dict[str, Callable[[], Batch]] = {
+        "ready": lambda: ready,
+        "resident": lambda: next(step.batches),
+        "lightly": _endless(lightly_batches(step.domain.dataset.images.pixels, scale.batch, device)).__next__,
+    }
+    for feed in feeds.values():
+        timed(lambda feed=feed: step(feed()), device, 2 * scale.steps)
+    rounds = [
+        {
+            name: scale.batch / timed(lambda feed=feed: step(feed()), device, 4 * scale.steps)
+            for name, feed in feeds.items()
+        }
+        for _ in range(max(3, scale.rounds // 3))
+    ]
+    return {
+        "images_a_second": {name: median(turn[name] for turn in rounds) for name in FEEDS},
+        "times_lightly": {name: median(turn[name] / turn["lightly"] for turn in rounds) for name in FEEDS},
+        "times_ready": {name: median(turn[name] / turn["ready"] for turn in rounds) for name in FEEDS},
+        "loader_workers": loader_workers(),
+    }
+
+
+class Step:
+    """One optimiser step as the trainer does it, on a given batch."""
+
+    def __init__(self, device: torch.device, scale: Scale, *, werank: bool) -> None:
+        recipe = resolve(
+            {
+                "name": "bench",
+                "domain": {
+                    "type": "vision",
+                    "dataset": {"type": "fake", "train": scale.images, "size": SIZE},
+                    "views": {"preset": "simclr"},
+                    "batch_size": scale.batch,
+                },
+                "encoder": {"type": "resnet18", "stem": "cifar"},
+                "objective": {"type": "simclr"},
+                "regularizers": {"werank": {"type": "werank", "coefficient": 1e-3}} if werank else {},
+                "optim": {"type": "sgd", "lr": 1e-3, "schedule": "constant"},
+                "train": {"steps": 1, "channels_last": True, "precision": scale.precision},
+            }
+        )
+        self.device = device
+        self.domain: Any = build_domain(recipe)
+        self.module = build_module(recipe, self.domain).to(device).train()
+        prepare_networks(recipe, self.module, self.domain, 1)
+        self.optimizer = OPTIMIZERS.build(recipe["optim"]).build(self.module)
+        self.batches = self.domain.batches(0, Context(device=device))
+        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=scale.precision == "bf16")
+
+    def __call__(self, batch: Batch) -> None:
+        """Forward, backward, update."""
+        with self.autocast:
+            loss = self.module(batch, 0)["loss"]
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def penalty_alone(self, repeats: int) -> float:
+        """Median seconds of WERank's forward and backward pass, added to gradients that are already there."""
+        for p in self.module.parameters():
+            p.grad = torch.zeros_like(p)
+
+        def run() -> None:
+            with self.autocast:
+                loss = sum(coefficient * value for _, _, value, coefficient in self.module.weight_penalties(0))
+            loss.backward()
+
+        return self._median(run, repeats)
+
+    def products_alone(self, repeats: int) -> float:
+        """Median seconds of what WERank cannot do without: a Gram matrix and its product with the weight, a layer."""
+        weights = [self.module.layers[name].weight().detach() for name in sorted(self.module.regularized_layers())]
+        small = [w if w.shape[0] <= w.shape[1] else w.t() for w in weights]
+        grams = [w.new_empty(w.shape[0], w.shape[0]) for w in small]
+        outs = [torch.empty_like(w) for w in small]
+
+        def run() -> None:
+            for w, gram, out in zip(small, grams, outs, strict=True):
+                torch.mm(w, w.t(), out=gram)
+                torch.mm(gram, w, out=out)
+
+        return self._median(run, repeats)
+
+    def _median(self, run: Callable[[], None], repeats: int) -> float:
+        timed(run, self.device, 2)
+        return median(timed(run, self.device, 1) for _ in range(repeats))
+
+
+def timed(run: Callable[[], Any], device: torch.device, times: int) -> float:
+    """Seconds a call, over several calls in a row; a GPU's queued work is waited for before and after."""
+    _synchronize(device)
+    began = time.perf_counter()
+    for _ in range(times):
+        run()
+    _synchronize(device)
+    return (time.perf_counter() - began) / times
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def loader_workers() -> int:
+    """Worker processes that lightly's feed gets: the cores there are, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)
+
+
+class PILImages(torch.utils.data.Dataset):
+    """Images as torchvision's CIFAR-10 gives them: a PIL image made from an array, then the transform."""
+
+    def __init__(self, pixels: Tensor, transform: Callable[[Any], Any]) -> None:
+        self.arrays = pixels.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.arrays[index])), index
+
+
+def lightly_batches(pixels: Tensor, batch: int, device: torch.device) -> Any:
+    """lightly's SimCLR views of PIL images in worker processes, as its benchmarks for CIFAR-10 have it."""
+    from lightly.transforms import SimCLRTransform
+
+    transform = SimCLRTransform(input_size=SIZE, gaussian_blur=0.0)
+    return torch.utils.data.DataLoader(
+        PILImages(pixels, transform),
+        batch_size=batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=loader_workers(),
+        persistent_workers=True,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _endless(loader: Any) -> Iterator[Batch]:
+    device = torch.device("cuda" if loader.pin_memory else "cpu")
+    while True:
+        for views, index in loader:
+            index = index.to(device, non_blocking=True)
+            yield Batch([view.to(device, non_blocking=True) for view in views], index, index, False)
