@@ -224,7 +224,8 @@ def mean_cosine(p: Tensor, z: Tensor) -> Tensor:
     in float32 under autocast. Tests compare them.
     """
     dtype = torch.promote_types(p.dtype, torch.float32)
-    return _MeanCosine.apply(p.to(dtype), z.detach().to(dtype))
+    with torch.autocast(p.device.type, enabled=False):
+        return _MeanCosine.apply(p.to(dtype), z.detach().to(dtype))
 
 
 class _MeanCosine(torch.autograd.Function):

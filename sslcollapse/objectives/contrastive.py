@@ -18,8 +18,8 @@ from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_
 from sslcollapse.objectives.checks import check_projector
 from sslcollapse.types import Branch
 
-CHUNK_LOGITS = 1 << 22
-"""Logits [anchors, keys] that are in memory at once on a CPU: 16 MiB in float32, near the size of its caches."""
+CHUNK_LOGITS = 1 << 21
+"""Logits [anchors, keys] that are in memory at once on a CPU: 8 MiB in float32, which its caches hold."""
 CHUNK_LOGITS_ACCELERATOR = 1 << 28
 """The same elsewhere: 1 GiB in float32; batches of up to 8,192 samples are one chunk."""
 

@@ -1,1 +1,1 @@
-"""Regularizers: penalties on weights, layer by layer, and their coefficients."""
+"""Regularizers: penalties on weights, layer by layer, or on features, and their coefficients."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sslcollapse.layers import Layer
 from sslcollapse.regularizers.base import Network, WeightPenalty
@@ -129,16 +130,52 @@ def isometry_defect(weights: Tensor, iterations: int = 2) -> Tensor:
     """
     with torch.autocast(weights.device.type, enabled=False):
         w = weights.to(torch.promote_types(weights.dtype, torch.float32))
-        w = w.mT if w.shape[1] > w.shape[2] else w  # [L, n, m], n <= m
+        return _IsometryDefect.apply(w if w.shape[1] <= w.shape[2] else w.mT, iterations)
+
+
+class _IsometryDefect(torch.autograd.Function):
+    """v_0 fixed; y_k = wᵀv_k, u_k = w y_k − v_k, v_{k+1} = u_k / ‖u_k‖; value ‖u_K‖ / ‖v_K‖: [L, n, m] → [L].
+
+    The value depends on v_K's direction only, so that lengths are constants in the gradient. It goes back through
+    u_k: ∂w += ū_k y_kᵀ + v_k (wᵀū_k)ᵀ and v̄_k = w wᵀū_k − ū_k. All these outer products are one product of matrices
+    with 2 (K + 1) columns, where autograd would write and add as many full-size gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, iterations: int) -> Tensor:
         steps = torch.arange(1, w.shape[1] + 1, dtype=torch.float64, device=w.device)
-        v = torch.cos(steps.square()).to(w.dtype)[None, :, None].expand(w.shape[0], -1, 1)  # [L, n, 1]
-        for _ in range(iterations):
-            v = w @ (w.mT @ v) - v
-            # The result depends on v's direction only, so that its length is brought to 1 as a constant.
-            v = v / _length(v).detach()
-        return (torch.linalg.vector_norm(w @ (w.mT @ v) - v, dim=1, keepdim=True) / _length(v))[:, 0, 0]
+        start = torch.cos(steps.square()).to(w.dtype)
+        vectors, images, lengths = [(start / _length(start))[None, :, None].expand(len(w), -1, 1)], [], []
+        for _ in range(iterations + 1):
+            images.append(w.mT @ vectors[-1])
+            change = w @ images[-1] - vectors[-1]
+            lengths.append(_length(change, dim=1))
+            vectors.append(change / lengths[-1])
+        # Every v but the first has length 1, or is zero where S = I; then the value is zero as well.
+        ctx.save_for_backward(w, *vectors, *images, *lengths)
+        return torch.linalg.vector_norm(change, dim=1)[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        w, *saved = ctx.saved_tensors
+        count = len(saved) // 3
+        vectors, images, lengths = saved[: count + 1], saved[count + 1 : 2 * count + 1], saved[2 * count + 1 :]
+        with torch.autocast(w.device.type, enabled=False):
+            to_change = grad[:, None, None] * vectors[-1]  # ∂value / ∂u_K = u_K / ‖u_K‖
+            left, right = [], []
+            for k in reversed(range(count)):
+                back = w.mT @ to_change
+                left += [to_change, vectors[k]]
+                right += [images[k], back]
+                if k:
+                    to_vector = w @ back - to_change
+                    if k == count - 1:  # the value's division by ‖v_K‖ = 1
+                        to_vector = to_vector - grad[:, None, None] * lengths[-1] * vectors[k]
+                    to_change = to_vector / lengths[k - 1]
+            return torch.cat(left, dim=2) @ torch.cat(right, dim=2).mT, None
 
 
-def _length(v: Tensor) -> Tensor:
-    """‖v‖, at least so much that a zero vector can be divided by it: [L, n, 1] → [L, 1, 1]."""
-    return torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp_min(1e-30)
+def _length(v: Tensor, dim: int = 0) -> Tensor:
+    """‖v‖ along a dimension that is kept, at least so much that a zero vector can be divided by it."""
+    return torch.linalg.vector_norm(v, dim=dim, keepdim=True).clamp_min(1e-30)

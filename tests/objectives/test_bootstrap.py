@@ -72,6 +72,14 @@ def test_mean_cosine_is_minus_the_loss_of_lightly_with_its_gradient():
     torch.testing.assert_close(leaves[0].grad, leaves[1].grad)
 
 
+def test_mean_cosine_is_computed_in_float32_under_autocast():
+    p, z = torch.randn(2, 6, 40)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = mean_cosine(p, z)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, mean_cosine(p, z))
+
+
 def branches(count=2):
     torch.manual_seed(0)
     online = [Branch(*(torch.randn(5, 4).requires_grad_() for _ in range(3))) for _ in range(count)]
