@@ -68,6 +68,7 @@ class EncodedImages(ABC):
         return result
 
     def _fill(self, result: Tensor, slots: list[tuple[int, int]]) -> None:
+        target = result.numpy()  # of small images, copying costs less through NumPy
         for slot, row in slots:
             pixels = decode(self.encoded(row), self.mode, self.size if self.resize else None, self.place(row))
             if pixels.shape != result.shape[1:]:
@@ -76,7 +77,7 @@ class EncodedImages(ABC):
                     f"{self.place(row)}: the image is {width}x{height} where others are {self.size}x{self.size}; give "
                     "the dataset a size to resize all images to"
                 )
-            result[slot] = pixels
+            target[slot] = pixels.numpy()
 
 
 def decode(data: bytes, mode: Mode, size: int | None, place: str) -> Tensor:
