@@ -140,8 +140,8 @@ class Augmentation:
             )
         self.settings, self.size, self.channels = settings, size, channels
         self.mean, self.std = tuple(mean), tuple(std)
-        # Published for 224 pixels: 23, a tenth of the image.
-        self.kernel = 2 * (size // 20) + 1
+        # Published for 224 pixels: 23, a tenth of the image; 1 would blur nothing.
+        self.kernel = 2 * max(1, size // 20) + 1
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """A view of each image.

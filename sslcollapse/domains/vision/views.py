@@ -42,7 +42,7 @@ class ImageViews:
 
     Width / height of a crop is 3/4 to 4/3, a mirror image has probability .5. Up to 32 pixels, presets leave out the
     blur, as published settings for CIFAR do; ``blur=`` brings it back. Its kernel is a tenth of the image (23 pixels
-    at 224). Digits and letters do not stay themselves in a mirror: set ``flip=0`` for them.
+    at 224, at least 3). Digits and letters do not stay themselves in a mirror: set ``flip=0`` for them.
 
     Args:
         preset: ``"simclr"``, ``"byol"``, ``"vicreg"`` or ``"weak"``, one for all views or a list of one a view.

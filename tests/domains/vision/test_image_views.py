@@ -180,6 +180,14 @@ def test_small_images_are_not_blurred_unless_asked_for():
     assert [s.solarise for s in ImageViews(preset="byol").settings(32)] == [0.0, 0.2]
 
 
+@pytest.mark.parametrize(("size", "kernel"), [(8, 3), (32, 3), (96, 9), (224, 23)])
+def test_the_kernel_of_a_blur_is_a_tenth_of_the_image_and_never_nothing(size, kernel):
+    settings = ViewSettings(crop_scale=(1.0, 1.0), crop_relative=1.0, flip=0.0, blur=1.0, sigma=(1.0, 1.0))
+    made, x = Augmentation(settings, size, 3, MEAN, STD), images(2, height=size, width=size)
+    blurred = reference.gaussian_blur(x / 255, [kernel, kernel], [1.0, 1.0])
+    torch.testing.assert_close(made(x, rng()), reference.normalize(blurred, MEAN, STD), atol=2e-5, rtol=0)
+
+
 def test_each_view_may_have_a_preset_and_probabilities_of_its_own():
     first, second, third = ImageViews(preset=["weak", "byol", "simclr"], count=3, flip=[0.0, 0.1, 0.2]).settings(64)
     assert (first.crop_scale, second.solarise, third.jitter[0]) == ((0.6, 1.0), 0.2, 0.8)
