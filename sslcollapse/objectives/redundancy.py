@@ -136,7 +136,8 @@ class BarlowTwins(RedundancyObjective):
     Source: Zbontar et al. 2021, eq. 1 and 2; Bielak et al. 2022 (Graph Barlow Twins).
 
     lightly's ``BarlowTwinsLoss`` standardises with each process's own mean and variance, also where it gathers, so
-    that two processes have the gradient of another loss than one. Tests compare with it on one process.
+    that two processes have the gradient of another loss than one; its release 1.5.0 moreover standardises both views
+    with common ones and sums correlations over processes without a gradient. Tests compare with it on one process.
     """
 
     def __init__(

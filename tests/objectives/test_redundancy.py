@@ -4,6 +4,7 @@ from lightly.loss import BarlowTwinsLoss, VICRegLoss
 
 from sslcollapse.distributed import Gather
 from sslcollapse.errors import RecipeError
+from sslcollapse.moments import standardize
 from sslcollapse.objectives.redundancy import CCASSG, BarlowTwins, VICReg
 from sslcollapse.types import Branch
 
@@ -38,10 +39,25 @@ def test_vicreg_has_the_values_and_gradients_of_lightly(shape, weights):
     )
 
 
+def barlow_twins_of_its_paper(z1, z2, weight=0.02):
+    """Each view's columns standardised, their correlations brought to the identity."""
+    z1, z2 = ((z - z.mean(0)) / torch.sqrt(z.var(0, correction=0) + 1e-5) for z in (z1, z2))
+    correlation = z1.T @ z2 / len(z1)
+    off_diagonal = correlation - torch.diag(correlation.diag())
+    return (1 - correlation.diag()).square().sum() + weight * off_diagonal.square().sum()
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_barlow_twins_on_one_process_has_the_values_and_gradients_of_lightly(shape):
-    ours, theirs = BarlowTwins(redundancy=0.02), BarlowTwinsLoss(lambda_param=0.02)
-    torch.testing.assert_close(value_and_gradients(total(ours), shape), value_and_gradients(theirs, shape))
+def test_barlow_twins_has_the_values_and_gradients_of_its_paper(shape):
+    ours = value_and_gradients(total(BarlowTwins(redundancy=0.02)), shape)
+    torch.testing.assert_close(ours, value_and_gradients(barlow_twins_of_its_paper, shape))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_barlow_twins_on_one_process_is_the_loss_of_lightly(shape):
+    # Views of equal means and variances, since older releases standardise both views with common ones.
+    views = [standardize(torch.randn(shape, dtype=torch.float64), 0.0) for _ in range(2)]
+    torch.testing.assert_close(total(BarlowTwins(redundancy=0.02))(*views), BarlowTwinsLoss(0.02)(*views))
 
 
 def test_barlow_twins_without_a_weight_takes_one_over_the_width_as_graph_barlow_twins():
