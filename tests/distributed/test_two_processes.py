@@ -33,9 +33,19 @@ recipe = dict(
 )
 """
 BATCHES = """
+from sslcollapse.domains.graph.datasets import PPI
+from sslcollapse.domains.graph.stored import Sizes
+from sslcollapse.registry import GRAPH_DATASETS
+
+
+@GRAPH_DATASETS.register("tiny_ppi")
+class TinyPPI(PPI):
+    SIZES = Sizes(15, 30, 50, 121, (7, 3, 5))
+
+
 recipe = dict(
     name="shards",
-    domain=dict(type="graph", dataset=dict(type="ppi", pretrain="train"), views=dict(), batch_size=2),
+    domain=dict(type="graph", dataset=dict(type="tiny_ppi", pretrain="train"), views=dict(), batch_size=2),
     encoder=dict(type="sage", hidden=[8, 8], norm="graph"),
     objective=dict(type="bgrl", predictor_hidden=7),
     optim=dict(type="adamw", lr=1e-3),

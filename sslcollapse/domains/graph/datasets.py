@@ -77,9 +77,9 @@ class Planetoid(_LoadedGraphs):
     """
 
     SIZES: ClassVar = {
-        "Cora": Sizes(2708, 10556, 1433, 7),
-        "CiteSeer": Sizes(3327, 9104, 3703, 6),
-        "PubMed": Sizes(19717, 88648, 500, 3),
+        "Cora": Sizes(2708, 10556, 1433, 7, (140, 500, 1000)),
+        "CiteSeer": Sizes(3327, 9104, 3703, 6, (120, 500, 1000)),
+        "PubMed": Sizes(19717, 88648, 500, 3, (60, 500, 1000)),
     }
     PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 
@@ -89,6 +89,13 @@ class Planetoid(_LoadedGraphs):
         check_name(name, list(self.SIZES), "Planetoid")
         raw = [f"{name}/raw/ind.{name.lower()}.{part}" for part in self.PARTS]
         super().__init__(data_root, "Planetoid", raw, self.SIZES[name], name=name, normalize=normalize_features)
+
+    def read_alone(self, file: Path) -> None:
+        """Read one raw file with the loader's own function."""
+        from torch_geometric.io.planetoid import read_file
+
+        _, prefix, part = file.name.split(".", 2)
+        read_file(str(file.parent), prefix, part)
 
 
 class _NpzGraphs(_LoadedGraphs):
@@ -184,9 +191,9 @@ class WebKB(_LoadedGraphs):
     """
 
     SIZES: ClassVar = {
-        "Cornell": Sizes(183, 298, 1703, 5),
-        "Texas": Sizes(183, 325, 1703, 5),
-        "Wisconsin": Sizes(251, 515, 1703, 5),
+        "Cornell": Sizes(183, 298, 1703, 5, (87, 59, 37)),
+        "Texas": Sizes(183, 325, 1703, 5, (87, 59, 37)),
+        "Wisconsin": Sizes(251, 515, 1703, 5, (120, 80, 51)),
     }
 
     def __init__(
@@ -218,9 +225,11 @@ class WikiCS(_LoadedGraphs):
     Source: Mernyei & Cangea 2020, arXiv 2007.02901.
     """
 
+    SIZES: ClassVar = Sizes(11701, 431726, 300, 10)
+
     def __init__(self, data_root: Path, *, normalize_features: bool = True, standardize_features: bool = True) -> None:
-        raw, sizes = ["raw/data.json"], Sizes(11701, 431726, 300, 10)
-        super().__init__(data_root, "WikiCS", raw, sizes, normalize=normalize_features, is_undirected=True)
+        raw = ["raw/data.json"]
+        super().__init__(data_root, "WikiCS", raw, self.SIZES, normalize=normalize_features, is_undirected=True)
         self.standardize = standardize_features
 
     def parse(self, root: Path) -> GraphDataset:
@@ -245,6 +254,7 @@ class PPI(_LoadedGraphs):
     Source: Zitnik & Leskovec 2017, in the version of Hamilton et al. 2017, arXiv 1706.02216.
     """
 
+    SIZES: ClassVar = Sizes(56944, 1587264, 50, 121, (44906, 6514, 5524))
     PRETRAIN: ClassVar = {
         "train": ("train",),
         "train+val": ("train", "valid"),
@@ -262,8 +272,7 @@ class PPI(_LoadedGraphs):
             raise RecipeError(f"pretrain must be one of {', '.join(self.PRETRAIN)}, got {pretrain!r}")
         kinds = ("feats.npy", "graph_id.npy", "graph.json", "labels.npy")
         raw = [f"raw/{part}_{kind}" for part, kind in product(("train", "valid", "test"), kinds)]
-        sizes = Sizes(56944, 1587264, 50, 121)
-        super().__init__(data_root, "PPI", raw, sizes, normalize=normalize_features)
+        super().__init__(data_root, "PPI", raw, self.SIZES, normalize=normalize_features)
         self.pretrain = pretrain
 
     def parse(self, root: Path) -> GraphDataset:

@@ -33,7 +33,7 @@ class OGBN(StoredGraphs):
     Source: Hu et al. 2020, arXiv 2005.00687.
     """
 
-    SIZES: ClassVar = {"ogbn-arxiv": Sizes(169343, 2315598, 128, 40)}
+    SIZES: ClassVar = {"ogbn-arxiv": Sizes(169343, 2315598, 128, 40, (90941, 29799, 48603))}
     RAW = ("edge", "node-feat", "num-node-list", "num-edge-list", "node-label", "node_year")
     PARTS = ("train", "valid", "test")
 

@@ -7,12 +7,16 @@ enough, an interrupted run leaves nothing half-written, and no stale or corrupt 
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sslcollapse.domains.download import missing_text, publish, reason, socket_timeout, staging_folder
 from sslcollapse.domains.graph.data import GraphDataset
@@ -22,16 +26,35 @@ from sslcollapse.registry import suggest
 
 @dataclass(frozen=True)
 class Sizes:
-    """Published sizes of a dataset, known without reading it; an undirected edge counts twice."""
+    """Published sizes of a dataset, known without reading it; an undirected edge counts twice.
+
+    Attributes:
+        split: nodes of the train, validation and test part of every public split; None where they differ.
+    """
 
     nodes: int
     edges: int
     features: int
     classes: int
+    split: tuple[int, int, int] | None = None
 
     def __str__(self) -> str:
         graph = f"{self.nodes:,} nodes, {self.edges:,} edges"
         return f"{graph}, {self.features:,} features, {self.classes:,} classes"
+
+    def differences(self, dataset: GraphDataset) -> list[str]:
+        """What a dataset has another number of, as ``"600 test nodes of split 0 instead of 1,000"``."""
+        found = [
+            ("nodes", sum(graph.num_nodes for graph in dataset.graphs), self.nodes),
+            ("edges", sum(graph.edge_index.shape[1] for graph in dataset.graphs), self.edges),
+            ("feature columns", dataset.num_features, self.features),
+            ("classes", dataset.num_classes, self.classes),
+        ]
+        if self.split is not None:
+            for k, split in enumerate(dataset.splits["public"]):
+                parts = zip(("train", "validation", "test"), self.split, strict=True)
+                found += [(f"{part} nodes of split {k}", len(getattr(split, part)), size) for part, size in parts]
+        return [f"{count:,} {what} instead of {size:,}" for what, count, size in found if count != size]
 
 
 class StoredGraphs(ABC):
@@ -91,16 +114,31 @@ class StoredGraphs(ABC):
     def parse(self, root: Path) -> GraphDataset:
         """Read the raw files below ``root``."""
 
+    def read_alone(self, file: Path) -> None:
+        """Read one raw file by itself, to tell which of several is damaged; raises whatever its reader raises."""
+        if file.suffix == ".json":
+            json.loads(file.read_bytes())
+        elif file.suffix == ".gz":
+            with gzip.open(file) as stream:
+                while stream.read(1 << 20):
+                    pass
+        elif file.suffix in (".npy", ".npz"):
+            content = np.load(file)
+            for name in getattr(content, "files", ()):
+                _ = content[name]
+
     @property
     def _folder(self) -> Path:
         return Path(os.path.commonpath([file.parent for file in self.files()]))
 
     def _read(self, root: Path) -> GraphDataset:
         dataset = self.parse(root)
-        if dataset.num_features != self.num_features:
+        # A text file that was cut between two lines parses well, and trains to a wrong result.
+        differences = self.sizes.differences(dataset)
+        if differences:
             raise DataError(
-                f"{self.title}: {dataset.num_features} feature columns instead of {self.num_features}; these "
-                "are not the dataset's files"
+                f"{self.title}: {'; '.join(differences)}; one of the files {self._names(self.files())} is incomplete "
+                "or not the dataset's"
             )
         return dataset
 
@@ -113,10 +151,26 @@ class StoredGraphs(ABC):
         except (SSLCollapseError, MemoryError, ImportError):
             raise
         except Exception as error:  # whatever a parser makes of a damaged file
+            damaged = [file for file in self.files() if not self._readable(file)]
+            which = "" if damaged else "one of the files "
+            verb = "are" if len(damaged) > 1 else "is"
             raise DataError(
-                f"{self.title} cannot be read ({reason(error)}): one of the files "
-                f"{', '.join(file.name for file in self.files())} is truncated or corrupt. {remedy}"
+                f"{self.title} cannot be read ({reason(error)}): {which}{self._names(damaged or self.files())} "
+                f"{verb} truncated or corrupt. {remedy}"
             ) from error
+
+    def _readable(self, file: Path) -> bool:
+        try:
+            self.read_alone(file)
+        except MemoryError:
+            raise
+        except Exception:  # as above
+            return False
+        return True
+
+    @staticmethod
+    def _names(files: Sequence[Path]) -> str:
+        return ", ".join(file.name for file in files)
 
     def _download(self, missing: Sequence[Path]) -> GraphDataset:
         # Into a folder of its own, and moved into place only once it has been parsed: an interrupted or

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from raw_files import contents, write_npz, write_planetoid, write_ppi, write_webkb, write_wikics
+from raw_files import contents, tiny, write_npz, write_planetoid, write_ppi, write_webkb, write_wikics
 from torch_geometric import datasets as pyg
 from torch_geometric.transforms import NormalizeFeatures
 
@@ -51,7 +51,7 @@ def test_constructing_and_describing_touches_no_files(tmp_path):
 def test_planetoid_equals_pyg_with_normalised_features(tmp_path):
     write_planetoid(tmp_path / "a")
     write_planetoid(tmp_path / "b")
-    ours = Planetoid(tmp_path / "a", name="Cora").load()
+    ours = tiny(Planetoid(tmp_path / "a", name="Cora")).load()
     theirs = pyg.Planetoid(str(tmp_path / "b/graph/Planetoid"), "Cora", transform=NormalizeFeatures())[0]
     graph, (split,) = ours.graphs[0], ours.splits["public"]
     assert graph.x.layout == torch.sparse_csr
@@ -76,7 +76,7 @@ def test_planetoid_equals_pyg_with_normalised_features(tmp_path):
 def test_npz_graph_equals_pyg_loader(tmp_path, family, name, path):
     for copy in "ab":
         write_npz(tmp_path / copy / path, family.SIZES[name].features)
-    ours = family(tmp_path / "a", name=name, normalize_features=False).load().graphs[0]
+    ours = tiny(family(tmp_path / "a", name=name, normalize_features=False)).load().graphs[0]
     theirs = getattr(pyg, family.__name__)(str(tmp_path / "b/graph" / family.__name__), name)[0]
     assert torch.equal(ours.x.to_dense(), theirs.x)
     assert torch.equal(ours.edge_index, theirs.edge_index)
@@ -87,7 +87,7 @@ def test_npz_graph_equals_pyg_loader(tmp_path, family, name, path):
 
 def test_webkb_keeps_edge_directions_and_has_ten_splits(tmp_path):
     write_webkb(tmp_path)
-    dataset = WebKB(tmp_path, name="Cornell").load()
+    dataset = tiny(WebKB(tmp_path, name="Cornell")).load()
     assert dataset.graphs[0].edge_index.tolist() == [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]
     splits = dataset.splits["public"]
     assert len(splits) == 10
@@ -101,7 +101,7 @@ def test_webkb_keeps_edge_directions_and_has_ten_splits(tmp_path):
 
 def test_wikics_is_undirected_and_validates_on_val_masks(tmp_path):
     write_wikics(tmp_path)
-    dataset = WikiCS(tmp_path).load()
+    dataset = tiny(WikiCS(tmp_path)).load()
     graph, splits = dataset.graphs[0], dataset.splits["public"]
     edges = set(map(tuple, graph.edge_index.t().tolist()))
     assert edges == {(i, i + 1) for i in range(7)} | {(i + 1, i) for i in range(7)}
@@ -112,16 +112,16 @@ def test_wikics_is_undirected_and_validates_on_val_masks(tmp_path):
 
 def test_wikics_columns_are_standardised_after_row_normalisation(tmp_path):
     write_wikics(tmp_path)
-    x = WikiCS(tmp_path).load().graphs[0].x
+    x = tiny(WikiCS(tmp_path)).load().graphs[0].x
     assert torch.allclose(x.mean(0), torch.zeros(300), atol=1e-5)
     assert torch.allclose(x.std(0, unbiased=False), torch.ones(300), atol=1e-4)
-    plain = WikiCS(tmp_path, standardize_features=False).load().graphs[0].x
+    plain = tiny(WikiCS(tmp_path, standardize_features=False)).load().graphs[0].x
     assert torch.allclose(plain.sum(1), torch.ones(8))
 
 
 def test_ppi_splits_are_the_node_rows_of_their_graphs(tmp_path):
     write_ppi(tmp_path)
-    dataset = PPI(tmp_path).load()
+    dataset = tiny(PPI(tmp_path)).load()
     (split,) = dataset.splits["public"]
     assert [graph.num_nodes for graph in dataset.graphs] == [3, 4, 3, 5]
     assert split.train.tolist() == list(range(7))
@@ -137,7 +137,7 @@ def test_ppi_splits_are_the_node_rows_of_their_graphs(tmp_path):
 @pytest.mark.parametrize(("pretrain", "graphs"), [("train", (0, 1)), ("train+val", (0, 1, 2)), ("all", (0, 1, 2, 3))])
 def test_ppi_pretrains_on_the_chosen_graphs(tmp_path, pretrain, graphs):
     write_ppi(tmp_path)
-    assert PPI(tmp_path, pretrain=pretrain).load().train_graphs == graphs
+    assert tiny(PPI(tmp_path, pretrain=pretrain)).load().train_graphs == graphs
 
 
 def test_ppi_refuses_unknown_pretrain(tmp_path):
@@ -200,7 +200,7 @@ def photo_server(tmp_path, monkeypatch):
 
 
 def test_download_puts_the_raw_file_in_place_and_is_not_repeated(tmp_path, photo_server):
-    dataset = Amazon(tmp_path / "data", name="Photo")
+    dataset = tiny(Amazon(tmp_path / "data", name="Photo"))
     first = dataset.load()
     assert {path for path in contents(tmp_path / "data") if path.endswith(".npz") or ".partial" in path} == {PHOTO}
     photo_server.unlink()
@@ -266,8 +266,16 @@ def damage_json(root):
     return WikiCS(root)
 
 
+def damage_ppi(root):
+    write_ppi(root)
+    for name in ("valid_graph.json", "valid_feats.npy"):
+        path = root / "graph/PPI/raw" / name
+        path.write_bytes(path.read_bytes()[:150])
+    return PPI(root)
+
+
 @pytest.mark.parametrize(
-    "damage", [damage_npz, damage_npz_indices, damage_pickle, empty_file, damage_text, damage_json]
+    "damage", [damage_npz, damage_npz_indices, damage_pickle, empty_file, damage_text, damage_json, damage_ppi]
 )
 def test_damaged_raw_file_is_reported_with_its_folder_and_the_remedy(tmp_path, damage):
     dataset = damage(tmp_path)
@@ -283,6 +291,64 @@ def test_files_of_another_width_are_refused(tmp_path):
     write_npz(tmp_path / PHOTO, 100)
     with pytest.raises(DataError, match="100 feature columns instead of 745"):
         Amazon(tmp_path, name="Photo").load()
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (damage_pickle, r"\): ind\.cora\.allx is truncated"),
+        (empty_file, r"\): ind\.cora\.graph is truncated"),
+        (damage_ppi, r"\): valid_feats\.npy, valid_graph\.json are truncated"),
+    ],
+)
+def test_the_damaged_one_of_several_raw_files_is_named_alone(tmp_path, damage, named):
+    with pytest.raises(DataError, match=named):
+        damage(tmp_path).load()
+
+
+def cut_lines(path, lines):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:lines]))
+
+
+def test_a_test_index_cut_between_lines_is_refused_with_both_numbers_and_the_files(tmp_path):
+    write_planetoid(tmp_path)
+    dataset = tiny(Planetoid(tmp_path, name="Cora"))
+    dataset.load()
+    cut_lines(tmp_path / "graph/Planetoid/Cora/raw/ind.cora.test.index", 12)
+    with pytest.raises(
+        DataError, match=r"Planetoid Cora: 12 test nodes of split 0 instead of 20; .*test\.index.*Delete"
+    ):
+        dataset.load()
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "message"),
+    [
+        ("out1_graph_edges.txt", 4, r"WebKB Cornell: 3 edges instead of 5; .*out1_graph_edges\.txt.* is incomplete"),
+        ("out1_node_feature_label.txt", 6, r"WebKB Cornell"),
+    ],
+)
+def test_a_web_graph_cut_between_lines_is_refused(tmp_path, file, lines, message):
+    write_webkb(tmp_path)
+    dataset = tiny(WebKB(tmp_path, name="Cornell"))
+    dataset.load()
+    cut_lines(tmp_path / "graph/WebKB/cornell/raw" / file, lines)
+    with pytest.raises(DataError, match=message):
+        dataset.load()
+
+
+def test_other_files_than_the_published_ones_are_refused_in_every_number(tmp_path):
+    write_planetoid(tmp_path)
+    with pytest.raises(DataError) as caught:
+        Planetoid(tmp_path, name="Cora").load()
+    for part in (
+        "527 nodes instead of 2,708",
+        "1,054 edges instead of 10,556",
+        "7 train nodes of split 0 instead of 140",
+    ):
+        assert part in str(caught.value)
+    assert "validation" not in str(caught.value)  # 500, as published
+    assert "classes" not in str(caught.value)
 
 
 def test_nan_feature_in_a_file_is_located(tmp_path):
@@ -303,8 +369,28 @@ def test_corrupt_processed_cache_is_never_read_and_nothing_is_written(tmp_path):
     before = contents(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        assert Planetoid(tmp_path, name="Cora").load().graphs[0].num_nodes == 527
+        assert tiny(Planetoid(tmp_path, name="Cora")).load().graphs[0].num_nodes == 527
     assert contents(tmp_path) == before  # so a read-only data root does as well
+
+
+@needs_real_data
+@pytest.mark.parametrize(
+    ("family", "name", "file", "lines", "message"),
+    [
+        (Planetoid, "Cora", "ind.cora.test.index", 600, "600 test nodes of split 0 instead of 1,000"),
+        (WebKB, "Texas", "out1_graph_edges.txt", 100, "edges instead of 325"),
+    ],
+)
+def test_a_real_raw_file_cut_between_lines_is_refused(tmp_path, family, name, file, lines, message):
+    real = family(Path(os.environ["SSLCOLLAPSE_DATA"]), name=name)
+    if not all(path.is_file() for path in real.files()):
+        pytest.skip(f"{real.title} is not below SSLCOLLAPSE_DATA")
+    copy = family(tmp_path, name=name)
+    shutil.copytree(real.files()[0].parent, copy.files()[0].parent)
+    copy.load()
+    cut_lines(copy.files()[0].parent / file, lines)
+    with pytest.raises(DataError, match=message):
+        copy.load()
 
 
 @needs_real_data

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from raw_files import contents, write_arxiv
+from raw_files import contents, tiny, write_arxiv
 
 from sslcollapse.domains.graph.ogb import OGBN, import_ogb
 from sslcollapse.errors import DataError, MissingDataError, RecipeError, RunError
@@ -40,7 +40,7 @@ def table(path):
 
 def test_arxiv_has_the_values_of_the_raw_files_and_undirected_edges(tmp_path):
     write_arxiv(tmp_path / FOLDER)
-    dataset = OGBN(tmp_path).load()
+    dataset = tiny(OGBN(tmp_path)).load()
     graph = dataset.graphs[0]
     assert np.allclose(graph.x.numpy(), table(tmp_path / FOLDER / "raw/node-feat.csv.gz"), atol=1e-6)
     assert graph.x.dtype == torch.float32
@@ -52,7 +52,7 @@ def test_arxiv_has_the_values_of_the_raw_files_and_undirected_edges(tmp_path):
 
 def test_arxiv_split_is_the_official_one(tmp_path):
     write_arxiv(tmp_path / FOLDER)
-    (split,) = OGBN(tmp_path).load().splits["public"]
+    (split,) = tiny(OGBN(tmp_path)).load().splits["public"]
     assert split.train.tolist() == list(range(18))
     assert split.validation.tolist() == list(range(18, 24))
     assert split.test.tolist() == list(range(24, 30))
@@ -61,7 +61,7 @@ def test_arxiv_split_is_the_official_one(tmp_path):
 def test_nothing_is_asked_or_written_without_a_release_mark(tmp_path, capfd):
     write_arxiv(tmp_path / FOLDER)
     before = contents(tmp_path)
-    OGBN(tmp_path).load()
+    tiny(OGBN(tmp_path)).load()
     assert contents(tmp_path) == before
     assert capfd.readouterr().out == ""
 
@@ -83,14 +83,14 @@ def test_pickles_beside_the_raw_files_are_never_loaded(tmp_path):
         path = tmp_path / FOLDER / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(pickle.dumps(evil))
-    assert OGBN(tmp_path).load().graphs[0].num_nodes == 30
+    assert tiny(OGBN(tmp_path)).load().graphs[0].num_nodes == 30
     assert not (tmp_path / "executed").exists()
 
 
 def test_weights_only_stays_the_default_and_no_class_stays_allowed(tmp_path):
     write_arxiv(tmp_path / FOLDER)
     before = set(torch.serialization.get_safe_globals())
-    OGBN(tmp_path).load()
+    tiny(OGBN(tmp_path)).load()
     assert set(torch.serialization.get_safe_globals()) == before
 
 
@@ -109,7 +109,7 @@ def test_download_is_unpacked_into_place(tmp_path, monkeypatch):
         return shutil.copy(archive, folder)
 
     monkeypatch.setattr("ogb.utils.url.download_url", serve)
-    dataset = OGBN(tmp_path / "data")
+    dataset = tiny(OGBN(tmp_path / "data"))
     assert dataset.load().graphs[0].num_nodes == 30
     assert all(path.is_file() for path in dataset.files())
     assert {path.name for path in dataset.root.iterdir()} == {"ogbn_arxiv"}
@@ -119,7 +119,7 @@ def test_truncated_arxiv_file_is_reported(tmp_path):
     write_arxiv(tmp_path / FOLDER)
     path = tmp_path / FOLDER / "raw/node-feat.csv.gz"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"OGB ogbn-arxiv cannot be read .*node-feat\.csv\.gz.* truncated or corrupt"):
+    with pytest.raises(DataError, match=r"ogbn-arxiv cannot be read .*: node-feat\.csv\.gz is truncated or corrupt"):
         OGBN(tmp_path).load()
 
 
