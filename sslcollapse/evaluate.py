@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sslcollapse.errors import RecipeError
+from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.registry import PROBES, suggest
 from sslcollapse.types import ProbeSet
 
@@ -17,6 +17,19 @@ from sslcollapse.types import ProbeSet
 def build_probes(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Probe name → probe, of a resolved recipe's ``evaluate``."""
     return {name: PROBES.build(spec) for name, spec in specs.items()}
+
+
+def check_probes(probes: Mapping[str, Any], probe_set: ProbeSet) -> None:
+    """Let every probe refuse a set that it cannot evaluate, before there are features.
+
+    Raises:
+        RecipeError, DataError: see the probe's ``check``; the message begins with the probe's place in the recipe.
+    """
+    for name, probe in probes.items():
+        try:
+            probe.check(probe_set)
+        except (RecipeError, DataError) as error:
+            raise type(error)(f"evaluate.{name}: {error}") from error
 
 
 def run_probes(
@@ -60,6 +73,7 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
     probes = build_probes({name: recipe["evaluate"][name] for name in names or known})
     domain = build_domain(recipe)
     probe_set = domain.probe_set()
+    check_probes(probes, probe_set)
     trained = represent(encoder, probe_set.views)
     untrained = represent(build_module(recipe, domain).encoder, probe_set.views)
     evaluation, _ = run_probes(probes, trained, probe_set)

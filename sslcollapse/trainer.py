@@ -58,6 +58,7 @@ def train(
         domain.check(accelerator.num_processes)
         module = build_module(recipe, domain)
         domain.load()
+        evaluate.check_probes(evaluate.build_probes(recipe["evaluate"]), domain.probe_set())
         accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
         if accelerator.is_main_process:
             run.create(overwrite=overwrite)

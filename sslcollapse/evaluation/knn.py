@@ -14,7 +14,7 @@ from sslcollapse.evaluation.inputs import check_inputs, check_single_label
 from sslcollapse.evaluation.metrics import check_metric, metric_for, score
 from sslcollapse.evaluation.result import ProbeResult
 from sslcollapse.evaluation.splits import SplitChoice
-from sslcollapse.types import ProbeSet
+from sslcollapse.types import ProbeSet, Split
 
 ONE = 2**40
 """A vote of weight 1, as an integer: sums of integers are the same in any order, also where a GPU adds
@@ -71,6 +71,18 @@ class KNNProbe:
         self.chunk = chunk
         self.metric = metric
 
+    def check(self, probe_set: ProbeSet) -> tuple[tuple[Split, ...], str]:
+        """The splits and the metric that a set is evaluated with; needs no features.
+
+        Raises:
+            DataError: for a split whose parts overlap or leave the set.
+            RecipeError: for a split that the set does not have, a multi-label set, or a metric that does
+                not fit it.
+        """
+        splits = self.splits.of(probe_set)
+        check_single_label(probe_set, "knn")
+        return splits, metric_for(probe_set, self.metric)
+
     @torch.no_grad()
     def __call__(self, features: Tensor, probe_set: ProbeSet) -> ProbeResult:
         """Evaluate frozen features; ``details`` has ``k``, the neighbours that voted in each split.
@@ -80,12 +92,9 @@ class KNNProbe:
 
         Raises:
             DataError: for features that are not finite or do not belong to the labels, for bad labels.
-            RecipeError: for a split that the set does not have, a multi-label set, or a metric that does
-                not fit it.
+            RecipeError: see ``check``.
         """
-        splits = self.splits.of(probe_set)
-        check_single_label(probe_set, "knn")
-        metric = metric_for(probe_set, self.metric)
+        splits, metric = self.check(probe_set)
         check_inputs(features, probe_set, splits)
         x = normalize(features.float())  # [N, d]; zero rows stay zero
         labels = probe_set.labels.to(x.device)

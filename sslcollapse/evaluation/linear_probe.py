@@ -94,6 +94,18 @@ class LinearProbe:
         self.seed = seed
         self.metric = metric
 
+    def check(self, probe_set: ProbeSet) -> tuple[tuple[Split, ...], str]:
+        """The splits and the metric that a set is evaluated with; needs no features.
+
+        Raises:
+            DataError: for a split whose parts overlap or leave the set.
+            RecipeError: for a split that the set does not have, a multi-label set, or a metric that does
+                not fit it.
+        """
+        splits = self.splits.of(probe_set)
+        check_single_label(probe_set, "linear")
+        return splits, metric_for(probe_set, self.metric)
+
     @torch.no_grad()
     def __call__(self, features: Tensor, probe_set: ProbeSet) -> ProbeResult:
         """Evaluate frozen features; ``details`` has ``chosen_lr`` of each split.
@@ -103,12 +115,9 @@ class LinearProbe:
 
         Raises:
             DataError: for features that are not finite or do not belong to the labels, for bad labels.
-            RecipeError: for a split that the set does not have, a multi-label set, or a metric that does
-                not fit it.
+            RecipeError: see ``check``.
         """
-        splits = self.splits.of(probe_set)
-        check_single_label(probe_set, "linear")
-        metric = metric_for(probe_set, self.metric)
+        splits, metric = self.check(probe_set)
         check_inputs(features, probe_set, splits)
         labels = probe_set.labels.to(features.device)
 

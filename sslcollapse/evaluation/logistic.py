@@ -73,6 +73,15 @@ class LogisticProbe:
         self.max_iter = max_iter
         self.cs = [2.0**exponent for exponent in range(-10, 11, c_step)]
 
+    def check(self, probe_set: ProbeSet) -> tuple[tuple[Split, ...], str]:
+        """The splits and the metric that a set is evaluated with; needs no features.
+
+        Raises:
+            DataError: for a split whose parts overlap or leave the set.
+            RecipeError: for a split that the set does not have, or a metric that does not fit it.
+        """
+        return self.splits.of(probe_set), metric_for(probe_set, self.metric)
+
     def __call__(self, features: Tensor, probe_set: ProbeSet) -> ProbeResult:
         """Evaluate frozen features; ``details`` has ``chosen_c`` a split and ``unconverged`` fits in all.
 
@@ -81,10 +90,9 @@ class LogisticProbe:
 
         Raises:
             DataError: for features that are not finite or do not belong to the labels, for bad labels.
-            RecipeError: for a split that the set does not have, or a metric that does not fit it.
+            RecipeError: see ``check``.
         """
-        splits = self.splits.of(probe_set)
-        metric = metric_for(probe_set, self.metric)
+        splits, metric = self.check(probe_set)
         features = features.detach()
         check_inputs(features, probe_set, splits)
         elements = max(len(split.train) for split in splits) * features.shape[1]
