@@ -66,6 +66,10 @@ class LazyViews(Protocol):
         """Batch ``index``, [B, ...]; IndexError after the last."""
         ...
 
+    def __iter__(self) -> Iterator[Tensor]:
+        """All batches in order."""
+        ...
+
     def to(self, device: torch.device) -> LazyViews:
         """The same inputs, made on another device."""
         ...

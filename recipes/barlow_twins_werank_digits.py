@@ -1,0 +1,10 @@
+"""Barlow Twins on handwritten digits with WERank; everything else is the same."""
+
+from pathlib import Path
+
+from sslcollapse.recipe import extend
+
+recipe = extend(
+    Path(__file__).with_name("barlow_twins_digits.py"),
+    dict(name="barlow_twins_werank_digits", regularizers=dict(werank=dict(type="werank", coefficient=1e-3))),
+)

@@ -1,0 +1,10 @@
+"""SimSiam on handwritten digits with WERank; everything else is the same."""
+
+from pathlib import Path
+
+from sslcollapse.recipe import extend
+
+recipe = extend(
+    Path(__file__).with_name("simsiam_digits.py"),
+    dict(name="simsiam_werank_digits", regularizers=dict(werank=dict(type="werank", coefficient=1e-3))),
+)

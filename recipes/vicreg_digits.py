@@ -1,0 +1,13 @@
+"""VICReg on handwritten digits; all but the objective as simclr_digits."""
+
+from pathlib import Path
+
+from sslcollapse.recipe import extend
+
+recipe = extend(
+    Path(__file__).with_name("simclr_digits.py"),
+    dict(
+        name="vicreg_digits",
+        objective=dict(type="vicreg", projector=[256, 256]),
+    ),
+)
