@@ -1,8 +1,9 @@
 """``bench vision-step``: what WERank adds to a SimCLR step of ResNet-18, and on a GPU what feeding it costs.
 
-Steps with and without WERank take turns in one process on the same ready views; the ratio is taken within a round,
-reported is its median. Seconds a step leave few rounds on a CPU, so the added work, which is WERank's forward and
-backward pass alone, is timed by itself too and given as a share of the step without it: that is far less noisy.
+Steps with and without WERank take turns in one process on the same ready views; ratios are taken within a round,
+reported is their median. Seconds a step leave few rounds on a CPU, so the added work, which is WERank's forward and
+backward pass alone, is timed by itself too, in every round, and given as a share of the step without it: that is far
+less noisy than a difference of two steps.
 """
 
 from __future__ import annotations
@@ -38,9 +39,15 @@ class Scale:
     precision: str
 
 
-ON_CPU = Scale(batch=256, rounds=4, steps=1, repeats=9, images=1024, precision="no")
+ON_CPU = Scale(batch=256, rounds=4, steps=1, repeats=5, images=1024, precision="no")
 ON_GPU = Scale(batch=512, rounds=15, steps=10, repeats=50, images=50_000, precision="bf16")
 SIZE = 32
+COSTS = {
+    "plain": "step",
+    "werank": "step + WERank on all 20 encoder layers",
+    "part": "WERank alone",
+    "products": "its two products alone",
+}
 FEEDS = {"ready": "ready tensors", "resident": "resident feed", "lightly": "lightly, PIL images, DataLoader"}
 
 
@@ -51,6 +58,7 @@ def main() -> dict[str, Any]:
 
     from sslcollapse.run import environment
 
+    load = os.getloadavg() if hasattr(os, "getloadavg") else None  # says how busy others kept it
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scale = ON_GPU if device.type == "cuda" else ON_CPU
@@ -60,10 +68,8 @@ def main() -> dict[str, Any]:
     table = Table(title=f"SimCLR step, ResNet-18 (CIFAR stem), batch {scale.batch}, precision {scale.precision}")
     for title in ("", "ms", "× the plain step"):
         table.add_column(title, justify="left" if not title else "right")
-    for name, title in (("plain", "step"), ("werank", "step + WERank on all 20 encoder layers")):
+    for name, title in COSTS.items():
         table.add_row(title, f"{werank['ms'][name]:.1f}", f"{werank['times_plain'][name]:.4f}")
-    table.add_row("WERank alone", f"{werank['part_ms']:.2f}", f"{werank['part_share']:.4f}")
-    table.add_row("its two products alone", f"{werank['products_ms']:.2f}", f"{werank['products_share']:.4f}")
     console.print(table)
     if device.type == "cuda":
         record["feeds"] = rates(device, scale)
@@ -79,6 +85,7 @@ def main() -> dict[str, Any]:
         "benchmark": "vision-step",
         "environment": environment(1, device_title(), sys.argv),
         "threads": torch.get_num_threads(),
+        "load_average_before": load,
         "scale": vars(scale),
         "results": record,
     }
@@ -91,21 +98,17 @@ def cost_of_werank(device: torch.device, scale: Scale) -> dict[str, Any]:
     turns = {"plain": plain, "werank": werank}
     for step in turns.values():
         timed(lambda step=step: step(batch), device, min(2, scale.steps))
-    rounds = []
+    rounds: list[dict[str, float]] = []
     for index in range(scale.rounds):
         order = list(turns.items())[:: 1 if index % 2 else -1]
-        rounds.append({name: timed(lambda step=step: step(batch), device, scale.steps) for name, step in order})
-    ms = {name: 1e3 * median(turn[name] for turn in rounds) for name in turns}
-    part = werank.penalty_alone(scale.repeats)
-    products = werank.products_alone(scale.repeats)
+        turn = {name: timed(lambda step=step: step(batch), device, scale.steps) for name, step in order}
+        turn["part"] = werank.penalty_alone(scale.repeats)
+        turn["products"] = werank.products_alone(scale.repeats)
+        rounds.append(turn)
     return {
-        "ms": ms,
-        "times_plain": {name: median(turn[name] / turn["plain"] for turn in rounds) for name in turns},
+        "ms": {name: 1e3 * median(turn[name] for turn in rounds) for name in rounds[0]},
+        "times_plain": {name: median(turn[name] / turn["plain"] for turn in rounds) for name in rounds[0]},
         "rounds_ms": [{name: 1e3 * seconds for name, seconds in turn.items()} for turn in rounds],
-        "part_ms": 1e3 * part,
-        "part_share": 1e3 * part / ms["plain"],
-        "products_ms": 1e3 * products,
-        "products_share": 1e3 * products / ms["plain"],
         "layers": len(werank.module.regularized_layers()),
     }
 
@@ -182,7 +185,9 @@ class Step:
                 loss = sum(coefficient * value for _, _, value, coefficient in self.module.weight_penalties(0))
             loss.backward()
 
-        return self._median(run, repeats)
+        seconds = self._median(run, repeats)
+        self.optimizer.zero_grad()
+        return seconds
 
     def products_alone(self, repeats: int) -> float:
         """Median seconds of what WERank cannot do without: a Gram matrix and its product with the weight, a layer."""
