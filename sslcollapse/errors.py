@@ -22,4 +22,4 @@ class RunError(SSLCollapseError, RuntimeError):
 
 
 class NonFiniteLossError(RunError):
-    """A part of the loss became NaN or infinite."""
+    """A part of the loss, a parameter or an output became NaN or infinite."""

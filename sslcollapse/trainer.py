@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from rich.console import Console
+from torch import nn
 
 from sslcollapse import evaluate
 from sslcollapse.build import build_domain, build_module, prepare_networks
 from sslcollapse.checkpoint import load_latest_checkpoint, save_checkpoint
 from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure, represent
+from sslcollapse.diagnostics.spectrum import NotFiniteError
 from sslcollapse.errors import NonFiniteLossError, RunError
 from sslcollapse.export import save_encoder
+from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec
@@ -47,7 +50,8 @@ def train(
         RunError: the run may not start (finished, unfinished without ``resume``, not writable, ...).
         MissingDataError, DataError: the dataset is absent or damaged.
         RecipeError: the recipe is wrong.
-        NonFiniteLossError: a part of the loss was not finite; the last good checkpoint is kept.
+        NonFiniteLossError: a part of the loss, the networks or their outputs were not finite; the last good
+            checkpoint is kept.
     """
     recipe = resolve(recipe)
     run = RunDirectory.of(recipe, out)
@@ -128,7 +132,7 @@ class Trainer:
         self.probe_set: Any = domain.probe_set().to(accelerator.device) if self.main else None  # a ProbeSet on rank 0
         self._pending: list[tuple[int, dict[str, torch.Tensor]]] = []
         self._last: dict[str, float] = {}  # the newest logged losses
-        self._rank: float | None = None
+        self._measurement: Measurement | None = None  # the newest
         self._warned: set[str] = set()
 
     def run(self, resume: bool, command: list[str]) -> Path:
@@ -161,13 +165,16 @@ class Trainer:
                 torch.manual_seed(derive_seed(recipe["seed"], step, context.rank))
                 measured = bool(monitor) and (done % monitor == 0 or done == self.steps)
                 gradients = self._step(step, batches, compare=measured and recipe["monitor"]["gradients"])
-                if done % recipe["train"]["log_every"] == 0 or measured or done == self.steps:
+                if done % recipe["train"]["log_every"] == 0:
                     self._flush(done)
+                every = recipe["train"]["checkpoint_every"]
+                saved = done < self.steps and every > 0 and done % every == 0  # the last one: when it is measured
+                if measured or saved or done == self.steps:
+                    self._flush(done)
+                    check_tensors(done, self.module, self.run_directory.checkpoints)
                 if measured:
                     self._monitor(done, gradients)
-                every = recipe["train"]["checkpoint_every"]
-                if done == self.steps or (every and done % every == 0):
-                    self._flush(done)
+                if saved:
                     self._save(done)
         finally:
             self.reporter.stop()
@@ -202,21 +209,21 @@ class Trainer:
         losses = torch.stack([parts["loss"].float() for _, parts in self._pending])
         if not torch.isfinite(losses).all():
             for step, parts in self._pending:
-                _check_finite(step, parts, self.run_directory)
+                check_losses(step, parts, self.run_directory.checkpoints)
         step, parts = self._pending[-1]
         self._pending.clear()
         record = {name: float(value) for name, value in parts.items()}
         record["lr"] = self.optimizer_spec.lr_at(step - 1, self.steps)
         self._last = record
         self._log(done, record)
-        self.reporter.update(done, record["loss"], self._rank)
+        rank = self._measurement.ranks["representation"]["effective_rank"] if self._measurement else None
+        self.reporter.update(done, record["loss"], rank)
 
     def _monitor(self, done: int, gradients: dict[str, dict[str, float]] | None = None) -> None:
         """Measure ranks on the probe set; rank 0 only, the others wait at the next collective."""
         if not self.main:
             return
-        measurement = self._measure()
-        self._rank = measurement.ranks["representation"]["effective_rank"]
+        measurement = self._measurement = self._measure(done)
         record = measurement.metrics()
         warnings = low_rank_warnings(measurement, self.recipe["monitor"]["rank_warning"]) if done else []
         for layer, values in (gradients or {}).items():
@@ -235,9 +242,14 @@ class Trainer:
             self._warned.add(subject)
             self.reporter.print(f"[yellow]warning[/yellow] step {done}: {line}")
 
-    def _measure(self) -> Measurement:
+    def _measure(self, done: int) -> Measurement:
         module, views = self.module, self.probe_set.rank_views(self.recipe["monitor"]["samples"])
-        return measure(module.encoder, views, projector=module.projector, predictor=module.predictor)
+        try:
+            return measure(module.encoder, views, projector=module.projector, predictor=module.predictor)
+        except NotFiniteError as error:
+            raise NonFiniteLossError(
+                f"step {done}: ranks cannot be measured, {error}. {way_out(self.run_directory.checkpoints)}"
+            ) from error
 
     def _log(self, done: int, record: Mapping[str, float]) -> None:
         if self.main:
@@ -292,18 +304,17 @@ class Trainer:
             accelerator.init_trackers(recipe["name"], config={"hash": recipe_hash(recipe), "seed": recipe["seed"]})
 
     def _finish(self, trained_seconds: float, trained_steps: int) -> None:
-        """Evaluate trained and untrained encoder, export, write the result last, show the closing tables."""
+        """Save, evaluate trained and untrained encoder, export, write the result last, show the closing tables."""
         recipe, run, module = self.recipe, self.run_directory, self.module
         began = time.perf_counter()
-        measurement = self._measure()
+        if self._measurement is None:  # nothing was monitored, or it was resumed after the last step
+            self._measurement = self._measure(self.steps)
+        measurement = self._measurement
+        self._save(self.steps)
         untrained = build_module(recipe, self.domain).to(self.accelerator.device)
         probes = evaluate.build_probes(recipe["evaluate"])
-        features, untrained_features = (
-            represent(encoder, self.probe_set.views) if probes else None
-            for encoder in (module.encoder, untrained.encoder)
-        )
-        evaluation, splits = evaluate.run_probes(probes, features, self.probe_set)
-        baseline, _ = evaluate.run_probes(probes, untrained_features, self.probe_set)
+        evaluation, splits = self._probe(probes, module.encoder)
+        baseline, _ = self._probe(probes, untrained.encoder)
         run.write_arrays("splits.npz", splits)
         save_encoder(run.path, module.encoder, recipe, self.domain.in_shape, self.steps)
         result = {
@@ -328,6 +339,10 @@ class Trainer:
         run.write_json("result.json", result)
         self.reporter.print(f"finished in {trained_seconds:.0f} s of training: {run.path / 'result.json'}")
 
+    def _probe(self, probes: Mapping[str, Any], encoder: nn.Module) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        features = represent(encoder, self.probe_set.views) if probes else torch.empty(0)
+        return evaluate.run_probes(probes, features, self.probe_set)
+
     @torch.no_grad()
     def _penalty_summary(self) -> dict[str, dict[str, dict[str, float]]]:
         regularizers: Any = self.module.regularizers
@@ -343,18 +358,7 @@ class Trainer:
             }
         for name, coefficients in self.module.coefficients(self.steps - 1).items():
             for place, coefficient in coefficients.items():
-                value = self._last.get(f"regularizer/{name}/{place}/penalty")  # of features: of the last batch
-                if place not in summary[name] and value is not None:
-                    summary[name][place] = {"penalty": value, "floor": 0.0, "excess": value, "coefficient": coefficient}
+                last = self._last.get(f"regularizer/{name}/{place}/penalty")  # of features: of the last batch
+                if place not in summary[name] and last is not None:
+                    summary[name][place] = {"penalty": last, "floor": 0.0, "excess": last, "coefficient": coefficient}
         return summary
-
-
-def _check_finite(step: int, parts: Mapping[str, torch.Tensor], run: RunDirectory) -> None:
-    for name in sorted(parts, key=lambda key: key == "loss"):  # a named part before their sum
-        value = float(parts[name])
-        if not math.isfinite(value):
-            raise NonFiniteLossError(
-                f"step {step}: {name} is {value}. Nothing after the last checkpoint in {run.checkpoints} was kept. "
-                "Lower optim.lr or the regularizer's coefficient, or use train.precision=no or bf16, then start "
-                "again with --overwrite"
-            )

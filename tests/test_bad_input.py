@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslcollapse import cli
+from sslcollapse import cli, trainer
+from sslcollapse.optim.adamw import AdamW
 from sslcollapse.recipe import load
+from sslcollapse.registry import Registry
 
 sys.path.insert(0, str(Path(__file__).parent / "domains/graph"))
 from raw_files import write_npz, write_planetoid
@@ -150,6 +152,55 @@ def test_a_non_finite_loss_names_part_and_step_and_keeps_the_last_good_checkpoin
     assert not (run / "result.json").exists()
     losses = [json.loads(line).get("loss", 0.0) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert np.isfinite(losses).all()
+
+
+DIVERGING = [*CSBM, "optim.warmup_steps=0", "optim.schedule=constant", "monitor.every=0", "evaluate={}"]
+
+
+def test_a_first_step_that_diverges_names_the_parameter_and_leaves_no_checkpoint(tmp_path, capsys):
+    words = [*DIVERGING, "train.steps=1", "optim.lr=1e38", "--out", str(tmp_path)]
+    assert cli.main(["train", QUICKSTART, *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: step 1: encoder.convs.0.weight has NaN or infinite entries after the update. ")
+    assert "No checkpoint was written. Lower optim.lr" in error
+    assert "last checkpoint" not in error
+    (run,) = tmp_path.glob("quickstart/*/seed0")
+    assert list((run / "checkpoints").iterdir()) == []
+    assert not (run / "result.json").exists()
+
+
+@pytest.mark.parametrize("monitor", [0, 1])
+def test_finite_weights_whose_outputs_overflow_are_neither_saved_nor_measured(tmp_path, capsys, monitor):
+    words = [*DIVERGING, f"monitor.every={monitor}", "train.steps=1", "optim.lr=1e25", "--out", str(tmp_path)]
+    assert cli.main(["train", QUICKSTART, *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: step 1: ranks cannot be measured, ")
+    assert "No checkpoint was written" in error
+    assert not list(tmp_path.glob("quickstart/*/seed0/checkpoints/*"))
+
+
+class DivergesLate(AdamW):
+    """AdamW whose learning rate jumps at step 5."""
+
+    def lr_at(self, step, total):
+        return 1e39 if step == 4 else self.lr
+
+
+def test_the_last_good_checkpoint_stays_the_newest_and_resumes_to_the_same_end(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sslcollapse.trainer.OPTIMIZERS", Registry("optimizer", {}))
+    trainer.OPTIMIZERS.register("adamw")(DivergesLate)
+    words = [*DIVERGING, "train.steps=8", "train.checkpoint_every=1", "train.keep_checkpoints=1"]
+    command = ["train", QUICKSTART, *words, "--out", str(tmp_path)]
+    for resume in ([], ["--resume"]):
+        assert cli.main([*command, *resume]) == 2
+        error = capsys.readouterr().err
+        assert "step 5: encoder.convs.0.weight has NaN" in error
+        assert "of step 4, is from before" in error
+        (run,) = tmp_path.glob("quickstart/*/seed0")
+        assert [path.name for path in (run / "checkpoints").glob("*.pt")] == ["step00000004.pt"]
+    assert cli.main([*command, "optim.lr=1e-5", "--resume"]) == 2  # another recipe, so another run
+    assert "no unfinished run at" in (error := capsys.readouterr().err)
+    assert "differs in: optim.lr: 1e-05 here, 0.001 there" in error
 
 
 def test_an_unwritable_place_is_refused_before_training(tmp_path, capsys):

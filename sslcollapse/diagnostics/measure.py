@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.diagnostics.covariance import StreamingCovariance
-from sslcollapse.diagnostics.spectrum import singular_values, summarize
+from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize
 from sslcollapse.layers import Layer, layer_map
 
 MAX_ROWS = 4096
@@ -69,6 +69,9 @@ def measure(
         views: encoder inputs.
         projector: head that makes the embedding.
         predictor: head that makes the prediction.
+
+    Raises:
+        NotFiniteError: a feature, weight or output has NaN or infinite entries; named.
     """
     heads = {name: head for name, head in (("projector", projector), ("predictor", predictor)) if head is not None}
     found = _all_layers(encoder, heads)
@@ -89,7 +92,8 @@ def measure(
         ranks["embedding"] = ranks["representation"]
     ranks["layers"] = {}
     for name, layer in found.items():
-        sigma = singular_values(layer.weight())
+        with _named(f"weight/{name}"):
+            sigma = singular_values(layer.weight())
         singular[f"weight/{name}"] = sigma.cpu().numpy()
         ranks["layers"][name] = {"weight": summarize(sigma, min(layer.shape))}
         output = _rank_of(streams.get(f"output/{name}"), f"output/{name}", singular)
@@ -151,7 +155,8 @@ def _rank_of(
 ) -> dict[str, float | int] | None:
     if stream is None:
         return None
-    sigma = stream.singular_values(centred=False)
+    with _named(name):
+        sigma = stream.singular_values(centred=False)
     singular[name] = sigma.cpu().numpy()
     centred = summarize(stream.singular_values(centred=True), min(stream.n - 1, stream.dim))
     return {
@@ -168,6 +173,15 @@ def _stream(streams: dict[str, StreamingCovariance], name: str, output: Tensor) 
     if name not in streams:
         streams[name] = StreamingCovariance(rows.shape[1], rows.device)
     streams[name].update(rows)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put a name before the error of a spectrum."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{name}: {error}") from None
 
 
 @contextmanager

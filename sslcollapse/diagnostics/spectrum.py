@@ -13,6 +13,10 @@ NUMERICAL_RANK_RTOL = 1e-3
 BatchNorm and PReLU everything is full rank; directions below a thousandth of the largest carry 1e-6 of its energy."""
 
 
+class NotFiniteError(ValueError):
+    """A matrix has NaN or infinite entries, so it has no spectrum."""
+
+
 def singular_values(matrix: Tensor) -> Tensor:
     """Singular values of [n, d] in float64, descending, from the Gram matrix of the smaller side.
 
@@ -28,10 +32,10 @@ def from_gram(gram: Tensor) -> Tensor:
     """Singular values, descending, of any matrix with this Gram matrix [d, d] (float64).
 
     Raises:
-        ValueError: for a Gram matrix with NaN or infinite entries.
+        NotFiniteError: for a Gram matrix with NaN or infinite entries.
     """
     if not torch.isfinite(gram).all():
-        raise ValueError("the matrix has NaN or infinite entries, so it has no spectrum")
+        raise NotFiniteError("the matrix has NaN or infinite entries, so it has no spectrum")
     return torch.linalg.eigvalsh(gram).clamp(min=0.0).sqrt().flip(0)
 
 
