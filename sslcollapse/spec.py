@@ -2,7 +2,7 @@
 
 * ``dataset: Annotated[dict, Component("graph_dataset")]`` is ``{"type": name, argument: value, ...}``;
 * ``evaluate: Annotated[dict, Named("probe")]`` is ``{any name: {"type": ..., ...}, ...}``;
-* ``steps: Annotated[int, AtLeast(1)]`` is an int with a lower bound;
+* ``steps: Annotated[int, AtLeast(1)]`` is an int with a lower bound, ``AtMost`` sets an upper one;
 * ``coefficient: Coefficient`` is any form of coefficient.
 """
 
@@ -32,6 +32,20 @@ class AtLeast(Marker):
         number = check(value, annotation, path)
         if number < self.minimum:
             raise RecipeError(f"{path}: must be >= {self.minimum}, got {value}")
+        return number
+
+
+@dataclass(frozen=True)
+class AtMost(Marker):
+    """Marker of a number with an upper bound."""
+
+    maximum: float
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The number; raises RecipeError above the maximum."""
+        number = check(value, annotation, path)
+        if number > self.maximum:
+            raise RecipeError(f"{path}: must be <= {self.maximum}, got {value}")
         return number
 
 
@@ -189,7 +203,7 @@ class RecipeSpec:
     """The whole recipe; parts with ``type=`` are registered components."""
 
     name: Annotated[str, Word()]
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1)] = 0  # what torch.manual_seed takes
     data_root: str | None = None
     domain: Annotated[dict[str, Any], Component("domain")]
     encoder: Annotated[dict[str, Any], Component("encoder")]

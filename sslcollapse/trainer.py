@@ -33,6 +33,7 @@ from sslcollapse.registry import OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
 from sslcollapse.seeding import derive_seed
 from sslcollapse.tables import accuracy_table, layer_table, rank_table
+from sslcollapse.trackers import check_trackers
 from sslcollapse.types import Batch, Context, Domain
 
 
@@ -49,11 +50,12 @@ def train(
     Raises:
         RunError: the run may not start (finished, unfinished without ``resume``, not writable, ...).
         MissingDataError, DataError: the dataset is absent or damaged.
-        RecipeError: the recipe is wrong.
+        RecipeError: the recipe is wrong; no directory was made for it.
         NonFiniteLossError: a part of the loss, the networks or their outputs were not finite; the last good
             checkpoint is kept.
     """
     recipe = resolve(recipe)
+    check_trackers(recipe["train"]["trackers"])
     run = RunDirectory.of(recipe, out)
     run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
     keep_freed_memory()
@@ -63,10 +65,11 @@ def train(
         module = build_module(recipe, domain)
         domain.load()
         evaluate.check_probes(evaluate.build_probes(recipe["evaluate"]), domain.probe_set())
+        trainer = Trainer(recipe, run, accelerator, domain, module)  # the last that may refuse the recipe
         accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
         if accelerator.is_main_process:
             run.create(overwrite=overwrite)
-        return Trainer(recipe, run, accelerator, domain, module).run(resume, command or [])
+        return trainer.run(resume, command or [])
 
 
 @contextmanager
@@ -87,6 +90,7 @@ def _accelerator(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accel
 
 def dry_run(recipe: Mapping[str, Any]) -> None:
     """Print the resolved recipe, the layer table, parameter counts and the data that will be read."""
+    check_trackers(recipe["train"]["trackers"])
     console = Console(soft_wrap=True)
     console.print_json(data=dict(recipe))
     domain = build_domain(recipe)

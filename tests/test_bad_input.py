@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from sslcollapse import cli, trainer
+from sslcollapse.errors import RecipeError
 from sslcollapse.optim.adamw import AdamW
-from sslcollapse.recipe import load
+from sslcollapse.recipe import load, override
 from sslcollapse.registry import Registry
 
 sys.path.insert(0, str(Path(__file__).parent / "domains/graph"))
@@ -63,6 +64,14 @@ def mistake(capsys, *words: str, out: Path) -> str:
             "both match layer 'convs.0'; name the layer exactly",
         ),
         (["monitor.evry.x=3"], "monitor.evry"),
+        (["optim.betas=[0.9]"], "optim: betas must be two numbers in [0, 1), got [0.9]"),
+        (["optim.betas=[0.9, 1.5]"], "optim: betas must be two numbers in [0, 1), got [0.9, 1.5]"),
+        (["optim.eps=-1"], "optim.eps: must be >= 0, got -1"),
+        (["seed=99999999999999999999"], "seed: must be <= 9223372036854775807, got 99999999999999999999"),
+        (
+            ['train.trackers=["tensorbord"]'],
+            "train.trackers: unknown tracker 'tensorbord'; did you mean 'tensorboard'? (known: aim, all, ",
+        ),
         (["train.precision=fp8"], "train.precision: expected one of 'no', 'bf16', 'fp16', got 'fp8'"),
     ],
 )
@@ -70,6 +79,32 @@ def test_a_mistake_in_a_recipe_is_quoted_with_its_path_before_anything_is_writte
     out = tmp_path / "runs"
     assert message in mistake(capsys, QUICKSTART, *words, out=out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("tracker", "command"),
+    [("tensorboard", 'pip install "sslcollapse[trackers]"'), ("comet_ml", "pip install comet-ml")],
+)
+def test_a_tracker_that_is_not_installed_is_refused_with_the_command(tmp_path, capsys, monkeypatch, tracker, command):
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    out = tmp_path / "runs"
+    error = mistake(capsys, QUICKSTART, *CSBM, *SHORT, f'train.trackers=["{tracker}"]', out=out)
+    assert f"train.trackers: '{tracker}' is not installed; install it with: {command}" in error
+    assert not out.exists()
+
+
+def test_the_largest_seed_trains(tmp_path):
+    assert cli.main(["train", QUICKSTART, *CSBM, *SHORT, f"seed={2**63 - 1}", "--out", str(tmp_path)]) == 0
+
+
+def test_an_optimizer_that_cannot_be_built_leaves_no_directory(tmp_path, monkeypatch):
+    def refuse(self, module):
+        raise RecipeError("optim: refused")
+
+    monkeypatch.setattr(AdamW, "build", refuse)
+    with pytest.raises(RecipeError, match="refused"):
+        trainer.train(override(load(QUICKSTART), [*CSBM, *SHORT]), out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_missing_dataset_without_network_names_files_place_and_a_recipe_without(tmp_path, capsys, no_network):
