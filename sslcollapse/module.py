@@ -36,7 +36,8 @@ class SSLModule(nn.Module):
         layers: layer name → ``Layer`` of the online network; head layers are prefixed with the head's name.
 
     Raises:
-        RecipeError: a coefficient that fits no layer, or a feature penalty on a prediction that nobody makes.
+        RecipeError: a coefficient that fits no layer, a weight penalty on networks without any, or a feature penalty
+            on a prediction that nobody makes.
     """
 
     encoder: Any
@@ -66,10 +67,13 @@ class SSLModule(nn.Module):
         self.target = _target_of(self, objective.target_initialization) if objective.needs_target else None
         self.layers = self._layer_map()
         penalties = dict(regularizers or {})
-        self._penalized = {name: self._layers_of(p) for name, p in penalties.items() if isinstance(p, WeightPenalty)}
-        self._observed = {
-            name: self._points_of(name, p) for name, p in penalties.items() if name not in self._penalized
-        }
+        self._penalized: dict[str, dict[str, Layer]] = {}
+        self._observed: dict[str, dict[str, FeaturePoint]] = {}
+        for name, penalty in penalties.items():
+            if isinstance(penalty, WeightPenalty):
+                self._penalized[name] = self._layers_of(name, penalty)
+            else:
+                self._observed[name] = self._points_of(name, penalty)
         self._coefficients: dict[str, CoefficientFunction] = {
             name: resolve_coefficient(
                 penalty.coefficient, self._penalized.get(name) or self._observed.get(name) or {}, total_steps
@@ -184,13 +188,18 @@ class SSLModule(nn.Module):
                     layers[f"{head}.{name}"] = replace(layer, name=f"{head}.{name}")
         return layers
 
-    def _layers_of(self, penalty: WeightPenalty) -> dict[str, Layer]:
+    def _layers_of(self, regularizer: str, penalty: WeightPenalty) -> dict[str, Layer]:
         heads = ("projector", "predictor")
-        return {
-            name: layer
-            for name, layer in self.layers.items()
-            if next((head for head in heads if name.startswith(f"{head}.")), "encoder") in penalty.networks
+        network = {
+            name: next((head for head in heads if name.startswith(f"{head}.")), "encoder") for name in self.layers
         }
+        chosen = {name: layer for name, layer in self.layers.items() if network[name] in penalty.networks}
+        if not chosen:
+            raise RecipeError(
+                f"regularizers.{regularizer}.networks: {list(penalty.networks)} has no layer to regularise with "
+                f"{type(self.objective).__name__}; the networks here are {', '.join(dict.fromkeys(network.values()))}"
+            )
+        return chosen
 
     def _points_of(self, name: str, penalty: FeaturePenalty) -> dict[str, FeaturePoint]:
         if "prediction" in penalty.on and self.predictor is None:

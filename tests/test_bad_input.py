@@ -64,6 +64,11 @@ def mistake(capsys, *words: str, out: Path) -> str:
             "both match layer 'convs.0'; name the layer exactly",
         ),
         (["monitor.evry.x=3"], "monitor.evry"),
+        (
+            ['regularizers.werank.networks=["projector"]'],
+            "regularizers.werank.networks: ['projector'] has no layer to regularise with BGRL; "
+            "the networks here are encoder, predictor",
+        ),
         (["optim.betas=[0.9]"], "optim: betas must be two numbers in [0, 1), got [0.9]"),
         (["optim.betas=[0.9, 1.5]"], "optim: betas must be two numbers in [0, 1), got [0.9, 1.5]"),
         (["optim.eps=-1"], "optim.eps: must be >= 0, got -1"),
