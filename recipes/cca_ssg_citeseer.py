@@ -14,5 +14,8 @@ recipe = dict(
     optim=dict(type="adamw", lr=1e-3, weight_decay=0.0, schedule="constant"),
     train=dict(steps=20, checkpoint_every=10),
     monitor=dict(every=10),
-    evaluate=dict(public=dict(type="logistic", split="public")),
+    evaluate=dict(
+        public=dict(type="logistic", split="public"),
+        one_vs_rest=dict(type="logistic", split="public", solver="liblinear"),
+    ),
 )

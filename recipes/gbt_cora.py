@@ -14,5 +14,8 @@ recipe = dict(
     optim=dict(type="adamw", lr=1e-3, weight_decay=1e-5, warmup_steps=50, schedule="cosine"),
     train=dict(steps=300, checkpoint_every=150),
     monitor=dict(every=50),
-    evaluate=dict(public=dict(type="logistic", split="public")),
+    evaluate=dict(
+        public=dict(type="logistic", split="public"),
+        one_vs_rest=dict(type="logistic", split="public", solver="liblinear"),
+    ),
 )

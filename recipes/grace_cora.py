@@ -14,5 +14,8 @@ recipe = dict(
     optim=dict(type="adamw", lr=5e-4, weight_decay=1e-5, schedule="constant"),
     train=dict(steps=200, checkpoint_every=100),
     monitor=dict(every=50),
-    evaluate=dict(public=dict(type="logistic", split="public")),
+    evaluate=dict(
+        public=dict(type="logistic", split="public"),
+        one_vs_rest=dict(type="logistic", split="public", solver="liblinear"),
+    ),
 )
