@@ -64,6 +64,7 @@ def mistake(capsys, *words: str, out: Path) -> str:
             "both match layer 'convs.0'; name the layer exactly",
         ),
         (["monitor.evry.x=3"], "monitor.evry"),
+        (["domain.batch_size=3"], "domain.batch_size: 3 is more than the 1 pre-training graph of "),
         (
             ['regularizers.werank.networks=["projector"]'],
             "regularizers.werank.networks: ['projector'] has no layer to regularise with BGRL; "

@@ -92,8 +92,9 @@ class GraphDomain:
 
         Raises:
             MissingDataError, DataError: see the dataset.
+            RecipeError: a batch of more graphs than there are.
         """
-        _ = self.dataset
+        _ = self._graphs_a_step()
 
     @property
     def dataset(self) -> GraphDataset:
@@ -126,10 +127,7 @@ class GraphDomain:
         drawn from (seed, epoch), and each rank takes its slice of every batch; a last incomplete batch is left out.
         """
         self.check(context.world_size)
-        graphs = self.dataset.train_graphs
-        size = len(graphs) if self.batch_size is None else self.batch_size
-        if size > len(graphs):
-            raise RecipeError(f"domain.batch_size: {size} is more than the {len(graphs)} pre-training graphs")
+        graphs, size = self.dataset.train_graphs, self._graphs_a_step()
         per_epoch = len(graphs) // size
         union: tuple[list[int], GraphView] | None = None
         step = start_step
@@ -150,6 +148,17 @@ class GraphDomain:
             ]
             yield Batch(views, torch.tensor(members), None, self.replicated)
             step += 1
+
+    def _graphs_a_step(self) -> int:
+        available = len(self.dataset.train_graphs)
+        size = available if self.batch_size is None else self.batch_size
+        if size > available:
+            raise RecipeError(
+                f"domain.batch_size: {size} is more than the {available} pre-training "
+                f"{'graph' if available == 1 else 'graphs'} of {self.dataset.name}; use at most {available}, or leave "
+                "it out to train on all of them at once"
+            )
+        return size
 
     def probe_set(self) -> ProbeSet:
         """Every graph un-augmented, one view a graph; labels and splits over their nodes in order."""
