@@ -51,6 +51,7 @@ def run_ablation(
 
     Raises:
         RecipeError: a cell or option is wrong; nothing has been started then.
+        RunError: results cannot be written; nothing has been started then.
         KeyboardInterrupt: at SIGINT or SIGTERM, after the runs under way were ended and tables were written.
     """
     if executor not in EXECUTORS:
@@ -59,6 +60,7 @@ def run_ablation(
         raise RecipeError(f"jobs must be at least 1, got {jobs}")
     ablation = plan(Path(target), grid, seeds, overrides)
     progress = _Progress(ablation, Path(results) / ablation.name)
+    progress.records.check_writable()
     try:
         with _interruptible():
             waiting = [job for job in _jobs(ablation, Path(out)) if not progress.is_finished(job)]

@@ -48,6 +48,25 @@ class Records:
     def __len__(self) -> int:
         return len(self._records)
 
+    def check_writable(self) -> None:
+        """Make the folder and write in it, so that no run is made that could not be recorded.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        folder = self.path.parent
+        probe = folder / f".writable{os.getpid()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+            if self.path.exists():
+                open(self.path, "ab").close()
+        except OSError as error:
+            raise RunError(
+                f"{folder}: cannot write results here ({error.strerror}); choose another folder with --results"
+            ) from error
+
     def of(self, cells: Iterable[Cell], seeds: int) -> list[dict[str, Any]]:
         """Records of cells with seeds below ``seeds``, by cell, then by seed."""
         keys = [(cell.hash, seed) for cell in cells for seed in range(seeds)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sslcollapse.ablation import run_ablation
-from sslcollapse.errors import RecipeError
+from sslcollapse.errors import RecipeError, RunError
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +36,16 @@ def test_finished_runs_are_recorded_once_and_not_made_again(workspace, capsys):
     assert run(workspace, seeds=2) == 0
     assert len(workspace.calls()) == 6
     assert page(workspace) == first
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_first_run(workspace, tmp_path):
+    place = tmp_path / "file"
+    place.write_text("kept")
+    with pytest.raises(RunError, match=r"file/tiny: cannot write results here .* another folder with --results"):
+        run(workspace, results=place)
+    assert workspace.calls() == []
+    assert not workspace.out.exists()
+    assert place.read_text() == "kept"
 
 
 def test_a_record_is_compact_and_says_how_it_came_about(workspace):
