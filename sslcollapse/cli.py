@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,8 +25,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest:
         options.overrides += rest
     options.argv = arguments
-    # PyTorch Geometric calls it when imported; nobody who runs a recipe can do anything about it.
-    warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.* is deprecated")
     command: Callable[[argparse.Namespace], int] = options.run
     try:
         return command(options)

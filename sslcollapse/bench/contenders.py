@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from sslcollapse.bench.plain_bgrl import PlainBGRL
 from sslcollapse.distributed import Gather
 from sslcollapse.domains.graph.domain import augment
+from sslcollapse.geometric import import_geometric
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.recipe import resolve
 from sslcollapse.seeding import generator
 from sslcollapse.build import build_domain, build_module, data_root
 from sslcollapse.types import Batch, Context
+
+if TYPE_CHECKING:
+    from sslcollapse.bench.plain_bgrl import PlainBGRL
 
 EDGE_DROP, FEATURE_MASK = (0.2, 0.3), (0.2, 0.1)
 MOMENTUM, LR, HIDDEN, PREDICTOR = 0.99, 5e-4, [512, 256], 512
@@ -183,14 +186,14 @@ class Ours:
 
 
 def _plain(dataset: dict[str, Any]) -> PlainBGRL:
-    from torch_geometric.data import Data
-
+    graphs = import_geometric("data")
+    from sslcollapse.bench.plain_bgrl import PlainBGRL  # imports PyTorch Geometric
     from sslcollapse.registry import GRAPH_DATASETS
 
     torch.manual_seed(0)
     graph = GRAPH_DATASETS.build(dataset, data_root({"data_root": None})).load().graphs[0]
     x = graph.x.to_dense() if graph.x.layout == torch.sparse_csr else graph.x
-    data = Data(x=x, edge_index=graph.edge_index)
+    data = graphs.Data(x=x, edge_index=graph.edge_index)
     return PlainBGRL(data, [x.shape[1], *HIDDEN], PREDICTOR, LR)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sslcollapse.encoders.checks import graph_features
+from sslcollapse.geometric import import_geometric
 from sslcollapse.registry import suggest
 
 
@@ -38,8 +39,7 @@ class PyG(nn.Module):
     ) -> None:
         super().__init__()
         in_dim = graph_features(in_shape, "pyg")
-        import torch_geometric.nn as library
-
+        library = import_geometric("nn")
         factory = getattr(library, module, None)
         if not inspect.isclass(factory) or not issubclass(factory, nn.Module):
             known = [name for name in dir(library) if inspect.isclass(getattr(library, name))]

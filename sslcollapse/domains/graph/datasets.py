@@ -20,6 +20,7 @@ from sslcollapse.domains.graph.data import Graph, GraphDataset, make_graph, spli
 from sslcollapse.domains.graph.npz import read_npz
 from sslcollapse.domains.graph.stored import Sizes, StoredGraphs, check_name, in_memory
 from sslcollapse.errors import RecipeError
+from sslcollapse.geometric import import_geometric
 from sslcollapse.types import Split
 
 
@@ -60,9 +61,7 @@ class _LoadedGraphs(StoredGraphs):
 
     def loader(self, root: Path) -> Any:
         """The loader on the raw files below ``root``; makes no ``processed/`` folder."""
-        from torch_geometric import datasets
-
-        return in_memory(getattr(datasets, self._class_name))(str(root), **self._options)
+        return in_memory(getattr(import_geometric("datasets"), self._class_name))(str(root), **self._options)
 
 
 class Planetoid(_LoadedGraphs):
@@ -92,10 +91,8 @@ class Planetoid(_LoadedGraphs):
 
     def read_alone(self, file: Path) -> None:
         """Read one raw file with the loader's own function."""
-        from torch_geometric.io.planetoid import read_file
-
         _, prefix, part = file.name.split(".", 2)
-        read_file(str(file.parent), prefix, part)
+        import_geometric("io.planetoid").read_file(str(file.parent), prefix, part)
 
 
 class _NpzGraphs(_LoadedGraphs):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.domains.graph.data import csr_tensor
+from sslcollapse.geometric import import_geometric
 
 
 def read_npz(path: Path) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,8 +25,8 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor, Tensor]:
         result: x [N, F] ``torch.sparse_csr`` float32; edge_index [2, E]; y [N] int64.
     """
     import scipy.sparse as sp
-    from torch_geometric.utils import remove_self_loops, to_undirected
 
+    utils = import_geometric("utils")
     with np.load(path) as file:
         nodes, width = (int(n) for n in file["attr_shape"])
         attributes = sp.csr_matrix((file["attr_data"], file["attr_indices"], file["attr_indptr"]), (nodes, width))
@@ -41,5 +42,5 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor, Tensor]:
     counts = torch.from_numpy(np.diff(attributes.indptr)).long()
     x = csr_tensor(counts, torch.from_numpy(attributes.indices).long(), values, (nodes, width))
     edge_index = torch.from_numpy(np.stack([links.row, links.col])).long()
-    edge_index, _ = remove_self_loops(edge_index)
-    return x, to_undirected(edge_index, num_nodes=nodes), y
+    edge_index, _ = utils.remove_self_loops(edge_index)
+    return x, utils.to_undirected(edge_index, num_nodes=nodes), y

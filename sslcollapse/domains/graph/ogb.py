@@ -16,6 +16,7 @@ import torch
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
 from sslcollapse.domains.graph.stored import Sizes, StoredGraphs, check_name
 from sslcollapse.errors import RunError
+from sslcollapse.geometric import import_geometric
 from sslcollapse.types import Split
 
 
@@ -68,10 +69,8 @@ class OGBN(StoredGraphs):
 
     def parse(self, root: Path) -> GraphDataset:
         """Read the raw files."""
-        from torch_geometric.utils import to_undirected
-
         data, parts = self._parse_with_ogb(root)
-        edge_index = to_undirected(data.edge_index, num_nodes=data.num_nodes)
+        edge_index = import_geometric("utils").to_undirected(data.edge_index, num_nodes=data.num_nodes)
         y = data.y.squeeze(1).long()
         graph = make_graph(data.x, edge_index, y, name=self.title, normalize=self.normalize_features)
         split = Split(*(np.sort(parts[part].numpy()) for part in self.PARTS))
@@ -79,13 +78,12 @@ class OGBN(StoredGraphs):
 
     def _parse_with_ogb(self, root: Path) -> tuple[Any, dict[str, torch.Tensor]]:
         loader = import_ogb()
-        from torch_geometric.data.data import Data, DataEdgeAttr, DataTensorAttr
-        from torch_geometric.data.storage import GlobalStorage
+        data, storage = import_geometric("data.data"), import_geometric("data.storage")
 
         # ogb sees a folder with exactly the raw files and the release mark it looks for, so that it neither
         # asks whether to update nor downloads. It reads its freshly written cache back with torch.load, whose
         # safe default refuses PyTorch Geometric's classes (ogb#497); these, and nothing else, are allowed.
-        allowed = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+        allowed = [data.Data, data.DataEdgeAttr, data.DataTensorAttr, storage.GlobalStorage]
         with tempfile.TemporaryDirectory(prefix="sslcollapse-ogb-") as folder:
             for name in self._raw:
                 link = Path(folder, name)
@@ -108,6 +106,7 @@ def import_ogb() -> Any:
     Raises:
         RunError: when ``ogb`` is not installed.
     """
+    import_geometric()  # which ogb imports
     # On import ogb asks a package index for its newest version, in a thread that the interpreter then waits
     # for on exit; it does without where `outdated`, which asks, is missing. None in sys.modules hides it.
     hidden = sys.modules.get("outdated", ...)
