@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sslcollapse.build import build_domain, build_module, data_root
 from sslcollapse.distributed import Gather
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.geometric import import_geometric
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.recipe import resolve
 from sslcollapse.seeding import generator
-from sslcollapse.build import build_domain, build_module, data_root
 from sslcollapse.types import Batch, Context
 
 if TYPE_CHECKING:
