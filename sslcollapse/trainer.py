@@ -146,6 +146,9 @@ class Trainer:
         began = time.perf_counter()
         self._train(start)
         trained_seconds = time.perf_counter() - began
+        if self.main:  # before the checkpoint, which must not be written if outputs overflow
+            self._measurement = self._measurement or self._measure(self.steps)
+        self._save(self.steps)
         if self.main:
             self._finish(trained_seconds, self.steps - start)
         self.accelerator.wait_for_everyone()
@@ -308,13 +311,10 @@ class Trainer:
             accelerator.init_trackers(recipe["name"], config={"hash": recipe_hash(recipe), "seed": recipe["seed"]})
 
     def _finish(self, trained_seconds: float, trained_steps: int) -> None:
-        """Save, evaluate trained and untrained encoder, export, write the result last, show the closing tables."""
+        """Evaluate trained and untrained encoder, export, write the result last, show the closing tables."""
         recipe, run, module = self.recipe, self.run_directory, self.module
         began = time.perf_counter()
-        if self._measurement is None:  # nothing was monitored, or it was resumed after the last step
-            self._measurement = self._measure(self.steps)
-        measurement = self._measurement
-        self._save(self.steps)
+        measurement = self._measurement or self._measure(self.steps)
         untrained = build_module(recipe, self.domain).to(self.accelerator.device)
         probes = evaluate.build_probes(recipe["evaluate"])
         evaluation, splits = self._probe(probes, module.encoder)
