@@ -45,6 +45,10 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not Path(path).exists():
+        raise RunError(
+            f"{path}: no such run directory or encoder.safetensors; runs are in runs/ unless --out said else"
+        )
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     try:
         description = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from sslcollapse.layers import Layer, layer_map
 from sslcollapse.objectives.base import Objective
 from sslcollapse.registry import ENCODERS, OBJECTIVES, REGULARIZERS
 from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty
-from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_coefficient
+from sslcollapse.regularizers.coefficients import CoefficientFunction, Placed, resolve_coefficient
 from sslcollapse.types import Batch, Branch
 
 
@@ -75,17 +75,14 @@ class SSLModule(nn.Module):
             else:
                 self._observed[name] = self._points_of(name, penalty)
         self._coefficients: dict[str, CoefficientFunction] = {
-            name: resolve_coefficient(
-                penalty.coefficient, self._penalized.get(name) or self._observed.get(name) or {}, total_steps
-            )
-            for name, penalty in penalties.items()
+            name: self._coefficient_of(name, penalty) for name, penalty in penalties.items()
         }
 
     @classmethod
     def from_recipe(cls, recipe: Mapping[str, Any], in_shape: Sequence[int], num_classes: int | None) -> SSLModule:
         """Build all networks that a resolved recipe asks for, from torch's global random state."""
         regularizers = {name: REGULARIZERS.build(spec) for name, spec in recipe["regularizers"].items()}
-        encoder = ENCODERS.build(recipe["encoder"], tuple(in_shape))
+        encoder = _encoder_of(recipe["encoder"], in_shape)
         probe = None
         if recipe["train"]["online_probe"]:
             if num_classes is None:
@@ -188,6 +185,13 @@ class SSLModule(nn.Module):
                     layers[f"{head}.{name}"] = replace(layer, name=f"{head}.{name}")
         return layers
 
+    def _coefficient_of(self, regularizer: str, penalty: WeightPenalty | FeaturePenalty) -> CoefficientFunction:
+        places: Mapping[str, Placed] = self._penalized.get(regularizer) or self._observed[regularizer]
+        try:
+            return resolve_coefficient(penalty.coefficient, places, self.total_steps)
+        except RecipeError as error:
+            raise RecipeError(f"regularizers.{regularizer}.coefficient: {error}") from error
+
     def _layers_of(self, regularizer: str, penalty: WeightPenalty) -> dict[str, Layer]:
         heads = ("projector", "predictor")
         network = {
@@ -234,6 +238,14 @@ class Target(nn.Module):
         """Target parameters and the online parameters that they follow, in the same order."""
         followed = [online.encoder] + ([] if online.projector is None else [online.projector])
         return list(self.parameters()), [p for module in followed for p in module.parameters()]
+
+
+def _encoder_of(spec: Mapping[str, Any], in_shape: Sequence[int]) -> Any:
+    arguments = {key: value for key, value in spec.items() if key != "type"}
+    try:
+        return ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)
+    except ValueError as error:  # only now has its constructor seen the shape of the data
+        raise RecipeError(f"encoder: {error}") from error
 
 
 def _target_of(online: SSLModule, initialization: str) -> Target:

@@ -53,11 +53,17 @@ def mistake(capsys, *words: str, out: Path) -> str:
             "regularizers.werank.coeficient: unknown argument of 'werank'; did you mean 'coefficient'?",
         ),
         (["train.steps=many"], "train.steps: expected an int, got 'many'"),
-        (["encoder.hidden=[0]"], "[0]"),
+        (["encoder.hidden=[0]"], "encoder: hidden must be a non-empty list of positive widths, got [0]"),
+        (["encoder.hidden=[]"], "encoder: hidden must be a non-empty list of positive widths, got []"),
+        (
+            ['domain.dataset={"type": "csbm", "degree": -1}'],
+            "domain.dataset: degree must be > 0, got -1",
+        ),
         (["domain.views.strength=2"], "domain.views: strength: must be in [0, 1], got 2"),
         (
             ['regularizers.werank.coefficient={"conv.*": 1}'],
-            "matches no layer; did you mean 'convs.1'? (layers: convs.0, convs.1)",
+            "regularizers.werank.coefficient: coefficient 'conv.*' matches no layer; did you mean 'convs.1'? "
+            "(layers: convs.0, convs.1)",
         ),
         (
             ['regularizers.werank.coefficient={"convs.*": 1, "*.0": 2}'],

@@ -9,13 +9,13 @@ import torch
 from tiny import tiny_recipe
 
 from sslcollapse import cli
+from sslcollapse.build import build_domain, build_module
 from sslcollapse.checkpoint import load_latest_checkpoint
 from sslcollapse.diagnostics.spectrum import effective_rank
 from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.evaluate import evaluate_run
 from sslcollapse.export import load_encoder
 from sslcollapse.recipe import override, recipe_hash, resolve
-from sslcollapse.build import build_domain, build_module
 from sslcollapse.trainer import train
 
 RECIPE = tiny_recipe(
@@ -178,6 +178,8 @@ def test_a_probe_that_the_recipe_lacks_is_refused(run):
 def test_an_absent_or_mismatched_export_is_refused(run, tmp_path):
     with pytest.raises(RunError, match="no readable exported encoder"):
         load_encoder(tmp_path)
+    with pytest.raises(RunError, match=r"/nothing: no such run directory or encoder\.safetensors"):
+        load_encoder(tmp_path / "nothing")
     description = read(run, "encoder.json")
     description["encoder"]["hidden"] = [16, 9]
     (tmp_path / "encoder.json").write_text(json.dumps(description))

@@ -13,7 +13,7 @@ from torch import Tensor
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
 from sslcollapse.errors import DataError, RecipeError
-from sslcollapse.registry import GRAPH_DATASETS
+from sslcollapse.registry import GRAPH_DATASETS, RegistryError
 from sslcollapse.seeding import generator
 from sslcollapse.sparse import SparseMatrix
 from sslcollapse.spec import AtLeast, Component
@@ -75,7 +75,10 @@ class GraphDomain:
         views: GraphViews = GraphViews(),
         batch_size: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
-        self.source = GRAPH_DATASETS.build(dataset, data_root)
+        try:
+            self.source = GRAPH_DATASETS.build(dataset, data_root)
+        except (RecipeError, RegistryError) as error:
+            raise RecipeError(f"domain.dataset: {error}") from error
         self.views = views if isinstance(views, GraphViews) else GraphViews(**views)
         self.batch_size = batch_size
         self.in_shape: tuple[int, ...] = (self.source.num_features,)
