@@ -8,10 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sslcollapse.errors import SSLCollapseError
+
+RANK_0_SECONDS = 5.0
+"""How long other ranks let rank 0 go first with an error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +38,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SSLCollapseError as error:
         if options.debug:
             raise
-        _say("error: " + " ".join(line.strip() for line in str(error).splitlines()))
+        _say_error("error: " + " ".join(line.strip() for line in str(error).splitlines()))
         return 2
+
+
+def _rank() -> str:
+    return os.environ.get("RANK", "0")
 
 
 def _say(message: str) -> None:
     """Print to stderr, from one process only where several run the same command."""
-    if os.environ.get("RANK", "0") == "0":
+    if _rank() == "0":
         print(message, file=sys.stderr)
+
+
+def _say_error(message: str) -> None:
+    """Print an error to stderr, once where all processes of a command have the same one.
+
+    Mostly all ranks fail alike: rank 0 then says so, and its end makes the launcher end the others while they wait. A
+    rank that is left after that has an error of its own.
+    """
+    if _rank() == "0":
+        print(message, file=sys.stderr)
+        return
+    time.sleep(RANK_0_SECONDS)
+    print(f"rank {_rank()}: {message}", file=sys.stderr)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -158,7 +158,7 @@ def test_a_missing_recipe_is_one_paragraph(capsys, recipe):
     assert capsys.readouterr().err.endswith("toi.py: no such file; did you mean 'toy.py'?\n")
 
 
-def test_an_error_of_a_run_is_shown_in_one_line_by_the_main_process_only(calls, recipe, capsys, monkeypatch):
+def test_an_error_is_shown_in_one_line_by_the_main_process_and_later_by_others(calls, recipe, capsys, monkeypatch):
     def fail(*args: object, **kwargs: object) -> None:
         raise RunError("first\n  second")
 
@@ -166,8 +166,11 @@ def test_an_error_of_a_run_is_shown_in_one_line_by_the_main_process_only(calls, 
     assert cli.main(["train", recipe]) == 2
     assert capsys.readouterr().err == "error: first second\n"
     monkeypatch.setenv("RANK", "1")
+    waited = []
+    monkeypatch.setattr(cli.time, "sleep", waited.append)
     assert cli.main(["train", recipe]) == 2
-    assert capsys.readouterr().err == ""
+    assert waited == [cli.RANK_0_SECONDS]
+    assert capsys.readouterr().err == "rank 1: error: first second\n"
 
 
 def test_debug_shows_the_traceback(calls, recipe):

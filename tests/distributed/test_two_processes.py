@@ -142,6 +142,15 @@ def test_batches_of_graphs_are_sharded_over_two_processes_and_train(tmp_path):
     assert json.loads((run / "result.json").read_text())["steps"] == 2
 
 
+def test_an_error_that_only_the_second_process_has_is_shown_with_its_rank(tmp_path):
+    recipe = tmp_path / "pair.py"
+    recipe.write_text(FULL_BATCH + 'import os\nif os.environ["RANK"] == "1":\n    recipe["encoder"]["hidden"] = []\n')
+    process = launch(recipe)
+    assert process.returncode != 0
+    assert "rank 1: error: encoder: hidden must be a non-empty list of positive widths, got []" in process.stderr
+    assert process.stderr.count("error: ") == 1
+
+
 def test_a_batch_that_two_processes_cannot_share_equally_is_refused_before_data_is_read(tmp_path):
     recipe = tmp_path / "shards.py"
     recipe.write_text(BATCHES)
