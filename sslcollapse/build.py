@@ -40,6 +40,23 @@ def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:
     return module
 
 
+def draw_views(recipe: Mapping[str, Any], path: Path, samples: int) -> Path:
+    """Write a contact sheet of the views that a resolved recipe makes; return its path.
+
+    Raises:
+        RecipeError: a domain whose views cannot be drawn, or a file that cannot be written.
+        MissingDataError, DataError: see the domain.
+    """
+    domain: Any = build_domain(recipe)
+    if not hasattr(domain, "draw"):
+        raise RecipeError(f"domain.type: the views of {recipe['domain']['type']!r} cannot be drawn; use a vision recipe")
+    try:
+        domain.draw(path, samples, recipe["seed"])
+    except OSError as error:
+        raise RecipeError(f"--out {path}: cannot be written: {error}") from error
+    return path
+
+
 def prepare_networks(recipe: Mapping[str, Any], module: SSLModule, domain: Domain, devices: int) -> None:
     """Memory format, SyncBatchNorm and compilation of a module that is about to be trained, in place.
 

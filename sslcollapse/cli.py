@@ -106,6 +106,16 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _views(options: argparse.Namespace) -> int:
+    from sslcollapse.recipe import load, override, resolve
+
+    recipe = resolve(override(load(options.recipe), options.overrides))
+    from sslcollapse.build import draw_views
+
+    print(draw_views(recipe, options.out, options.samples))
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     from sslcollapse import bench
 
@@ -176,6 +186,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="one of the recipe's probes; repeat for several (default: all)",
     )
+
+    views = _command(commands, "views", _views, "draw a contact sheet of the views that a recipe makes of its images")
+    views.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe whose domain is vision")
+    _add_overrides(views)
+    views.add_argument("--out", type=Path, default=Path("views.png"), metavar="FILE", help="default: views.png")
+    views.add_argument("--samples", type=_positive, default=6, metavar="N", help="rows of the sheet (default: 6)")
 
     bench = _command(commands, "bench", _bench, "measure speed or memory, side by side with a reference")
     bench.add_argument("name", metavar="NAME", help="which benchmark; an unknown name lists them")

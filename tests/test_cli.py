@@ -257,3 +257,12 @@ def test_the_package_exposes_names_lazily():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = sslcollapse.nothing
     assert {"extend", "train", "ENCODERS"} <= set(dir(sslcollapse))
+
+
+def test_views_draws_a_picture_of_images_and_refuses_a_graph(tmp_path, capsys):
+    sheet = tmp_path / "new" / "sheet.png"
+    assert cli.main(["views", str(ROOT / "recipes/simclr_digits.py"), "--out", str(sheet), "--samples", "2"]) == 0
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["views", str(ROOT / "recipes/quickstart.py"), "--out", str(tmp_path / "none.png")]) == 2
+    assert "the views of 'graph' cannot be drawn" in capsys.readouterr().err
+    assert not (tmp_path / "none.png").exists()

@@ -15,6 +15,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "dom
 import workers  # noqa: E402
 from raw_files import write_ppi  # noqa: E402
 
+from sslcollapse.checkpoint import load_latest_checkpoint  # noqa: E402
+
 FULL_BATCH = """
 recipe = dict(
     name="pair",
@@ -50,6 +52,25 @@ recipe = dict(
     objective=dict(type="bgrl", predictor_hidden=7),
     optim=dict(type="adamw", lr=1e-3),
     train=dict(steps=2, log_every=1, checkpoint_every=2),
+    monitor=dict(every=0),
+    evaluate={},
+)
+"""
+
+IMAGES = """
+recipe = dict(
+    name="images",
+    domain=dict(
+        type="vision", dataset=dict(type="digits"), views=dict(strength=0.0), batch_size=64, feed="resident"
+    ),
+    encoder=dict(type="mlp", hidden=[16, 8], norm="none"),
+    objective=dict(type="simclr", projector=[8, 6], norm="none"),
+    regularizers=dict(
+        werank=dict(type="werank", coefficient=1e-2),
+        variance=dict(type="variance", on=["representation", "embedding"], coefficient=0.1),
+    ),
+    optim=dict(type="sgd", lr=0.05),
+    train=dict(steps=4, log_every=1, checkpoint_every=4, online_probe=True),
     monitor=dict(every=0),
     evaluate={},
 )
@@ -159,3 +180,18 @@ def test_a_batch_that_two_processes_cannot_share_equally_is_refused_before_data_
     assert "3 graphs cannot be shared equally by 2 ranks" in process.stderr
     assert process.stderr.count("error: ") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_two_processes_that_share_images_end_with_the_network_of_one_that_has_all(tmp_path):
+    recipe = tmp_path / "images.py"
+    recipe.write_text(IMAGES)
+    states = []
+    for processes in (1, 2):
+        process = launch(recipe, "--out", str(tmp_path / str(processes)), processes=processes)
+        assert process.returncode == 0, process.stderr
+        (run,) = (tmp_path / str(processes)).glob("images/*/seed0")
+        states.append(load_latest_checkpoint(run / "checkpoints")["module"])
+    one, two = states
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)

@@ -13,6 +13,7 @@ from sslcollapse.domains.vision.data import ImageDataset, ImageSource, MemoryIma
 from sslcollapse.domains.vision.decode import decoding_threads
 from sslcollapse.domains.vision.feed import Order, resident, streamed
 from sslcollapse.domains.vision.probe import ImageBatches
+from sslcollapse.domains.vision.sheet import contact_sheet
 from sslcollapse.domains.vision.views import ImageViews
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import VISION_DATASETS
@@ -146,6 +147,13 @@ class VisionDomain:
         rows = torch.arange(len(dataset.labels))
         views = ImageBatches(dataset.images, rows, self.view_size, source.mean, source.std)
         return ProbeSet(views, dataset.labels, dataset.num_classes, dataset.splits)
+
+    def draw(self, path: Path, samples: int, seed: int) -> None:
+        """Write a contact sheet of ``samples`` images, evenly spaced, and of several draws of each view."""
+        dataset, source = self.dataset, self.source
+        augmentations = self.views.augmentations(self.view_size, source.channels, source.mean, source.std)
+        rows = dataset.pretrain[torch.linspace(0, len(dataset.pretrain) - 1, samples).long()]
+        contact_sheet(dataset.images.read(rows), augmentations, source.mean, source.std, path, seed)
 
     def _is_resident(self, dataset: ImageDataset) -> bool:
         channels, height, width = dataset.images.shape

@@ -14,6 +14,9 @@ from sslcollapse.seeding import generator
 PADDING = 2
 """Pixels between pictures."""
 
+LEGIBLE = 64
+"""Smaller pictures are magnified by a whole number to about this many pixels."""
+
 
 def contact_sheet(
     images: Tensor,
@@ -41,6 +44,8 @@ def contact_sheet(
     for view, augmentation in enumerate(augmentations):
         columns += [augmentation(images, generator(torch.device("cpu"), seed, draw, view)) for draw in range(draws)]
     rows = torch.stack(columns, 1).flatten(0, 1)  # [B × columns, C, size, size]
+    zoom = max(1, LEGIBLE // rows.shape[-1])
+    rows = rows.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
     shift, scale = (torch.tensor(values, device=rows.device)[:, None, None] for values in (mean, std))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_image(
