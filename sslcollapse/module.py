@@ -168,13 +168,17 @@ class SSLModule(nn.Module):
     def update_target(self, step: int) -> None:
         """Move the target's parameters towards the online ones; call once after each real optimiser step.
 
-        Parameters only: BatchNorm's running statistics are the target's own, made by its own forward passes.
+        Parameters only: BatchNorm's running statistics are the target's own, made by its own forward passes, unless
+        the objective says ``target_buffers = "copy"``.
         """
         if self.target is None:
             return
         momentum = self.objective.momentum_at(step, self.total_steps)
         targets, onlines = self.target.pairs(self)
         torch._foreach_lerp_(targets, onlines, 1.0 - momentum)
+        if self.objective.target_buffers == "copy":
+            for own, followed in self.target.buffer_pairs(self):
+                own.copy_(followed)
 
     def _layer_map(self) -> dict[str, Layer]:
         layers = layer_map(self.encoder)
@@ -236,8 +240,15 @@ class Target(nn.Module):
 
     def pairs(self, online: SSLModule) -> tuple[list[Tensor], list[Tensor]]:
         """Target parameters and the online parameters that they follow, in the same order."""
-        followed = [online.encoder] + ([] if online.projector is None else [online.projector])
-        return list(self.parameters()), [p for module in followed for p in module.parameters()]
+        return list(self.parameters()), [p for module in _followed(online) for p in module.parameters()]
+
+    def buffer_pairs(self, online: SSLModule) -> list[tuple[Tensor, Tensor]]:
+        """Each buffer of the target with the online one of the same name."""
+        return list(zip(self.buffers(), (b for module in _followed(online) for b in module.buffers()), strict=True))
+
+
+def _followed(online: SSLModule) -> list[nn.Module]:
+    return [online.encoder] + ([] if online.projector is None else [online.projector])
 
 
 def _encoder_of(spec: Mapping[str, Any], in_shape: Sequence[int]) -> Any:

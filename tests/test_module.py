@@ -41,6 +41,23 @@ def test_target_has_the_encoders_shape_and_its_own_initialisation():
     assert torch.equal(copied.encoder.convs[0].weight, copied.target.encoder.convs[0].weight)
 
 
+def test_a_target_that_copies_buffers_has_the_online_ones_after_an_update_and_averages_parameters_as_before():
+    modules = [
+        make_module(BGRL(predictor_hidden=7, momentum=0.75, momentum_schedule="constant", target_buffers=buffers))
+        for buffers in ("own", "copy")
+    ]
+    for module in modules:
+        module(batch(), 0)
+        module.update_target(0)
+    own, copied = modules
+    online = dict(copied.encoder.named_buffers())
+    assert any("running_mean" in name for name in online)
+    for name, value in copied.target.encoder.named_buffers():
+        assert torch.equal(value, online[name])
+    assert not all(torch.equal(v, online[n]) for n, v in own.target.encoder.named_buffers())
+    torch.testing.assert_close(list(own.target.parameters()), list(copied.target.parameters()))
+
+
 def test_update_target_averages_parameters_only_and_leaves_batchnorm_buffers_alone():
     module = make_module(BGRL(predictor_hidden=7, momentum=0.75, momentum_schedule="constant"))
     module(batch(), 0)

@@ -17,11 +17,14 @@ class Objective(nn.Module):
     Attributes:
         needs_target: whether the second argument of ``forward`` holds target branches.
         target_initialization: ``"own"`` (its own draw) or ``"copy"`` (of the online network).
+        target_buffers: ``"own"`` (BatchNorm's running statistics of its own forward passes) or ``"copy"`` (the online
+            network's, after each update).
         couples_batch: whether a sample's loss depends on the other samples of the batch.
     """
 
     needs_target: bool = False
     target_initialization: str = "copy"
+    target_buffers: str = "own"
     couples_batch: bool = False
 
     def projector(self, in_dim: int) -> nn.Module | None:

@@ -65,11 +65,13 @@ class BGRL(Bootstrap):
     BatchNorm's running statistics are its own), and runs in train mode.
 
     Args:
-        predictor_hidden: width of the predictor's hidden layer (Linear, PReLU, Linear, no BatchNorm), or widths
-            of several.
+        predictor_hidden: width of the predictor's hidden layer (Linear, PReLU, Linear), or widths of several.
+        predictor_norm: after each hidden layer of the predictor; the authors' has none.
         momentum: EMA momentum at step 0.
         momentum_schedule: ``"cosine"`` raises it to 1 over training; ``"constant"`` keeps it.
         target_initialization: ``"own"`` (the authors' code) or ``"copy"`` (of the online encoder, as BYOL).
+        target_buffers: ``"own"`` (the authors' code) or ``"copy"``: the target's buffers are set to the online
+            encoder's after each update. In train mode BatchNorm does not normalise by them.
 
     Shapes:
         p of each online branch and z of each target branch: [N, d].
@@ -88,13 +90,17 @@ class BGRL(Bootstrap):
         momentum: float = 0.99,
         momentum_schedule: Literal["cosine", "constant"] = "cosine",
         target_initialization: Literal["own", "copy"] = "own",
+        target_buffers: Literal["own", "copy"] = "own",
+        predictor_norm: NormName = "none",
     ) -> None:
         super().__init__("bgrl", predictor_hidden, momentum, momentum_schedule)
         self.target_initialization = target_initialization
+        self.target_buffers = target_buffers
+        self.predictor_norm = predictor_norm
 
     def predictor(self, in_dim: int) -> nn.Module:
-        """Linear-PReLU-Linear without BatchNorm."""
-        return Head(in_dim, *self.predictor_hidden, in_dim)
+        """Linear, normalisation (by default none) and PReLU, then Linear."""
+        return Head(in_dim, *self.predictor_hidden, in_dim, norm=self.predictor_norm)
 
 
 class BYOL(Bootstrap):

@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import random_graph, tiny_edges, tiny_view
 from torch_geometric.nn import GCNConv as LibraryGCNConv
 from torch_geometric.nn import SAGEConv as LibrarySAGEConv
 
-from sslcollapse.domains.graph.domain import GraphViews, augment
+from sslcollapse.domains.graph.domain import GraphDomain, GraphViews, augment
+from sslcollapse.domains.graph.view import GraphStructure
 from sslcollapse.errors import RecipeError
 from sslcollapse.seeding import generator
+from sslcollapse.types import Context
 
 CPU = torch.device("cpu")
 
@@ -58,6 +62,31 @@ def test_each_direction_of_an_edge_is_dropped_independently():
     half = keep.numel() // 2
     both = (keep[:half] & keep[half:]).double().mean()
     assert 0.2 < both < 0.3  # 0.5 if the directions went together
+
+
+def test_both_directions_of_an_edge_go_together_where_undirected_is_asked_for():
+    view = random_graph(nodes=400, degree=20)
+    keep = augment(view, 0.3, 0.0, generator(CPU, 1), undirected=True).keep
+    half = keep.numel() // 2
+    assert torch.equal(keep[:half], keep[half:])  # the second half are the reverses of the first
+    assert abs(float((~keep).double().mean()) - 0.3) < 0.03
+
+
+def test_edges_without_a_reverse_keep_draws_of_their_own():
+    structure = GraphStructure(torch.tensor([[0, 1, 2, 0, 3], [1, 2, 2, 1, 2]]), 4)  # 0 → 1 twice, a self-loop
+    first, second, loop, again, other = structure.undirected_edges.tolist()
+    assert first == again
+    assert len({first, second, loop, other}) == structure.num_undirected_edges == 4
+
+
+@pytest.mark.parametrize("undirected", [False, True])
+def test_the_domain_drops_edges_as_its_views_say(undirected):
+    dataset = {"type": "csbm", "nodes": 60, "features": 12, "train_per_class": 3, "validation_per_class": 3}
+    domain = GraphDomain(Path(), dataset=dataset, views=GraphViews(undirected=undirected))
+    view = next(domain.batches(0, Context())).views[0]
+    edges = set(map(tuple, view.edge_index.t().tolist()))
+    assert ({(target, source) for source, target in edges} == edges) is undirected
+    assert len(edges) < view.structure.edge_index.shape[1]
 
 
 def test_edge_drop_and_feature_mask_rates_are_the_probabilities_asked_for():

@@ -45,6 +45,13 @@ def test_predictor_is_linear_prelu_linear_without_batchnorm():
     assert not any(isinstance(module, torch.nn.BatchNorm1d) for module in predictor.modules())
 
 
+def test_a_predictor_may_have_batchnorm():
+    predictor = BGRL(predictor_hidden=7, predictor_norm="batch").predictor(5)
+    (norm,) = [module for module in predictor.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    assert norm.num_features == 7
+    assert predictor(torch.randn(4, 5)).shape == (4, 5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -27,7 +27,12 @@ def test_a_recipe_has_the_settings_its_authors_published(dataset):
     recipe = resolve(load(RECIPES / f"bgrl_{dataset}.py"))
     hidden, edge_drop, feature_mask, lr, predictor = PUBLISHED[dataset]
     assert recipe["encoder"]["hidden"] == hidden
-    assert recipe["domain"]["views"] == {"edge_drop": edge_drop, "feature_mask": feature_mask, "strength": 1.0}
+    assert recipe["domain"]["views"] == {
+        "edge_drop": edge_drop,
+        "feature_mask": feature_mask,
+        "strength": 1.0,
+        "undirected": False,
+    }
     assert (recipe["optim"]["lr"], recipe["optim"]["weight_decay"]) == (lr, 1e-5)
     assert (recipe["train"]["steps"], recipe["optim"]["warmup_steps"]) == (10_000, 1_000)
     assert (recipe["objective"]["momentum"], recipe["objective"]["predictor_hidden"]) == (0.99, predictor)

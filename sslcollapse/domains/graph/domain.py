@@ -24,11 +24,13 @@ from sslcollapse.types import Batch, Context, ProbeSet
 class GraphViews:
     """How the two views of a graph are made: edges dropped, feature columns masked.
 
-    Each direction of an undirected edge is dropped independently; a masked column is zero for all nodes.
+    A masked column is zero for all nodes.
 
     Args:
         edge_drop: probability that an edge is dropped, one entry a view.
         feature_mask: probability that a feature column is masked, one entry a view.
+        undirected: whether the two directions of an edge are dropped together, so that an undirected graph stays one;
+            by default each is dropped independently, as in the authors' code.
         strength: in [0, 1], multiplies all four probabilities: 0 leaves the graph as it is, 1 is the full preset.
 
     Raises:
@@ -40,6 +42,7 @@ class GraphViews:
     edge_drop: Sequence[float] = (0.5, 0.4)
     feature_mask: Sequence[float] = (0.5, 0.4)
     strength: float = 1.0
+    undirected: bool = False
 
     def __post_init__(self) -> None:
         for name, values in (("edge_drop", self.edge_drop), ("feature_mask", self.feature_mask)):
@@ -146,7 +149,13 @@ class GraphDomain:
             base = union[1]
             edge_drop, feature_mask = self.views.probabilities()
             views = [
-                augment(base, edge, feature, generator(context.device, context.seed, step, context.rank, k))
+                augment(
+                    base,
+                    edge,
+                    feature,
+                    generator(context.device, context.seed, step, context.rank, k),
+                    undirected=self.views.undirected,
+                )
                 for k, (edge, feature) in enumerate(zip(edge_drop, feature_mask, strict=True))
             ]
             yield Batch(views, torch.tensor(members), None, self.replicated)
@@ -185,13 +194,21 @@ class GraphDomain:
         return GraphView(structure, Features(x))
 
 
-def augment(view: GraphView, edge_drop: float, feature_mask: float, rng: torch.Generator) -> GraphView:
-    """A view with each edge dropped and each feature column masked independently with these probabilities."""
+def augment(
+    view: GraphView, edge_drop: float, feature_mask: float, rng: torch.Generator, *, undirected: bool = False
+) -> GraphView:
+    """A view with each edge dropped and each feature column masked independently with these probabilities.
+
+    With ``undirected`` an edge and its reverse share one draw.
+    """
     device = view.structure.edge_index.device
     keep = mask = None
     if edge_drop > 0:
-        edges = view.structure.edge_index.shape[1]
-        keep = torch.rand(edges, generator=rng, device=device) >= edge_drop
+        edges = view.structure.undirected_edges if undirected else None
+        draws = view.structure.edge_index.shape[1] if edges is None else view.structure.num_undirected_edges
+        keep = torch.rand(draws, generator=rng, device=device) >= edge_drop
+        if edges is not None:
+            keep = keep[edges]
     if feature_mask > 0:
         columns = view.features.shape[1]
         mask = torch.rand(columns, generator=rng, device=device) >= feature_mask

@@ -105,6 +105,17 @@ class GraphStructure:
         return (source != target).nonzero().flatten()
 
     @cached_property
+    def undirected_edges(self) -> Tensor:
+        """[E] number of the undirected edge that each edge is a direction of."""
+        low, high = self.edge_index.min(dim=0).values, self.edge_index.max(dim=0).values
+        return torch.unique(low * self.num_nodes + high, return_inverse=True)[1]
+
+    @cached_property
+    def num_undirected_edges(self) -> int:
+        """How many different ones there are."""
+        return int(self.undirected_edges.max()) + 1 if self.undirected_edges.numel() else 0
+
+    @cached_property
     def plain(self) -> Pattern:
         """Edges as they are; rows are targets."""
         source, target = self.edge_index
