@@ -11,9 +11,10 @@ from tiny import tiny_recipe
 from sslcollapse import cli
 from sslcollapse.build import build_domain, build_module
 from sslcollapse.checkpoint import load_latest_checkpoint
+from sslcollapse.diagnostics.measure import measure, represent
 from sslcollapse.diagnostics.spectrum import effective_rank
 from sslcollapse.errors import RecipeError, RunError
-from sslcollapse.evaluate import evaluate_run
+from sslcollapse.evaluate import build_probes, evaluate_run, run_probes
 from sslcollapse.export import load_encoder
 from sslcollapse.recipe import override, recipe_hash, resolve
 from sslcollapse.trainer import train
@@ -159,6 +160,21 @@ def test_the_exported_encoder_is_the_trained_one_and_loads_without_the_recipe_fi
     assert (description["in_shape"], description["out_dim"], description["step"]) == ([12], 8, 6)
     assert not encoder.training
     torch.testing.assert_close(load_encoder(run / "encoder.safetensors")[0].state_dict(), encoder.state_dict())
+
+
+def test_the_result_is_that_of_the_last_steps_parameters(run):
+    state = load_latest_checkpoint(run / "checkpoints")
+    recipe = resolve(RECIPE)
+    domain = build_domain(recipe)
+    module, probe_set = build_module(recipe, domain), domain.probe_set()
+    untrained = measure(module.encoder, probe_set.views, predictor=module.predictor).ranks
+    module.load_state_dict(state["module"])
+    ranks = measure(module.encoder, probe_set.views, predictor=module.predictor).ranks
+    evaluation, _ = run_probes(build_probes(recipe["evaluate"]), represent(module.encoder, probe_set.views), probe_set)
+    result = read(run)
+    assert state["step"] == result["steps"] == read(run, "encoder.json")["step"] == recipe["train"]["steps"]
+    assert json.loads(json.dumps(ranks)) == result["rank"] != json.loads(json.dumps(untrained))
+    assert json.loads(json.dumps(evaluation)) == result["evaluation"]
 
 
 def test_evaluating_a_run_again_gives_its_result(run, capsys):
