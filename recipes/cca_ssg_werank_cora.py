@@ -6,5 +6,5 @@ from sslcollapse.recipe import extend
 
 recipe = extend(
     Path(__file__).with_name("cca_ssg_cora.py"),
-    dict(name="cca_ssg_werank_cora", regularizers=dict(werank=dict(type="werank", coefficient=1e-3))),
+    dict(name="cca_ssg_werank_cora", regularizers=dict(werank=dict(type="werank", coefficient=1e-2))),
 )
