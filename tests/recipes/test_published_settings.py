@@ -8,7 +8,6 @@ from sslcollapse.ablation.grid import plan
 from sslcollapse.recipe import load, resolve
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-DATASETS = ["cora", "citeseer", "pubmed", "photo", "computers", "cs", "physics", "wikics", "ppi", "arxiv"]
 
 # hidden, edge drop, feature mask, lr, predictor (Thakoor et al. 2022 and its authors' code)
 PUBLISHED = {
@@ -38,10 +37,53 @@ def test_a_recipe_has_the_settings_its_authors_published(dataset):
     assert (recipe["objective"]["momentum"], recipe["objective"]["predictor_hidden"]) == (0.99, predictor)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_the_werank_recipe_changes_nothing_but_name_and_regularizers(dataset):
-    plain, ranked = (load(RECIPES / f"{name}_{dataset}.py") for name in ("bgrl", "bgrl_werank"))
-    assert (plain["name"], ranked["name"]) == (f"bgrl_{dataset}", f"bgrl_werank_{dataset}")
+# objective, optimizer, lr at batch 256, weight decay (solo-learn; SimCLR: lightly, lr .06 at batch 128)
+CIFAR = {
+    "simclr": ({"projector": [512, 128], "temperature": 0.5}, "sgd", 0.12, 5e-4),
+    "byol": ({"projector": [4096, 256], "predictor_hidden": 4096, "momentum": 0.99}, "lars", 1.0, 1e-5),
+    "vicreg": ({"projector": [2048] * 3, "invariance": 25.0, "variance": 25.0, "covariance": 1.0}, "lars", 0.3, 1e-4),
+    "barlow_twins": ({"projector": [2048] * 3, "redundancy": 5e-3, "scale": 0.1}, "lars", 0.3, 1e-4),
+}
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_a_cifar_recipe_has_published_settings_with_a_resnet_for_small_images(name):
+    recipe = resolve(load(RECIPES / f"{name}_cifar10.py"))
+    objective, optimizer, lr, weight_decay = CIFAR[name]
+    assert {key: recipe["objective"][key] for key in objective} == objective
+    assert (recipe["optim"]["type"], recipe["optim"]["weight_decay"]) == (optimizer, weight_decay)
+    assert recipe["optim"]["lr"] == pytest.approx(lr)
+    assert recipe["encoder"]["stem"] == "cifar"
+    assert recipe["domain"]["batch_size"] * (recipe["train"]["steps"] // 200) in range(49_000, 50_001)
+
+
+# hidden, edge drop, feature mask, lr, steps (their authors' code)
+OTHER_GRAPHS = {
+    "grace_cora": ([256, 128], [0.2, 0.4], [0.3, 0.4], 5e-4, 200),
+    "grace_citeseer": ([512, 256], [0.2, 0.0], [0.3, 0.2], 1e-3, 200),
+    "cca_ssg_cora": ([512, 512], [0.4, 0.4], [0.1, 0.1], 1e-3, 50),
+    "cca_ssg_citeseer": ([512], [0.4, 0.4], [0.0, 0.0], 1e-3, 20),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_GRAPHS)
+def test_grace_and_cca_ssg_have_the_settings_of_their_authors(name):
+    recipe = resolve(load(RECIPES / f"{name}.py"))
+    hidden, edge_drop, feature_mask, lr, steps = OTHER_GRAPHS[name]
+    assert recipe["encoder"]["hidden"] == hidden
+    views = recipe["domain"]["views"]
+    assert (views["edge_drop"], views["feature_mask"]) == (edge_drop, feature_mask)
+    assert (recipe["optim"]["lr"], recipe["train"]["steps"]) == (lr, steps)
+
+
+PAIRS = sorted(path.stem for path in RECIPES.glob("*_werank_*.py"))
+
+
+@pytest.mark.parametrize("ranked_name", PAIRS)
+def test_the_werank_recipe_changes_nothing_but_name_and_regularizers(ranked_name):
+    plain_name = ranked_name.replace("_werank_", "_")
+    plain, ranked = load(RECIPES / f"{plain_name}.py"), load(RECIPES / f"{ranked_name}.py")
+    assert (plain["name"], ranked["name"]) == (plain_name, ranked_name)
     plain, ranked = resolve(plain), resolve(ranked)
     assert plain["regularizers"] == {}
     same = {key: value for key, value in ranked.items() if key not in ("name", "regularizers")}
@@ -49,6 +91,11 @@ def test_the_werank_recipe_changes_nothing_but_name_and_regularizers(dataset):
     assert list(ranked["regularizers"]) == ["werank"]
     assert ranked["regularizers"]["werank"]["type"] == "werank"
     assert ranked["regularizers"]["werank"]["squared"] is False
+
+
+def test_every_recipe_but_the_quickstart_has_a_werank_form():
+    plain = {path.stem for path in RECIPES.glob("*.py")} - set(PAIRS) - {"quickstart"}
+    assert plain == {name.replace("_werank_", "_") for name in PAIRS}
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "ablations").glob("*.py")), ids=lambda path: path.stem)
