@@ -103,6 +103,23 @@ recipe = extend(Path(__file__).with_name("quickstart.py"), {})
     assert rows == {"convs.0": "0.5", "convs.1": "0.25"}
 
 
+def test_the_feature_regularizer_of_the_guide_is_a_part_of_the_loss(tmp_path):
+    shutil.copy(ROOT / "recipes/quickstart.py", tmp_path)
+    recipe = """
+from pathlib import Path
+
+from sslcollapse import extend
+
+recipe = extend(Path(__file__).with_name("quickstart.py"), {})
+"""
+    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[2] + recipe)
+    shorter = ["train.steps=1", "optim.warmup_steps=0", "evaluate={}", "monitor.every=0", "train.log_every=1"]
+    process = run("sslcollapse train mine.py", """regularizers.c={"type": "centre"}""", *shorter, folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    (metrics,) = tmp_path.glob("runs/quickstart/*/seed0/metrics.jsonl")
+    assert "regularizer/c/representation/weighted" in metrics.read_text()
+
+
 @pytest.mark.parametrize(
     "document", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 )

@@ -1,6 +1,7 @@
 """Whole runs on images: the same loop, files and words as on graphs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +160,14 @@ def test_an_option_at_its_default_leaves_the_hash_as_it_is_and_a_changed_one_doe
     plain = recipe_hash(resolve(digits()))
     assert recipe_hash(resolve(digits(accumulate=1, channels_last=False))) == plain
     assert recipe_hash(resolve(digits(channels_last=True))) != plain
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_networks_train_as_others_do_and_are_measured_layer_by_layer(tmp_path):
+    recipe = assign(digits("byol"), {"encoder": dict(type="mlp", hidden=[8]), "evaluate": {}})
+    plain, compiled = (run(assign(recipe, {"train.compile": on}), tmp_path / str(on)) for on in (False, True))
+    for one, other in zip(metrics(plain), metrics(compiled), strict=True):
+        assert one.keys() == other.keys()
+        if "loss" in one:
+            assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert result(plain)["rank"]["layers"].keys() == result(compiled)["rank"]["layers"].keys()
