@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         PROBES,
         REGISTRIES,
         REGULARIZERS,
+        VISION_DATASETS,
     )
     from sslcollapse.trainer import train
 
@@ -37,6 +38,7 @@ _LAZY = {
     "PROBES": (_REGISTRY, "PROBES"),
     "REGISTRIES": (_REGISTRY, "REGISTRIES"),
     "REGULARIZERS": (_REGISTRY, "REGULARIZERS"),
+    "VISION_DATASETS": (_REGISTRY, "VISION_DATASETS"),
     "extend": ("sslcollapse.recipe", "extend"),
     "load_recipe": ("sslcollapse.recipe", "load"),
     "train": ("sslcollapse.trainer", "train"),
@@ -52,6 +54,7 @@ __all__ = [
     "PROBES",
     "REGISTRIES",
     "REGULARIZERS",
+    "VISION_DATASETS",
     "__version__",
     "extend",
     "load_recipe",
