@@ -49,7 +49,8 @@ def draw_views(recipe: Mapping[str, Any], path: Path, samples: int) -> Path:
     """
     domain: Any = build_domain(recipe)
     if not hasattr(domain, "draw"):
-        raise RecipeError(f"domain.type: the views of {recipe['domain']['type']!r} cannot be drawn; use a vision recipe")
+        kind = recipe["domain"]["type"]
+        raise RecipeError(f"domain.type: the views of {kind!r} cannot be drawn; use a vision recipe")
     try:
         domain.draw(path, samples, recipe["seed"])
     except OSError as error:
