@@ -244,7 +244,7 @@ def test_a_contact_sheet_has_a_row_a_sample_and_draws_of_every_view(tmp_path):
     path = tmp_path / "new" / "sheet.png"
     contact_sheet(images(4, height=20, width=20), views, MEAN, STD, path, seed=0, draws=3)
     with Image.open(path) as picture:
-        columns, rows = (side // (20 + 2) for side in picture.size)
+        columns, rows = (side // (3 * 20 + 2) for side in picture.size)  # magnified to be legible
         colours = picture.convert("RGB").getcolors(1 << 20)
     assert (columns, rows) == (1 + 2 * 3, 4)
     assert len(colours) > 1000
