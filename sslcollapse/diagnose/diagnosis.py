@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcollapse.diagnose.state_dict import Matrix, TargetError
 from sslcollapse.diagnose.targets import Target
@@ -50,7 +51,7 @@ class WeightReport:
 
 @dataclass(frozen=True)
 class OutputReport:
-    """Rank of one layer's output or of the representation, un-centred; ``reference`` is the untrained network's."""
+    """Un-centred rank of a layer's output or of the representation; ``reference`` is the untrained network's."""
 
     n: int
     attainable: int
@@ -178,7 +179,7 @@ def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) 
         measured = measure(trained.to(device), views)
     except NotFiniteError as error:
         return replace(diagnosis, data=described, unmeasured=str(error))
-    reference = measure(untrained.to(device), views).ranks
+    reference = measure(with_statistics(untrained.to(device), views), views).ranks
     layers = []
     for layer in diagnosis.layers:
         found = measured.ranks["layers"].get(layer.name, {}).get("output")
@@ -192,6 +193,31 @@ def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) 
         whole, reference["representation"], whole["attainable"], measured.singular["representation"]
     )
     return replace(diagnosis, layers=layers, representation=representation, data=described)
+
+
+@torch.no_grad()
+def with_statistics(network: nn.Module, views: Iterable[Any]) -> nn.Module:
+    """The same network, its BatchNorms' running statistics replaced by the mean over batches of these inputs.
+
+    A trained network comes with statistics of its data. Without them an untrained one would not normalise at all, and
+    its outputs would have less rank than chance gives.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return network
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.train()
+    seen = 0
+    for view in views:
+        if isinstance(view, Tensor) and len(view) == 1:
+            continue  # one sample has no variance
+        seen += 1
+        for norm in norms:
+            norm.momentum = 1 / seen
+        network(view)
+    return network.eval()
 
 
 def _output(found: Mapping[str, Any], untrained: Mapping[str, Any], limit: int, sigma: np.ndarray) -> OutputReport:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sslcollapse.checkpoint import write_atomic
@@ -77,7 +78,7 @@ def run_diagnosis(
 def table(diagnosis: Diagnosis) -> Table:
     """One row a layer, the representation last."""
     outputs = diagnosis.representation is not None
-    view = Table(title=diagnosis.title, title_justify="left")
+    view = Table(title=escape(diagnosis.title), title_justify="left")
     view.add_column("layer", overflow="fold")
     titles = ["shape", "effective rank", "of random", "stable rank", "condition", "‖WᵀW−I‖"]
     titles += ["output's rank", "of untrained"] if outputs else []
@@ -86,7 +87,7 @@ def table(diagnosis: Diagnosis) -> Table:
     view.add_column("verdict")
     for layer in diagnosis.layers:
         cells = _weight_cells(layer.weight) + (_output_cells(layer.output) if outputs else [])
-        view.add_row(layer.name, *cells, _styled(layer.verdict))
+        view.add_row(escape(layer.name), *cells, _styled(layer.verdict))
     if diagnosis.representation is not None:
         cells = [""] * 6 + _output_cells(diagnosis.representation)
         view.add_row("representation", *cells, _styled(diagnosis.representation.verdict))

@@ -166,12 +166,11 @@ def _join(*parts: str) -> str:
 
 
 def _refused(path: Path, reason: str) -> TargetError:
-    name = re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:global|class|operand)[^\w]*(\S+)", reason)
-    what = f" ({next(group for group in name.groups() if group)})" if name else ""
+    name = re.search(r"GLOBAL (\S+)", reason)
+    why = f"reading it would run code ({name.group(1)})" if name else "it is damaged or no file of torch.save"
     return TargetError(
-        f"{path}: refused: it is no file of torch.save, or is damaged, or reading it would run code that it "
-        f"names{what}; only tensors and plain containers are read, and nothing was run. If you trust the file, load it "
-        "yourself and save model.state_dict(), best as .safetensors"
+        f"{path}: refused: {why}; only tensors and plain containers are read, and nothing was run. If you trust the "
+        "file, load it yourself and save model.state_dict(), best as .safetensors"
     )
 
 

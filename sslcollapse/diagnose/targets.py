@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class Target:
 
 
 def load_target(target: str, *, pretrained: bool = False) -> Target:
-    """Read a run directory, an exported encoder, a state dict or a model of timm.
+    """Read a run directory, an exported encoder, a state dict or a model of timm; torch's random state is kept.
 
     Args:
         target: path, or ``timm:`` and a model's name.
@@ -50,6 +51,11 @@ def load_target(target: str, *, pretrained: bool = False) -> Target:
         TargetError: not there, damaged, or without weight matrices.
         RunError: a run directory whose files do not belong together.
     """
+    with torch.random.fork_rng(devices=[]):
+        return _load(target, pretrained)
+
+
+def _load(target: str, pretrained: bool) -> Target:
     if target.startswith(TIMM):
         return _timm(target.removeprefix(TIMM), pretrained)
     if pretrained:
@@ -81,15 +87,15 @@ def _run(path: Path) -> Target:
     from sslcollapse.build import build_domain, build_module
     from sslcollapse.checkpoint import load_latest_checkpoint
 
-    state = load_latest_checkpoint(path / "checkpoints")
     try:
+        state = load_latest_checkpoint(path / "checkpoints")
         recipe = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
         domain = build_domain(recipe)
         module = build_module(recipe, domain)
         module.load_state_dict(state["module"])
     except SSLCollapseError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
         raise TargetError(f"{path}: its checkpoint and recipe.json do not belong together: {error}") from error
     title = f"{path} (checkpoint of step {state['step']})"
     return _encoder(title, module.encoder.eval(), recipe["encoder"], domain.in_shape, recipe["seed"])

@@ -35,8 +35,8 @@ def random_rank(out: int, columns: int) -> float:
 
         min · E[s] · exp(−E[s log s] / E[s]),  s = √λ.
 
-    The law does not depend on the distribution, so it holds for Gaussian, Glorot and He initialisations alike; from
-    16 rows and columns on it is within 2 % of an average over draws.
+    The law does not depend on the distribution, so it holds for Gaussian, Glorot and He initialisations alike; it is
+    within 2 % of an average over draws from about 20 rows and columns on.
 
     Source: Marchenko & Pastur 1967.
     """
