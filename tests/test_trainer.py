@@ -212,7 +212,8 @@ def test_the_untrained_encoder_is_the_one_that_training_started_from(run):
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
     (first,) = [record for record in metrics(run) if record["step"] == 0]
     weight = torch.linalg.svdvals(module.encoder.convs[0].weight.detach().double())
-    assert first["rank/layers/convs.0/weight/effective_rank"] == pytest.approx(effective_rank_from_singular_values(weight))
+    expected = effective_rank_from_singular_values(weight)
+    assert first["rank/layers/convs.0/weight/effective_rank"] == pytest.approx(expected)
 
 
 def test_bf16_trains_with_finite_losses_and_float32_parameters_in_the_process_of_other_runs(tmp_path):

@@ -37,7 +37,7 @@ class StreamingCovariance:
         """
         if rows.dim() != 2 or rows.shape[1] != self.dim:
             raise ValueError(f"expected rows of width {self.dim}, got shape {tuple(rows.shape)}")
-        for chunk in rows.split(_CHUNK):
+        for chunk in rows.split(_CHUNK) if len(rows) else ():
             wide = chunk.double()
             mean = wide.mean(0)
             centred = wide - mean

@@ -1,8 +1,8 @@
 """Measures of features and weights as pure functions of a matrix.
 
 Each takes a matrix (rows are samples, or the outputs of a weight), computes in float64 on the matrix's device, gives a
-Python number, and refuses NaN and infinite entries with ``NotFiniteError``. What has only a spectrum left, of a streaming
-covariance for example, uses the functions called ``*_from_singular_values``; both share their formulas.
+Python number, and refuses NaN and infinite entries with ``NotFiniteError``. Where only a spectrum is left, of a
+streaming covariance for example, use the functions called ``*_from_singular_values``; both share their formulas.
 
 Sample size and centring change a rank: fix N, and say which of the two it is. ``centred`` means that the mean row is
 subtracted; a centred rank is at most min(N − 1, d).
@@ -167,7 +167,7 @@ def alignment(x: Tensor, y: Tensor) -> float:
 
 
 def uniformity(features: Tensor, *, t: float = 2.0) -> float:
-    """log E exp(−t‖x − y‖²) over pairs of different samples, L2-normalised: [N, d] → at most 0; smaller is more uniform.
+    """log E exp(−t‖x − y‖²) over pairs of different samples, L2-normalised: [N, d] → at most 0; smaller is spread more.
 
     Raises:
         ValueError: for fewer than two samples.

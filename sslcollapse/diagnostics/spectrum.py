@@ -1,7 +1,7 @@
 """Measures of a spectrum as pure functions of singular values σ (1-D, any order).
 
-``sslcollapse.diagnostics.measures`` has the same measures of features and weights. Here λ = σ², which is proportional to
-the eigenvalues of the covariance where σ are the singular values of centred features; no measure depends on the factor.
+``sslcollapse.diagnostics.measures`` has the same measures of features and weights. Here λ = σ²: where σ are the
+singular values of centred features, the eigenvalues of the covariance up to a factor, which no measure depends on.
 
 Every function takes singular values [k], computes in float64, and refuses NaN, infinite and negative ones with
 ``NotFiniteError`` and ``ValueError``. An all-zero or empty spectrum has rank 0 by every measure.

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from sslcollapse.diagnostics.spectrum import NotFiniteError, from_gram, singular_values, summarize
 from sslcollapse.diagnostics.spectrum import alpha_req_from_singular_values as alpha_req
 from sslcollapse.diagnostics.spectrum import effective_rank_from_singular_values as effective_rank
-from sslcollapse.diagnostics.spectrum import NotFiniteError, from_gram, singular_values, summarize
 from sslcollapse.diagnostics.spectrum import nesum_from_singular_values as nesum
 from sslcollapse.diagnostics.spectrum import numerical_rank_from_singular_values as numerical_rank
 from sslcollapse.diagnostics.spectrum import participation_ratio_from_singular_values as participation_ratio
