@@ -168,8 +168,8 @@ class CollapseMonitor:
         """
         if not self.measured:
             raise MonitorError(
-                "the monitor saw no forward pass of the model in training mode. Attach it to what the loop calls: "
-                "to the wrapper if there is one, and to the compiled network if it ran before the monitor was attached. "
+                "the monitor saw no forward pass of the model in training mode. Attach it to what the loop calls: to "
+                "the wrapper if there is one, and to the compiled network if it ran before the monitor was attached. "
                 "Forward passes in eval mode are seen within monitor.observe()"
             )
         self._finish()
