@@ -175,8 +175,11 @@ def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     views = domain.probe_set().to(device).rank_views(samples)
     described = f"{recipe['name']} ({domain.describe()})"
+    trained.to(device)
+    if not target.trained:
+        with_statistics(trained, views)
     try:
-        measured = measure(trained.to(device), views)
+        measured = measure(trained, views)
     except NotFiniteError as error:
         return replace(diagnosis, data=described, unmeasured=str(error))
     reference = measure(with_statistics(untrained.to(device), views), views).ranks

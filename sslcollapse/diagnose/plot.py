@@ -33,12 +33,12 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
     rows: list[tuple[str, str, list[tuple[str, int, Any]]]] = [
         (
             "weights",
-            "random matrix of its shape",
+            "of a random matrix of its shape",
             [(layer.name, layer.depth, layer.weight) for layer in diagnosis.layers],
         )
     ]
     if diagnosis.representation is not None:
-        rows.append(("outputs", "untrained network", _outputs(diagnosis.layers, diagnosis.representation)))
+        rows.append(("outputs", "of the untrained network", _outputs(diagnosis.layers, diagnosis.representation)))
     figure = Figure(figsize=(11, 4.2 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), 2, squeeze=False)
@@ -105,9 +105,10 @@ def _ranks(
             xytext=(-6 if beyond else 6, 5),
             textcoords="offset points",
             fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
             ha="right" if beyond else "left",
         )
     axis.set(ylim=(0, max(1.15, 1.05 * max(shares))), title=f"rank of the {word} by depth")
-    axis.set(xlabel="depth", ylabel=f"effective rank / that of a\n{reference}")
+    axis.set(xlabel="depth", ylabel=f"effective rank / that\n{reference}")
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)

@@ -32,12 +32,14 @@ class Target:
         matrices: weight matrices by depth, or in the order of the file.
         skipped: names of tensors of two or more dimensions in a file that were not taken for layers.
         networks: makes the networks for inputs of a shape; None where only tensors are known.
+        trained: whether the network has seen data, so that its BatchNorms have statistics of their own.
     """
 
     title: str
     matrices: Sequence[Matrix]
     skipped: Sequence[str] = ()
     networks: Networks | None = None
+    trained: bool = True
 
 
 def load_target(target: str, *, pretrained: bool = False) -> Target:
@@ -139,7 +141,7 @@ def _timm(name: str, pretrained: bool) -> Target:
         return _timm_model(name, shape, pretrained, 0), _timm_model(name, shape, False, 1)
 
     model = _timm_model(name, default, pretrained, 0)
-    return Target(f"{TIMM}{name} ({kind})", _matrices(model, name), networks=networks)
+    return Target(f"{TIMM}{name} ({kind})", _matrices(model, name), networks=networks, trained=pretrained)
 
 
 def _timm_model(name: str, in_shape: tuple[int, ...], pretrained: bool, seed: int) -> nn.Module:
