@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path), ""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about formats: what cannot be read is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
     except Exception as error:  # damaged files fail in as many ways as there are bytes
@@ -74,7 +77,11 @@ def find_matrices(tensors: Mapping[str, Tensor]) -> tuple[list[Matrix], list[str
     for name, tensor in tensors.items():
         if tensor.dim() < 2:
             continue
-        identity = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.layout == torch.strided else (name,)
+        identity = (
+            (tensor.data_ptr(), tensor.shape, tensor.stride())
+            if tensor.layout == torch.strided and not tensor.is_meta
+            else (name,)
+        )
         if identity in seen and tensor.numel():
             continue
         seen.add(identity)
@@ -147,7 +154,9 @@ def _layer_name(name: str) -> str | None:
 
 
 def _is_layer(label: str, tensor: Tensor, *, first: bool) -> bool:
-    if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.numel() == 0:
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        return False
+    if tensor.is_meta or tensor.numel() == 0:
         return False
     if tensor.dim() == 2:
         return _EMBEDDING.search(label.rpartition(".")[2]) is None

@@ -151,6 +151,8 @@ def test_a_damaged_file_is_refused_in_one_paragraph(tmp_path, name, damage):
         ({"epoch": 3, "lr": 0.1}, r"no state dict in it \(its entries: epoch, lr\)"),
         ({"a.weight": torch.ones(3, 3, dtype=torch.int8)}, "no weight matrices"),
         ({"a.weight": torch.ones(0, 3)}, "no weight matrices"),
+        ({"a.weight": torch.ones(3, 3, device="meta")}, "no weight matrices"),
+        ({"a.weight": torch.eye(3).to_sparse()}, "no weight matrices"),
     ],
 )
 def test_a_file_without_weights_says_what_is_in_it(tmp_path, content, message):
