@@ -37,7 +37,8 @@ class LayerRank:
         n: rows that the output's covariance is of; None for a weight.
         attainable: the largest rank that the shape allows: min(out, in) of a weight, min(n, out) of an output.
         effective_rank: un-centred for an output, as the other measures here.
-        fraction: effective rank over what is attainable; an output is held against its weight's where that is less.
+        fraction: effective rank over what is attainable; an output is held against its weight's where that is less. A
+            bias, or weights that move between measured forwards, can take it a little above 1.
         rankme: see ``sslcollapse.rankme``.
         stable_rank: see ``sslcollapse.stable_rank``.
         participation_ratio: of σ², un-centred.

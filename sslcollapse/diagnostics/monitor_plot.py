@@ -18,6 +18,7 @@ def plot_record(rows: Sequence[LayerRank], spectra: Mapping[str, Tensor], path: 
     """
     import matplotlib
     from matplotlib.figure import Figure  # not pyplot: the caller's figures and backend stay as they are
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     by_depth, over_time, fan = figure.subplots(1, 3)
@@ -39,9 +40,8 @@ def plot_record(rows: Sequence[LayerRank], spectra: Mapping[str, Tensor], path: 
                 label=f"{kind}, step {step}",
                 **style,
             )
-    by_depth.set(
-        xlabel="depth of the layer", ylabel="effective rank / attainable", ylim=(0, 1.05), title="Rank by depth"
-    )
+    by_depth.set(xlabel="depth of the layer", ylabel="effective rank / attainable", title="Rank by depth")
+    by_depth.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_depth.legend(fontsize="small")
 
     for layer, depth in {row.layer: row.depth for row in rows}.items():
@@ -50,9 +50,11 @@ def plot_record(rows: Sequence[LayerRank], spectra: Mapping[str, Tensor], path: 
         over_time.plot([row.step for row in course], [row.fraction for row in course], ".-", color=colour)
         _fan_line(fan, spectra.get(f"output/{layer}"), colour, "-")
         _fan_line(fan, spectra.get(f"weight/{layer}"), colour, ":")
-    over_time.set(
-        xlabel="step", ylabel="effective rank / attainable", ylim=(0, 1.05), title="Rank of outputs over time"
-    )
+    over_time.set(xlabel="step", ylabel="effective rank / attainable", title="Rank of outputs over time")
+    over_time.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (by_depth, over_time):
+        axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
+        axes.axhline(1.0, color="0.5", linewidth=0.5)
     fan.set(
         xlabel="position in the spectrum",
         ylabel="σ / σ₁",
