@@ -156,6 +156,14 @@ def test_network_targets_and_tensors_are_judged_alike():
     assert diagnosis.count("healthy") == 1
 
 
+def test_diagnosing_leaves_the_number_of_threads_and_keeps_the_order_of_layers():
+    before = torch.get_num_threads()
+    matrices = [Matrix(str(k), k, torch.eye(k + 1)) for k in range(20)]
+    layers = diagnose_weights(Target("x", matrices)).layers
+    assert [(layer.name, layer.weight.attainable) for layer in layers] == [(str(k), k + 1) for k in range(20)]
+    assert torch.get_num_threads() == before
+
+
 def test_help_does_not_import_torch():
     lines = [
         "import sys",
