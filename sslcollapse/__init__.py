@@ -9,7 +9,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sslcollapse.recipe import extend as extend
+    from sslcollapse.diagnostics.covariance import StreamingCovariance
+    from sslcollapse.diagnostics.measures import (
+        alignment,
+        alpha_req,
+        effective_rank,
+        feature_std,
+        lidar,
+        local_intrinsic_dimension,
+        nesum,
+        numerical_rank,
+        participation_ratio,
+        rankme,
+        stable_rank,
+        uniformity,
+    )
+    from sslcollapse.diagnostics.monitor import CollapseMonitor
+    from sslcollapse.diagnostics.spectrum import (
+        alpha_req_from_singular_values,
+        effective_rank_from_singular_values,
+        nesum_from_singular_values,
+        numerical_rank_from_singular_values,
+        participation_ratio_from_singular_values,
+        rankme_from_singular_values,
+        stable_rank_from_singular_values,
+    )
+    from sslcollapse.layers import layer_map
+    from sslcollapse.recipe import extend
     from sslcollapse.recipe import load as load_recipe
     from sslcollapse.registry import (
         COEFFICIENTS,
@@ -23,30 +49,65 @@ if TYPE_CHECKING:
         REGULARIZERS,
         VISION_DATASETS,
     )
+    from sslcollapse.regularizers.attached import DSO, SO, SRIP, AttachedPenalty, WERank
+    from sslcollapse.regularizers.werank import orthogonality_defect
     from sslcollapse.trainer import train
 
 __version__ = "0.1.0"
 
-_REGISTRY = "sslcollapse.registry"
-_LAZY = {
-    "COEFFICIENTS": (_REGISTRY, "COEFFICIENTS"),
-    "DOMAINS": (_REGISTRY, "DOMAINS"),
-    "ENCODERS": (_REGISTRY, "ENCODERS"),
-    "GRAPH_DATASETS": (_REGISTRY, "GRAPH_DATASETS"),
-    "OBJECTIVES": (_REGISTRY, "OBJECTIVES"),
-    "OPTIMIZERS": (_REGISTRY, "OPTIMIZERS"),
-    "PROBES": (_REGISTRY, "PROBES"),
-    "REGISTRIES": (_REGISTRY, "REGISTRIES"),
-    "REGULARIZERS": (_REGISTRY, "REGULARIZERS"),
-    "VISION_DATASETS": (_REGISTRY, "VISION_DATASETS"),
-    "extend": ("sslcollapse.recipe", "extend"),
-    "load_recipe": ("sslcollapse.recipe", "load"),
-    "train": ("sslcollapse.trainer", "train"),
+_ATTRIBUTES = {
+    "sslcollapse.diagnostics.covariance": ["StreamingCovariance"],
+    "sslcollapse.diagnostics.measures": [
+        "alignment",
+        "alpha_req",
+        "effective_rank",
+        "feature_std",
+        "lidar",
+        "local_intrinsic_dimension",
+        "nesum",
+        "numerical_rank",
+        "participation_ratio",
+        "rankme",
+        "stable_rank",
+        "uniformity",
+    ],
+    "sslcollapse.diagnostics.monitor": ["CollapseMonitor"],
+    "sslcollapse.diagnostics.spectrum": [
+        "alpha_req_from_singular_values",
+        "effective_rank_from_singular_values",
+        "nesum_from_singular_values",
+        "numerical_rank_from_singular_values",
+        "participation_ratio_from_singular_values",
+        "rankme_from_singular_values",
+        "stable_rank_from_singular_values",
+    ],
+    "sslcollapse.layers": ["layer_map"],
+    "sslcollapse.recipe": ["extend"],
+    "sslcollapse.registry": [
+        "COEFFICIENTS",
+        "DOMAINS",
+        "ENCODERS",
+        "GRAPH_DATASETS",
+        "OBJECTIVES",
+        "OPTIMIZERS",
+        "PROBES",
+        "REGISTRIES",
+        "REGULARIZERS",
+        "VISION_DATASETS",
+    ],
+    "sslcollapse.regularizers.attached": ["AttachedPenalty", "DSO", "SO", "SRIP", "WERank"],
+    "sslcollapse.regularizers.werank": ["orthogonality_defect"],
+    "sslcollapse.trainer": ["train"],
 }
+"""Module → what is imported from it under its own name."""
+
+_LAZY = {name: (module, name) for module, names in _ATTRIBUTES.items() for name in names}
+_LAZY["load_recipe"] = ("sslcollapse.recipe", "load")
 
 __all__ = [
     "COEFFICIENTS",
     "DOMAINS",
+    "DSO",
     "ENCODERS",
     "GRAPH_DATASETS",
     "OBJECTIVES",
@@ -54,11 +115,38 @@ __all__ = [
     "PROBES",
     "REGISTRIES",
     "REGULARIZERS",
+    "SO",
+    "SRIP",
     "VISION_DATASETS",
+    "AttachedPenalty",
+    "CollapseMonitor",
+    "StreamingCovariance",
+    "WERank",
     "__version__",
+    "alignment",
+    "alpha_req",
+    "alpha_req_from_singular_values",
+    "effective_rank",
+    "effective_rank_from_singular_values",
     "extend",
+    "feature_std",
+    "layer_map",
+    "lidar",
     "load_recipe",
+    "local_intrinsic_dimension",
+    "nesum",
+    "nesum_from_singular_values",
+    "numerical_rank",
+    "numerical_rank_from_singular_values",
+    "orthogonality_defect",
+    "participation_ratio",
+    "participation_ratio_from_singular_values",
+    "rankme",
+    "rankme_from_singular_values",
+    "stable_rank",
+    "stable_rank_from_singular_values",
     "train",
+    "uniformity",
 ]
 
 

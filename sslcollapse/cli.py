@@ -106,6 +106,20 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _diagnose(options: argparse.Namespace) -> int:
+    from sslcollapse.diagnose.report import run_diagnosis
+
+    return run_diagnosis(
+        options.target,
+        data=options.data,
+        json_file=options.json,
+        plot_file=options.plot,
+        samples=options.samples,
+        pretrained=options.pretrained,
+        fail_on=options.fail_on,
+    )
+
+
 def _views(options: argparse.Namespace) -> int:
     from sslcollapse.recipe import load, override, resolve
 
@@ -185,6 +199,30 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME",
         help="one of the recipe's probes; repeat for several (default: all)",
+    )
+
+    diagnose = _command(commands, "diagnose", _diagnose, "say which layers of a trained network have lost rank")
+    diagnose.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a run directory, an exported encoder.safetensors, a .safetensors or .pt state dict, or timm:MODEL",
+    )
+    diagnose.add_argument(
+        "--data", type=Path, metavar="RECIPE", help="also measure outputs, on the probe set of this recipe"
+    )
+    diagnose.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw spectra and ranks by depth here")
+    diagnose.add_argument(
+        "--samples", type=_positive, default=1024, metavar="N", help="images of --data that are used (default: 1024)"
+    )
+    diagnose.add_argument(
+        "--pretrained", action="store_true", help="published weights of timm:MODEL (default: random initialisation)"
+    )
+    diagnose.add_argument(
+        "--fail-on",
+        choices=("collapsed", "degrading", "never"),
+        default="collapsed",
+        help="the mildest verdict on a layer that makes the exit code 1 (default: collapsed)",
     )
 
     views = _command(commands, "views", _views, "draw a contact sheet of the views that a recipe makes of its images")

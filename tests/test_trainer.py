@@ -12,7 +12,7 @@ from sslcollapse import cli
 from sslcollapse.build import build_domain, build_module
 from sslcollapse.checkpoint import load_latest_checkpoint
 from sslcollapse.diagnostics.measure import measure, represent
-from sslcollapse.diagnostics.spectrum import effective_rank
+from sslcollapse.diagnostics.spectrum import effective_rank_from_singular_values
 from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.evaluate import build_probes, evaluate_run, run_probes
 from sslcollapse.export import load_encoder
@@ -119,9 +119,9 @@ def test_the_logged_rank_is_that_of_the_saved_spectrum(run):
     with np.load(run / "spectra/00000006.npz") as spectra:
         assert spectra["n"] == 120
         for part in ("representation", "prediction"):
-            rank = effective_rank(torch.from_numpy(spectra[part]))
+            rank = effective_rank_from_singular_values(torch.from_numpy(spectra[part]))
             assert last[f"rank/{part}/effective_rank"] == pytest.approx(rank)
-        weight = effective_rank(torch.from_numpy(spectra["weight/convs.1"]))
+        weight = effective_rank_from_singular_values(torch.from_numpy(spectra["weight/convs.1"]))
     assert last["rank/layers/convs.1/weight/effective_rank"] == pytest.approx(weight)
     assert read(run)["rank"]["layers"]["convs.1"]["weight"]["effective_rank"] == pytest.approx(weight)
 
@@ -212,7 +212,8 @@ def test_the_untrained_encoder_is_the_one_that_training_started_from(run):
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
     (first,) = [record for record in metrics(run) if record["step"] == 0]
     weight = torch.linalg.svdvals(module.encoder.convs[0].weight.detach().double())
-    assert first["rank/layers/convs.0/weight/effective_rank"] == pytest.approx(effective_rank(weight))
+    expected = effective_rank_from_singular_values(weight)
+    assert first["rank/layers/convs.0/weight/effective_rank"] == pytest.approx(expected)
 
 
 def test_bf16_trains_with_finite_losses_and_float32_parameters_in_the_process_of_other_runs(tmp_path):

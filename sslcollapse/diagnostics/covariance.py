@@ -37,7 +37,7 @@ class StreamingCovariance:
         """
         if rows.dim() != 2 or rows.shape[1] != self.dim:
             raise ValueError(f"expected rows of width {self.dim}, got shape {tuple(rows.shape)}")
-        for chunk in rows.split(_CHUNK):
+        for chunk in rows.split(_CHUNK) if len(rows) else ():
             wide = chunk.double()
             mean = wide.mean(0)
             centred = wide - mean
@@ -46,6 +46,12 @@ class StreamingCovariance:
     def merge(self, other: StreamingCovariance) -> None:
         """Add what another one has seen."""
         self._combine(other.n, other.mean, other.scatter)
+
+    def copy(self) -> StreamingCovariance:
+        """Another one that has seen the same rows."""
+        other = StreamingCovariance(self.dim, self.mean.device)
+        other.merge(self)
+        return other
 
     def all_reduce(self) -> None:
         """Merge the samples of all ranks into every rank, in rank order, so that all get the same bits."""
@@ -69,6 +75,6 @@ class StreamingCovariance:
             return
         total = self.n + n
         delta = mean - self.mean
-        self.scatter = self.scatter + scatter + (self.n * n / total) * torch.outer(delta, delta)
-        self.mean = self.mean + (n / total) * delta
+        self.scatter.add_(scatter).addr_(delta, delta, alpha=self.n * n / total)
+        self.mean.add_(delta, alpha=n / total)
         self.n = total

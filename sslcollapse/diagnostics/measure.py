@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sslcollapse.diagnostics.covariance import StreamingCovariance
 from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize
-from sslcollapse.layers import Layer, layer_map
+from sslcollapse.layers import CONVOLUTIONS, Layer, layer_map
 
 MAX_ROWS = 4096
 """Rows a batch taken from the output of a convolution or a token layer, which has many rows a sample."""
@@ -76,7 +76,7 @@ def measure(
     heads = {name: head for name, head in (("projector", projector), ("predictor", predictor)) if head is not None}
     found = _all_layers(encoder, heads)
     streams: dict[str, StreamingCovariance] = {}
-    with _evaluating(encoder, *heads.values()), _output_hooks(found, streams):
+    with evaluating(encoder, *heads.values()), _output_hooks(found, streams):
         for view in views:
             h = encoder(view)
             z = h if projector is None else projector(h)
@@ -104,7 +104,7 @@ def measure(
 
 def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:
     """Representations [N, d] of un-augmented views in eval mode, float32, on the CPU; the encoder is left as it was."""
-    with _evaluating(encoder):
+    with evaluating(encoder):
         return torch.cat([encoder(view).float().cpu() for view in views])
 
 
@@ -130,16 +130,44 @@ def low_rank_warnings(measurement: Measurement, threshold: float) -> list[str]:
     ]
 
 
-def activation_rows(output: Tensor) -> Tensor:
-    """Rows of channels [n, C] of a layer output: [N, C] as it is, [B, C, H, W] and [B, T, C] flattened, thinned."""
-    if output.dim() == 2:
-        return output
-    rows = output.flatten(2).transpose(1, 2) if output.dim() >= 4 else output
-    rows = rows.reshape(-1, rows.shape[-1])
-    if rows.shape[0] <= MAX_ROWS:
-        return rows
-    chosen = torch.linspace(0, rows.shape[0] - 1, MAX_ROWS, device=rows.device, dtype=torch.float64)
-    return rows[chosen.round().long()]
+def activation_rows(output: Tensor, max_rows: int | None = None, channels: int | None = None) -> Tensor:
+    """Rows of channels [n, C] of a layer output: [N, C], [B, C, H, W] or [B, T, C], at most so many evenly spaced ones.
+
+    Args:
+        output: of a layer.
+        max_rows: by default all rows of [N, C] and ``MAX_ROWS`` of others.
+        channels: dimension of the channels; by default 1 where there are four dimensions or more, else the last.
+    """
+    if channels is None:
+        channels = 1 if output.dim() >= 4 else -1
+    if max_rows is None:
+        max_rows = MAX_ROWS if output.dim() != 2 else output.shape[0]
+    last = output.movedim(channels, -1)
+    shape, width = last.shape[:-1], last.shape[-1]
+    if shape.numel() <= max_rows:
+        return last.reshape(shape.numel(), width)
+    chosen = torch.linspace(0, shape.numel() - 1, max_rows, device=output.device, dtype=torch.float64)
+    return last[torch.unravel_index(chosen.round().long(), shape)]  # before flattening, which would copy everything
+
+
+def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tensor | None:
+    """[n, out] of what a module put out for one of its layers; None where that is not the layer's product.
+
+    A Linear has its channels last, a convolution before its spatial dimensions. ``nn.MultiheadAttention`` shows the
+    product of none of its weights.
+    """
+    if isinstance(output, tuple):
+        output = output[0]
+    if layer.tensor != "weight" or not isinstance(output, Tensor) or output.layout != torch.strided:
+        return None
+    channels = 1 if output.dim() >= 4 else -1
+    if isinstance(layer.module, nn.Linear):
+        channels = -1
+    elif isinstance(layer.module, CONVOLUTIONS):
+        channels = output.dim() - 1 - len(layer.module.kernel_size)
+    if output.dim() == 0 or output.shape[channels] < layer.start + layer.shape[0]:
+        return None
+    return activation_rows(output.detach().narrow(channels, layer.start, layer.shape[0]), max_rows, channels)
 
 
 def _all_layers(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Layer]:
@@ -188,11 +216,9 @@ def _named(name: str) -> Iterator[None]:
 def _output_hooks(layers: Mapping[str, Layer], streams: dict[str, StreamingCovariance]) -> Iterator[None]:
     def record(layer: Layer) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, tuple):
-                output = output[0]
-            channels = 1 if output.dim() >= 4 else -1
-            if output.shape[channels] >= layer.start + layer.shape[0]:
-                _stream(streams, f"output/{layer.name}", output.narrow(channels, layer.start, layer.shape[0]))
+            rows = output_rows(layer, output)
+            if rows is not None:
+                _stream(streams, f"output/{layer.name}", rows)
 
         return hook
 
@@ -205,8 +231,11 @@ def _output_hooks(layers: Mapping[str, Layer], streams: dict[str, StreamingCovar
 
 
 @contextmanager
-def _evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients. Compiled networks run eagerly, since compiled code skips hooks set after it."""
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients, then as before.
+
+    Compiled networks run eagerly, since compiled code skips hooks that are set after it.
+    """
     before = [(part, part.training) for module in modules for part in module.modules()]
     try:
         for module in modules:

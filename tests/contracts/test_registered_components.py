@@ -162,7 +162,7 @@ def test_a_penalty_on_features_is_a_scalar_with_finite_gradients_even_for_collap
         views = [special.clone().requires_grad_() for _ in range(2)]
         value = penalty(views, Gather())
         assert value.dim() == 0
-        assert value >= 0
+        assert torch.isfinite(value)
         value.backward()
         assert all(torch.isfinite(view.grad).all() for view in views)
 

@@ -55,3 +55,13 @@ def test_two_processes_with_unequal_shares_have_the_spectrum_of_one(tmp_path):
 def test_rows_of_another_width_are_refused():
     with pytest.raises(ValueError, match=r"expected rows of width 6, got shape \(3, 5\)"):
         StreamingCovariance(6).update(torch.zeros(3, 5))
+
+
+def test_a_copy_has_seen_the_same_rows_and_goes_its_own_way():
+    rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    first = stream(rows[:20], 20)
+    second = first.copy()
+    second.update(rows[20:])
+    assert (first.n, second.n) == (20, 50)
+    for covariance, seen in ((first, rows[:20]), (second, rows)):
+        torch.testing.assert_close(covariance.singular_values(centred=False), torch.linalg.svdvals(seen.double()))

@@ -5,9 +5,17 @@ import torch
 from tiny import random_graph
 from torch import nn
 
-from sslcollapse.diagnostics.measure import MAX_ROWS, activation_rows, low_rank_warnings, measure, represent
+from sslcollapse.diagnostics.measure import (
+    MAX_ROWS,
+    activation_rows,
+    low_rank_warnings,
+    measure,
+    output_rows,
+    represent,
+)
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.encoders.heads import Head
+from sslcollapse.layers import layer_map
 
 
 def network():
@@ -107,3 +115,15 @@ def test_metrics_are_flat_numbers_that_name_layer_part_and_measure():
         measurement.ranks["layers"]["convs.1"]["weight"]["stable_rank"]
     )
     assert all(isinstance(value, (int, float)) for value in flat.values())
+
+
+def test_the_channels_of_a_linear_on_an_image_are_its_last_dimension_and_a_map_inside_attention_has_no_output():
+    torch.manual_seed(0)
+    linear, attention = nn.Linear(3, 4), nn.MultiheadAttention(4, 2)
+    (layer,) = layer_map(linear).values()
+    image = torch.randn(2, 5, 6, 3)
+    assert torch.equal(output_rows(layer, linear(image)), linear(image).flatten(0, 2))
+    assert torch.equal(output_rows(layer, linear(image), max_rows=2), linear(image).flatten(0, 2)[[0, 59]])
+    tokens = torch.randn(7, 1, 4)
+    inside = layer_map(attention)["in_proj.q"]
+    assert output_rows(inside, attention(tokens, tokens, tokens)) is None

@@ -1,0 +1,191 @@
+"""Weight matrices in a file of tensors, found by name and shape, without running any code of the file."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcollapse.errors import SSLCollapseError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "encoder", "backbone", "teacher", "student")
+"""Entries of a checkpoint that hold the state dict, the first of these that is there."""
+
+_WEIGHTS = re.compile(r"(weight|weight_orig|[qkv]_proj_weight|parametrizations\.weight\.original)$")
+_EMBEDDING = re.compile(r"(^|_)(emb|embed|embeds|embedding|embeddings|wte|wpe)(_|$)")
+
+
+class TargetError(SSLCollapseError, ValueError):
+    """What should be diagnosed cannot be found or read, or holds no weight matrices."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One weight matrix by name.
+
+    Shapes:
+        weight: [out, in].
+    """
+
+    name: str
+    depth: int
+    weight: Tensor
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Tensors of a ``.safetensors`` file or of what ``torch.save`` wrote, and the entries they were found in.
+
+    A pickle is read with torch's weights-only reader, which builds tensors and plain containers and nothing else.
+    In a safetensors file, which does not keep the order of a network, names are sorted, numbers in them as numbers.
+
+    Raises:
+        TargetError: a damaged file, one that needs code to be run, or one without a state dict.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path), ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about formats: what cannot be read is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from None
+    except Exception as error:  # damaged files fail in as many ways as there are bytes
+        raise _damaged(path, error) from None
+    tensors, entry = _unwrap(content, path, "")
+    return _without_prefix(tensors), entry
+
+
+def find_matrices(tensors: Mapping[str, Tensor]) -> tuple[list[Matrix], list[str]]:
+    """Weight matrices in the order of the mapping, and the names of the other tensors of two or more dimensions.
+
+    By the rules of the layer map as far as names and shapes tell: [out, in] weights; convolution kernels as
+    [out, rest]; a fused ``qkv.weight`` or ``in_proj_weight`` as three. Embeddings and depthwise kernels are no layers.
+    A kernel that reads one channel counts as depthwise unless it is the first matrix of the file. A grouped
+    convolution cannot be told from a plain one and is one matrix. A tensor under two names appears once.
+    """
+    found: list[Matrix] = []
+    others: list[str] = []
+    seen: set[tuple[Any, ...]] = set()
+    depth = 0
+    for name, tensor in tensors.items():
+        if tensor.dim() < 2:
+            continue
+        identity = (
+            (tensor.data_ptr(), tensor.shape, tensor.stride())
+            if tensor.layout == torch.strided and not tensor.is_meta
+            else (name,)
+        )
+        if identity in seen and tensor.numel():
+            continue
+        seen.add(identity)
+        label = _layer_name(name)
+        if label is None or not _is_layer(label, tensor, first=not found):
+            others.append(name)
+            continue
+        for suffix, part in _parts(label, name, tensor.detach().flatten(1)):
+            found.append(Matrix(suffix, depth, part))
+        depth += 1
+    return found, others
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return _without_prefix({name: tensors[name] for name in sorted(tensors, key=_natural)})
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+
+
+def _unwrap(content: Any, path: Path, entry: str) -> tuple[dict[str, Tensor], str]:
+    if not isinstance(content, Mapping):
+        raise TargetError(
+            f"{path}: holds a {type(content).__name__}, not a state dict; save model.state_dict() and diagnose that"
+        )
+    nested = [str(key) for key, value in content.items() if isinstance(value, Mapping) and value]
+    for key in WRAPPERS:
+        if key in nested:
+            return _unwrap(content[key], path, _join(entry, key))
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors:
+        return tensors, entry
+    if len(nested) == 1:
+        return _unwrap(next(content[key] for key in content if str(key) == nested[0]), path, _join(entry, nested[0]))
+    keys = ", ".join(map(str, list(content)[:8])) or "none"
+    raise TargetError(
+        f"{path}: no state dict in it (its entries: {keys}); save model.state_dict() by itself, or under one of "
+        f"the names {', '.join(WRAPPERS)}"
+    )
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what data-parallel wrappers and ``torch.compile`` put in."""
+    plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    matrices = [name for name, tensor in plain.items() if tensor.dim() >= 2]
+    if matrices and all(name.startswith("module.") for name in matrices):
+        return {name.removeprefix("module."): tensor for name, tensor in plain.items()}
+    return plain
+
+
+def _layer_name(name: str) -> str | None:
+    """Name of the module whose weight a tensor is, or None."""
+    if name == "in_proj_weight" or name.endswith(".in_proj_weight"):
+        return name.removesuffix("_weight")
+    match = _WEIGHTS.search(name)
+    if match is None or (match.start() > 0 and name[match.start() - 1] != "."):
+        return None
+    if match.group(1).endswith("_proj_weight"):  # the separate query, key and value maps of an attention
+        return name[: match.start()] + f"in_proj.{match.group(1)[0]}"
+    return name[: match.start()].rstrip(".") or name
+
+
+def _is_layer(label: str, tensor: Tensor, *, first: bool) -> bool:
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        return False
+    if tensor.is_meta or tensor.numel() == 0:
+        return False
+    if tensor.dim() == 2:
+        return _EMBEDDING.search(label.rpartition(".")[2]) is None
+    return tensor.shape[1] > 1 or first
+
+
+def _parts(label: str, name: str, weight: Tensor) -> list[tuple[str, Tensor]]:
+    fused = label.endswith("qkv") or name.endswith("in_proj_weight")
+    if not fused or weight.shape[0] % 3:
+        return [(label, weight)]
+    return [(f"{label}.{part}", rows) for part, rows in zip("qkv", weight.chunk(3), strict=True)]
+
+
+def _join(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def _refused(path: Path, reason: str) -> TargetError:
+    name = re.search(r"GLOBAL (\S+)", reason)
+    why = f"reading it would run code ({name.group(1)})" if name else "it is damaged or no file of torch.save"
+    return TargetError(
+        f"{path}: refused: {why}; only tensors and plain containers are read, and nothing was run. If you trust the "
+        "file, load it yourself and save model.state_dict(), best as .safetensors"
+    )
+
+
+def _damaged(path: Path, error: Exception) -> TargetError:
+    text = " ".join(str(error).split())[:200]
+    return TargetError(
+        f"{path}: cannot be read ({type(error).__name__}: {text}); it is truncated, or no .safetensors file or "
+        "torch.save of a state dict"
+    )

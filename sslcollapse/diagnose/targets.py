@@ -1,0 +1,166 @@
+"""From what the user names to weight matrices and, where the architecture is known, to networks that can run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from sslcollapse.diagnose.state_dict import Matrix, TargetError, find_matrices, read_tensors
+from sslcollapse.errors import SSLCollapseError
+from sslcollapse.layers import layer_map
+
+TIMM = "timm:"
+KINDS = "a run directory, an exported encoder.safetensors, a .safetensors or .pt state dict, or timm:MODEL"
+
+Networks = Callable[[tuple[int, ...]], tuple[nn.Module, nn.Module]]
+"""Shape of one input → the network and an untrained one of the same architecture."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is diagnosed.
+
+    Attributes:
+        title: one line on what it is.
+        matrices: weight matrices by depth, or in the order of the file.
+        skipped: names of tensors of two or more dimensions in a file that were not taken for layers.
+        networks: makes the networks for inputs of a shape; None where only tensors are known.
+        trained: whether the network has seen data, so that its BatchNorms have statistics of their own.
+    """
+
+    title: str
+    matrices: Sequence[Matrix]
+    skipped: Sequence[str] = ()
+    networks: Networks | None = None
+    trained: bool = True
+
+
+def load_target(target: str, *, pretrained: bool = False) -> Target:
+    """Read a run directory, an exported encoder, a state dict or a model of timm; torch's random state is kept.
+
+    Args:
+        target: path, or ``timm:`` and a model's name.
+        pretrained: with the published weights of the timm model instead of a random initialisation.
+
+    Raises:
+        TargetError: not there, damaged, or without weight matrices.
+        RunError: a run directory whose files do not belong together.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return _load(target, pretrained)
+
+
+def _load(target: str, pretrained: bool) -> Target:
+    if target.startswith(TIMM):
+        return _timm(target.removeprefix(TIMM), pretrained)
+    if pretrained:
+        raise TargetError(f"--pretrained: is for {TIMM}MODEL, and {target!r} is not one")
+    path = Path(target)
+    if not path.exists():
+        raise TargetError(f"{target}: no such file or folder; a target is {KINDS}")
+    if path.is_dir():
+        return _run(path)
+    if path.name == "encoder.safetensors" and path.with_name("encoder.json").exists():
+        return _exported(path)
+    tensors, entry = read_tensors(path)
+    matrices, skipped = find_matrices(tensors)
+    if not matrices:
+        raise TargetError(
+            f"{path}: no weight matrices among its {len(tensors)} tensors; a layer is a tensor called 'weight' "
+            "of two or more dimensions that is no embedding"
+        )
+    return Target(f"{path}{f', entry {entry}' if entry else ''}", matrices, skipped)
+
+
+def _run(path: Path) -> Target:
+    if (path / "encoder.safetensors").exists():
+        return _exported(path)
+    if not (path / "recipe.json").exists():
+        raise TargetError(
+            f"{path}: no run directory (no encoder.safetensors or recipe.json in it); a target is {KINDS}"
+        )
+    from sslcollapse.build import build_domain, build_module
+    from sslcollapse.checkpoint import load_latest_checkpoint
+
+    try:
+        state = load_latest_checkpoint(path / "checkpoints")
+        recipe = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
+        domain = build_domain(recipe)
+        module = build_module(recipe, domain)
+        module.load_state_dict(state["module"])
+    except SSLCollapseError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+        raise TargetError(f"{path}: its checkpoint and recipe.json do not belong together: {error}") from error
+    title = f"{path} (checkpoint of step {state['step']})"
+    return _encoder(title, module.encoder.eval(), recipe["encoder"], domain.in_shape, recipe["seed"])
+
+
+def _exported(path: Path) -> Target:
+    from sslcollapse.export import load_encoder
+
+    try:
+        encoder, description = load_encoder(path)
+        spec, in_shape, seed = description["encoder"], tuple(description["in_shape"]), description["recipe"]["seed"]
+        step = description["step"]
+    except (KeyError, TypeError) as error:
+        raise TargetError(f"{path}: encoder.json lacks what an export has ({error!r}); export it again") from error
+    return _encoder(f"{path} (encoder after step {step})", encoder, spec, in_shape, seed)
+
+
+def _encoder(title: str, encoder: nn.Module, spec: dict[str, Any], in_shape: tuple[int, ...], seed: int) -> Target:
+    def networks(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
+        if tuple(shape) != in_shape:
+            raise TargetError(f"--data: its samples have shape {list(shape)}, the encoder reads {list(in_shape)}")
+        from sslcollapse.registry import ENCODERS
+
+        untrained = {**spec, "pretrained": False} if spec.get("pretrained") else spec
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return encoder, ENCODERS.build(untrained, in_shape)
+
+    return Target(title, _matrices(encoder, title), networks=networks)
+
+
+def _timm(name: str, pretrained: bool) -> Target:
+    import timm
+
+    known = timm.is_model(name)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if known else None
+    default = tuple(config.input_size) if config is not None else (3, 224, 224)
+    kind = "published weights" if pretrained else "random initialisation; --pretrained takes the published weights"
+
+    def networks(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
+        return _timm_model(name, shape, pretrained, 0), _timm_model(name, shape, False, 1)
+
+    model = _timm_model(name, default, pretrained, 0)
+    return Target(f"{TIMM}{name} ({kind})", _matrices(model, name), networks=networks, trained=pretrained)
+
+
+def _timm_model(name: str, in_shape: tuple[int, ...], pretrained: bool, seed: int) -> nn.Module:
+    """The model without its classifier, with the names that timm's own state dict has."""
+    from sslcollapse.encoders.timm import Timm
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Timm(in_shape, model=name, pretrained=pretrained).model.eval()
+    except SSLCollapseError:
+        raise
+    except ValueError as error:
+        raise TargetError(f"{TIMM}{name}: {error}") from error
+
+
+def _matrices(network: nn.Module, title: str) -> list[Matrix]:
+    with torch.no_grad():
+        found = [Matrix(name, layer.depth, layer.weight()) for name, layer in layer_map(network).items()]
+    if not found:
+        raise TargetError(f"{title}: no weight matrices in this network")
+    return found

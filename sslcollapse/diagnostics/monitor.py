@@ -1,0 +1,367 @@
+"""CollapseMonitor: the rank of every layer's weight and output while a network trains in anyone's own loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sslcollapse.diagnostics.covariance import StreamingCovariance
+from sslcollapse.diagnostics.measure import MAX_ROWS, evaluating, output_rows
+from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize
+from sslcollapse.errors import SSLCollapseError
+from sslcollapse.layers import Layer
+from sslcollapse.wrappers import check_model, layers_of, unwrap
+
+
+class MonitorError(SSLCollapseError, RuntimeError):
+    """A monitor has nothing to tell, or cannot watch what it was given."""
+
+
+@dataclass(frozen=True)
+class LayerRank:
+    """Rank of one layer's weight or output at one time: a row of a monitor's record.
+
+    Attributes:
+        step: when; by default the number of training forwards seen.
+        layer: name.
+        depth: of the layer.
+        kind: ``"weight"`` or ``"output"``.
+        n: rows that the output's covariance is of; None for a weight.
+        attainable: the largest rank that the shape allows: min(out, in) of a weight, min(n, out) of an output.
+        effective_rank: un-centred for an output, as the other measures here.
+        fraction: effective rank over what is attainable; an output is held against its weight's where that is less. A
+            bias, or weights that move between measured forwards, can take it a little above 1.
+        rankme: see ``sslcollapse.rankme``.
+        stable_rank: see ``sslcollapse.stable_rank``.
+        participation_ratio: of σ², un-centred.
+        numerical_rank: number of singular values above ``rtol`` times the largest.
+        rtol: that tolerance.
+        effective_rank_centred: of an output less its mean; None for a weight.
+        attainable_centred: min(n − 1, out); None for a weight.
+
+    All measures are NaN where the weight or an output had NaN or infinite entries.
+    """
+
+    step: int
+    layer: str
+    depth: int
+    kind: Literal["weight", "output"]
+    n: int | None
+    attainable: int
+    effective_rank: float
+    fraction: float
+    rankme: float
+    stable_rank: float
+    participation_ratio: float
+    numerical_rank: float
+    rtol: float
+    effective_rank_centred: float | None
+    attainable_centred: int | None
+
+
+class CollapseMonitor:
+    """Watches which layers lose rank while a network trains.
+
+        with CollapseMonitor(model, every=50) as monitor:
+            train(model)
+            monitor.summary()
+
+    On every ``every``-th training forward the outputs of layers go into streaming covariances (float64, O(d²) a layer,
+    on the layer's device, without waiting for it). The other forwards cost two empty calls. Eigenvalues are computed by
+    ``summary`` only. The network is left as it was: hooks are there until ``close``, nothing else is changed, no random
+    number is drawn, and a copy or a pickle of the network is not watched.
+
+    A summary covers the measured forwards since the summary before, so that calling it once an epoch gives a history.
+    With two forwards a step (two views) an even ``every`` measures the first view only; an odd one both in turn.
+
+    ``torch.compile``: give the compiled network. Measured forwards then run eagerly, because compiled code would skip
+    the hooks; their rounding, and the random numbers of dropout under inductor, are those of eager code. A network that
+    is compiled after this monitor was attached works as well, with a graph break at its beginning and end. One compiled
+    and used *before* a monitor was attached to the network inside cannot be seen: ``summary`` then says so.
+
+    Args:
+        model: the network, or the same wrapped by DistributedDataParallel or ``torch.compile``: what the loop calls.
+        layers: name or glob of the layers, or several of them.
+        every: training forwards from one that is measured to the next; the first is measured.
+        max_rows: rows taken from one output, evenly spaced; samples, pixels and tokens are rows.
+
+    Attributes:
+        layers: name → ``Layer`` of what is watched, ordered by depth.
+        forwards: training forwards seen so far.
+        measured: forwards measured so far.
+
+    Raises:
+        LayerError: a glob matches nothing; the message lists the layers.
+        MonitorError: for ``nn.DataParallel``.
+        ValueError: for an ``every`` or ``max_rows`` below 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: str | Sequence[str] = "*",
+        *,
+        every: int = 50,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
+        check_model(model, "CollapseMonitor")
+        if isinstance(model, nn.DataParallel):
+            raise MonitorError("nn.DataParallel runs copies of the network; use DistributedDataParallel, or no wrapper")
+        for name, value in (("every", every), ("max_rows", max_rows)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.layers: dict[str, Layer] = layers_of(model, layers)
+        self.every = every
+        self.max_rows = max_rows
+        self.forwards = 0
+        self.measured = 0
+        self._network = unwrap(model)
+        self._streams: dict[str, StreamingCovariance] = {}
+        self._records: list[tuple[int, list[LayerRank]]] = []
+        self._spectra: dict[str, Tensor] = {}
+        self._summarized = False
+        self._forced = 0
+        self._stance: Any = None
+        self._layer_handles: list[Any] = []
+        # On the outermost wrapper, so that they run outside compiled code; where they do not, they break the graph.
+        self._handles = [
+            model.register_forward_pre_hook(_Hook(torch.compiler.disable(self._before))),
+            model.register_forward_hook(_Hook(torch.compiler.disable(self._after)), always_call=True),
+        ]
+
+    def __enter__(self) -> CollapseMonitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def observe(self) -> Iterator[None]:
+        """Within it every forward is measured, in eval mode as well; ``forwards`` does not count them."""
+        self._forced += 1
+        try:
+            yield
+        finally:
+            self._forced -= 1
+
+    def summary(self, step: int | None = None, *, all_reduce: bool = False) -> list[LayerRank]:
+        """A row for each layer's weight, as it is now, and output, since the summary before; also kept in ``history``.
+
+        Until the next measured forward it gives the same again. Layers that did not run have no row for the output, nor
+        has ``nn.MultiheadAttention``, which shows the product of none of its weights.
+
+        Args:
+            step: what the rows are called; by default the number of training forwards seen.
+            all_reduce: merge the outputs of all ranks. Every rank must then call this.
+
+        Raises:
+            MonitorError: no forward was seen.
+        """
+        if not self.measured:
+            raise MonitorError(
+                "the monitor saw no forward pass of the model in training mode. Attach it to what the loop calls: to "
+                "the wrapper if there is one, and to the compiled network if it ran before the monitor was attached. "
+                "Forward passes in eval mode are seen within monitor.observe()"
+            )
+        self._finish()
+        step = self.forwards if step is None else step
+        rows: list[LayerRank] = []
+        self._spectra = {}
+        with evaluating(self._network):
+            for name, layer in self.layers.items():
+                rows.append(self._weight_row(step, layer))
+                stream = self._stream_of(name, layer, all_reduce)
+                if stream is not None and stream.n:
+                    rows.append(self._output_row(step, layer, stream))
+        if self._records and self._records[-1][0] == self.measured:
+            self._records.pop()
+        self._records.append((self.measured, rows))
+        self._summarized = True
+        return rows
+
+    @property
+    def history(self) -> list[LayerRank]:
+        """The rows of every summary, oldest first."""
+        return [row for _, rows in self._records for row in rows]
+
+    @property
+    def spectra(self) -> dict[str, Tensor]:
+        """``"weight/<layer>"`` and ``"output/<layer>"`` → singular values, descending, at the latest summary."""
+        return dict(self._spectra)
+
+    def to_pandas(self) -> Any:
+        """``history`` as a data frame, a column for each attribute of ``LayerRank``; makes a summary if there is none.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "to_pandas needs pandas, which is not installed: pip install pandas. Without it, "
+                "[dataclasses.asdict(row) for row in monitor.history] is the same table"
+            ) from error
+        return pandas.DataFrame([asdict(row) for row in self._known()])
+
+    def plot(self, path: str | Path) -> None:
+        """Write a picture: rank by depth, its course over the summaries, and the spectra as a fan.
+
+        The ending of ``path`` says which format. Makes a summary if there is none.
+        """
+        from sslcollapse.diagnostics.monitor_plot import plot_record
+
+        plot_record(self._known(), self._spectra, Path(path))
+
+    def reset(self) -> None:
+        """Forget outputs, counts and history; the monitor stays attached, and the next training forward is measured."""
+        self._finish()
+        self._streams, self._records, self._spectra = {}, [], {}
+        self.forwards = self.measured = 0
+        self._summarized = False
+
+    def close(self) -> None:
+        """Take every hook off the network; what was seen can still be summarised. Closing twice does nothing."""
+        self._finish()
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _known(self) -> list[LayerRank]:
+        return self.history or self.summary()
+
+    def _before(self) -> None:
+        self._finish()  # a forward that raised inside compiled code may have left its hooks
+        if not self._forced:
+            if not self._network.training:
+                return
+            self.forwards += 1
+            if (self.forwards - 1) % self.every:
+                return
+        if self._summarized:
+            self._streams, self._summarized = {}, False
+        self.measured += 1
+        by_module: dict[nn.Module, list[Layer]] = {}
+        for layer in self.layers.values():
+            by_module.setdefault(layer.module, []).append(layer)
+        self._layer_handles = [
+            module.register_forward_hook(self._recorder(layers)) for module, layers in by_module.items()
+        ]
+        self._stance = torch.compiler.set_stance("force_eager")
+
+    def _after(self) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
+        while self._layer_handles:
+            self._layer_handles.pop().remove()
+        if self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None
+
+    def _recorder(self, layers: list[Layer]) -> Callable[..., None]:
+        def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            # Outside inference mode, since what is created there could not be added to later.
+            with torch.inference_mode(False), torch.no_grad():
+                for layer in layers:
+                    rows = output_rows(layer, output, self.max_rows)
+                    if rows is None or not rows.is_floating_point():
+                        continue
+                    if layer.name not in self._streams:
+                        self._streams[layer.name] = StreamingCovariance(layer.shape[0], rows.device)
+                    stream = self._streams[layer.name]
+                    stream.update(rows.to(stream.mean.device))
+
+        return record
+
+    def _stream_of(self, name: str, layer: Layer, all_reduce: bool) -> StreamingCovariance | None:
+        stream = self._streams.get(name)
+        if not all_reduce:
+            return stream
+        # On every rank for every layer, since all ranks must take part, and on a copy, which is not counted again.
+        device = layer.parameter.device
+        stream = StreamingCovariance(layer.shape[0], device) if stream is None else stream.copy()
+        stream.all_reduce()
+        return stream
+
+    def _weight_row(self, step: int, layer: Layer) -> LayerRank:
+        return self._row(step, layer, "weight", min(layer.shape), lambda: singular_values(layer.weight()))
+
+    def _output_row(self, step: int, layer: Layer, stream: StreamingCovariance) -> LayerRank:
+        return self._row(
+            step,
+            layer,
+            "output",
+            min(stream.n, stream.dim),
+            lambda: stream.singular_values(centred=False),
+            n=stream.n,
+            centred=lambda: stream.singular_values(centred=True),
+        )
+
+    def _row(
+        self,
+        step: int,
+        layer: Layer,
+        kind: Literal["weight", "output"],
+        attainable: int,
+        spectrum: Callable[[], Tensor],
+        n: int | None = None,
+        centred: Callable[[], Tensor] | None = None,
+    ) -> LayerRank:
+        try:
+            sigma = spectrum()
+            measures = summarize(sigma, attainable)
+            about_mean = None if centred is None else summarize(centred(), attainable)["effective_rank"]
+        except NotFiniteError:
+            sigma = torch.full((layer.shape[0] if kind == "output" else attainable,), math.nan, dtype=torch.float64)
+            measures = dict.fromkeys(summarize(torch.zeros(1), 1), math.nan)
+            about_mean = None if centred is None else math.nan
+        self._spectra[f"{kind}/{layer.name}"] = sigma.cpu()
+        reachable = min(attainable, *layer.shape)
+        return LayerRank(
+            step=step,
+            layer=layer.name,
+            depth=layer.depth,
+            kind=kind,
+            n=n,
+            attainable=attainable,
+            effective_rank=measures["effective_rank"],
+            fraction=measures["effective_rank"] / reachable,
+            rankme=measures["rankme"],
+            stable_rank=measures["stable_rank"],
+            participation_ratio=measures["participation_ratio"],
+            numerical_rank=measures["numerical_rank"],
+            rtol=measures["rtol"],
+            effective_rank_centred=about_mean,
+            attainable_centred=None if n is None else min(n - 1, layer.shape[0]),
+        )
+
+
+class _Hook:
+    """A hook that stays behind when its network is copied or pickled: the copy has one that does nothing."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> None:
+        self._call()
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _no_hook, ()
+
+
+def _no_hook() -> Callable[..., None]:
+    return _ignore
+
+
+def _ignore(*args: Any) -> None:
+    pass

@@ -1,0 +1,56 @@
+"""What docs/diagnose.md says is run."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sslcollapse.cli import main
+from sslcollapse.diagnose import verdict
+from sslcollapse.diagnose.state_dict import WRAPPERS
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/diagnose.md").read_text()
+COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (sslcollapse .*)$", TEXT, re.M)]
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[1].startswith("timm:")], ids=" ".join)
+def test_a_command_on_a_timm_model_finds_a_random_network_healthy(words, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(ROOT / word) if word.startswith("recipes/") else word for word in words]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"(\d+) layers: \1 healthy, 0 degrading, 0 collapsed", shown)
+
+
+def test_the_collapsed_network_is_made_and_answered_as_shown(monkeypatch, tmp_path, capsys):
+    (command,) = [words for words in COMMANDS if words[1] == "collapsed.pt"]
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r"```python\n(.*?)```", TEXT, re.S)[1], {})
+    assert main(command) == 1
+    shown = capsys.readouterr().out.splitlines()
+    promised = [line.strip() for line in TEXT.splitlines() if re.match(r"    \d+(:| layers)", line)]
+    assert len(promised) == 6
+    assert shown[-6:] == promised
+    record = json.loads(Path("collapsed.json").read_text())
+    assert all(f"`{key}`" in TEXT for key in record if key not in ("target", "unmeasured"))
+    assert Path("collapsed.png").stat().st_size > 10_000
+
+
+def test_a_command_on_a_run_reads_a_run(monkeypatch):
+    (command,) = [words for words in COMMANDS if "<hash>" in words[1]]
+    called = {}
+    monkeypatch.setattr("sslcollapse.diagnose.report.run_diagnosis", lambda target, **rest: called.update(rest) or 0)
+    assert main(command) == 0
+    assert called["data"].name == "recipe.json"
+
+
+def test_the_stated_thresholds_and_names_are_those_of_the_code():
+    assert f"below {verdict.DEGRADING_BELOW}: half" in TEXT
+    assert f"below {verdict.COLLAPSED_BELOW}: nine in ten" in TEXT
+    assert f"fewer than {verdict.FEW_DIRECTIONS:g} effective directions" in TEXT
+    assert f"where {verdict.FEW_DIRECTIONS / verdict.COLLAPSED_BELOW:g} or more are attainable" in TEXT
+    assert round(verdict.random_rank(512, 512) / 512, 3) == 0.805
+    assert round(verdict.random_rank(512, 4608) / 512, 2) == 0.99
+    assert ", ".join(f"`{name}`" for name in WRAPPERS) in " ".join(TEXT.split())
