@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         rankme_from_singular_values,
         stable_rank_from_singular_values,
     )
+    from sslcollapse.export import load_encoder
+    from sslcollapse.hub import HubEncoder
     from sslcollapse.layers import layer_map
     from sslcollapse.recipe import extend
     from sslcollapse.recipe import load as load_recipe
@@ -81,6 +83,8 @@ _ATTRIBUTES = {
         "rankme_from_singular_values",
         "stable_rank_from_singular_values",
     ],
+    "sslcollapse.export": ["load_encoder"],
+    "sslcollapse.hub": ["HubEncoder"],
     "sslcollapse.layers": ["layer_map"],
     "sslcollapse.recipe": ["extend"],
     "sslcollapse.registry": [
@@ -120,6 +124,7 @@ __all__ = [
     "VISION_DATASETS",
     "AttachedPenalty",
     "CollapseMonitor",
+    "HubEncoder",
     "StreamingCovariance",
     "WERank",
     "__version__",
@@ -132,6 +137,7 @@ __all__ = [
     "feature_std",
     "layer_map",
     "lidar",
+    "load_encoder",
     "load_recipe",
     "local_intrinsic_dimension",
     "nesum",
