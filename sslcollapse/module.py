@@ -140,7 +140,7 @@ class SSLModule(nn.Module):
             for kind, coefficient in self._coefficients[name](step).items():
                 if coefficient:
                     features = [getattr(branch, _BRANCH_FIELD[kind]) for branch in online]
-                    yield name, kind, self.regularizers[name](features, gather), coefficient
+                    yield name, kind, self.regularizers[name](features, gather, step), coefficient
 
     def coefficients(self, step: int) -> dict[str, dict[str, float]]:
         """Regularizer → layer (or kind of feature) → coefficient at a step."""

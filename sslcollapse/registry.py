@@ -195,6 +195,7 @@ REGULARIZERS = Registry(
         "srip": "sslcollapse.regularizers.orthogonality:SRIPPenalty",
         "variance": "sslcollapse.regularizers.features:VariancePenalty",
         "covariance": "sslcollapse.regularizers.features:CovariancePenalty",
+        "sigreg": "sslcollapse.regularizers.gaussianity:SIGRegPenalty",
         "ldreg": "sslcollapse.regularizers.dimension:LDRegPenalty",
     },
 )

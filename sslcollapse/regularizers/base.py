@@ -72,9 +72,10 @@ class FeaturePenalty(nn.Module):
         self.coefficient = coefficient
         self.on = tuple(on)
 
-    def forward(self, features: Sequence[Tensor], gather: Gather) -> Tensor:
+    def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:
         """One kind of feature, [N, d] a view → unweighted penalty (scalar, float32 or wider), a mean over views.
 
-        ``gather`` brings the rows of all ranks together where they hold different samples.
+        ``gather`` brings the rows of all ranks together where they hold different samples. What is random is a function
+        of ``step``, the optimiser step from 0, so that resuming repeats it and all ranks draw alike.
         """
         raise NotImplementedError

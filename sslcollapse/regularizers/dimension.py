@@ -54,7 +54,7 @@ class LDRegPenalty(FeaturePenalty):
             raise ValueError(f"k must be at least 2, got {k}")
         self.k = k
 
-    def forward(self, features: Sequence[Tensor], gather: Gather) -> Tensor:
+    def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:
         """[N, d] a view → mean over views of −ln of the dimension."""
         check_samples("the regularizer 'ldreg'", len(features[0]) * gather.ranks, minimum=3)
         with torch.autocast(features[0].device.type, enabled=False):

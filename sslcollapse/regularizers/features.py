@@ -51,7 +51,7 @@ class VariancePenalty(FeaturePenalty):
         self.target = target
         self.eps = eps
 
-    def forward(self, features: Sequence[Tensor], gather: Gather) -> Tensor:
+    def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:
         """[N, d] a view → mean over views of the shortfall."""
         check_samples("the regularizer 'variance'", len(features[0]) * gather.ranks)
         with torch.autocast(features[0].device.type, enabled=False):
@@ -81,7 +81,7 @@ class CovariancePenalty(FeaturePenalty):
     def __init__(self, *, coefficient: Coefficient = 0.04, on: Sequence[Feature] = ("representation",)) -> None:
         super().__init__(coefficient, on)
 
-    def forward(self, features: Sequence[Tensor], gather: Gather) -> Tensor:
+    def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:
         """[N, d] a view → mean over views of the squared covariances."""
         check_samples("the regularizer 'covariance'", len(features[0]) * gather.ranks)
         with torch.autocast(features[0].device.type, enabled=False):
