@@ -12,6 +12,7 @@ from sslcollapse.registry import suggest
 BENCHES = {
     "graph-step": "sslcollapse.bench.graph_step",
     "memory": "sslcollapse.bench.memory",
+    "monitor": "sslcollapse.bench.monitor",
     "startup": "sslcollapse.bench.startup",
     "views": "sslcollapse.bench.views",
     "vision-step": "sslcollapse.bench.vision_step",

@@ -1,0 +1,162 @@
+"""``bench monitor``: what a ``CollapseMonitor`` at its default cadence adds to a training epoch, and its memory.
+
+A measured step and a plain one take turns in one process; the epoch's overhead is (measured steps × what one adds +
+one summary) / (steps × a plain step), since most steps are plain by design.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from statistics import median
+from typing import Any
+
+import torch
+
+from sslcollapse.bench.graph_step import available_datasets
+from sslcollapse.bench.graph_step import device as device_title
+from sslcollapse.bench.vision_step import SIZE
+from sslcollapse.build import build_domain, build_module
+from sslcollapse.diagnostics.monitor import CollapseMonitor
+from sslcollapse.memory import keep_freed_memory
+from sslcollapse.recipe import resolve
+from sslcollapse.registry import OPTIMIZERS
+from sslcollapse.types import Context
+
+EVERY = 50
+"""The monitor's default cadence."""
+SAMPLES, DIM, CHUNK = 1_000_000, 512, 4096
+MEMORY = f"""
+import resource, torch
+from sslcollapse.diagnostics.covariance import StreamingCovariance
+torch.set_num_threads(1)
+chunk = torch.randn({CHUNK}, {DIM})
+chunk @ chunk.t()[:, :1]
+stream = StreamingCovariance({DIM}, chunk.device)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range({SAMPLES} // {CHUNK} + 1):
+    stream.update(chunk)
+stream.singular_values(centred=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def main() -> dict[str, Any]:
+    """Measure, print a table, return the record."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sslcollapse.run import environment
+
+    load = os.getloadavg() if hasattr(os, "getloadavg") else None
+    keep_freed_memory()
+    label, dataset = next(iter(available_datasets().items()))
+    cases = {
+        f"BGRL, GCN 512-256, {label}": overhead(_graph(dataset), steps=300, rounds=15),
+        "SimCLR, ResNet-18, CIFAR-10's size, batch 256": overhead(_images(), steps=195, rounds=3),
+    }
+    table = Table(title=f"CollapseMonitor, every {EVERY} steps, one summary an epoch")
+    for title in ("", "step, ms", "measured step adds, ms", "summary, ms", "steps an epoch", "adds"):
+        table.add_column(title, justify="left" if not title else "right")
+    for name, case in cases.items():
+        ms = [f"{case[key]:.1f}" for key in ("step_ms", "measuring_ms", "summary_ms")]
+        table.add_row(name, *ms, str(case["steps"]), f"{100 * case['overhead']:.2f} %")
+    console = Console()
+    console.print(table)
+    peak = memory()
+    console.print(f"{SAMPLES:,} samples of {DIM} features: peak memory grows by {peak:.0f} MiB")
+    return {
+        "benchmark": "monitor",
+        "environment": environment(1, device_title(), sys.argv),
+        "threads": torch.get_num_threads(),
+        "load_average_before": load,
+        "every": EVERY,
+        "results": cases,
+        "memory": {"samples": SAMPLES, "features": DIM, "mib": peak},
+    }
+
+
+def overhead(step: tuple[torch.nn.Module, Callable[[], None]], steps: int, rounds: int) -> dict[str, float]:
+    """Seconds of plain steps, of what measuring adds, and of a summary; their share of an epoch of ``steps``."""
+    module, train = step
+    train()
+    plain, added, summaries = [], [], []
+    for index in range(rounds):
+        times = {}
+        for measured in (False, True) if index % 2 else (True, False):
+            with CollapseMonitor(module, every=1) if measured else nullcontext() as monitor:
+                times[measured] = _seconds(train)
+                if monitor is not None:
+                    summaries.append(_seconds(monitor.summary))
+        plain.append(times[False])
+        added.append(times[True] - times[False])
+    count = -(-steps // EVERY)
+    share = (count * median(added) + median(summaries)) / (steps * median(plain))
+    return {
+        "step_ms": 1e3 * median(plain),
+        "measuring_ms": 1e3 * median(added),
+        "summary_ms": 1e3 * median(summaries),
+        "steps": steps,
+        "overhead": share,
+    }
+
+
+def memory() -> float:
+    """MiB by which the peak of a process grows while it streams many samples."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    return float(done.stdout) / unit
+
+
+def _graph(dataset: dict[str, Any]) -> tuple[torch.nn.Module, Callable[[], None]]:
+    return _training(
+        {"type": "graph", "dataset": dataset, "views": {"edge_drop": [0.2, 0.3], "feature_mask": [0.2, 0.1]}},
+        {"type": "gcn", "hidden": [512, 256]},
+        {"type": "bgrl"},
+    )
+
+
+def _images() -> tuple[torch.nn.Module, Callable[[], None]]:
+    return _training(
+        {"type": "vision", "dataset": {"type": "fake", "train": 512, "size": SIZE}, "batch_size": 256},
+        {"type": "resnet18"},
+        {"type": "simclr", "projector": [512, 128]},
+    )
+
+
+def _training(
+    domain: dict[str, Any], encoder: dict[str, Any], objective: dict[str, Any]
+) -> tuple[torch.nn.Module, Callable[[], None]]:
+    """A network, and a function that does one training step with it."""
+    recipe = resolve(
+        {
+            "name": "bench",
+            "domain": domain,
+            "encoder": encoder,
+            "objective": objective,
+            "optim": {"type": "adamw", "lr": 1e-3, "schedule": "constant"},
+            "train": {"steps": 1_000},
+        }
+    )
+    source = build_domain(recipe)
+    module = build_module(recipe, source).train()
+    optimizer = OPTIMIZERS.build(recipe["optim"]).build(module)
+    batch = next(source.batches(0, Context()))
+
+    def train() -> None:
+        optimizer.zero_grad()
+        module(batch, 0)["loss"].backward()
+        optimizer.step()
+        module.update_target(0)
+
+    return module, train
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
