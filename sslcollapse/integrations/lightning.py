@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from sslcollapse.diagnostics.measure import MAX_ROWS
-from sslcollapse.diagnostics.monitor import CollapseMonitor, LayerRank
+from sslcollapse.diagnostics.monitor import CollapseMonitor
 
 
 def _lightning() -> Any:
@@ -92,7 +92,8 @@ class CollapseCallback(Callback):
             return
         self._logged = monitor.measured
         rows = monitor.summary(step=trainer.global_step, all_reduce=True)
-        pl_module.log_dict(logged_ranks(rows), on_step=False, on_epoch=True)
+        ranks = {f"effective_rank/{row.kind}/{row.layer}": row.effective_rank for row in rows}
+        pl_module.log_dict(ranks, on_step=False, on_epoch=True)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Detach."""
@@ -115,8 +116,3 @@ class CollapseCallback(Callback):
         self._step.close()
         if self.monitor is not None:
             self.monitor.close()
-
-
-def logged_ranks(rows: Sequence[LayerRank]) -> dict[str, float]:
-    """``effective_rank/<weight or output>/<layer>`` → effective rank, for any logger that takes a mapping."""
-    return {f"effective_rank/{row.kind}/{row.layer}": row.effective_rank for row in rows}
