@@ -1,5 +1,8 @@
 import importlib
+import os
 import sys
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import pytorch_lightning as pl
@@ -9,6 +12,9 @@ from torch import nn
 from sslcollapse import effective_rank
 from sslcollapse.integrations.lightning import CollapseCallback
 from sslcollapse.layers import LayerError
+
+sys.path.insert(0, str(Path(__file__).parent))
+import lightning_modules
 
 DATA = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
 
@@ -121,6 +127,26 @@ def test_the_module_is_left_as_it_was_when_training_fails():
     ((module, attached),) = seen
     assert attached
     assert not hooks(module)
+
+
+def test_two_processes_log_the_rank_of_all_rows_as_the_metric_has_it():
+    module = lightning_modules.Still()
+    expected = effective_rank(module.backbone(DATA))
+    trainer = pl.Trainer(
+        max_epochs=1,
+        callbacks=[CollapseCallback(every=1)],
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_spawn",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with mock.patch.dict(os.environ):  # Lightning leaves its port in there
+        trainer.fit(module, torch.utils.data.DataLoader(DATA, batch_size=4))
+    assert trainer.callback_metrics["effective_rank/output/backbone"].item() == pytest.approx(expected, rel=1e-5)
+    assert trainer.callback_metrics["metric"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_glob_that_matches_nothing_is_told_with_the_layers():
