@@ -129,6 +129,7 @@ class CollapseMonitor:
         self._spectra: dict[str, Tensor] = {}
         self._summarized = False
         self._forced = 0
+        self._by_steps = False
         self._stance: Any = None
         self._layer_handles: list[Any] = []
         # On the outermost wrapper, so that they run outside compiled code; where they do not, they break the graph.
@@ -153,6 +154,22 @@ class CollapseMonitor:
             yield
         finally:
             self._forced -= 1
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """A training step that counts as one forward, for loops that call parts of the network and never the whole.
+
+        What runs within it is measured, if it is this step's turn. After the first one, forwards outside steps and
+        ``observe`` do not count.
+        """
+        self._by_steps = True
+        self._finish()
+        if self._is_due():
+            self._start()
+        try:
+            yield
+        finally:
+            self._finish()
 
     def summary(self, step: int | None = None, *, all_reduce: bool = False) -> list[LayerRank]:
         """A row for each layer's weight, as it is now, and output, since the summary before; also kept in ``history``.
@@ -240,13 +257,22 @@ class CollapseMonitor:
         return self.history or self.summary()
 
     def _before(self) -> None:
+        if self._by_steps and not self._forced:
+            return
         self._finish()  # a forward that raised inside compiled code may have left its hooks
-        if not self._forced:
-            if not self._network.training:
-                return
-            self.forwards += 1
-            if (self.forwards - 1) % self.every:
-                return
+        if self._forced or (self._network.training and self._is_due()):
+            self._start()
+
+    def _after(self) -> None:
+        if not self._by_steps or self._forced:
+            self._finish()
+
+    def _is_due(self) -> bool:
+        """Count a training forward; whether it is one of those that are measured."""
+        self.forwards += 1
+        return (self.forwards - 1) % self.every == 0
+
+    def _start(self) -> None:
         if self._summarized:
             self._streams, self._summarized = {}, False
         self.measured += 1
@@ -257,9 +283,6 @@ class CollapseMonitor:
             module.register_forward_hook(self._recorder(layers)) for module, layers in by_module.items()
         ]
         self._stance = torch.compiler.set_stance("force_eager")
-
-    def _after(self) -> None:
-        self._finish()
 
     def _finish(self) -> None:
         while self._layer_handles:

@@ -68,6 +68,24 @@ def test_outputs_of_every_kth_training_forward_are_measured_and_no_others():
     )
 
 
+def test_a_step_counts_as_one_forward_whatever_parts_of_the_network_it_calls():
+    model = network()
+    with CollapseMonitor(model, every=2) as monitor:
+        for seed in range(3):
+            with monitor.step():
+                model[0](batch(seed))
+                model(batch(seed + 10))
+            model(batch(99))
+        row = outputs(monitor.summary())["0"]
+        assert (monitor.forwards, monitor.measured) == (3, 2)
+        expected = torch.cat([model[0](batch(seed)) for seed in (0, 10, 2, 12)])
+        assert row.effective_rank == pytest.approx(rank_of(expected), rel=1e-5)
+        with monitor.observe():
+            model(batch(5))
+        assert outputs(monitor.summary())["0"].n == 20
+    assert all(not part._forward_hooks and not part._forward_pre_hooks for part in model.modules())
+
+
 def test_training_is_bit_identical_with_and_without_a_monitor():
     alone = train(network())
     model = network()
