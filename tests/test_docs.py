@@ -166,3 +166,14 @@ def test_the_readmes_results_are_those_of_the_recorded_tables(dataset, ablation)
     figures = [figure for row in rows for figure in re.findall(r"\d+\.\d+ ± \d+\.\d+|[+−]\d+\.\d+ \[.*?\]", row)]
     assert len(figures) == 7
     assert [figure for figure in figures if figure.replace("−", "-") not in page] == []
+
+
+@pytest.mark.parametrize("objective", ["SimCLR", "BYOL", "SimSiam", "VICReg", "Barlow Twins"])
+def test_the_readmes_figures_of_digits_are_those_of_the_recorded_table(objective):
+    page = (ROOT / "docs/results/digits/README.md").read_text()
+    assert "50 of 50 runs" in page
+    (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {objective} | ")]
+    figures = re.findall(r"\d+\.\d+ ± \d+\.\d+|[+−]\d+\.\d+ \[.*?\]", row)
+    assert len(figures) == 4
+    there = "\n".join(line for line in page.splitlines() if line.startswith(f"| {objective} | "))
+    assert [figure for figure in figures if figure.replace("−", "-") not in there] == []
