@@ -57,6 +57,12 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
         raise RunError(
             f"{folder}: no readable exported encoder (encoder.safetensors and encoder.json): {error}"
         ) from error
+    missing = [field for field in ("encoder", "in_shape") if field not in description]
+    if missing:
+        raise RunError(
+            f"{folder / 'encoder.json'}: has no {', '.join(map(repr, missing))}; it is damaged or of another version "
+            "of this package: train the recipe again with --overwrite"
+        )
     encoder = ENCODERS.build(description["encoder"], tuple(description["in_shape"]))
     try:
         encoder.load_state_dict(tensors)

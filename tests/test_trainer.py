@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -263,3 +264,13 @@ def test_the_dry_run_shows_recipe_layers_parameters_and_data_and_writes_nothing(
     assert "12" in row.split("│")[3]
     assert row.split("│")[4].strip() == "0.01"
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_exported_encoder_whose_description_lacks_a_field_is_refused_by_its_name(run, tmp_path):
+    for name in ("encoder.safetensors", "encoder.json"):
+        shutil.copy(run / name, tmp_path)
+    description = json.loads((tmp_path / "encoder.json").read_text())
+    del description["in_shape"]
+    (tmp_path / "encoder.json").write_text(json.dumps(description))
+    with pytest.raises(RunError, match=r"encoder\.json: has no 'in_shape'"):
+        load_encoder(tmp_path)

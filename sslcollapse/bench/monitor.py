@@ -31,17 +31,23 @@ EVERY = 50
 """The monitor's default cadence."""
 SAMPLES, DIM, CHUNK = 1_000_000, 512, 4096
 MEMORY = f"""
-import resource, torch
+import os, torch
 from sslcollapse.diagnostics.covariance import StreamingCovariance
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
 torch.set_num_threads(1)
 chunk = torch.randn({CHUNK}, {DIM})
-chunk @ chunk.t()[:, :1]
+chunk.t() @ chunk
+before = peak = resident()
 stream = StreamingCovariance({DIM}, chunk.device)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for _ in range({SAMPLES} // {CHUNK} + 1):
     stream.update(chunk)
+    peak = max(peak, resident())
 stream.singular_values(centred=True)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(max(peak, resident()) - before)
 """
 
 
@@ -68,7 +74,7 @@ def main() -> dict[str, Any]:
     console = Console()
     console.print(table)
     peak = memory()
-    console.print(f"{SAMPLES:,} samples of {DIM} features: peak memory grows by {peak:.0f} MiB")
+    console.print(f"{SAMPLES:,} samples of {DIM} features: resident memory grows by {peak:.0f} MiB")
     return {
         "benchmark": "monitor",
         "environment": environment(1, device_title(), sys.argv),
@@ -106,10 +112,9 @@ def overhead(step: tuple[torch.nn.Module, Callable[[], None]], steps: int, round
 
 
 def memory() -> float:
-    """MiB by which the peak of a process grows while it streams many samples."""
+    """MiB by which a Linux process grows while it streams many samples, the most after any of them."""
     done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
-    unit = 1024 if sys.platform != "darwin" else 1024**2
-    return float(done.stdout) / unit
+    return float(done.stdout) / 1024**2
 
 
 def _graph(dataset: dict[str, Any]) -> tuple[torch.nn.Module, Callable[[], None]]:

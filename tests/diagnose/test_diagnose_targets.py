@@ -165,4 +165,4 @@ def test_an_export_without_its_description_is_refused(run, tmp_path, capsys):
     shutil.copy(run / "encoder.safetensors", tmp_path)
     (tmp_path / "encoder.json").write_text("{}")
     assert main(["diagnose", str(tmp_path)]) == 2
-    assert "encoder.json lacks what an export has" in capsys.readouterr().err
+    assert "encoder.json: has no 'encoder', 'in_shape'" in capsys.readouterr().err
