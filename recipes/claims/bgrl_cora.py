@@ -1,4 +1,4 @@
-"""BGRL on Cora as the grids of claims use it: narrow, 200 steps, one probe, weak views; so many seeds are affordable."""
+"""BGRL on Cora as grids of claims use it: narrow, 200 steps, one probe, weak views; so many seeds are affordable."""
 
 from pathlib import Path
 
