@@ -47,8 +47,8 @@ class Planned:
     points: Sequence[Point]
 
     def label(self, cell: Cell) -> str:
-        """What sets a cell apart within its group: ``werank=werank(coefficient=0.01)``."""
-        return ", ".join(f"{path.rpartition('.')[2]}={short(cell.at(path))}" for path in self.compared)
+        """What sets a cell apart within its group: ``lr=0.2``."""
+        return ", ".join(_named(cell, path) for path in self.compared)
 
 
 def planned(claim: Claim, cells: Sequence[Cell], axes: Sequence[tuple[str, ...]]) -> list[Planned]:
@@ -151,5 +151,10 @@ def _by(cells: Sequence[Cell], paths: Sequence[str]) -> dict[tuple[str, ...], li
 def _title(cell: Cell, paths: Sequence[str], cells: Sequence[Cell]) -> str:
     """The values by which a group differs from others; the base recipe's label where there are none."""
     telling = [path for path in paths if len(_by(cells, [path])) > 1]
-    named = [cell.base if path == "base" else f"{path.rpartition('.')[2]}={short(cell.at(path))}" for path in telling]
-    return ", ".join(named) or cell.base
+    return ", ".join(_named(cell, path) for path in telling) or cell.base
+
+
+def _named(cell: Cell, path: str) -> str:
+    """``lr=0.2``; without the axis where the value says it (``werank(coefficient=0.01)``), as bases do."""
+    last, value = path.rpartition(".")[2], short(cell.at(path))
+    return value if path == "base" or value.startswith(f"{last}(") else f"{last}={value}"

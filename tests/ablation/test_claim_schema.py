@@ -49,7 +49,7 @@ def test_against_may_be_another_base_and_may_be_chosen_by_validation_too(workspa
         METRIC + 'name="y", expect="negative", cell={"optim.lr": 0.1}, against={"optim.lr": [0.2, 0.3]}, '
         'select="validation", where={"base": "one", "encoder.hidden": [[8, 8]]}',
     )
-    assert described(tests[0]) == ("lr=0.1, hidden=[4], warmup_steps=0", [(None, ["base=two"], ["base=one"])])
+    assert described(tests[0]) == ("lr=0.1, hidden=[4], warmup_steps=0", [(None, ["two"], ["one"])])
     assert len(tests) == 7
     assert described(tests[6])[1] == [(None, ["lr=0.1"], ["lr=0.2", "lr=0.3"])]
 
