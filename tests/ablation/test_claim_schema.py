@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from sslcollapse.ablation.grid import plan
@@ -144,3 +147,16 @@ def test_values_are_short_in_tables():
     assert [short(value) for value in (None, {}, {"convs.0": 0.1}, [512, None], "BGRL", {"type": "gcn"})] == [
         "none", "none", "{convs.0: 0.1}", "[512, none]", "BGRL", "gcn",
     ]  # fmt: skip
+
+
+def test_the_example_of_the_documentation_plans_its_tests(tmp_path):
+    root = Path(__file__).parents[2]
+    (example,) = re.findall(r"```python\n(.*?)```", (root / "docs/claims.md").read_text(), re.DOTALL)
+    target = tmp_path / "example.py"
+    target.write_text(example.replace('"../', f'"{root}/recipes/'))
+    rise, _, slope, _ = plan(target, [], None, []).tests
+    assert described(rise) == (
+        "Cora, edge_drop=[0.1, 0.1], feature_mask=[0.1, 0.1]",
+        [(None, ["werank(coefficient=0.001)", "werank(coefficient=0.01)"], ["werank=none"])],
+    )
+    assert [point.position for point in slope.points] == [0.1, 0.3, 0.5]
