@@ -15,10 +15,11 @@ from typing import Any
 
 from rich.console import Console
 
+from sslcollapse.ablation.files import write_files
 from sslcollapse.ablation.grid import Ablation, Cell, plan
 from sslcollapse.ablation.local import Job, run_locally
 from sslcollapse.ablation.records import Records, make_record
-from sslcollapse.ablation.table import best_by_validation, columns, page, results_table, table_csv
+from sslcollapse.ablation.table import best_by_validation, columns, results_table
 from sslcollapse.errors import RecipeError
 
 EXECUTORS = {"local": run_locally}
@@ -119,16 +120,11 @@ class _Progress:
         self.console.print(f"{outcome}  [{self.done}/{self.total}, {_clock(left)} left]")
 
     def write_tables(self, command: str) -> None:
-        """Rebuild the page and the CSV file from the records."""
-        from sslcollapse.checkpoint import write_atomic
-
+        """Rebuild the page and the tables from the records."""
         if not len(self.records) and not self._failures:
             return
         failures = {self._names[key]: error for key, error in sorted(self._failures.items()) if key in self._names}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = page(self.ablation, self.records, failures, command)
-        write_atomic(self.folder / "README.md", text.encode())
-        write_atomic(self.folder / "table.csv", table_csv(self.ablation, self.records).encode())
+        write_files(self.folder, self.ablation, self.records, failures, command)
 
     def conclude(self) -> None:
         """Show the first table, what validation chooses for each base recipe, and where the page is."""

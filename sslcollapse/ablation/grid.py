@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import ast
 import itertools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.values import parse_grid, show
+from sslcollapse.ablation.pairing import Planned, planned
+from sslcollapse.ablation.schema import Claim, check_metric, read_claim
+from sslcollapse.ablation.values import parse_grid, plain, show
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import suggest
 
-FIELDS = ("name", "base", "axes", "seeds", "baseline", "metrics")
-METRIC_ROOTS = ("evaluation", "untrained", "rank", "regularizers", "seconds")
+FIELDS = ("name", "base", "axes", "seeds", "baseline", "metrics", "claim")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Cell:
         """The cell in messages: ``cora encoder.hidden=[64]``."""
         return " ".join([self.base, *(f"{path}={show(value)}" for path, value in self.values.items())])
 
+    def at(self, path: str) -> Any:
+        """The value of an axis; the base recipe's label at ``base``."""
+        return self.base if path == "base" else self.values[path]
+
     def with_seed(self, seed: int) -> dict[str, Any]:
         """The resolved recipe of one run."""
         return {**self.recipe, "seed": seed}
@@ -56,6 +60,8 @@ class Ablation:
         baselines: hash of a cell → hash of the cell it is compared with (not for baselines themselves).
         metrics: dotted paths into a record.
         settings: ``path=value`` overrides of every run.
+        claim: what the file claims of its results.
+        tests: what the claim is judged by.
     """
 
     name: str
@@ -65,6 +71,8 @@ class Ablation:
     baselines: Mapping[str, str]
     metrics: Sequence[str]
     settings: Sequence[str]
+    claim: Claim | None = None
+    tests: Sequence[Planned] = ()
 
 
 def plan(target: Path, grid: Sequence[str], seeds: int | None, settings: Sequence[str]) -> Ablation:
@@ -91,8 +99,25 @@ def plan(target: Path, grid: Sequence[str], seeds: int | None, settings: Sequenc
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise RecipeError(f"seeds must be a number of at least 1, got {count!r}")
     baselines = _baselines(cells, list(axes), described["baseline"])
-    _check_metrics(described["metrics"], cells)
-    return Ablation(name, cells, list(axes), count, baselines, described["metrics"], list(settings))
+    probes = sorted({probe for cell in cells for probe in cell.recipe["evaluate"]})
+    metrics = [check_metric("metrics", metric, probes) for metric in described["metrics"]]
+    claim, tests = None, []
+    if described["claim"] is not None:
+        try:
+            claim = read_claim(described["claim"], axis_values(cells, list(axes)), described["baseline"], probes)
+            tests = planned(claim, cells, list(axes))
+        except RecipeError as error:
+            raise RecipeError(f"{target}: ablation.{error}") from None
+    return Ablation(name, cells, list(axes), count, baselines, metrics, list(settings), claim, tests)
+
+
+def axis_values(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]]) -> dict[str, list[Any]]:
+    """Path → the values that cells have there, each once, in the file's order; the bases' labels under ``base``."""
+    found: dict[str, dict[str, Any]] = {path: {} for path in ("base", *itertools.chain.from_iterable(axes))}
+    for cell in cells:
+        for path, seen in found.items():
+            seen.setdefault(plain(cell.at(path)), cell.at(path))
+    return {path: list(seen.values()) for path, seen in found.items()}
 
 
 def _described(target: Path) -> dict[str, Any] | None:
@@ -106,7 +131,7 @@ def _described(target: Path) -> dict[str, Any] | None:
         if key not in FIELDS:
             known = list(FIELDS)
             raise RecipeError(f"{target}: ablation.{key}: unknown field{suggest(key, known)} ({', '.join(known)})")
-    fields = {"axes": {}, "seeds": 10, "baseline": {}, "metrics": [], **ablation}
+    fields = {"axes": {}, "seeds": 10, "baseline": {}, "metrics": [], "claim": None, **ablation}
     kinds: dict[str, Any] = {
         "name": str,
         "base": (str, os.PathLike, Mapping),
@@ -148,6 +173,7 @@ def _from_grid(target: Path, grid: Sequence[str], seeds: int | None) -> dict[str
         "seeds": seeds,
         "baseline": {},
         "metrics": [],
+        "claim": None,
     }
 
 
@@ -196,7 +222,7 @@ def _baselines(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]], baseline:
     if not baseline:
         return {}
     free = [path for paths in axes if not set(paths) & set(baseline) for path in paths]
-    wanted = {path: _plain(value) for path, value in baseline.items()}
+    wanted = {path: plain(value) for path, value in baseline.items()}
     found = {}
     for cell in cells:
         place = {**_place(cell, free, keep_base="base" not in baseline), **wanted}
@@ -213,19 +239,7 @@ def _baselines(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]], baseline:
 
 
 def _place(cell: Cell, paths: Sequence[str], *, keep_base: bool) -> dict[str, str]:
-    values = {"base": cell.base, **cell.values}
-    return {path: _plain(values[path]) for path in (["base"] if keep_base else []) + list(paths)}
-
-
-def _check_metrics(metrics: Sequence[str], cells: Sequence[Cell]) -> None:
-    for metric in metrics:
-        root, _, rest = str(metric).partition(".")
-        if root not in METRIC_ROOTS:
-            known = ", ".join(METRIC_ROOTS)
-            raise RecipeError(f"metrics: {metric!r} is no path into a record; it starts with one of {known}")
-        probes = sorted({name for cell in cells for name in cell.recipe["evaluate"]})
-        if root in ("evaluation", "untrained") and not any(rest.startswith(f"{probe}.") for probe in probes):
-            raise RecipeError(f"metrics: {metric!r} names none of the recipe's probes ({', '.join(probes)})")
+    return {path: plain(cell.at(path)) for path in (["base"] if keep_base else []) + list(paths)}
 
 
 def _paths(key: Any) -> tuple[str, ...]:
@@ -233,10 +247,3 @@ def _paths(key: Any) -> tuple[str, ...]:
     if not paths or not all(isinstance(path, str) for path in paths):
         raise RecipeError(f"axes: {key!r} must be a recipe path or a tuple of paths")
     return paths
-
-
-def _plain(value: Any) -> str:
-    """Equal for values that are equal in a recipe: tuples as lists, 1.0 as 1."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value, sort_keys=True, default=str)

@@ -1,10 +1,19 @@
-"""Means over seeds, and differences of runs with equal seeds."""
+"""Means over seeds, differences and slopes of paired runs, corrections for several tests, correlations.
+
+The unit of inference is the seed. Values that are not finite count as missing, and ``n`` says how many were there.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+ROUNDING = 1e-12
+"""Spread below this share of the values is rounding, not spread."""
+
+Values = Mapping[int, float | Sequence[float]]
+"""Seed → a number, or one number a split, in the order of the splits."""
 
 
 class Summary(NamedTuple):
@@ -16,15 +25,24 @@ class Summary(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean difference of n pairs and its 95 % confidence interval (None for one pair)."""
+    """A mean over n seeds with its confidence interval and two-sided p-value.
+
+    Attributes:
+        interval: None where the seeds are too few to give one at this confidence.
+        p: of a mean of 0; None for one seed.
+        splits: pairs of splits within each seed, the fewest of any.
+    """
 
     mean: float
     interval: tuple[float, float] | None
     n: int
+    p: float | None = None
+    splits: int = 1
 
 
 def summarise(values: Sequence[float]) -> Summary | None:
     """Mean and sample standard deviation; None of nothing."""
+    values = list(filter(math.isfinite, values))
     n = len(values)
     if not n:
         return None
@@ -33,17 +51,83 @@ def summarise(values: Sequence[float]) -> Summary | None:
     return Summary(mean, std, n)
 
 
-def paired_difference(
-    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = 0.95
-) -> Difference | None:
+def paired_difference(values: Values, baseline: Values, confidence: float = 0.95) -> Difference | None:
     r"""Mean of d_s = values[s] − baseline[s] over the seeds s that both have, with Student's interval.
+
+    Over several splits, d_s is the mean of the differences of equal splits.
 
     .. math:: \bar d \pm t_{n-1,\,(1+c)/2} \; s_d / \sqrt{n}
     """
-    summary = summarise([values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())])
-    if summary is None or summary.std is None:
-        return None if summary is None else Difference(summary.mean, None, summary.n)
+    differences = paired_by_seed(values, baseline)
+    numbers = [number for by_seed in (values, baseline) for entry in by_seed.values() for number in _splits(entry)]
+    found = student(
+        list(differences.values()), confidence, scale=max(map(abs, filter(math.isfinite, numbers)), default=0)
+    )
+    splits = [min(len(_splits(values[seed])), len(_splits(baseline[seed]))) for seed in differences]
+    return found and found._replace(splits=min(splits))
+
+
+def paired_by_seed(values: Values, baseline: Values) -> dict[int, float]:
+    """Seed → mean difference of equal splits, for the seeds that both have."""
+    found = {}
+    for seed in sorted(values.keys() & baseline.keys()):
+        pairs = zip(_splits(values[seed]), _splits(baseline[seed]), strict=False)  # split k is the same in both
+        differences = [value - base for value, base in pairs if math.isfinite(value - base)]
+        if differences:
+            found[seed] = math.fsum(differences) / len(differences)
+    return found
+
+
+def student(values: Sequence[float], confidence: float = 0.95, *, scale: float = 0.0) -> Difference | None:
+    """Mean, Student's interval and the p-value of a mean of 0; None of nothing.
+
+    Equal values leave Student's interval without a width, which says nothing of their accuracy. Then the interval
+    is that of the order statistics, [min, max], if its confidence, 1 − 2^(1−n), suffices; else there is none. The
+    p-value is then the sign test's, 2^(1−n), and 1 where all are 0.
+
+    Args:
+        values: one a seed.
+        confidence: of the interval.
+        scale: size of the numbers that the values are differences of, against which rounding is judged.
+    """
+    summary = summarise(values)
+    if summary is None:
+        return None
+    mean, std, n = summary
+    if std is None:
+        return Difference(mean, None, n)
+    rounding = ROUNDING * max(scale, *map(abs, filter(math.isfinite, values)))
+    if std <= rounding:
+        sign = 2.0 ** (1 - n)
+        mean = 0.0 if abs(mean) <= rounding else mean
+        return Difference(mean, (mean, mean) if 1 - sign >= confidence else None, n, sign if mean else 1.0)
     from scipy.stats import t  # takes a while, so mistakes in a grid are reported before it
 
-    half = float(t.ppf((1 + confidence) / 2, summary.n - 1)) * summary.std / math.sqrt(summary.n)
-    return Difference(summary.mean, (summary.mean - half, summary.mean + half), summary.n)
+    error = std / math.sqrt(n)
+    half = float(t.ppf((1 + confidence) / 2, n - 1)) * error
+    return Difference(mean, (mean - half, mean + half), n, 2 * float(t.sf(abs(mean) / error, n - 1)))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """P-values corrected by Holm's step-down method over all that are there; None stays None.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    ordered = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, index) in enumerate(ordered):
+        largest = min(1.0, max(largest, (len(ordered) - rank) * p))
+        corrected[index] = largest
+    return corrected
+
+
+def slope(positions: Sequence[float], values: Sequence[float]) -> float:
+    """The least-squares slope of values against positions."""
+    middle = math.fsum(positions) / len(positions)
+    moments = [(position - middle) * value for position, value in zip(positions, values, strict=True)]
+    return math.fsum(moments) / math.fsum((position - middle) ** 2 for position in positions)
+
+
+def _splits(entry: float | Sequence[float]) -> Sequence[float]:
+    return [entry] if isinstance(entry, (int, float)) else entry

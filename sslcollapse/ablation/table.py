@@ -4,117 +4,74 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sslcollapse.ablation.grid import Ablation, Cell, show
-from sslcollapse.ablation.records import Records, lookup
-from sslcollapse.ablation.statistics import Difference, Summary, paired_difference, summarise
+from sslcollapse.ablation.claims import judge
+from sslcollapse.ablation.columns import SECTIONS, Column, best_by_validation, columns
+from sslcollapse.ablation.correlation import Correlation, correlate
+from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.notation import (
+    heads,
+    labels,
+    legend,
+    markdown,
+    rounded,
+    shown_difference,
+    shown_summary,
+)
+from sslcollapse.ablation.records import Records
+from sslcollapse.ablation.statistics import Difference, holm, paired_difference, summarise
+from sslcollapse.ablation.values import show
+from sslcollapse.ablation.verdict import verdict_lines
 
-DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")
-SECTIONS = ("Evaluation", "Effective rank", "Other")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One quantity of a record.
-
-    Attributes:
-        path: dotted, into the record; a number, a mapping with ``mean``, or text.
-        title: as shown in the page.
-        section: the page's table that has it.
-        metric: whether it is one of the ablation's metrics, which baselines are compared by.
-    """
-
-    path: str
-    title: str
-    section: str
-    metric: bool = True
-
-    @property
-    def percent(self) -> bool:
-        """Whether the page shows it times 100."""
-        return self.path.startswith(("evaluation.", "untrained."))
-
-    def of(self, record: Mapping[str, Any]) -> Any:
-        """Its value in one record: a number, a text, or None."""
-        value = lookup(record, self.path)
-        return value.get("mean") if isinstance(value, Mapping) else value
-
-    def by_seed(self, records: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-        """Seed → number."""
-        values = {record["seed"]: self.of(record) for record in records}
-        return {seed: value for seed, value in values.items() if isinstance(value, (int, float))}
+__all__ = [
+    "Column",
+    "Correlated",
+    "Effect",
+    "best_by_validation",
+    "columns",
+    "correlations",
+    "effects",
+    "page",
+    "results_table",
+    "table_csv",
+]
 
 
-class Best(NamedTuple):
-    """The cell that validation chooses: its first record, mean validation metric and number of seeds."""
+class Effect(NamedTuple):
+    """A cell's difference to its baseline, and its p-value corrected over all differences of the metric."""
 
-    record: Mapping[str, Any]
-    mean: float
-    n: int
-
-
-def best_by_validation(records: Sequence[Mapping[str, Any]], probe: str) -> Best | None:
-    """The recipe with the highest mean validation metric of a probe; of equals the first; None of no records.
-
-    Hyper-parameters are chosen by this, never by a test metric.
-    """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        groups.setdefault(record["hash"], []).append(record)
-    found = []
-    for group in groups.values():
-        key = next((key for key in group[0]["evaluation"].get(probe, ()) if key.startswith("validation_")), "")
-        summary = summarise(list(Column(f"evaluation.{probe}.{key}", "", "").by_seed(group).values()))
-        if key and summary is not None:
-            found.append(Best(group[0], summary.mean, summary.n))
-    return max(found, key=lambda best: best.mean, default=None)
+    difference: Difference
+    corrected: float | None
 
 
-def columns(ablation: Ablation, records: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """The ablation's metrics, each followed by what it is read beside.
+class Correlated(NamedTuple):
+    """The correlation of two metrics' means over the cells of one base recipe."""
 
-    A test metric comes with the untrained encoder's, the validation metric and the solver; an effective rank
-    with the centred one, what is attainable, and N.
-    """
-    metrics = list(ablation.metrics)
-    if not metrics:
-        probes = {name: probe for record in records for name, probe in record["evaluation"].items()}
-        metrics = [f"evaluation.{p}.{key}" for p, probe in probes.items() for key in probe if key.startswith("test_")]
-        metrics += [path for path in DEFAULT_RANKS if any(lookup(record, path) is not None for record in records)]
-    made = [column for metric in metrics for column in _with_companions(metric)]
-    return sorted(made, key=lambda column: SECTIONS.index(column.section))
-
-
-def _with_companions(metric: str) -> list[Column]:
-    root, _, rest = metric.partition(".")
-    owner, _, last = rest.rpartition(".")
-    if root == "evaluation" and last.startswith("test_"):
-        name = last.removeprefix("test_")
-        title = f"{owner} {name.replace('_', ' ')}"
-        return [
-            Column(metric, f"{title}, test", SECTIONS[0]),
-            Column(f"untrained.{owner}.{last}", "untrained encoder, test", SECTIONS[0], metric=False),
-            Column(f"evaluation.{owner}.validation_{name}", f"{title}, validation", SECTIONS[0], metric=False),
-            Column(f"evaluation.{owner}.solver", "solver", SECTIONS[0], metric=False),
-        ]
-    if root == "rank" and last == "effective_rank":
-        return [
-            Column(metric, owner, SECTIONS[1]),
-            Column(f"rank.{owner}.effective_rank_centred", "centred", SECTIONS[1], metric=False),
-            Column(f"rank.{owner}.attainable", "attainable", SECTIONS[1], metric=False),
-            Column(f"rank.{owner}.n", "N", SECTIONS[1], metric=False),
-        ]
-    return [Column(metric, metric, SECTIONS[2])]
+    base: str
+    accuracy: Column
+    rank: Column
+    correlation: Correlation
 
 
 def page(ablation: Ablation, records: Records, failures: Mapping[str, str], command: str) -> str:
-    """The Markdown page: how it was made, the tables by section, differences to the baseline, failed runs."""
+    """The Markdown page: how it was made, the claim's verdict, tables, differences, correlations, failed runs.
+
+    Args:
+        ablation: what was planned.
+        records: what is finished.
+        failures: a run's name (``cora encoder.hidden=[64] seed=0``) → its error.
+        command: what makes the page.
+    """
     shown = records.of(ablation.cells, ablation.seeds)
     every = columns(ablation, shown)
     lines = [f"# {ablation.name}", "", f"    {command}", "", _provenance(ablation, shown), ""]
+    if ablation.claim is not None:
+        lines += ["## Verdict", "", *verdict_lines(judge(ablation, records)), ""]
+    if legend(ablation):
+        lines += [legend(ablation), ""]
     lines += [
         "Mean ± standard deviation over seeds, of each run's mean over its splits; evaluation in %.",
         "Settings are chosen by validation only. Effective rank is un-centred unless it says otherwise.",
@@ -123,56 +80,158 @@ def page(ablation: Ablation, records: Records, failures: Mapping[str, str], comm
     for section in SECTIONS:
         chosen = [column for column in every if column.section == section]
         if chosen:
-            lines += [f"## {section}", "", *results_table(ablation, records, chosen), ""]
+            lines += [f"## {section}", "", *results_table(ablation, records, chosen, failures), ""]
+    metrics = [column for column in every if column.metric]
     if ablation.baselines:
-        metrics = [column for column in every if column.metric]
-        lines += ["## Difference to the baseline", "", *_difference_table(ablation, records, metrics), ""]
-        lines += [
-            "Paired over equal seeds, with Student's 95 % confidence interval; evaluation in points of %.",
-            "",
-        ]
+        lines += ["## Difference to the baseline", "", *_difference_lines(ablation, records, metrics), ""]
+    found = correlations(ablation, records)
+    if found:
+        lines += ["## Rank and accuracy across cells", "", *_correlation_lines(found), ""]
     if failures:
-        lines += ["## Failed runs", "", *(f"* {run}: {error}" for run, error in failures.items()), ""]
+        lines += ["## Failed runs", "", *(f"* {run}: {' '.join(error.split())}" for run, error in failures.items()), ""]
     return "\n".join(lines)
 
 
-def results_table(ablation: Ablation, records: Records, chosen: Sequence[Column]) -> list[str]:
-    """Lines of a Markdown table: one row a cell, its axis values, number of seeds and columns."""
-    heads = _heads(ablation)
+def results_table(
+    ablation: Ablation, records: Records, chosen: Sequence[Column], failures: Mapping[str, str] | None = None
+) -> list[str]:
+    """Lines of a Markdown table: one row a cell, its axis values, number of seeds, columns, and errors if any."""
+    titles = heads(ablation)
     rows = []
     for cell in ablation.cells:
         own = records.of([cell], ablation.seeds)
-        rows.append([*_labels(cell, heads), str(len(own)), *(_shown(column, own) for column in chosen)])
-    return _markdown([*heads, "seeds", *(column.title for column in chosen)], rows)
+        row = [*labels(cell, titles), str(len(own)), *(_shown(column, own) for column in chosen)]
+        rows.append([*row, errors_of(cell, ablation.seeds, failures)] if failures else row)
+    last = ["error"] if failures else []
+    return markdown([*titles.values(), "seeds", *(column.title for column in chosen), *last], rows)
+
+
+def errors_of(cell: Cell, seeds: int, failures: Mapping[str, str]) -> str:
+    """The errors of a cell's failed runs, each once, with the number of runs."""
+    found = [" ".join(failures[name].split()) for name in _run_names(cell, seeds) if name in failures]
+    counts = {error: found.count(error) for error in found}
+    return "; ".join(f"{error} ({count} run{'s' if count > 1 else ''})" for error, count in counts.items())
+
+
+def effects(ablation: Ablation, records: Records, column: Column) -> dict[str, Effect]:
+    """Hash of a cell → its difference to its baseline, where both have records."""
+    found: dict[str, Difference] = {}
+    by_hash = {cell.hash: cell for cell in ablation.cells}
+    for hash_, baseline in ablation.baselines.items():
+        own, other = (column.splits_by_seed(records.of([by_hash[key]], ablation.seeds)) for key in (hash_, baseline))
+        difference = paired_difference(own, other)
+        if difference is not None:
+            found[hash_] = difference
+    corrected = holm([difference.p for difference in found.values()])
+    return {key: Effect(found[key], p) for key, p in zip(found, corrected, strict=True)}
+
+
+def correlations(ablation: Ablation, records: Records) -> list[Correlated]:
+    """Of each effective rank with each test metric over the cells of each base recipe that has at least 3."""
+    shown = records.of(ablation.cells, ablation.seeds)
+    metrics = [column for column in columns(ablation, shown) if column.metric]
+    accuracies, ranks = ([column for column in metrics if column.section == name] for name in SECTIONS[:2])
+    found = []
+    for base in dict.fromkeys(cell.base for cell in ablation.cells):
+        cells = [cell for cell in ablation.cells if cell.base == base]
+        for accuracy, rank in itertools.product(accuracies, ranks):
+            means = [
+                [_mean(column, records.of([cell], ablation.seeds)) for column in (accuracy, rank)] for cell in cells
+            ]
+            pairs = [(x, y) for x, y in means if x is not None and y is not None]
+            correlation = correlate([x for x, _ in pairs], [y for _, y in pairs])
+            if correlation is not None:
+                found.append(Correlated(base, accuracy, rank, correlation))
+    return found
 
 
 def table_csv(ablation: Ablation, records: Records) -> str:
-    """All columns unrounded, one row a cell: mean and std; difference to the baseline, interval and pairs."""
+    """All columns, one row a cell: mean and std unrounded; difference to the baseline, interval, pairs, p-values."""
     shown = records.of(ablation.cells, ablation.seeds)
-    every, heads = columns(ablation, shown), _heads(ablation)
-    titles = ["hash", *heads, "seeds"]
+    every = columns(ablation, shown)
+    paths = [path for axis in ablation.axes for path in axis]
+    paths = ["base", *paths] if len({cell.base for cell in ablation.cells}) > 1 or not paths else paths
+    compared = {column.path: effects(ablation, records, column) for column in every if column.metric}
+    titles = ["hash", *paths, "seeds"]
     for column in every:
-        titles += [column.path] if _is_text(column) else [f"{column.path}:{part}" for part in ("mean", "std")]
+        titles += [column.path] if column.is_text else [f"{column.path}:{part}" for part in ("mean", "std")]
         if column.metric and ablation.baselines:
-            titles += [f"{column.path}:{part}" for part in ("difference", "low", "high", "pairs")]
+            titles += [f"{column.path}:{part}" for part in ("difference", "low", "high", "pairs", "p", "p_holm")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(titles)
     for cell in ablation.cells:
         own = records.of([cell], ablation.seeds)
-        row: list[Any] = [cell.hash, *_labels(cell, heads), len(own)]
+        row: list[Any] = [cell.hash, *(show(cell.at(path)) for path in paths), len(own)]
         for column in every:
-            if _is_text(column):
+            if column.is_text:
                 row.append(_texts(column, own))
                 continue
             summary = summarise(list(column.by_seed(own).values()))
             row += ["", ""] if summary is None else [summary.mean, summary.std]
             if column.metric and ablation.baselines:
-                difference = _difference(ablation, records, cell, column)
-                low, high = (difference and difference.interval) or ("", "")
-                row += ["", "", "", ""] if difference is None else [difference.mean, low, high, difference.n]
+                row += _effect_fields(compared[column.path].get(cell.hash))
         writer.writerow(row)
     return text.getvalue()
+
+
+def _effect_fields(effect: Effect | None) -> list[Any]:
+    if effect is None:
+        return [""] * 6
+    difference, corrected = effect
+    low, high = difference.interval or (None, None)
+    ends = ["" if value is None else rounded(value) for value in (low, high)]
+    return [difference.mean, *ends, difference.n, *("" if p is None else rounded(p) for p in (difference.p, corrected))]
+
+
+def _difference_lines(ablation: Ablation, records: Records, metrics: Sequence[Column]) -> list[str]:
+    titles = heads(ablation)
+    found = [effects(ablation, records, column) for column in metrics]
+    rows = []
+    for cell in ablation.cells:
+        if cell.hash in ablation.baselines:
+            own = [by_hash.get(cell.hash) for by_hash in found]
+            counts = [effect.difference.n if effect else 0 for effect in own]
+            pairs = str(counts[0]) if len(set(counts)) == 1 else " / ".join(map(str, counts))
+            shown = [
+                shown_difference(effect and effect.difference, column, effect and effect.corrected)
+                for effect, column in zip(own, metrics, strict=True)
+            ]
+            rows.append([*labels(cell, titles), pairs, *shown])
+    lines = markdown([*titles.values(), "pairs", *map(_full_title, metrics)], rows)
+    lines += [
+        "",
+        "Paired over equal seeds and splits, with Student's 95 % confidence interval of each difference by itself;",
+    ]
+    tests = max((sum(effect.corrected is not None for effect in by_hash.values()) for by_hash in found), default=0)
+    times = f"the {tests} differences" if tests > 1 else "the one difference"
+    lines.append(f"two-sided p-values, corrected by Holm over {times} of a column; evaluation in points of %.")
+    if any(effect.difference.n == 1 for by_hash in found for effect in by_hash.values()):
+        lines.append("One pair gives no interval: the splits of one seed say nothing about other seeds.")
+    return lines
+
+
+def _correlation_lines(found: Sequence[Correlated]) -> list[str]:
+    def shown(value: float, interval: tuple[float, float] | None) -> str:
+        return f"{value:+.2f}" + (f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else "")
+
+    rows = [
+        [
+            each.base,
+            each.accuracy.title,
+            each.rank.title,
+            str(each.correlation.n),
+            shown(each.correlation.spearman, each.correlation.spearman_interval),
+            shown(each.correlation.pearson, each.correlation.pearson_interval),
+        ]
+        for each in found
+    ]
+    return [
+        *markdown(["base", "accuracy", "effective rank", "cells", "Spearman", "Pearson"], rows),
+        "",
+        "Of the cells' means over seeds, within a base recipe, since ranks of different data or networks are not",
+        "comparable; 95 % intervals by Fisher's z, which take the cells for a sample.",
+    ]
 
 
 def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]]) -> str:
@@ -188,70 +247,24 @@ def _distinct(title: str, key: str, shown: Sequence[Mapping[str, Any]]) -> str:
     return f" {title}: {', '.join(values)}." if values else ""
 
 
-def _difference_table(ablation: Ablation, records: Records, metrics: Sequence[Column]) -> list[str]:
-    heads = _heads(ablation)
-    rows = []
-    for cell in ablation.cells:
-        if cell.hash in ablation.baselines:
-            differences = [_difference(ablation, records, cell, column) for column in metrics]
-            shown = [_shown_difference(d, column) for d, column in zip(differences, metrics, strict=True)]
-            rows.append([*_labels(cell, heads), *shown])
-    titles = [c.title if c.section == SECTIONS[0] else f"effective rank, {c.title}" for c in metrics]
-    return _markdown([*heads, *titles], rows)
+def _run_names(cell: Cell, seeds: int) -> list[str]:
+    return [f"{cell.name} seed={seed}" for seed in range(seeds)]
 
 
-def _difference(ablation: Ablation, records: Records, cell: Cell, column: Column) -> Difference | None:
-    compared = [other for other in ablation.cells if other.hash == ablation.baselines.get(cell.hash)]
-    own, baseline = (column.by_seed(records.of(cells, ablation.seeds)) for cells in ([cell], compared))
-    return paired_difference(own, baseline)
-
-
-def _heads(ablation: Ablation) -> list[str]:
-    paths = [path for axis in ablation.axes for path in axis]
-    return ["base", *paths] if len({cell.base for cell in ablation.cells}) > 1 or not paths else paths
-
-
-def _labels(cell: Cell, heads: Sequence[str]) -> list[str]:
-    values = {"base": cell.base, **cell.values}
-    return [show(values[head]) for head in heads]
-
-
-def _is_text(column: Column) -> bool:
-    return column.path.endswith((".solver", ".attainable", ".n"))
+def _full_title(column: Column) -> str:
+    return f"effective rank, {column.title}" if column.section == SECTIONS[1] else column.title
 
 
 def _texts(column: Column, records: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(sorted({str(value) for record in records if (value := column.of(record)) is not None}))
 
 
+def _mean(column: Column, records: Sequence[Mapping[str, Any]]) -> float | None:
+    summary = summarise(list(column.by_seed(records).values()))
+    return summary and summary.mean
+
+
 def _shown(column: Column, records: Sequence[Mapping[str, Any]]) -> str:
-    if _is_text(column):
+    if column.is_text:
         return _texts(column, records) or "–"
-    return _shown_summary(summarise(list(column.by_seed(records).values())), column)
-
-
-def _shown_summary(summary: Summary | None, column: Column) -> str:
-    if summary is None:
-        return "–"
-    mean = _number(summary.mean, column)
-    return mean if summary.std is None else f"{mean} ± {_number(summary.std, column)}"
-
-
-def _shown_difference(difference: Difference | None, column: Column) -> str:
-    if difference is None:
-        return "–"
-    interval = difference.interval
-    shown = "" if interval is None else f" [{', '.join(_number(end, column, '+') for end in interval)}]"
-    return f"{_number(difference.mean, column, '+')}{shown}, n = {difference.n}"
-
-
-def _number(value: float, column: Column, sign: str = "") -> str:
-    if column.percent:
-        return f"{100 * value:{sign}.2f}"
-    return f"{value:{sign}.2f}" if column.section == SECTIONS[1] else f"{value:{sign}.4g}"
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    escaped = [[text.replace("|", "\\|") for text in row] for row in (heads, *rows)]
-    lines = [f"| {' | '.join(row)} |" for row in escaped]
-    return [lines[0], "|" + " --- |" * len(heads), *lines[1:]]
+    return shown_summary(summarise(list(column.by_seed(records).values())), column)

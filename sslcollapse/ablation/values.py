@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from sslcollapse.errors import RecipeError
@@ -22,6 +24,34 @@ def parse_grid(argument: str) -> tuple[str, list[Any]]:
 def show(value: Any) -> str:
     """A value as one writes it on the command line."""
     return value if isinstance(value, str) else repr(value)
+
+
+def short(value: Any) -> str:
+    """A value as a table shows it.
+
+    >>> short({"type": "werank", "coefficient": 0.01}), short(None), short([512, 256])
+    ('werank(coefficient=0.01)', 'none', '[512, 256]')
+    """
+    if value is None or value == {}:
+        return "none"
+    if not isinstance(value, Mapping):
+        return f"[{', '.join(map(short, value))}]" if isinstance(value, (list, tuple)) else show(value)
+    items = {str(key): item for key, item in value.items() if key != "type"}
+    if "type" in value:
+        arguments = ", ".join(f"{key}={short(item)}" for key, item in items.items())
+        return f"{value['type']}({arguments})" if arguments else str(value["type"])
+    named = [key == item.get("type") if isinstance(item, Mapping) else False for key, item in items.items()]
+    shown = [
+        short(item) if own else f"{key}: {short(item)}" for own, (key, item) in zip(named, items.items(), strict=True)
+    ]
+    return ", ".join(shown) if all(named) else f"{{{', '.join(shown)}}}"
+
+
+def plain(value: Any) -> str:
+    """Equal for values that are equal in a recipe: tuples as lists, 1.0 as 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _split(text: str) -> list[str]:

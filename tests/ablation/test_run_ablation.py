@@ -96,6 +96,7 @@ def test_a_failing_cell_does_not_stop_the_rest(workspace, capsys):
     text = page(workspace).decode()
     assert "* tiny encoder.hidden=[13] seed=1: ValueError: width 13" in text
     assert "| [13] | 0 | – |" in text
+    assert "| ValueError: width 13 brings bad luck (2 runs) |" in text
     log = next(workspace.out.glob("tiny/*/seed0/train.log"))
     assert "Traceback" in log.read_text()
 
@@ -132,7 +133,7 @@ def test_table_compares_with_the_baseline_over_equal_seeds(workspace):
     text = page(workspace, "widths").decode()
     for expected_text in (
         "## Difference to the baseline",
-        "n = 3 |",
+        "| [8] | 3 | ",
         "untrained encoder",
         "| 4 | 10 |",
         "lbfgs",

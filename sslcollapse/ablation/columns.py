@@ -1,0 +1,130 @@
+"""Which quantities of a record an ablation's tables show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sslcollapse.ablation.grid import Ablation
+from sslcollapse.ablation.records import lookup
+from sslcollapse.ablation.statistics import summarise
+
+DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")
+SECTIONS = ("Evaluation", "Effective rank", "Other")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One quantity of a record.
+
+    Attributes:
+        path: dotted, into the record; a number, a mapping with ``mean``, or text.
+        title: as shown in the page.
+        section: the page's table that has it.
+        metric: whether it is one of the ablation's metrics, which baselines are compared by.
+    """
+
+    path: str
+    title: str
+    section: str
+    metric: bool = True
+
+    @property
+    def percent(self) -> bool:
+        """Whether the page shows it times 100."""
+        return self.path.startswith(("evaluation.", "untrained."))
+
+    def of(self, record: Mapping[str, Any]) -> Any:
+        """Its value in one record: a number, a text, or None."""
+        value = lookup(record, self.path)
+        return value.get("mean") if isinstance(value, Mapping) else value
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is shown as it is, without mean and deviation."""
+        return self.path.endswith((".solver", ".attainable", ".n"))
+
+    def by_seed(self, records: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+        """Seed → finite number."""
+        values = {record["seed"]: self.of(record) for record in records}
+        return {seed: value for seed, value in values.items() if _is_number(value)}
+
+    def splits_by_seed(self, records: Sequence[Mapping[str, Any]]) -> dict[int, list[float]]:
+        """Seed → its values, one a split where the record keeps them, else their mean."""
+        found = {}
+        for record in records:
+            entry = lookup(record, self.path)
+            values = entry.get("values") if isinstance(entry, Mapping) else None
+            if values and all(isinstance(value, (int, float)) for value in values):
+                found[record["seed"]] = list(values)
+            elif _is_number(self.of(record)):
+                found[record["seed"]] = [self.of(record)]
+        return found
+
+
+class Best(NamedTuple):
+    """The cell that validation chooses: its first record, mean validation metric and number of seeds."""
+
+    record: Mapping[str, Any]
+    mean: float
+    n: int
+
+
+def best_by_validation(records: Sequence[Mapping[str, Any]], probe: str) -> Best | None:
+    """The recipe with the highest mean validation metric of a probe; of equals the first; None of no records.
+
+    Hyper-parameters are chosen by this, never by a test metric.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record["hash"], []).append(record)
+    found = []
+    for group in groups.values():
+        key = next((key for key in group[0]["evaluation"].get(probe, ()) if key.startswith("validation_")), "")
+        summary = summarise(list(Column(f"evaluation.{probe}.{key}", "", "").by_seed(group).values()))
+        if key and summary is not None:
+            found.append(Best(group[0], summary.mean, summary.n))
+    return max(found, key=lambda best: best.mean, default=None)
+
+
+def columns(ablation: Ablation, records: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """The ablation's metrics, each followed by what it is read beside.
+
+    A test metric comes with the untrained encoder's, the validation metric and the solver; an effective rank
+    with the centred one, what is attainable, and N.
+    """
+    metrics = list(ablation.metrics)
+    if not metrics:
+        probes = {name: probe for record in records for name, probe in record["evaluation"].items()}
+        metrics = [f"evaluation.{p}.{key}" for p, probe in probes.items() for key in probe if key.startswith("test_")]
+        metrics += [path for path in DEFAULT_RANKS if any(lookup(record, path) is not None for record in records)]
+    made = [column for metric in metrics for column in _with_companions(metric)]
+    return sorted(made, key=lambda column: SECTIONS.index(column.section))
+
+
+def _with_companions(metric: str) -> list[Column]:
+    root, _, rest = metric.partition(".")
+    owner, _, last = rest.rpartition(".")
+    if root == "evaluation" and last.startswith("test_"):
+        name = last.removeprefix("test_")
+        title = f"{owner} {name.replace('_', ' ')}"
+        return [
+            Column(metric, f"{title}, test", SECTIONS[0]),
+            Column(f"untrained.{owner}.{last}", "untrained encoder, test", SECTIONS[0], metric=False),
+            Column(f"evaluation.{owner}.validation_{name}", f"{title}, validation", SECTIONS[0], metric=False),
+            Column(f"evaluation.{owner}.solver", "solver", SECTIONS[0], metric=False),
+        ]
+    if root == "rank" and last == "effective_rank":
+        return [
+            Column(metric, owner, SECTIONS[1]),
+            Column(f"rank.{owner}.effective_rank_centred", "centred", SECTIONS[1], metric=False),
+            Column(f"rank.{owner}.attainable", "attainable", SECTIONS[1], metric=False),
+            Column(f"rank.{owner}.n", "N", SECTIONS[1], metric=False),
+        ]
+    return [Column(metric, metric, SECTIONS[2])]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,160 @@
+"""Which cells each test of a claim is made of; known before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sslcollapse.ablation.schema import Check, Choice, Claim
+from sslcollapse.ablation.values import plain, short
+from sslcollapse.errors import RecipeError
+
+if TYPE_CHECKING:
+    from sslcollapse.ablation.grid import Cell
+
+LEAST_CELLS = 4
+"""A correlation of fewer cells can hardly come out otherwise than ±1."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The cells at one place of a test; validation chooses where a side has several.
+
+    Attributes:
+        cells: candidates; of a correlation, all of its cells.
+        against: candidates to be subtracted, or none.
+        position: along the axis of a slope or a trend.
+    """
+
+    cells: Sequence[Cell]
+    against: Sequence[Cell] = ()
+    position: float | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One test of a check: of one combination of the axes that are not compared.
+
+    Attributes:
+        group: that combination, for people.
+        compared: paths in which cells differ from what is subtracted.
+    """
+
+    check: Check
+    group: str
+    compared: Sequence[str]
+    points: Sequence[Point]
+
+    def label(self, cell: Cell) -> str:
+        """What sets a cell apart within its group: ``lr=0.2``."""
+        return ", ".join(_named(cell, path) for path in self.compared)
+
+
+def planned(claim: Claim, cells: Sequence[Cell], axes: Sequence[tuple[str, ...]]) -> list[Planned]:
+    """The tests of all checks of a claim.
+
+    Raises:
+        RecipeError: a check matches no cells, or more than one where one is meant.
+    """
+    return [
+        test
+        for index, check in enumerate(claim.checks)
+        for test in _tests(f"claim.checks[{index}]", check, cells, [("base",), *axes])
+    ]
+
+
+def _tests(place: str, check: Check, cells: Sequence[Cell], axes: Sequence[tuple[str, ...]]) -> list[Planned]:
+    compared = _moving_with(check.against, axes)
+    along = _moving_with([check.along], axes)
+    if set(compared) & set(along):
+        raise RecipeError(f"{place}.along: {check.along} is an axis that `against` compares; take another")
+    pool = [cell for cell in cells if _matches(cell, check.where)]
+    own = [
+        cell for cell in pool if _matches(cell, check.cell) and not (check.against and _matches(cell, check.against))
+    ]
+    outside = {path: values for path, values in check.cell.items() if path not in compared}
+    other = (
+        [cell for cell in pool if _matches(cell, check.against) and _matches(cell, outside)] if check.against else []
+    )
+    if not own or (check.against and not other):
+        missing = "against" if own else "cell" if check.cell else "where"
+        raise RecipeError(f"{place}.{missing}: no cell of the ablation is left to {_USES[check.kind]}")
+    free = [path for axis in axes for path in axis if path not in (*compared, *along)]
+    group_paths = ["base"] if check.kind == "correlation" else free
+    tests = []
+    for group, members in _by(own, group_paths).items():
+        opposite = _by(other, group_paths).get(group, [])
+        if check.against and not opposite:
+            raise RecipeError(f"{place}.against: no cell to compare {members[0].name} with")
+        title = _title(members[0], group_paths, cells)
+        for left, right in _sides(check, members, opposite, compared):
+            tests.append(Planned(check, title, compared, _points(place, check, left, right, compared)))
+    return tests
+
+
+_USES = {
+    "difference": "take a difference of",
+    "slope": "take a slope of",
+    "trend": "follow",
+    "correlation": "correlate",
+}
+
+
+def _sides(
+    check: Check, cells: Sequence[Cell], against: Sequence[Cell], compared: Sequence[str]
+) -> list[tuple[list[Cell], list[Cell]]]:
+    """One pair of sides where validation chooses; else one for every pair of values of the compared axes."""
+    if check.select or not compared:
+        return [(list(cells), list(against))]
+    lefts, rights = _by(cells, compared).values(), _by(against, compared).values()
+    return [(left, right) for left in lefts for right in rights]
+
+
+def _points(
+    place: str, check: Check, cells: Sequence[Cell], against: Sequence[Cell], compared: Sequence[str]
+) -> list[Point]:
+    if check.kind == "correlation":
+        if len(cells) < LEAST_CELLS:
+            raise RecipeError(f"{place}: a correlation needs at least {LEAST_CELLS} cells of a base, got {len(cells)}")
+        return [Point(cells)]
+    if not check.along:
+        return [Point(cells, against)]
+    there, opposite = _by(cells, [check.along]), _by(against, [check.along])
+    for found in (*there.values(), *opposite.values()):
+        if len(_by(found, compared)) != len(found):
+            raise RecipeError(f"{place}.along: {found[0].name} is not alone at its value; choose some with `where`")
+    points = [Point(there[key], opposite.get(key, []), check.positions[key[0]]) for key in there]
+    if len({point.position for point in points}) < 2:
+        raise RecipeError(f"{place}.along: a {check.kind} needs at least 2 values of {check.along}")
+    return points
+
+
+def _moving_with(paths: Iterable[str], axes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """All paths of the axes that have one of these."""
+    wanted = set(paths)
+    return tuple(path for axis in axes if wanted & set(axis) for path in axis)
+
+
+def _matches(cell: Cell, choice: Choice) -> bool:
+    return all(plain(cell.at(path)) in map(plain, values) for path, values in choice.items())
+
+
+def _by(cells: Sequence[Cell], paths: Sequence[str]) -> dict[tuple[str, ...], list[Cell]]:
+    """Cells by their values at some paths, in the order of the cells."""
+    found: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(tuple(plain(cell.at(path)) for path in paths), []).append(cell)
+    return found
+
+
+def _title(cell: Cell, paths: Sequence[str], cells: Sequence[Cell]) -> str:
+    """The values by which a group differs from others; the base recipe's label where there are none."""
+    telling = [path for path in paths if len(_by(cells, [path])) > 1]
+    return ", ".join(_named(cell, path) for path in telling) or cell.base
+
+
+def _named(cell: Cell, path: str) -> str:
+    """``lr=0.2``; without the axis where the value says it (``werank(coefficient=0.01)``), as bases do."""
+    last, value = path.rpartition(".")[2], short(cell.at(path))
+    return value if path == "base" or value.startswith(f"{last}(") else f"{last}={value}"

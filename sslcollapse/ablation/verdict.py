@@ -1,0 +1,122 @@
+"""How a verdict is written: a section of the page, and ``claim.json``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sslcollapse.ablation.claims import LEVEL, Result, Verdict
+from sslcollapse.ablation.notation import markdown, rounded
+from sslcollapse.ablation.schema import Check
+
+
+def verdict_json(verdict: Verdict) -> str:
+    """Everything about a verdict, with numbers to 10 digits."""
+    claim = verdict.claim
+    made = {
+        "number": claim.number,
+        "statement": claim.statement,
+        "note": claim.note,
+        "ablation": verdict.ablation,
+        "verdict": verdict.text,
+        "tally": verdict.tally,
+        "counts": verdict.counts,
+        "runs": {"finished": verdict.finished, "total": verdict.total},
+        "confidence": rounded(verdict.confidence),
+        "tests": [_test_json(result) for result in verdict.results],
+    }
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """The page's section: the statement, the verdict, a table of the tests and how they are computed."""
+    claim, total = verdict.claim, len(verdict.results)
+    lines = [f"Claim {claim.number}: {claim.statement}", "", f"**{_capital(verdict.text)}**: {verdict.tally}.", ""]
+    lines += [claim.note, ""] if claim.note else []
+    titles = ["check", "group", "cell", "against", "estimate", "n", "expected", "outcome"]
+    lines += markdown(titles, [_row(result) for result in verdict.results])
+    lines += ["", *(f"* {check.name}: {_meaning(check)}" for check in claim.checks), ""]
+    share = f"1 − {LEVEL}/{total} = " if total > 1 else ""
+    lines += [
+        f"Intervals over seeds at confidence {share}{100 * verdict.confidence:.6g} %, which all hold together at 95 %;",
+        "accuracy in points of %. A test is supported where its interval lies wholly within what is expected,",
+        "contradicted where it lies wholly outside. A claim is supported if all its tests are.",
+    ]
+    return lines
+
+
+def _row(result: Result) -> list[str]:
+    check = result.test.check
+    cell, against = (_labels(result, side) for side in ("cells", "against"))
+    n = str(result.estimate.n) if result.estimate else "–"
+    return [check.name, result.test.group, cell, against, result.shown, n, _expected(check), result.outcome]
+
+
+def _labels(result: Result, side: str) -> str:
+    """What was compared: ``lr=0.2``, with how it was chosen, position by position where that differs."""
+    test = result.test
+    if test.check.kind == "correlation":
+        return f"{result.cells} of {len(test.points[0].cells)} cells" if side == "cells" else "–"
+    candidates = max(len(getattr(point, side)) for point in test.points)
+    if not candidates or not test.compared:
+        return "–"
+    if not result.places:
+        return test.label(getattr(test.points[0], side)[0]) if candidates == 1 else f"1 of {candidates}, by validation"
+    labels = [test.label(cell) for place in result.places if (cell := place.cell if side == "cells" else place.against)]
+    if len(set(labels)) > 1:
+        positions = [place.point.position for place in result.places]
+        labels = ["; ".join(f"{label} at {position:g}" for label, position in zip(labels, positions, strict=True))]
+    return labels[0] + (f" (of {candidates}, by validation)" if candidates > 1 else "")
+
+
+def _expected(check: Check) -> str:
+    if check.expect == "none":
+        return f"within ±{check.margin:g}"
+    return f"> {check.margin:g}" if check.expect == "positive" else f"< {-check.margin or 0:g}"
+
+
+def _meaning(check: Check) -> str:
+    if check.kind == "correlation":
+        return f"Spearman's correlation of `{check.metric}` with `{check.with_metric}` over cells, bootstrap over seeds"
+    of = {"difference": "difference in", "slope": "slope of the difference in", "trend": "slope of"}[check.kind]
+    text = f"{of} `{check.metric}`" + (f" along `{check.along}`" if check.along else "")
+    return text + (f"; chosen on the validation metric of `{check.probe}`" if check.select else "")
+
+
+def _test_json(result: Result) -> dict[str, Any]:
+    check, estimate = result.test.check, result.estimate
+    low, high = (estimate.interval if estimate else None) or (None, None)
+    numbers = {"estimate": estimate and estimate.mean, "low": low, "high": high, "p": estimate and estimate.p}
+    unit = (
+        "points of %" if check.metric.startswith(("evaluation.", "untrained.")) and check.kind != "correlation" else ""
+    )
+    return {
+        "check": check.name,
+        "kind": check.kind,
+        "metric": check.metric,
+        **({"with_metric": check.with_metric} if check.with_metric else {}),
+        "group": result.test.group,
+        "cell": _labels(result, "cells"),
+        "against": _labels(result, "against"),
+        "expect": check.expect,
+        "margin": check.margin,
+        "unit": unit,
+        **{key: None if value is None else rounded(value) for key, value in numbers.items()},
+        "n": estimate.n if estimate else 0,
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "shown": result.shown,
+        "expected": _expected(check),
+        "places": [
+            {
+                "position": place.point.position,
+                "cell": place.cell.hash,
+                "against": place.against.hash if place.against else None,
+            }
+            for place in result.places
+        ],
+    }
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
