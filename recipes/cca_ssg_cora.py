@@ -16,6 +16,6 @@ recipe = dict(
     monitor=dict(every=10),
     evaluate=dict(
         public=dict(type="logistic", split="public"),
-        one_vs_rest=dict(type="logistic", split="public", solver="liblinear"),
+        raw_rows=dict(type="logistic", split="public", rows="raw"),
     ),
 )

@@ -203,6 +203,7 @@ COEFFICIENTS = Registry(
     "coefficient",
     {
         "depth": "sslcollapse.regularizers.coefficients:ByDepth",
+        "band": "sslcollapse.regularizers.coefficients:Band",
         "schedule": "sslcollapse.regularizers.coefficients:Scheduled",
     },
 )

@@ -13,6 +13,7 @@ BENCHES = {
     "graph-step": "sslcollapse.bench.graph_step",
     "memory": "sslcollapse.bench.memory",
     "monitor": "sslcollapse.bench.monitor",
+    "regularizers": "sslcollapse.bench.regularizers",
     "startup": "sslcollapse.bench.startup",
     "views": "sslcollapse.bench.views",
     "vision-step": "sslcollapse.bench.vision_step",

@@ -1,4 +1,4 @@
-"""Logistic regression on frozen, L2-normalised representations, its strength chosen on validation."""
+"""Logistic regression on frozen representations, its strength chosen on validation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ use several threads."""
 
 
 class LogisticProbe:
-    """Logistic regression with C in 2^{-10..10} chosen on validation, on L2-normalised rows.
+    """Logistic regression with C in 2^{-10..10} chosen on validation, on L2-normalised rows by default.
 
     For each split and C it minimises C Σ_train loss(W x + b, y) + ½ ‖W‖² on the training part. The C with
     the highest validation metric (of equals the smallest, the strongest penalty) gives the test value,
@@ -41,6 +41,8 @@ class LogisticProbe:
             intercept, as the BGRL authors; ``"torch"``, the objective of lbfgs on the features' device.
             ``"auto"`` is torch for multi-label sets and from 2^22 training rows × dimensions on, else
             lbfgs.
+        rows: ``"unit"``, each row L2-normalised; ``"raw"``, rows keep their lengths, as CCA-SSG's authors evaluate
+            (Zhang et al. 2021). All are divided by the mean length then, so that C means the same for every encoder.
         metric: ``"auto"`` is micro-F1 for multi-label sets, ROC-AUC for binary ones, else accuracy.
         max_iter: limit of iterations a fit; ``unconverged`` of the result counts the fits that hit it.
         c_step: takes every ``c_step``-th exponent of -10..10, for very large sets; 1 takes all.
@@ -57,6 +59,7 @@ class LogisticProbe:
         repeats: int = 20,
         split_seed: int = 0,
         solver: Literal["auto", "lbfgs", "liblinear", "torch"] = "auto",
+        rows: Literal["unit", "raw"] = "unit",
         metric: Literal["auto", "accuracy", "micro_f1", "roc_auc"] = "auto",
         max_iter: int = 1000,
         c_step: int = 1,
@@ -65,10 +68,13 @@ class LogisticProbe:
         check_metric(metric)
         if solver not in SOLVERS:
             raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+        if rows not in ("unit", "raw"):
+            raise ValueError(f"rows must be 'unit' or 'raw', got {rows!r}")
         for name, number in (("max_iter", max_iter), ("c_step", c_step)):
             if number < 1:
                 raise ValueError(f"{name} must be >= 1, got {number}")
         self.solver = solver
+        self.rows = rows
         self.metric = metric
         self.max_iter = max_iter
         self.cs = [2.0**exponent for exponent in range(-10, 11, c_step)]
@@ -99,7 +105,7 @@ class LogisticProbe:
         solver = self._solver(elements, probe_set)
         device = features.device if solver == "torch" else torch.device("cpu")
         precision = torch.float32 if solver == "torch" and elements >= LARGE else torch.float64
-        x = normalize(features.double()).to(device, precision)  # [N, d]; zero rows stay zero
+        x = self._scaled(features.double()).to(device, precision)  # [N, d]
         labels = probe_set.labels.to(device)
 
         with nullcontext() if elements >= LARGE else one_thread():
@@ -118,6 +124,13 @@ class LogisticProbe:
                 "unconverged": sum(each.unconverged for each in chosen),
             },
         )
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Rows of length 1, or of mean length 1; zero rows stay zero."""
+        if self.rows == "unit":
+            return normalize(x)
+        mean = torch.linalg.vector_norm(x, dim=1).mean()
+        return x / mean if mean > 0 else x
 
     def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, solver: str, metric: str) -> _Chosen:
         """Fit on the training part for every C and keep the best on the validation part."""

@@ -1,7 +1,7 @@
 """Coefficients: how strongly a regularizer acts on each layer (or kind of feature), as a pure function of the step.
 
-Four forms: a number; ``{layer name or glob: number}``; ``dict(type="depth", ...)``; ``dict(type="schedule", ...)``.
-An exact name beats a glob; layers that nothing names get 0.
+Five forms: a number; ``{layer name or glob: number}``; ``dict(type="depth", ...)``; ``dict(type="band", ...)``;
+``dict(type="schedule", ...)``. An exact name beats a glob; layers that nothing names get 0.
 """
 
 from __future__ import annotations
@@ -59,11 +59,39 @@ class ByDepth:
 
     def resolve(self, layers: Mapping[str, Placed], total_steps: int) -> CoefficientFunction:
         """Step → layer → coefficient (the same at every step)."""
-        deepest = max((layer.depth for layer in layers.values()), default=0)
         values = {
-            name: self.first + (self.last - self.first) * (layer.depth / deepest if deepest else 0.0)
-            for name, layer in layers.items()
+            name: self.first + (self.last - self.first) * depth for name, depth in _relative_depths(layers).items()
         }
+        return lambda step: values
+
+
+class Band:
+    """A coefficient on the layers within a band of relative depth: the first, the last, a stage, all.
+
+    Formula: α_l = value where start ≤ depth_l / max depth ≤ stop, else 0; a single layer has relative depth 0.
+
+    Args:
+        value: the coefficient within the band.
+        start: relative depth in [0, 1] where the band begins; 1 is the deepest layer.
+        stop: relative depth in [start, 1] where it ends; 0 is the first layer alone.
+
+    Raises:
+        RecipeError: numbers out of range, or a band without any layer.
+    """
+
+    def __init__(self, *, value: float, start: float = 0.0, stop: float = 1.0) -> None:
+        self.value = _number(value, "value")
+        self.start, self.stop = _number(start, "start"), _number(stop, "stop")
+        if not self.start <= self.stop <= 1.0:
+            raise RecipeError(f"start and stop must be in 0 <= start <= stop <= 1, got start={start}, stop={stop}")
+
+    def resolve(self, layers: Mapping[str, Placed], total_steps: int) -> CoefficientFunction:
+        """Step → layer → coefficient (the same at every step)."""
+        depths = _relative_depths(layers)
+        values = {name: self.value if self.start <= depth <= self.stop else 0.0 for name, depth in depths.items()}
+        if not any(self.start <= depth <= self.stop for depth in depths.values()):
+            known = ", ".join(f"{name} {depth:.3g}" for name, depth in depths.items())
+            raise RecipeError(f"no layer has a relative depth from {self.start:g} to {self.stop:g} ({known})")
         return lambda step: values
 
 
@@ -118,6 +146,12 @@ def _number(value: Any, name: str = "coefficient") -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         raise RecipeError(f"{name} must be a finite number >= 0, got {value!r}")
     return float(value)
+
+
+def _relative_depths(layers: Mapping[str, Placed]) -> dict[str, float]:
+    """0 at the first layer, 1 at the deepest."""
+    deepest = max((layer.depth for layer in layers.values()), default=0)
+    return {name: layer.depth / deepest if deepest else 0.0 for name, layer in layers.items()}
 
 
 def _by_name(values: Mapping[str, Any], layers: Mapping[str, Placed]) -> dict[str, float]:

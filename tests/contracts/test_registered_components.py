@@ -37,6 +37,7 @@ SPECS = {
     ("objective", "vicreg"): {"projector": [9, 6]},
     ("objective", "barlow_twins"): {"projector": [9, 6]},
     ("coefficient", "depth"): {"first": 1.0, "last": 0.5},
+    ("coefficient", "band"): {"value": 1.0},
     ("coefficient", "schedule"): {"base": 1.0},
     ("optimizer", "adamw"): {"lr": 1e-3},
     ("optimizer", "sgd"): {"lr": 1e-3},

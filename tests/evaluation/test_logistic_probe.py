@@ -249,3 +249,18 @@ def test_metrics_that_do_not_fit_the_labels_are_refused():
         LogisticProbe(metric="roc_auc")(*blobs())
     with pytest.raises(ValueError, match="'accuracy' needs one class a row"):
         LogisticProbe(metric="accuracy")(*multilabel())
+
+
+def test_raw_rows_keep_what_their_length_says_and_do_not_depend_on_the_scale_of_all():
+    features, probe_set = blobs(d=4, spread=0.1)
+    direction = torch.ones(len(features), 4) / 2
+    lengths_only = direction * (1.0 + probe_set.labels[:, None])  # classes differ in nothing but the length of rows
+    chance = LogisticProbe()(lengths_only, probe_set).test[0]
+    raw = LogisticProbe(rows="raw")(lengths_only, probe_set)
+    assert chance < 0.6 < raw.test[0]
+    assert LogisticProbe(rows="raw")(1000 * lengths_only, probe_set).details["chosen_c"] == raw.details["chosen_c"]
+
+
+def test_rows_that_are_neither_unit_nor_raw_are_refused():
+    with pytest.raises(ValueError, match=r"rows must be 'unit' or 'raw', got 'l1'"):
+        LogisticProbe(rows="l1")

@@ -53,6 +53,26 @@ def test_depth_interpolates_from_first_to_last(layers):
     assert list(at({"type": "depth", "first": 0.0, "last": 1.0}, layers).values()) == [0.0, 0.5, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("band", "expected"),
+    [
+        ({}, [1, 1, 1]),
+        ({"stop": 0.0}, [1, 0, 0]),
+        ({"start": 1.0}, [0, 0, 1]),
+        ({"start": 0.4, "stop": 0.6}, [0, 1, 0]),
+    ],
+)
+def test_a_band_gives_the_layers_within_a_relative_depth_the_coefficient(layers, band, expected):
+    assert list(at({"type": "band", "value": 1.0, **band}, layers).values()) == expected
+
+
+def test_a_band_without_layers_says_where_the_layers_are(layers):
+    with pytest.raises(RecipeError, match=r"relative depth from 0.6 to 0.9 \(convs.0 0, convs.1 0.5, convs.2 1\)"):
+        at({"type": "band", "value": 1.0, "start": 0.6, "stop": 0.9}, layers)
+    with pytest.raises(RecipeError, match=r"got start=0.7, stop=0.2"):
+        at({"type": "band", "value": 1.0, "start": 0.7, "stop": 0.2}, layers)
+
+
 def test_a_schedule_can_start_late_warm_up_and_decay(layers):
     spec = {"type": "schedule", "base": 1.0, "start": 10, "warmup": 9, "schedule": "constant"}
     values = [at(spec, layers, step)["convs.0"] for step in (0, 9, 10, 14, 19, 99)]

@@ -1,0 +1,9 @@
+"""WERank under weak views (a fifth of the usual strength): Cora and CiteSeer, five coefficients, ten seeds."""
+
+ablation = dict(
+    name="claim_01_weak_views",
+    base={"Cora": "../claims/bgrl_cora.py", "CiteSeer": "../claims/bgrl_citeseer.py"},
+    axes={"regularizers.werank.coefficient": [0.0, 1e-3, 1e-2, 3e-2, 1e-1]},
+    seeds=10,
+    baseline={"regularizers.werank.coefficient": 0.0},
+)

@@ -1,0 +1,13 @@
+"""WERank's coefficient on larger graphs, at 200 steps (Cora-ML) and 100 (Computers, CS): three seeds."""
+
+ablation = dict(
+    name="claim_02_larger_graphs",
+    base={
+        "Cora-ML": "../claims/bgrl_cora_ml.py",
+        "Computers": "../claims/bgrl_computers.py",
+        "CS": "../claims/bgrl_cs.py",
+    },
+    axes={"regularizers.werank.coefficient": [0.0, 1e-3, 1e-2, 3e-2, 1e-1]},
+    seeds=3,
+    baseline={"regularizers.werank.coefficient": 0.0},
+)

@@ -1,0 +1,13 @@
+"""WERank where features are few: digits (64 features) and block models of 8 and 32, weak views, five seeds."""
+
+ablation = dict(
+    name="claim_11_few_features",
+    base={
+        "digits, 64": "../claims/bgrl_digits.py",
+        "block model, 8": "../claims/bgrl_csbm.py",
+        "block model, 32": "../claims/bgrl_csbm_32.py",
+    },
+    axes={"regularizers.werank.coefficient": [0.0, 1e-2, 1e-1]},
+    seeds=5,
+    baseline={"regularizers.werank.coefficient": 0.0},
+)
