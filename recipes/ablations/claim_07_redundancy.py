@@ -11,4 +11,26 @@ ablation = dict(
     axes={"regularizers.werank.coefficient": [0.0, 1e-2, 1e-1]},
     seeds=5,
     baseline={"regularizers.werank.coefficient": 0.0},
+    claim=dict(
+        number=7,
+        statement="WERank helps other objectives than BGRL.",
+        note="Graph Barlow Twins and VICReg; the coefficient of each is chosen on validation accuracy.",
+        checks=[
+            dict(
+                name="accuracy rises",
+                metric="evaluation.public.test_accuracy",
+                cell={"regularizers.werank.coefficient": [1e-2, 1e-1]},
+                select="validation",
+                expect="positive",
+            ),
+            dict(
+                name="rank rises",
+                metric="rank.representation.effective_rank",
+                cell={"regularizers.werank.coefficient": [1e-2, 1e-1]},
+                select="validation",
+                probe="public",
+                expect="positive",
+            ),
+        ],
+    ),
 )

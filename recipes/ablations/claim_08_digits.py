@@ -9,4 +9,23 @@ ablation = dict(
     },
     seeds=5,
     baseline={"regularizers.werank.coefficient": 0.0},
+    claim=dict(
+        number=8,
+        statement="WERank helps in vision, under weak and under strong augmentation.",
+        note="Digits as images of 8 × 8, a narrow residual network, kNN accuracy.",
+        checks=[
+            dict(
+                name="accuracy rises",
+                metric="evaluation.knn.test_accuracy",
+                cell={"regularizers.werank.coefficient": 1e-2},
+                expect="positive",
+            ),
+            dict(
+                name="rank rises",
+                metric="rank.representation.effective_rank",
+                cell={"regularizers.werank.coefficient": 1e-2},
+                expect="positive",
+            ),
+        ],
+    ),
 )

@@ -10,4 +10,19 @@ ablation = dict(
     axes={"regularizers.werank.coefficient": [0.0, 1e-2, 1e-1]},
     seeds=5,
     baseline={"regularizers.werank.coefficient": 0.0},
+    claim=dict(
+        number=11,
+        statement="There is no gain where features are few.",
+        note="None means that the interval of the difference lies within one point of zero.",
+        checks=[
+            dict(
+                name="no gain in accuracy",
+                metric="evaluation.public.test_accuracy",
+                cell={"regularizers.werank.coefficient": [1e-2, 1e-1]},
+                select="validation",
+                expect="none",
+                margin=1.0,
+            ),
+        ],
+    ),
 )

@@ -14,4 +14,23 @@ ablation = dict(
     axes={"regularizers.werank": [None, dict(type="werank", coefficient=1e-2)]},
     seeds=5,
     baseline={"regularizers.werank": None},
+    claim=dict(
+        number=7,
+        statement="WERank helps other objectives than BGRL.",
+        note="GRACE and CCA-SSG at one coefficient for all, which tune_werank_objectives chose on validation accuracy.",
+        checks=[
+            dict(
+                name="accuracy rises",
+                metric="evaluation.public.test_accuracy",
+                cell={"regularizers.werank": dict(type="werank", coefficient=1e-2)},
+                expect="positive",
+            ),
+            dict(
+                name="rank rises",
+                metric="rank.representation.effective_rank",
+                cell={"regularizers.werank": dict(type="werank", coefficient=1e-2)},
+                expect="positive",
+            ),
+        ],
+    ),
 )
