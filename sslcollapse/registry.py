@@ -204,6 +204,7 @@ COEFFICIENTS = Registry(
     {
         "depth": "sslcollapse.regularizers.coefficients:ByDepth",
         "schedule": "sslcollapse.regularizers.coefficients:Scheduled",
+        "rank_floor": "sslcollapse.control:RankFloor",
     },
 )
 OPTIMIZERS = Registry(
