@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcollapse.control import RankFloorController
 from sslcollapse.distributed import Gather
 from sslcollapse.errors import RecipeError
 from sslcollapse.evaluation.online import OnlineProbe
@@ -34,6 +35,7 @@ class SSLModule(nn.Module):
 
     Attributes:
         layers: layer name → ``Layer`` of the online network; head layers are prefixed with the head's name.
+        controllers: regularizer → the controller that is its coefficient, where it has one.
 
     Raises:
         RecipeError: a coefficient that fits no layer, a weight penalty on networks without any, or a feature penalty
@@ -77,6 +79,8 @@ class SSLModule(nn.Module):
         self._coefficients: dict[str, CoefficientFunction] = {
             name: self._coefficient_of(name, penalty) for name, penalty in penalties.items()
         }
+        loops = {name: at for name, at in self._coefficients.items() if isinstance(at, RankFloorController)}
+        self.controllers: Any = nn.ModuleDict(loops)  # so that their state is in the module's state dict
 
     @classmethod
     def from_recipe(cls, recipe: Mapping[str, Any], in_shape: Sequence[int], num_classes: int | None) -> SSLModule:

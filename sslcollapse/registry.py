@@ -205,6 +205,7 @@ COEFFICIENTS = Registry(
         "depth": "sslcollapse.regularizers.coefficients:ByDepth",
         "band": "sslcollapse.regularizers.coefficients:Band",
         "schedule": "sslcollapse.regularizers.coefficients:Scheduled",
+        "rank_floor": "sslcollapse.control:RankFloor",
     },
 )
 OPTIMIZERS = Registry(

@@ -26,6 +26,7 @@ from sslcollapse.export import save_encoder
 from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
+from sslcollapse.observation import Observation
 from sslcollapse.optim.base import OptimizerSpec
 from sslcollapse.progress import Reporter
 from sslcollapse.recipe import recipe_hash, resolve
@@ -190,23 +191,32 @@ class Trainer:
         """One optimiser step; with ``compare``, the penalties' gradients against the objective's."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimizer_spec.lr_at(step, self.steps)
+        observation = Observation(self.module, step)
         share = self.recipe["train"]["accumulate"]
         for position in range(share):
             last = position == share - 1
             # Gradients are averaged over ranks once a step, in the last of its backward passes.
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                parts = self.wrapped(next(batches), step)
+                batch = next(batches)
+                with observation:
+                    parts = self.wrapped(batch, step)
                 self.accelerator.backward(parts["loss"] / share)
         gradients = {}
         if compare and self.module.regularizers:
             if self.accelerator.scaler is not None:
                 self.accelerator.unscale_gradients(self.optimizer)
             gradients = penalty_gradients(self.module, step)
+        readings = observation.readings()
         self.optimizer.step()
         if not self.optimizer.step_was_skipped:
             self.module.update_target(step)
         self.optimizer.zero_grad()
         self._pending.append((step + 1, {name: value.detach() for name, value in parts.items()}))
+        for name, controller in observation.due.items():
+            controller.update(step, readings)
+            self._log(step + 1, {f"control/{name}/{key}": value for key, value in controller.metrics().items()})
+            for line in controller.warnings():
+                self._warn(step + 1, f"{name} on {line}")
         return gradients
 
     def _flush(self, done: int) -> None:

@@ -177,3 +177,22 @@ def test_the_readmes_figures_of_digits_are_those_of_the_recorded_table(objective
     assert len(figures) == 4
     there = "\n".join(line for line in page.splitlines() if line.startswith(f"| {objective} | "))
     assert [figure for figure in figures if figure.replace("−", "-") not in there] == []
+
+
+def test_the_arguments_and_defaults_of_the_controllers_page_are_those_of_the_rank_floor():
+    from sslcollapse import COEFFICIENTS
+
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \|", (ROOT / "docs/controller.md").read_text(), flags=re.MULTILINE)
+    shown = {}
+    for names, values in rows:
+        shown |= dict(zip(re.findall(r"`(\w+)`", names), values.replace("`", "").split(", "), strict=True))
+    expected = {name: p.default for name, p in COEFFICIENTS.parameters("rank_floor").items()}
+    assert shown.keys() == expected.keys()
+    for name, default in expected.items():
+        assert json.loads(shown[name]) == default
+
+
+@pytest.mark.parametrize("command", commands("docs/controller.md"))
+def test_a_command_of_the_controllers_page_resolves(command, tmp_path):
+    process = run(command, "--dry-run", "--out", str(tmp_path))
+    assert process.returncode == 0, process.stderr

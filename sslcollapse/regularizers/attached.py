@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.errors import RecipeError
+from sslcollapse.control import Point, RankFloorController, Reading
+from sslcollapse.diagnostics.monitor import LayerRank
+from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.layers import Layer
 from sslcollapse.registry import REGULARIZERS
 from sslcollapse.regularizers.base import WeightPenalty
@@ -88,17 +90,70 @@ class AttachedPenalty:
         return {name: value.detach() for name, value in self.penalty(self.layers).items()}
 
     def coefficients(self, step: int | None = None) -> dict[str, float]:
-        """Layer → coefficient at a step.
+        """Layer → coefficient at a step; of one that follows the measured rank, as it is now.
 
         Raises:
             RecipeError: for a scheduled coefficient without a step.
         """
+        controller = self._controller()
+        if controller is not None:
+            return controller(controller.step + 1)
         if step is None and _depends_on_step(self.penalty.coefficient):
             raise RecipeError(
                 f"the coefficient of {type(self).__name__} depends on the step; call it with the number of the "
                 "optimiser step, from 0: penalty(step)"
             )
         return self._at(step or 0)
+
+    def observe(self, rows: Sequence[LayerRank]) -> None:
+        """Move a coefficient that follows the measured rank, by what ``CollapseMonitor.summary`` says.
+
+        The monitor must watch the same network. The first call, best after the first training step, says what
+        untrained ranks are; each later one moves every coefficient once. The argument ``every`` plays no role: this
+        loop says when. In a data-parallel job use ``summary(all_reduce=True)``, which gives all ranks the same rows.
+
+        Args:
+            rows: of one summary, at a later step than the one before.
+
+        Raises:
+            RecipeError: a coefficient of another kind.
+            RunError: a layer without a row, or rows of the same step as before.
+        """
+        controller = self._controller()
+        if controller is None:
+            raise RecipeError(f"the coefficient {self.penalty.coefficient!r} follows no measured rank; use rank_floor")
+        found: dict[tuple[str, str], LayerRank] = {(row.kind, row.layer): row for row in rows}
+        readings: dict[Point, Reading] = {}
+        for point in (point for points in controller.points.values() for point in points):
+            row = found.get(point)
+            if row is None:
+                names = ", ".join(name for kind, name in found if kind == point.kind) or "none"
+                raise RunError(
+                    f"observe: there is no row of the {point.kind} of layer {point.name!r} (there are: {names}); give "
+                    f"CollapseMonitor the network that {type(self).__name__} has, and its layers"
+                )
+            readings[point] = Reading(row.effective_rank, min(row.attainable, *self.layers[point.name].shape))
+        controller.update(rows[0].step, readings)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save with the network: the state of a coefficient that follows the measured rank, else nothing."""
+        controller = self._controller()
+        return {} if controller is None else controller.get_extra_state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` gave.
+
+        Raises:
+            RunError: it was of another coefficient or of other layers.
+        """
+        controller = self._controller()
+        if bool(state) != (controller is not None):
+            raise RunError(
+                f"the saved state of {type(self).__name__} is of another kind of coefficient than "
+                f"{self.penalty.coefficient!r}; build it with the coefficient that it was saved with"
+            )
+        if controller is not None:
+            controller.set_extra_state(dict(state))
 
     def floors(self) -> dict[str, float]:
         """Layer → least value that its penalty can have."""
@@ -112,14 +167,27 @@ class AttachedPenalty:
                 "total_steps=, or give the schedule a 'stop'"
             )
         # A coefficient that does not depend on the length of training never looks at it.
-        return resolve_coefficient(coefficient, self.layers, self.total_steps or 0)
+        at = resolve_coefficient(coefficient, self.layers, self.total_steps or 0)
+        if isinstance(at, RankFloorController) and any(
+            p.kind == "feature" for part in at.points.values() for p in part
+        ):
+            raise RecipeError(
+                f"per='pooled' with of='output': {type(self).__name__} cannot see which output is the representation; "
+                "use of='weight' or per='layer'"
+            )
+        return at
+
+    def _controller(self) -> RankFloorController | None:
+        return self._at if isinstance(self._at, RankFloorController) else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_at"}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_at"}
+        return {**kept, "_at": self.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({name: value for name, value in state.items() if name != "_at"})
         self._at = self._resolved()
+        self.load_state_dict(state["_at"])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.layers)} layers, coefficient={self.penalty.coefficient!r})"
@@ -132,7 +200,8 @@ class WERank(AttachedPenalty):
         model: the network, or the same wrapped by DistributedDataParallel or ``torch.compile``. Give it the encoder: an
             exactly orthogonal projector behaves like none.
         coefficient: a number; ``{layer name or glob: number}``; ``dict(type="depth", ...)``;
-            ``dict(type="schedule", ...)``, called with the step then: ``werank(step)``.
+            ``dict(type="schedule", ...)``, called with the step then: ``werank(step)``; or
+            ``dict(type="rank_floor", ...)``, which ``werank.observe(monitor.summary())`` moves.
         layers: name or glob of the layers, or several of them.
         squared: penalise the squared norm.
         gram: ``"output"`` is the paper's [out, out] Gram, ``"input"`` the [in, in] one, ``"smaller"`` the smaller.
@@ -231,7 +300,7 @@ def _penalty(given: WeightPenalty | str | Mapping[str, Any]) -> WeightPenalty:
 
 
 def _depends_on_step(coefficient: Any) -> bool:
-    return isinstance(coefficient, Mapping) and coefficient.get("type", "depth") != "depth"
+    return isinstance(coefficient, Mapping) and coefficient.get("type", "depth") not in ("depth", "rank_floor")
 
 
 def _depends_on_length(coefficient: Any) -> bool:

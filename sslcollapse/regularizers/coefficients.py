@@ -1,7 +1,8 @@
-"""Coefficients: how strongly a regularizer acts on each layer (or kind of feature), as a pure function of the step.
+"""Coefficients: how strongly a regularizer acts on each layer (or kind of feature), as a function of the step.
 
-Five forms: a number; ``{layer name or glob: number}``; ``dict(type="depth", ...)``; ``dict(type="band", ...)``;
-``dict(type="schedule", ...)``. An exact name beats a glob; layers that nothing names get 0.
+Six forms: a number; ``{layer name or glob: number}``; ``dict(type="depth", ...)``; ``dict(type="band", ...)``;
+``dict(type="schedule", ...)``; ``dict(type="rank_floor", ...)``, which alone has a state (``control.py``). An exact
+name beats a glob; layers that nothing names get 0.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import fnmatch
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+
+from torch import nn
 
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import COEFFICIENTS, suggest
@@ -130,6 +133,11 @@ class Scheduled:
     def resolve(self, layers: Mapping[str, Placed], total_steps: int) -> CoefficientFunction:
         """Step → layer → coefficient."""
         base = resolve_coefficient(self.base, layers, total_steps)
+        if isinstance(base, nn.Module):
+            raise RecipeError(
+                "base: a schedule cannot scale a coefficient that follows what is measured, which would work against "
+                "it; use 'rank_floor' without a schedule"
+            )
         end = total_steps if self.stop is None else self.stop
 
         def at(step: int) -> dict[str, float]:

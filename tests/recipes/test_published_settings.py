@@ -77,6 +77,7 @@ def test_grace_and_cca_ssg_have_the_settings_of_their_authors_but_for_one_width(
 
 
 PAIRS = sorted(path.stem for path in RECIPES.glob("*_werank_*.py"))
+FLOORS = sorted(path.stem for path in RECIPES.glob("*_rank_floor_*.py"))
 
 
 @pytest.mark.parametrize("ranked_name", PAIRS)
@@ -94,8 +95,17 @@ def test_the_werank_recipe_changes_nothing_but_name_and_regularizers(ranked_name
 
 
 def test_every_recipe_but_the_quickstart_has_a_werank_form():
-    plain = {path.stem for path in RECIPES.glob("*.py")} - set(PAIRS) - {"quickstart"}
+    plain = {path.stem for path in RECIPES.glob("*.py")} - set(PAIRS) - set(FLOORS) - {"quickstart"}
     assert plain == {name.replace("_werank_", "_") for name in PAIRS}
+
+
+@pytest.mark.parametrize("floored_name", FLOORS)
+def test_a_recipe_with_a_rank_floor_differs_from_the_one_with_a_number_in_the_coefficient_alone(floored_name):
+    fixed_name = floored_name.replace("_rank_floor_", "_werank_")
+    fixed, floored = (resolve(load(RECIPES / f"{name}.py")) for name in (fixed_name, floored_name))
+    assert floored["regularizers"]["werank"].pop("coefficient")["type"] == "rank_floor"
+    assert isinstance(fixed["regularizers"]["werank"].pop("coefficient"), float)
+    assert {**floored, "name": fixed_name} == fixed
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "ablations").glob("*.py")), ids=lambda path: path.stem)

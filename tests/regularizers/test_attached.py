@@ -7,7 +7,8 @@ import torch.distributed as dist
 from torch import nn
 
 import sslcollapse
-from sslcollapse.errors import RecipeError, SSLCollapseError
+from sslcollapse.diagnostics.monitor import CollapseMonitor
+from sslcollapse.errors import RecipeError, RunError, SSLCollapseError
 from sslcollapse.layers import LayerError
 from sslcollapse.regularizers.attached import DSO, SO, SRIP, AttachedPenalty, WERank
 from sslcollapse.regularizers.werank import orthogonality_defect
@@ -179,3 +180,62 @@ def test_the_top_of_the_package_has_them_and_everything_it_lists():
     assert sslcollapse.WERank is WERank
     for name in sslcollapse.__all__:
         assert getattr(sslcollapse, name) is not None
+
+
+def steered(model, **floor):
+    coefficient = dict(type="rank_floor", smoothing=0.0, start=1e-3, **floor)
+    return WERank(model, coefficient), CollapseMonitor(model, every=1)
+
+
+def seen(model, monitor, step, shrink=1.0):
+    """The monitor's rows after a forward of inputs most of whose directions are this small."""
+    torch.manual_seed(0)
+    model(torch.randn(64, 5) * torch.tensor([1.0] + [shrink] * 4))
+    return monitor.summary(step)
+
+
+@pytest.mark.parametrize("floor", [dict(), dict(of="weight"), dict(of="weight", per="pooled")])
+def test_a_rank_floor_is_moved_by_the_rows_of_a_monitor(floor):
+    model = network()
+    werank, monitor = steered(model, **floor)
+    assert werank.coefficients() == {"0": 1e-3, "2": 1e-3, "3": 1e-3}
+    werank.observe(seen(model, monitor, 0))
+    assert werank.coefficients() == {"0": 1e-3, "2": 1e-3, "3": 1e-3}
+    if floor:
+        with torch.no_grad():
+            for k in (0, 2, 3):
+                model[k].weight[1:] *= 1e-3
+    werank.observe(seen(model, monitor, 50, shrink=1e-3))
+    assert werank.coefficients() == pytest.approx({"0": 1.5e-3, "2": 1.5e-3, "3": 1.5e-3})
+    torch.testing.assert_close(werank(), 1.5e-3 * sum(defects(model).values()))
+    with pytest.raises(RunError, match="moved by step 50 cannot be moved by step 50"):
+        werank.observe(monitor.summary(50))
+
+
+def test_a_saved_rank_floor_goes_on_where_it_stopped_and_so_do_its_copies():
+    model = network()
+    werank, monitor = steered(model)
+    for step, shrink in ((0, 1.0), (1, 1e-3)):
+        werank.observe(seen(model, monitor, step, shrink))
+    loaded, _ = steered(model)
+    loaded.load_state_dict(werank.state_dict())
+    again = [loaded, pickle.loads(pickle.dumps(werank)), copy.deepcopy(werank)]
+    rows = seen(model, monitor, 2, shrink=1e-3)
+    for each in (werank, *again):
+        each.observe(rows)
+    assert all(each.coefficients() == werank.coefficients() for each in again)
+    assert werank.coefficients()["0"] == pytest.approx(1.5**2 * 1e-3)
+
+
+def test_a_rank_floor_without_a_row_for_a_layer_or_without_a_representation_is_refused():
+    model = network()
+    werank, monitor = steered(model)
+    with pytest.raises(RunError, match=r"no row of the output of layer '0' \(there are: 2, 3\); give CollapseMonitor"):
+        werank.observe([row for row in seen(model, monitor, 0) if row.layer != "0"])
+    with pytest.raises(RecipeError, match=r"WERank cannot see which output is the representation; use of='weight'"):
+        steered(model, per="pooled")
+    with pytest.raises(RecipeError, match=r"coefficient 0.1 follows no measured rank; use rank_floor"):
+        WERank(model, 0.1).observe([])
+    assert WERank(model, 0.1).state_dict() == {}
+    with pytest.raises(RunError, match=r"is of another kind of coefficient than 0\.1"):
+        WERank(model, 0.1).load_state_dict(werank.state_dict())
