@@ -2,7 +2,7 @@
 
 ablation = dict(
     name="toy_depth",
-    base="../toy_depth.py",
+    base="../toy_werank_depth.py",
     axes={
         "encoder.hidden": [[16], [16, 16], [16, 16, 16, 16]],
         "regularizers.werank": [None, *(dict(type="werank", coefficient=c) for c in (1e-3, 1e-2, 1e-1))],

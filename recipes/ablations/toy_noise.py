@@ -2,7 +2,7 @@
 
 ablation = dict(
     name="toy_noise",
-    base="../toy_noise.py",
+    base="../toy_werank_noise.py",
     axes={
         "domain.views.noise": [0.1, 0.5, 1.0, 1.5, 2.0],
         "regularizers.werank": [None, *(dict(type="werank", coefficient=c) for c in (1e-3, 1e-2, 1e-1))],

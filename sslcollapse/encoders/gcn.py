@@ -73,7 +73,7 @@ class GCN(nn.Module):
         final_activation: after the last layer.
         weight_standardization: standardise the weights of all layers after the first (BGRL on ogbn-arxiv).
         bias: whether convolutions have one; by default only where no BatchNorm follows, which cancels it.
-        initial_rank: singular values of each initial weight after this many are set to zero.
+        initial_rank: all but this many singular values of each initial weight are zero, by rows that are zero.
 
     Raises:
         ValueError: for an empty or non-positive ``hidden``, the shape of an image, or an ``initial_rank`` below 1.

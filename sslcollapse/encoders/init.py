@@ -21,15 +21,18 @@ def decaying_spectrum_(weight: Tensor, decay: float) -> Tensor:
 
 @torch.no_grad()
 def truncate_rank_(weight: Tensor, rank: int) -> Tensor:
-    """Set all but the ``rank`` largest singular values of a weight [out, in] to zero, in place.
+    """Set all but the ``rank`` largest singular values of a weight [out, in] to zero, in place: U Σ Vᵀ → [Σ_r V_rᵀ; 0].
 
-    They are zero but for the rounding of the weight's entries, which leaves about 1e-8 of the largest in float32. A
-    weight that has no more than ``rank`` is left as it is.
+    Left singular vectors become unit vectors, so that the other rows, and with them the other singular values, are
+    exactly zero. In any other basis rounding leaves about 1e-8 of the largest, which training may amplify till it looks
+    like a repair. A weight that has no more than ``rank`` singular values is left as it is.
     """
     if rank >= min(weight.shape):
         return weight
-    left, sigma, right = torch.linalg.svd(weight.double(), full_matrices=False)
-    return weight.copy_((left[:, :rank] * sigma[:rank]) @ right[:rank])
+    _, sigma, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    weight.zero_()
+    weight[:rank] = (sigma[:rank, None] * right[:rank]).to(weight.dtype)
+    return weight
 
 
 def check_rank(rank: int | None) -> int | None:

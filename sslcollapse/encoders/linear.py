@@ -23,7 +23,7 @@ class DeepLinear(nn.Module):
         bias: whether layers have one.
         decay: initial singular values of each weight are exp(−decay · k), with singular vectors that are uniformly
             distributed and independent of other weights'; by default torch's initialisation of a linear layer.
-        initial_rank: singular values of each initial weight after this many are set to zero.
+        initial_rank: all but this many singular values of each initial weight are zero, by rows that are zero.
 
     Raises:
         ValueError: for an empty or non-positive ``hidden``, a negative ``decay``, or an ``initial_rank`` below 1.

@@ -98,14 +98,13 @@ def test_embeddings_of_any_length_can_be_compared_without_normalising_them(simil
 
 
 @pytest.mark.parametrize("similarity", ["dot", "squared_distance"])
-def test_logits_of_a_million_cost_no_precision(similarity):
+def test_logits_of_a_hundred_thousand_cost_no_precision(similarity):
     views = [100 * view for view in embeddings(rows=40, dtype=torch.float32)]
-    views[1] = views[0] + 1e-3 * views[1]
     ours = value_and_gradients(lambda a, b: nt_xent(a, b, 0.1, ALONE, similarity), views)
     exact = value_and_gradients(lambda a, b: naive(similarity, a, b, 0.1), [view.double() for view in views])
-    assert float(exact[1][0].norm()) > 1e-3
-    torch.testing.assert_close(ours[0].double(), exact[0], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close([g.double() for g in ours[1]], exact[1], rtol=1e-2, atol=1e-2)
+    assert float(exact[0]) > 1e4
+    torch.testing.assert_close(ours[0].double(), exact[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close([g.double() for g in ours[1]], exact[1], rtol=1e-3, atol=1e-3)
 
 
 def branches(*embeddings):

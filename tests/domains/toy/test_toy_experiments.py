@@ -14,9 +14,10 @@ from sslcollapse.types import Context
 RECIPES = Path(__file__).parents[3] / "recipes"
 
 
-def trained(name, *settings, steps=400, lr=0.03):
+def trained(name, *settings, steps=150, lr=0.01):
     """First layer's weight before and after plain SGD steps on a recipe's own parts."""
-    recipe = resolve(override(load(RECIPES / f"{name}.py"), [f"train.steps={steps}", *settings]))
+    settings = [f"train.steps={steps}", "domain.batch_size=64", *settings]
+    recipe = resolve(override(load(RECIPES / f"{name}.py"), settings))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
     weight = module.encoder.layers[0].weight
@@ -37,24 +38,24 @@ def test_strong_noise_shrinks_the_dimensions_that_it_is_in_and_weak_noise_does_n
         columns = weight.norm(dim=0)
         ratios[noise] = float(columns[8:].mean() / columns[:8].mean())
     assert ratios[0.1] > 0.9
-    assert ratios[1.5] < 0.5
+    assert ratios[1.5] < 0.4
 
 
 def test_with_two_layers_small_singular_values_grow_least_and_werank_makes_them_grow():
     before, weight = trained("toy_depth", lr=0.05)
     start, end = torch.linalg.svdvals(before), torch.linalg.svdvals(weight)
-    assert (end - start)[3:8].min() > 0.1
+    assert (end - start)[3:8].min() > 0.2
     assert (end - start)[-2:].abs().max() < 0.05
     _, ranked = trained("toy_werank_depth", "regularizers.werank.coefficient=1.0", lr=0.05)
-    assert torch.linalg.svdvals(ranked)[-1] > 3 * end[-1]
+    assert torch.linalg.svdvals(ranked)[-1] > 10 * end[-1]
 
 
-def test_a_single_direction_of_noise_is_not_repaired_by_werank_where_it_is_exactly_lost():
-    settings = ["encoder.initial_rank=8", 'regularizers.werank={"type": "werank", "coefficient": 0.1}']
-    before, weight = trained("toy_noise", *settings)
-    for matrix in (before, weight):
-        sigma = torch.linalg.svdvals(matrix.double())
-        assert int((sigma > 1e-3 * sigma[0]).sum()) == 8
+@pytest.mark.parametrize("coefficient", [0.0, 1.0])
+def test_neither_objective_nor_werank_repairs_rank_that_one_layer_has_lost_exactly(coefficient):
+    werank = f"regularizers.werank.coefficient={coefficient}"
+    _, weight = trained("toy_werank_noise", "encoder.initial_rank=8", "encoder.bias=False", werank)
+    assert torch.linalg.svdvals(weight)[7] > 0.1
+    assert torch.equal(weight[8:], torch.zeros(8, 16))
 
 
 @pytest.fixture(scope="module")
