@@ -263,7 +263,8 @@ class Trainer:
         """What two training views share, on the batches that would come after the last step."""
         recipe, start = self.recipe, self.steps * self.recipe["train"]["accumulate"]
         context = Context(recipe["seed"], device=self.accelerator.device)  # rank 0 has all samples of a batch
-        with closing(self.domain.batches(start, context)) as batches:
+        stream: Any = self.domain.batches(start, context)  # a generator: closing it ends its worker processes
+        with closing(stream) as batches:
             return measure_shared(self.module.encoder, batches, recipe["monitor"]["samples"])
 
     def _log(self, done: int, record: Mapping[str, float]) -> None:

@@ -88,9 +88,9 @@ def measure_shared(
         for first, second in _pairs(batches):
             outputs = encoder(first), encoder(second)
             rows["shared"].append(_spaced(outputs, max_rows))
-            inputs = _features(first), _features(second)
-            if inputs[0] is not None and inputs[1] is not None:
-                rows["shared_input"].append(_spaced(inputs, max_rows))
+            x, y = _features(first), _features(second)
+            if x is not None and y is not None:
+                rows["shared_input"].append(_spaced((x, y), max_rows))
             if sum(len(output) for output, _ in rows["shared"]) >= max_rows:
                 break
     joined = {name: [torch.cat(view)[:max_rows] for view in zip(*pairs, strict=True)] for name, pairs in rows.items()}
