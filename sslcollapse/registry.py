@@ -166,6 +166,7 @@ ENCODERS = Registry(
         "gcn": "sslcollapse.encoders.gcn:GCN",
         "sage": "sslcollapse.encoders.sage:SAGE",
         "mlp": "sslcollapse.encoders.mlp:MLP",
+        "linear": "sslcollapse.encoders.linear:DeepLinear",
         "pyg": "sslcollapse.encoders.pyg:PyG",
         "resnet18": "sslcollapse.encoders.resnet:ResNet18",
         "resnet34": "sslcollapse.encoders.resnet:ResNet34",
@@ -221,6 +222,7 @@ DOMAINS = Registry(
     {
         "graph": "sslcollapse.domains.graph.domain:GraphDomain",
         "vision": "sslcollapse.domains.vision.domain:VisionDomain",
+        "toy": "sslcollapse.domains.toy.domain:ToyDomain",
     },
 )
 GRAPH_DATASETS = Registry(

@@ -15,3 +15,14 @@ def derive_seed(*key: int) -> int:
 def generator(device: torch.device, *key: int) -> torch.Generator:
     """A torch generator on ``device`` for this key."""
     return torch.Generator(device=device).manual_seed(derive_seed(*key))
+
+
+def seed_default(device: torch.device, seed: int) -> None:
+    """Start torch's default streams of the host and of one device anew; for use in every step.
+
+    ``torch.manual_seed`` does it for all kinds of devices, and for those that are not in use it formats a traceback at
+    each call, fifty times the work of seeding.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)

@@ -56,7 +56,10 @@ def rank_table(result: Mapping[str, Any]) -> Table:
         shared = name == "embedding" and ranks[name] == ranks["representation"]  # no projector
         if ranks.get(name) and not shared:
             table.add_row(name, "", _rank(ranks[name]))
-    table.caption = f"N = {ranks['representation']['n']} samples, un-augmented, eval mode"
+    for name in ("shared", "shared_input"):
+        if ranks.get(name):
+            table.add_row(f"{name.replace('_', ' ')}, N = {ranks[name]['n']}", "", _rank(ranks[name]))
+    table.caption = f"N = {ranks['representation']['n']} samples, un-augmented, eval mode; shared: of two views"
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sslcollapse.build import build_domain, build_module, prepare_networks
 from sslcollapse.checkpoint import load_latest_checkpoint, save_checkpoint
 from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure, represent
+from sslcollapse.diagnostics.shared import measure_shared
 from sslcollapse.diagnostics.spectrum import NotFiniteError
 from sslcollapse.errors import NonFiniteLossError, RunError
 from sslcollapse.export import save_encoder
@@ -32,7 +33,7 @@ from sslcollapse.progress import Reporter
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.registry import OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
-from sslcollapse.seeding import derive_seed
+from sslcollapse.seeding import derive_seed, seed_default
 from sslcollapse.tables import accuracy_table, layer_table, rank_table
 from sslcollapse.trackers import check_trackers
 from sslcollapse.types import Batch, Context, Domain
@@ -170,7 +171,7 @@ class Trainer:
             for step in range(start, self.steps):
                 done = step + 1
                 # Dropout and the like draw from here, so that a resumed run repeats them without saved states.
-                torch.manual_seed(derive_seed(recipe["seed"], step, context.rank))
+                seed_default(context.device, derive_seed(recipe["seed"], step, context.rank))
                 measured = bool(monitor) and (done % monitor == 0 or done == self.steps)
                 gradients = self._step(step, batches, compare=measured and recipe["monitor"]["gradients"])
                 if done % recipe["train"]["log_every"] == 0:
@@ -268,6 +269,14 @@ class Trainer:
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self.run_directory.checkpoints)}"
             ) from error
 
+    def _measure_shared(self) -> dict[str, Any]:
+        """What two training views share, on the batches that would come after the last step."""
+        recipe, start = self.recipe, self.steps * self.recipe["train"]["accumulate"]
+        context = Context(recipe["seed"], device=self.accelerator.device)  # rank 0 has all samples of a batch
+        stream: Any = self.domain.batches(start, context)  # a generator: closing it ends its worker processes
+        with closing(stream) as batches:
+            return measure_shared(self.module.encoder, batches, recipe["monitor"]["samples"])
+
     def _log(self, done: int, record: Mapping[str, float]) -> None:
         if self.main:
             self.run_directory.append_metrics({"step": done, **record})
@@ -344,7 +353,7 @@ class Trainer:
             },
             "evaluation": evaluation,
             "untrained": baseline,
-            "rank": measurement.ranks,
+            "rank": {**measurement.ranks, **self._measure_shared()},
             "regularizers": self._penalty_summary(),
         }
         if evaluation:

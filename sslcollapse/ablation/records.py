@@ -14,6 +14,9 @@ from sslcollapse.errors import RunError
 KEPT_VALUES = 20
 """Longer lists of a probe's values, one a split, are left out; mean, std and n say what they say."""
 
+KEPT_RANKS = ("n", "numerical_rank", "rtol", "overlap")
+"""What is kept of each spectrum beside effective ranks."""
+
 Key = tuple[str, int]
 """Hash and seed."""
 
@@ -143,10 +146,10 @@ def _compact(value: Any) -> Any:
 
 
 def _ranks(ranks: Mapping[str, Any]) -> dict[str, Any]:
-    """Effective ranks, un-centred and centred, with N and what is attainable."""
+    """Effective ranks, un-centred and centred, and numerical ones, with N and what is attainable."""
 
     def kept(entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in entry.items() if k.startswith(("effective_rank", "attainable")) or k == "n"}
+        return {k: v for k, v in entry.items() if k.startswith(("effective_rank", "attainable")) or k in KEPT_RANKS}
 
     layers = {
         name: {part: kept(entry) for part, entry in layer.items() if isinstance(entry, Mapping)}

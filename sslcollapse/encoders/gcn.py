@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.encoders.checks import check_widths, graph_features
+from sslcollapse.encoders.init import check_rank, truncate_rank_
 from sslcollapse.encoders.inputs import propagate_and_transform
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
 
@@ -72,9 +73,10 @@ class GCN(nn.Module):
         final_activation: after the last layer.
         weight_standardization: standardise the weights of all layers after the first (BGRL on ogbn-arxiv).
         bias: whether convolutions have one; by default only where no BatchNorm follows, which cancels it.
+        initial_rank: all but this many singular values of each initial weight are zero, by rows that are zero.
 
     Raises:
-        ValueError: for an empty or non-positive ``hidden``, or the shape of an image.
+        ValueError: for an empty or non-positive ``hidden``, the shape of an image, or an ``initial_rank`` below 1.
 
     Source: Thakoor et al., ICLR 2022.
     """
@@ -90,10 +92,11 @@ class GCN(nn.Module):
         final_activation: ActivationName = "prelu",
         weight_standardization: bool = False,
         bias: bool | None = None,
+        initial_rank: int | None = None,
     ) -> None:
         super().__init__()
         widths = [graph_features(in_shape, "gcn"), *check_widths(hidden)]
-        self.out_dim = widths[-1]
+        self.out_dim, self.initial_rank = widths[-1], check_rank(initial_rank)
         bias = norm != "batch" if bias is None else bias
         pairs = list(pairwise(widths))
         self.convs = nn.ModuleList(
@@ -104,11 +107,13 @@ class GCN(nn.Module):
         self.norm_acts = nn.ModuleList(
             NormAct(width, norm, norm_momentum, act) for width, act in zip(widths[1:], activations, strict=True)
         )
+        self._lower_rank()
 
     def reset_parameters(self) -> None:
         """Initialise all layers again."""
         for module in (*self.convs, *self.norm_acts):
             module.reset_parameters()
+        self._lower_rank()
 
     def forward(self, view: Any) -> Tensor:
         """A graph view of N nodes → [N, out_dim]."""
@@ -117,3 +122,8 @@ class GCN(nn.Module):
         for conv, norm_act in zip(self.convs, self.norm_acts, strict=True):
             x = norm_act(conv(x, adjacency), view.graph_index)
         return x
+
+    def _lower_rank(self) -> None:
+        if self.initial_rank is not None:
+            for conv in self.convs:
+                truncate_rank_(conv.weight, self.initial_rank)

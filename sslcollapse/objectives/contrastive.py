@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,18 @@ CHUNK_LOGITS = 1 << 21
 CHUNK_LOGITS_ACCELERATOR = 1 << 28
 """The same elsewhere: 1 GiB in float32; batches of up to 8,192 samples are one chunk."""
 
+Similarity = Literal["cosine", "dot", "squared_distance"]
+"""How alike two embeddings are: cos(a, b), a·b, or −‖a − b‖²/2; the last two see lengths."""
+
 
 class SimCLR(Objective):
     """NT-Xent: the other view of a sample among both views of all other samples.
 
-    Formula: −mean_i log( exp(cos(z_i, z_i⁺)/τ) / Σ_{j≠i} exp(cos(z_i, z_j)/τ) ), over the 2N embeddings of both
-    views, z_i⁺ being the other view of the sample of z_i.
+    Formula: −mean_i log( exp(s(z_i, z_i⁺)/τ) / Σ_{j≠i} exp(s(z_i, z_j)/τ) ), over the 2N embeddings of both
+    views, z_i⁺ being the other view of the sample of z_i, and s the cosine.
+
+    With ``similarity="dot"`` or ``"squared_distance"`` embeddings are not normalised. The theory of Jing et al. 2022
+    (eq. 2) has the latter; their toy experiments' code has the former, with the N − 1 negatives of the other view.
 
     With ``projector=[128, 128], norm="none", activation="elu", temperature=0.4`` on a graph it is GRACE, whose
     negatives within and between views are the same 2N − 2.
@@ -39,15 +45,16 @@ class SimCLR(Objective):
         norm: after each layer of the projector but the last.
         activation: after each layer of the projector but the last.
         last_norm: whether the projector's last layer is normalised as well (SimCLR's code) or not (its paper).
+        similarity: s: ``"cosine"``, ``"dot"`` (a·b) or ``"squared_distance"`` (−‖a − b‖²/2).
 
     Shapes:
         z of each online branch: [N, d].
 
     Raises:
-        ValueError: for a temperature that is not positive, or a width below 1.
+        ValueError: for a temperature that is not positive, a width below 1, or an unknown similarity.
         RecipeError: for other than two views, or a single sample.
 
-    Source: Chen et al. 2020 (SimCLR), eq. 1; Zhu et al. 2020 (GRACE), eq. 1 and 2.
+    Source: Chen et al. 2020 (SimCLR), eq. 1; Zhu et al. 2020 (GRACE), eq. 1 and 2; Jing et al. 2022.
 
     Each rank has its own samples as anchors and those of all ranks as keys; the mean of the ranks' gradients is the
     joint batch's. lightly's ``NTXentLoss`` with gathering is exact too, but keeps several [2N, 2N] matrices for the
@@ -66,11 +73,15 @@ class SimCLR(Objective):
         norm: NormName = "batch",
         activation: ActivationName = "relu",
         last_norm: bool = False,
+        similarity: Similarity = "cosine",
     ) -> None:
         super().__init__()
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"temperature must be positive, got {temperature}")
+        if similarity not in get_args(Similarity):
+            raise ValueError(f"similarity must be one of {', '.join(get_args(Similarity))}, got {similarity!r}")
         self.temperature = temperature
+        self.similarity: Similarity = similarity
         self.widths = check_projector(projector)
         self.norm, self.activation, self.last_norm = norm, activation, last_norm
 
@@ -86,15 +97,21 @@ class SimCLR(Objective):
         """Two online branches → ``{"simclr": loss}``."""
         z1, z2 = embeddings_of_two_views("simclr", online)
         check_samples("simclr", len(z1) * gather.ranks)
-        return {"simclr": nt_xent(z1, z2, self.temperature, gather)}
+        return {"simclr": nt_xent(z1, z2, self.temperature, gather, self.similarity)}
 
 
-def nt_xent(z1: Tensor, z2: Tensor, temperature: float, gather: Gather) -> Tensor:
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float, gather: Gather, similarity: Similarity = "cosine") -> Tensor:
     """NT-Xent of this rank's anchors against the keys of all ranks: [N, d], [N, d] → scalar, float32 or wider."""
     dtype = torch.promote_types(z1.dtype, torch.float32)
     with torch.autocast(z1.device.type, enabled=False):
-        anchors = normalize(torch.cat([z1, z2]).to(dtype), dim=1)  # [2N, d], views one after the other
+        anchors = torch.cat([z1, z2]).to(dtype)  # [2N, d], views one after the other
+        if similarity == "cosine":
+            anchors = normalize(anchors, dim=1)
         keys = gather(anchors)  # [W·2N, d]
+        if similarity == "squared_distance":
+            # −‖a − k‖²/2 = a·k − ‖k‖²/2 but for −‖a‖²/2, which a softmax over keys does not see.
+            anchors = torch.cat([anchors, torch.ones_like(anchors[:, :1])], dim=1)  # [2N, d + 1]
+            keys = torch.cat([keys, -0.5 * keys.square().sum(1, keepdim=True)], dim=1)
         return _NTXent.apply(anchors, keys, temperature, len(anchors) * gather.rank)
 
 
@@ -111,7 +128,8 @@ class _NTXent(torch.autograd.Function):
         count, wanted = len(anchors), any(ctx.needs_input_grad)
         own = keys[start : start + count]  # the anchors themselves, as keys
         partners = own.roll(count // 2, 0)  # the other view of each
-        loss = -(anchors * partners).sum() / temperature
+        places = torch.arange(start, start + count, device=keys.device).roll(count // 2)[:, None]  # theirs in keys
+        loss = anchors.new_zeros(())
         if wanted:
             to_anchors, to_keys = torch.empty_like(anchors), torch.zeros_like(keys)
         budget = CHUNK_LOGITS if anchors.device.type == "cpu" else CHUNK_LOGITS_ACCELERATOR
@@ -120,10 +138,11 @@ class _NTXent(torch.autograd.Function):
             chunk = anchors[top : top + height]
             logits = (chunk / temperature) @ keys.t()  # [chunk, W·2N]
             logits.diagonal(start + top)[: len(chunk)].fill_(-math.inf)  # no sample is its own negative
-            peak = logits.amax(1, keepdim=True)
-            weights = logits.sub_(peak).exp_()
+            logits.sub_(logits.amax(1, keepdim=True))
+            positives = logits.gather(1, places[top : top + height])
+            weights = logits.exp_()
             total = weights.sum(1, keepdim=True)
-            loss += (peak + total.log()).sum()
+            loss += (total.log() - positives).sum()  # of small numbers, however large the logits are
             if wanted:
                 torch.div(weights @ keys, total, out=to_anchors[top : top + height])
                 to_keys.addmm_(weights.t(), chunk / total)

@@ -12,7 +12,7 @@ from sslcollapse.registry import ENCODERS, OBJECTIVES, REGULARIZERS, RegistryErr
 from sslcollapse.regularizers.base import FeaturePenalty
 from sslcollapse.types import Batch
 
-PLAIN_ENCODER = {"graph": "gcn", "vision": "resnet_narrow"}
+PLAIN_ENCODER = {"graph": "gcn", "vision": "resnet_narrow", "toy": "linear"}
 
 
 @functools.cache
@@ -21,8 +21,8 @@ def batch(domain: str) -> Batch:
         views = [random_graph(seed=seed) for seed in range(2)]
         return Batch(views, torch.tensor([0]), None, True)
     rng = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 12, *SHAPES["vision"], generator=rng) * torch.linspace(0.5, 2, 12)[:, None, None, None]
-    return Batch(list(images), torch.arange(12), torch.arange(12) % 3, False)
+    samples = torch.randn(2, *SHAPES[domain], 12, generator=rng) * torch.linspace(0.5, 2, 12)
+    return Batch(list(samples.movedim(-1, 1).contiguous()), torch.arange(12), torch.arange(12) % 3, False)
 
 
 def accepted_by(name: str) -> list[str]:

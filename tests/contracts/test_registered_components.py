@@ -12,6 +12,7 @@ from sslcollapse.layers import layer_map
 from sslcollapse.objectives.base import Objective
 from sslcollapse.registry import (
     COEFFICIENTS,
+    DOMAINS,
     ENCODERS,
     OBJECTIVES,
     OPTIMIZERS,
@@ -21,16 +22,20 @@ from sslcollapse.registry import (
     RegistryError,
 )
 from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
-from sslcollapse.types import Branch
+from sslcollapse.types import Branch, Context, Domain
 
 # The least arguments of components that have required ones, and small widths for encoders.
 SPECS = {
     ("encoder", "gcn"): {"hidden": [8, 6]},
     ("encoder", "sage"): {"hidden": [8, 8]},
     ("encoder", "mlp"): {"hidden": [8, 6]},
+    ("encoder", "linear"): {"hidden": [8, 6]},
     ("encoder", "pyg"): {"module": "GraphSAGE", "out_dim": 6, "kwargs": {"hidden_channels": 8, "num_layers": 2}},
     ("encoder", "resnet_narrow"): {"width": 4},
     ("encoder", "timm"): {"model": "test_vit"},
+    ("domain", "graph"): {"dataset": {"type": "csbm", "nodes": 60, "features": 12}},
+    ("domain", "vision"): {"dataset": {"type": "digits"}, "batch_size": 8},
+    ("domain", "toy"): {"batch_size": 8},
     ("objective", "byol"): {"projector": [9, 6], "predictor_hidden": 7},
     ("objective", "simsiam"): {"projector": [9, 6], "predictor_hidden": 7},
     ("objective", "simclr"): {"projector": [9, 6]},
@@ -70,7 +75,7 @@ def test_recipe_arguments_are_typed_and_documented(kind, name):
         assert f"{parameter.name}:" in text, parameter.name
 
 
-SHAPES = {"graph": (12,), "vision": (3, 32, 32)}
+SHAPES = {"graph": (12,), "vision": (3, 32, 32), "toy": (1, 12)}
 
 
 def encoder_and_view(name):
@@ -214,3 +219,34 @@ def test_an_optimizer_has_a_learning_rate_at_every_step(name):
 @pytest.mark.parametrize("name", PROBES.names())
 def test_a_probe_is_called_with_features_and_a_probe_set(name):
     assert list(inspect.signature(build(PROBES, name)).parameters)[:2] == ["features", "probe_set"]
+
+
+def tensor_of(view):
+    """What two equal views have the same of."""
+    return view if isinstance(view, torch.Tensor) else torch.cat([view.x.flatten(), view.edge_index.flatten()])
+
+
+@pytest.mark.parametrize("name", DOMAINS.names())
+def test_a_domain_makes_the_batches_of_any_step_without_those_before(name):
+    domain = build(DOMAINS, name, None)
+    assert isinstance(domain, Domain)
+    domain.check(1)
+    domain.load()
+    stream, later = (domain.batches(step, Context(seed=1)) for step in (0, 2))
+    first, _, third = (next(stream) for _ in range(3))
+    again = next(later)
+    assert torch.equal(third.index, again.index)
+    assert all(torch.equal(tensor_of(a), tensor_of(b)) for a, b in zip(third.views, again.views, strict=True))
+    assert not torch.equal(tensor_of(first.views[0]), tensor_of(third.views[0]))
+
+
+@pytest.mark.parametrize("name", DOMAINS.names())
+def test_the_samples_of_a_domain_have_its_shape(name):
+    domain = build(DOMAINS, name, None)
+    domain.load()
+    batch, probe_set = next(domain.batches(0, Context())), domain.probe_set()
+    for view in (*batch.views, next(iter(probe_set.views))):
+        rows = view if isinstance(view, torch.Tensor) else view.x
+        assert rows.shape[1:] == domain.in_shape
+    assert batch.replicated == domain.replicated
+    assert (batch.labels is None) == (domain.num_classes is None)

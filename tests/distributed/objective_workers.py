@@ -13,6 +13,11 @@ from sslcollapse.types import Batch
 ROWS, WIDTH, REPRESENTATION = 6, 7, 5
 SMALL = {"projector": [6, 8], "predictor_hidden": 9, "norm": "none"}
 """Argument → value for whichever objectives have it: heads without BatchNorm, whose statistics are each process's."""
+VARIANTS = {
+    "simclr/dot": {"type": "simclr", "similarity": "dot"},
+    "simclr/squared_distance": {"type": "simclr", "similarity": "squared_distance"},
+}
+"""Objectives with arguments that change how samples are coupled."""
 
 
 class Encoder(nn.Module):
@@ -34,13 +39,16 @@ class Encoder(nn.Module):
 
 def cases() -> list[tuple[str, str | None]]:
     """(objective, regularizer) of every case; regularizers stand beside an objective that couples no samples."""
-    return [(name, None) for name in OBJECTIVES.names()] + [("bgrl", name) for name in REGULARIZERS.names()]
+    return [(name, None) for name in [*OBJECTIVES.names(), *VARIANTS]] + [
+        ("bgrl", name) for name in REGULARIZERS.names()
+    ]
 
 
 def module(objective: str, regularizer: str | None) -> SSLModule:
     """In float64, the same in every process."""
     torch.manual_seed(0)
-    small = {name: value for name, value in SMALL.items() if name in OBJECTIVES.parameters(objective)}
+    loss = VARIANTS.get(objective, {"type": objective})
+    small = {name: value for name, value in SMALL.items() if name in OBJECTIVES.parameters(loss["type"])}
     penalties = {}
     if regularizer is not None:
         spec = {"type": regularizer, "coefficient": 0.7}
@@ -49,7 +57,7 @@ def module(objective: str, regularizer: str | None) -> SSLModule:
         else:
             spec["networks"] = ["encoder", "predictor"]
         penalties["penalty"] = REGULARIZERS.build(spec)
-    built = SSLModule(Encoder(), OBJECTIVES.build({"type": objective, **small}), penalties, total_steps=10)
+    built = SSLModule(Encoder(), OBJECTIVES.build({**loss, **small}), penalties, total_steps=10)
     assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in built.modules())
     return built.double()
 

@@ -43,7 +43,7 @@ def relative_error(found, expected):
 
 
 def test_every_registered_objective_and_regularizer_is_a_case():
-    assert {objective for objective, penalty in ALL if penalty is None} == set(OBJECTIVES.names())
+    assert {objective for objective, penalty in ALL if penalty is None} == {*OBJECTIVES.names(), *cases.VARIANTS}
     assert {penalty for _, penalty in ALL if penalty} == set(REGULARIZERS.names())
 
 

@@ -81,6 +81,36 @@ def test_the_loss_is_in_float32_under_autocast_and_without_gradient_too():
     torch.testing.assert_close(mixed.detach(), plain)
 
 
+def naive(similarity, z1, z2, temperature):
+    """The formula, with every similarity of two embeddings by itself."""
+    z = torch.cat([z1, z2])
+    pairs = {"dot": z @ z.T, "squared_distance": -0.5 * (z[:, None] - z[None]).square().sum(2)}
+    logits = (pairs[similarity] / temperature).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
+    return torch.nn.functional.cross_entropy(logits, torch.arange(len(z)).roll(len(z1)))
+
+
+@pytest.mark.parametrize("similarity", ["dot", "squared_distance"])
+def test_embeddings_of_any_length_can_be_compared_without_normalising_them(similarity):
+    ours = value_and_gradients(lambda a, b: nt_xent(a, b, 0.1, ALONE, similarity), embeddings())
+    theirs = value_and_gradients(lambda a, b: naive(similarity, a, b, 0.1), embeddings())
+    torch.testing.assert_close(ours, theirs)
+    assert set(SimCLR(similarity=similarity)(branches(*embeddings()), None, ALONE)) == {"simclr"}
+
+
+@pytest.mark.parametrize("similarity", ["dot", "squared_distance"])
+def test_logits_of_a_hundred_thousand_cost_no_precision(similarity):
+    views = [100 * view for view in embeddings(rows=40, dtype=torch.float32)]
+    ours = value_and_gradients(lambda a, b: nt_xent(a, b, 0.1, ALONE, similarity), views)
+    exact = value_and_gradients(lambda a, b: naive(similarity, a, b, 0.1), [view.double() for view in views])
+    assert float(exact[0]) > 1e4
+    torch.testing.assert_close(ours[0].double(), exact[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close([g.double() for g in ours[1]], exact[1], rtol=1e-3, atol=1e-3)
+
+
+def branches(*embeddings):
+    return [Branch(z, z, None) for z in embeddings]
+
+
 def test_the_projector_of_grace_is_linear_elu_linear_and_an_empty_one_is_none():
     head = SimCLR(projector=[6, 4], norm="none", activation="elu").projector(5)
     x = torch.randn(3, 5)
@@ -104,6 +134,7 @@ def test_three_views_are_refused():
     ("arguments", "message"),
     [
         ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
+        ({"similarity": "euclid"}, "similarity must be one of cosine, dot, squared_distance, got 'euclid'"),
         ({"projector": [8, 0]}, r"projector must be a non-empty list of positive widths, got \[8, 0\]"),
     ],
 )

@@ -76,6 +76,27 @@ def test_grace_and_cca_ssg_have_the_settings_of_their_authors_but_for_one_width(
     assert (recipe["optim"]["lr"], recipe["train"]["steps"]) == (lr, steps)
 
 
+# data: noise, noisy dimensions; encoder: widths, bias, decay; lr (Jing et al. 2022 and their code)
+TOY = {"toy_noise": (1.5, 8, [16], True, None, 1e-3), "toy_depth": (1e-3, None, [16, 16], False, 0.35, 1e-2)}
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_a_toy_experiment_has_the_settings_of_its_authors(name):
+    recipe = resolve(load(RECIPES / f"{name}.py"))
+    noise, dims, hidden, bias, decay, lr = TOY[name]
+    assert recipe["domain"] == {
+        "type": "toy",
+        "dim": 16,
+        "batch_size": 128,
+        "views": {"noise": noise, "dims": dims, "strength": 1.0},
+    }
+    assert [recipe["encoder"][key] for key in ("hidden", "bias", "decay")] == [hidden, bias, decay]
+    objective, optim = recipe["objective"], recipe["optim"]
+    assert [objective[key] for key in ("similarity", "temperature", "projector")] == ["dot", 0.1, []]
+    assert [optim[key] for key in ("type", "lr", "momentum", "weight_decay")] == ["sgd", lr, 0.0, 0.0]
+    assert (optim["schedule"], recipe["train"]["steps"]) == ("constant", 10_000)
+
+
 PAIRS = sorted(path.stem for path in RECIPES.glob("*_werank_*.py"))
 FLOORS = sorted(path.stem for path in RECIPES.glob("*_rank_floor_*.py"))
 

@@ -1,0 +1,20 @@
+"""Noise in half of the dimensions of normal data, from weak to strong, with and without WERank: five seeds."""
+
+ablation = dict(
+    name="toy_noise",
+    base="../toy_werank_noise.py",
+    axes={
+        "domain.views.noise": [0.1, 0.5, 1.0, 1.5, 2.0],
+        "regularizers.werank": [None, *(dict(type="werank", coefficient=c) for c in (1e-3, 1e-2, 1e-1))],
+    },
+    seeds=5,
+    baseline={"regularizers.werank": None},
+    metrics=[
+        "rank.representation.effective_rank",
+        "rank.layers.layers.0.weight.effective_rank",
+        "rank.layers.layers.0.weight.numerical_rank",
+        "rank.shared.effective_rank",
+        "rank.shared_input.effective_rank",
+        "rank.shared_input.overlap",
+    ],
+)
