@@ -15,4 +15,26 @@ ablation = dict(
         "rank.layers.layers.0.weight.effective_rank",
         "rank.layers.layers.0.weight.numerical_rank",
     ],
+    claim=dict(
+        number=5,
+        statement="Over-parameterised networks drift to low rank, and WERank stops it.",
+        note="Linear networks of Jing et al. 2022, experiment 2: more layers for what one could do.",
+        checks=[
+            dict(
+                name="rank falls with the number of layers",
+                kind="trend",
+                metric="rank.representation.effective_rank",
+                where={"regularizers.werank": None},
+                along="encoder.hidden",
+                along_values=[0, 1, 2],
+                expect="negative",
+            ),
+            dict(
+                name="WERank of 1e-2 raises rank",
+                metric="rank.representation.effective_rank",
+                cell={"regularizers.werank": dict(type="werank", coefficient=1e-2)},
+                expect="positive",
+            ),
+        ],
+    ),
 )

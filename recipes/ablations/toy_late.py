@@ -23,4 +23,27 @@ ablation = dict(
         "rank.layers.layers.0.weight.effective_rank",
         "rank.layers.layers.0.weight.numerical_rank",
     ],
+    claim=dict(
+        number=5,
+        statement="WERank cannot repair rank that is already lost.",
+        note="From collapsed weights WERank is expected to add nothing; a rise in rank contradicts it.",
+        checks=[
+            dict(
+                name="switched on late, WERank adds no rank",
+                metric="rank.representation.effective_rank",
+                cell={"regularizers.werank": LATE},
+                expect="none",
+                margin=0.5,
+            ),
+            dict(
+                name="switched on late, it ends below WERank from the start",
+                metric="rank.representation.effective_rank",
+                cell={"regularizers.werank": LATE},
+                against={"regularizers.werank": WERANK},
+                where={"encoder.initial_rank": None},
+                expect="negative",
+                margin=0.5,
+            ),
+        ],
+    ),
 )

@@ -17,4 +17,34 @@ ablation = dict(
         "rank.shared_input.effective_rank",
         "rank.shared_input.overlap",
     ],
+    claim=dict(
+        number=6,
+        statement="Strong augmentation along features collapses rank, because views share less.",
+        note="Linear network of Jing et al. 2022, experiment 1: noise in half of the dimensions.",
+        checks=[
+            dict(
+                name="rank of the representation falls with noise",
+                kind="trend",
+                metric="rank.representation.effective_rank",
+                where={"regularizers.werank": None},
+                along="domain.views.noise",
+                expect="negative",
+            ),
+            dict(
+                name="what the views share falls with noise",
+                kind="trend",
+                metric="rank.shared_input.overlap",
+                where={"regularizers.werank": None},
+                along="domain.views.noise",
+                expect="negative",
+            ),
+            dict(
+                name="WERank of 1e-1 raises rank at noise 1.5",
+                metric="rank.representation.effective_rank",
+                where={"domain.views.noise": 1.5},
+                cell={"regularizers.werank": dict(type="werank", coefficient=1e-1)},
+                expect="positive",
+            ),
+        ],
+    ),
 )

@@ -17,6 +17,8 @@ KEPT_VALUES = 20
 KEPT_RANKS = ("n", "numerical_rank", "rtol", "overlap")
 """What is kept of each spectrum beside effective ranks."""
 
+FRACTION = "effective_rank_fraction"
+
 Key = tuple[str, int]
 """Hash and seed."""
 
@@ -122,11 +124,15 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
 def lookup(record: Any, path: str) -> Any:
     """The value at a dotted path whose keys may have dots themselves; None where there is none.
 
+    ``effective_rank_fraction`` is not stored: it is the effective rank over what is attainable.
+
     >>> lookup({"rank": {"layers": {"convs.0": {"weight": 3.5}}}}, "rank.layers.convs.0.weight")
     3.5
     """
     if not path:
         return record
+    if path == FRACTION and isinstance(record, Mapping) and record.get("attainable"):
+        return record["effective_rank"] / record["attainable"]
     for key in record if isinstance(record, Mapping) else ():
         if path == key or path.startswith(f"{key}."):
             found = lookup(record[key], path[len(key) + 1 :])

@@ -84,3 +84,9 @@ def test_validation_chooses_the_cell_whatever_the_test_metric_says():
     best = best_by_validation([*records, run("c", 0, 0.1, 0.99)], "public")
     assert (best.record["hash"], best.mean, best.n) == ("b", 0.8, 2)
     assert best_by_validation(records, "random") is None
+
+
+def test_the_fraction_of_attainable_rank_is_found_where_both_are_recorded():
+    record = {"rank": {"representation": {"effective_rank": 32.0, "attainable": 128}, "views": {"overlap": 0.5}}}
+    assert lookup(record, "rank.representation.effective_rank_fraction") == 0.25
+    assert lookup(record, "rank.views.effective_rank_fraction") is None
