@@ -33,7 +33,7 @@ SPECS = {
     ("encoder", "pyg"): {"module": "GraphSAGE", "out_dim": 6, "kwargs": {"hidden_channels": 8, "num_layers": 2}},
     ("encoder", "resnet_narrow"): {"width": 4},
     ("encoder", "timm"): {"model": "test_vit"},
-    ("domain", "graph"): {"dataset": {"type": "csbm", "nodes": 60, "features": 12}},
+    ("domain", "graph"): {"dataset": {"type": "csbm", "features": 12}},
     ("domain", "vision"): {"dataset": {"type": "digits"}, "batch_size": 8},
     ("domain", "toy"): {"batch_size": 8},
     ("objective", "byol"): {"projector": [9, 6], "predictor_hidden": 7},
