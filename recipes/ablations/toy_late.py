@@ -1,11 +1,11 @@
-"""Rank that is lost already: WERank never, from the start, or from half of training on; five seeds.
+"""Rank that is lost already: WERank never, from the start, or from half of training on; three seeds.
 
 Weights start as usual, so that noise 1.5 has collapsed them half-way, or with eight singular values of exactly zero,
 which a layer with a bias would not keep.
 """
 
-WERANK = dict(type="werank", coefficient=1e-1)
-LATE = dict(type="werank", coefficient=dict(type="schedule", base=1e-1, start=5_000))
+WERANK = dict(type="werank", coefficient=1.0)
+LATE = dict(type="werank", coefficient=dict(type="schedule", base=1.0, start=5_000))
 
 ablation = dict(
     name="toy_late",
@@ -15,7 +15,7 @@ ablation = dict(
         "encoder.initial_rank": [None, 8],
         "regularizers.werank": [None, WERANK, LATE],
     },
-    seeds=5,
+    seeds=3,
     baseline={"regularizers.werank": None},
     metrics=[
         "rank.representation.effective_rank",
