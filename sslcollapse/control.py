@@ -95,7 +95,7 @@ class RankFloor:
         start: float = 1e-3,
         min: float = 1e-5,
         max: float = 1e-1,
-        up: float = 1.5,
+        up: float = 2.0,
         down: float = 0.95,
         smoothing: float = 0.5,
         every: int = 10,

@@ -116,7 +116,7 @@ def test_each_layer_has_a_loop_of_its_own_and_pooled_ones_share_one(layers):
     own = RankFloor(start=1e-3, smoothing=0.0).resolve(layers, 10)
     own.update(0, {Point("output", "0"): Reading(4.0, 4), Point("output", "1"): Reading(3.0, 3)})
     own.update(9, {Point("output", "0"): Reading(1.0, 4), Point("output", "1"): Reading(3.0, 3)})
-    assert own(10) == pytest.approx({"0": 1.5e-3, "1": 0.95e-3})
+    assert own(10) == pytest.approx({"0": 2e-3, "1": 0.95e-3})
     shared = RankFloor(per="pooled").resolve(layers, 10)
     assert shared.points == {"pooled": (Point("feature", "representation"),)}
     weights = RankFloor(per="pooled", of="weight", smoothing=0.0).resolve(layers, 10)
@@ -130,7 +130,7 @@ def test_steps_up_to_the_newest_reading_keep_the_coefficient_that_they_were_made
     controller.update(0, readings(controller, 3.0))
     controller.update(9, readings(controller, 1.0))
     assert controller(9) == {"0": 1e-3, "1": 1e-3}
-    assert controller(10) == {"0": 1.5e-3, "1": 1.5e-3}
+    assert controller(10) == {"0": 2e-3, "1": 2e-3}
 
 
 def test_a_step_moves_a_controller_once(layers):

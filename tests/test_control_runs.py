@@ -61,7 +61,7 @@ def test_the_readings_and_what_follows_from_them_are_logged_at_the_steps_that_ar
                 smoothed, coefficient, initial = value["rank"], 1e-2, value["rank"]
             else:
                 smoothed = 0.25 * smoothed + 0.75 * value["rank"]
-                coefficient *= 1.5 if smoothed < initial else 0.95
+                coefficient *= 2.0 if smoothed < initial else 0.95
             coefficient = min(coefficient, 2e-2)
             assert value == pytest.approx(
                 {"rank": value["rank"], "smoothed": smoothed, "target": initial, "coefficient": coefficient}

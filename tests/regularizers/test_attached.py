@@ -206,8 +206,8 @@ def test_a_rank_floor_is_moved_by_the_rows_of_a_monitor(floor):
             for k in (0, 2, 3):
                 model[k].weight[1:] *= 1e-3
     werank.observe(seen(model, monitor, 50, shrink=1e-3))
-    assert werank.coefficients() == pytest.approx({"0": 1.5e-3, "2": 1.5e-3, "3": 1.5e-3})
-    torch.testing.assert_close(werank(), 1.5e-3 * sum(defects(model).values()))
+    assert werank.coefficients() == pytest.approx({"0": 2e-3, "2": 2e-3, "3": 2e-3})
+    torch.testing.assert_close(werank(), 2e-3 * sum(defects(model).values()))
     with pytest.raises(RunError, match="moved by step 50 cannot be moved by step 50"):
         werank.observe(monitor.summary(50))
 
@@ -224,7 +224,7 @@ def test_a_saved_rank_floor_goes_on_where_it_stopped_and_so_do_its_copies():
     for each in (werank, *again):
         each.observe(rows)
     assert all(each.coefficients() == werank.coefficients() for each in again)
-    assert werank.coefficients()["0"] == pytest.approx(1.5**2 * 1e-3)
+    assert werank.coefficients()["0"] == pytest.approx(2**2 * 1e-3)
 
 
 def test_a_rank_floor_without_a_row_for_a_layer_or_without_a_representation_is_refused():
