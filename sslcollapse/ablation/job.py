@@ -58,7 +58,7 @@ class Job:
         try:
             with open(self.path / "metrics.jsonl", "rb") as file:
                 file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-                found = re.findall(rb'^\{"step": (\d+),', file.read(), re.MULTILINE)
+                found = re.findall(rb'^\{"step": (\d+)[,}]', file.read(), re.MULTILINE)
         except OSError:
             return 0
         return int(found[-1]) if found else 0

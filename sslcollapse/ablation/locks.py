@@ -12,10 +12,12 @@ from pathlib import Path
 
 from sslcollapse.errors import RunError
 
+POLL_SECONDS = 0.1
+
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file ``path``, which is removed afterwards.
+def locked(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock file ``path``, which is removed afterwards; wait for it ``patience`` seconds.
 
     A file system without locks (some cluster ones) lets everybody in.
 
@@ -26,7 +28,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _lock(descriptor, path, what)
+            _lock(descriptor, path, what, time.monotonic() + patience)
             # The holder before us may have removed the file after we opened it: then another one can hold the new file.
             if _is_file(path, descriptor):
                 os.truncate(descriptor, 0)
@@ -39,14 +41,18 @@ def locked(path: Path, what: str) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path, what: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-        raise RunError(f"{what} is in use by {holder}") from None
-    except OSError:
-        pass
+def _lock(descriptor: int, path: Path, what: str, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+                raise RunError(f"{what} is in use by {holder}") from None
+            time.sleep(POLL_SECONDS)
+        except OSError:
+            return
 
 
 def _is_file(path: Path, descriptor: int) -> bool:

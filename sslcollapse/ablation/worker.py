@@ -12,6 +12,8 @@ from sslcollapse.ablation.locks import locked
 from sslcollapse.errors import SSLCollapseError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LOCK_SECONDS = 5.0
+"""How long the worker of an ablation that was killed may take to end after it."""
 
 
 def work(message: Mapping[str, Any]) -> None:
@@ -24,7 +26,7 @@ def work(message: Mapping[str, Any]) -> None:
         RunError: another process is making the same run.
     """
     run = Path(message["path"])
-    with locked(run.with_name(f".{run.name}.lock"), f"{run}: this run"):
+    with locked(run.with_name(f".{run.name}.lock"), f"{run}: this run", LOCK_SECONDS):
         if (run / "result.json").exists():
             return
         from sslcollapse.recipe import load

@@ -9,7 +9,7 @@ import time
 import types
 from pathlib import Path
 
-from sslcollapse.ablation import local
+from sslcollapse.ablation import local, worker
 
 _SERVE = local._serve
 
@@ -66,6 +66,7 @@ def serve(message, *arguments):
     """In place of a worker's first function."""
     sys.modules["sslcollapse.trainer"] = trainer = types.ModuleType("trainer")
     trainer.train = functools.partial(train, Path(message["path"]))
+    worker.LOCK_SECONDS = 0.1
     _SERVE(message, *arguments)
 
 
