@@ -72,42 +72,42 @@ def run_ablation(
     folder = results / ablation.name
     Records.check_writable(folder)
     with locked(folder / ".lock", f"{folder}: this results folder"):
-        driver = _Driver(ablation, folder, out)
+        driver = _Driver(ablation, folder, out, live=executor != "debug")
         try:
             with _interruptible():
-                driver.run(execute, jobs, retry_failed=retry_failed, live=executor != "debug")
+                driver.run(execute, jobs, retry_failed=retry_failed)
+        except KeyboardInterrupt:
+            driver.say_how_to_go_on(executor)
+            raise
         finally:
             driver.write_tables(_command([Path(target), *others], grid, seeds, baseline, name, overrides))
-        return driver.conclude(executor)
+        return driver.conclude()
 
 
 class _Driver:
     """One ablation's runs, records and failures."""
 
-    def __init__(self, ablation: Ablation, folder: Path, out: Path) -> None:
+    def __init__(self, ablation: Ablation, folder: Path, out: Path, *, live: bool) -> None:
         self.ablation = ablation
         self.folder = folder
         self.records = Records(folder / "runs.jsonl")
         self.failures = Failures(folder / "failures.json")
         self.jobs = list(_jobs(ablation, out))
-        self.skipped: list[Job] = []
-        self.progress: Progress | None = None
+        shown = self.records.of(ablation.cells, ablation.seeds)
+        self.progress = Progress(Durations(shown), live=live)
 
-    def run(self, execute: Any, parallel: int, *, retry_failed: bool, live: bool) -> None:
+    def run(self, execute: Any, parallel: int, *, retry_failed: bool) -> None:
         """Run what is neither finished nor, unless ``retry_failed``, known to fail."""
         waiting = [job for job in self.jobs if not self._is_finished(job)]
-        if not retry_failed:
-            self.skipped = [job for job in waiting if job in self.failures]
-            waiting = [job for job in waiting if job not in self.failures]
-        shown = self.records.of(self.ablation.cells, self.ablation.seeds)
-        self.progress = Progress(len(self.jobs), self.done, Durations(shown), live=live)
-        failed = f", {len(self.skipped)} failed before" if self.skipped else ""
+        skipped = [] if retry_failed else [job for job in waiting if job in self.failures]
+        waiting = [job for job in waiting if job not in skipped]
+        failed = f", {len(skipped)} failed before" if skipped else ""
         self.progress.print(
             f"{self.ablation.name}: {len(self.jobs)} runs, {self.done} finished{failed}, {len(waiting)} to do"
         )
-        for job in self.skipped:
+        for job in skipped:
             self.progress.print(f"skipped   {job.name}: {self.failures.error(job)}")
-        self.progress.start(waiting, parallel)
+        self.progress.start(len(self.jobs), self.done, waiting, parallel)
         try:
             execute(waiting, self)
         finally:
@@ -120,7 +120,7 @@ class _Driver:
 
     def started(self, job: Job) -> None:
         """Show that a run has begun."""
-        self._shown.started(job)
+        self.progress.started(job)
 
     def ended(self, job: Job, error: str | None, seconds: float) -> None:
         """Record a run or its failure, then show it."""
@@ -128,17 +128,11 @@ class _Driver:
             self._record(job)
         else:
             self.failures.add(job, error)
-        self._shown.ended(job, error, seconds)
+        self.progress.ended(job, error, seconds)
 
     def tick(self) -> None:
         """Let the time left be shown again."""
-        self._shown.tick()
-
-    @property
-    def _shown(self) -> Progress:
-        if self.progress is None:
-            raise RuntimeError("nothing has been started")
-        return self.progress
+        self.progress.tick()
 
     def _is_finished(self, job: Job) -> bool:
         """Whether the run is recorded, or has its result and is recorded now."""
@@ -162,9 +156,20 @@ class _Driver:
         write_atomic(self.folder / "README.md", text.encode())
         write_atomic(self.folder / "table.csv", table_csv(self.ablation, self.records).encode())
 
-    def conclude(self, executor: str) -> int:
+    def say_how_to_go_on(self, executor: str) -> None:
+        """What an interrupted user may want to know."""
+        done = f"{self.done}/{len(self.jobs)} runs finished"
+        if executor == "slurm":
+            name = self.ablation.name
+            self.progress.print(
+                f"{done}; queued jobs go on, and the same command watches them; scancel --name={name} ends them"
+            )
+        else:
+            self.progress.print(f"{done}; the same command goes on from here")
+
+    def conclude(self) -> int:
         """Show the first table, what validation chooses for each base recipe, and where the page is; the exit code."""
-        say = self._shown.print
+        say = self.progress.print
         shown = self.records.of(self.ablation.cells, self.ablation.seeds)
         every = columns(self.ablation, shown)
         say("\n".join(results_table(self.ablation, self.records, [c for c in every if c.section == every[0].section])))

@@ -75,10 +75,10 @@ class _Process:
         self._stderr = job.path.with_name(f".{job.path.name}.stderr")
         self._stderr.parent.mkdir(parents=True, exist_ok=True)
         self._stderr.write_bytes(b"")
-        self._began = time.monotonic()
         arguments = (job.message(), threads, dict(variables), str(self._stderr.absolute()))
         self._process = context.Process(target=_serve, args=arguments)
         self._process.start()
+        self._began = time.monotonic()  # the first one has also waited for the fork server
 
     @property
     def sentinel(self) -> int:

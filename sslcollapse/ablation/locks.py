@@ -33,9 +33,11 @@ def locked(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
             if _is_file(path, descriptor):
                 os.truncate(descriptor, 0)
                 os.write(descriptor, _who().encode())
-                yield
-                with suppress(OSError):
-                    path.unlink()
+                try:
+                    yield
+                finally:
+                    with suppress(OSError):
+                        path.unlink()
                 return
         finally:
             os.close(descriptor)

@@ -27,26 +27,25 @@ class _Running:
     first_step: int
 
     def left(self, now: float, expected: float | None) -> float | None:
-        """Seconds it still takes: by its own steps, else by what its cell takes."""
+        """Seconds it still takes, by its steps or by what its cell takes with evaluation, whichever is more."""
         elapsed, step = now - self.began, self.job.step()
+        known = [] if expected is None else [max(expected - elapsed, 0.0)]
         if step > self.first_step:
-            return elapsed / (step - self.first_step) * (self.job.steps - step)
-        return None if expected is None else max(expected - elapsed, 0.0)
+            known.append(elapsed / (step - self.first_step) * (self.job.steps - step))
+        return max(known, default=None)
 
 
 class Progress:
     """What is shown of an ablation.
 
     Args:
-        total: runs of the whole ablation.
-        done: of these, those that have finished.
         durations: what is known of the runs' cost.
         live: whether the terminal may be drawn on; not while runs print there themselves.
     """
 
-    def __init__(self, total: int, done: int, durations: Durations, *, live: bool = True) -> None:
+    def __init__(self, durations: Durations, *, live: bool = True) -> None:
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
-        self._total, self._done, self._failed = total, done, 0
+        self._total = self._done = self._failed = 0
         self._durations = durations
         self._waiting: list[Job] = []
         self._parallel = 1
@@ -56,8 +55,9 @@ class Progress:
         if live and self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
 
-    def start(self, waiting: Sequence[Job], parallel: int) -> None:
-        """Begin to show runs, ``parallel`` at a time."""
+    def start(self, total: int, done: int, waiting: Sequence[Job], parallel: int) -> None:
+        """Begin to show ``waiting`` runs, ``parallel`` at a time, of ``total`` of which ``done`` have finished."""
+        self._total, self._done = total, done
         self._waiting, self._parallel = list(waiting), parallel
         if self._live is not None:
             self._live.start()
@@ -92,8 +92,9 @@ class Progress:
             self._failed += 1
             outcome = f"FAILED    {job.name}: {error}  (log: {job.log})"
         left = self._left()
-        shown = "" if left is None else f", {clock(left)} left"
-        self.print(f"{outcome}  [{self._done}/{self._total}{shown}]")
+        shown = [f"{self._done}/{self._total}"] + ([f"{self._failed} failed"] if self._failed else [])
+        shown += [] if left is None or not (self._running or self._waiting) else [f"{clock(left)} left"]
+        self.print(f"{outcome}  [{', '.join(shown)}]")
         self._draw()
 
     def tick(self) -> None:

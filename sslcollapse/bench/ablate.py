@@ -1,4 +1,4 @@
-"""``bench ablate``: 24 short runs as single commands, and as an ablation with one and two at a time; one thread each."""
+"""``bench ablate``: 24 short runs as single commands, and as ablations of one and two at a time; one thread each."""
 
 from __future__ import annotations
 

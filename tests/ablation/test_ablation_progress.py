@@ -54,16 +54,16 @@ def test_a_runs_step_is_that_of_its_last_whole_line(tmp_path):
 
 
 def test_lines_say_how_many_are_finished_and_what_is_left(capsys):
-    progress = Progress(3, 0, Durations([]))
+    progress = Progress(Durations([]))
     first, second, third = (job(seed=seed) for seed in range(3))
-    progress.start([first, second, third], parallel=1)
+    progress.start(3, 0, [first, second, third], parallel=1)
     progress.started(first)
     progress.ended(first, None, 30.0)
     progress.started(second)
     progress.ended(second, "bad luck", 1.0)
     out = capsys.readouterr().out.splitlines()
     assert out[1] == "finished  base x=a seed=0  in 0:30  [1/3, 1:00 left]"
-    assert out[3] == "FAILED    base x=a seed=1: bad luck  (log: nowhere/train.log)  [1/3, 0:30 left]"
+    assert out[3] == "FAILED    base x=a seed=1: bad luck  (log: nowhere/train.log)  [1/3, 1 failed, 0:30 left]"
 
 
 def test_a_terminal_shows_each_running_jobs_steps(tmp_path, monkeypatch, capsys):
@@ -71,10 +71,10 @@ def test_a_terminal_shows_each_running_jobs_steps(tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     (tmp_path / "metrics.jsonl").write_text('{"step": 40}\n')
-    progress = Progress(2, 1, Durations([]))
+    progress = Progress(Durations([]))
     assert progress.console.is_terminal
     running = job(path=tmp_path)
-    progress.start([running], parallel=1)
+    progress.start(2, 1, [running], parallel=1)
     progress.started(running)
     (tmp_path / "metrics.jsonl").write_text('{"step": 90}\n')
     progress._drawn = 0.0

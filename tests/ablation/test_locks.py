@@ -16,8 +16,9 @@ def test_a_lock_names_its_holder_and_is_free_again_afterwards(tmp_path):
         with pytest.raises(RunError, match=f"the thing is in use by process {os.getpid()} on .* since"):
             refused.__enter__()
     assert not path.exists()
-    with locked(path, "the thing"):
-        pass
+    with pytest.raises(ZeroDivisionError), locked(path, "the thing"):
+        raise ZeroDivisionError
+    assert not path.exists()
 
 
 def test_a_killed_holder_holds_nothing(tmp_path):

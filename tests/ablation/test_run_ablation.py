@@ -11,6 +11,8 @@ import fake_worker
 import pytest
 
 from sslcollapse.ablation import run_ablation
+from sslcollapse.ablation.local import environment, visible_devices
+from sslcollapse.ablation.worker import THREAD_VARIABLES
 from sslcollapse.errors import RecipeError, RunError
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +101,57 @@ def test_a_failing_cell_does_not_stop_the_rest(workspace, capsys):
     assert "| [13] | 0 | – |" in text
     log = next(workspace.out.glob("tiny/*/seed0/train.log"))
     assert "Traceback" in log.read_text()
+
+
+def test_a_restart_leaves_failed_runs_alone_until_it_is_asked(workspace, capsys):
+    assert run(workspace, widths="[13],[4]", seeds=1) == 1
+    path = workspace.results / "tiny" / "failures.json"
+    before = path.read_text()
+    (failure,) = json.loads(before).values()
+    assert failure["error"] == "ValueError: width 13 brings bad luck"
+    assert Path(failure["log"]).name == "train.log"
+    assert failure["time"]
+    capsys.readouterr()
+    assert run(workspace, widths="[13],[4]", seeds=1) == 1
+    assert len(workspace.calls()) == 2
+    assert path.read_text() == before
+    out = capsys.readouterr().out
+    assert "tiny: 2 runs, 1 finished, 1 failed before, 0 to do" in out
+    assert "skipped   tiny encoder.hidden=[13] seed=0: ValueError: width 13 brings bad luck" in out
+    assert "1 failed" in out
+    assert "--retry-failed tries them again" in out
+    assert run(workspace, widths="[13],[4]", seeds=1, retry_failed=True) == 1
+    assert len(workspace.calls()) == 3
+
+
+def test_threads_and_devices_are_shared_out(workspace, monkeypatch):
+    assert run(workspace, widths="[4]", seeds=1, threads=3) == 0
+    assert workspace.calls()[0]["threads"] == "3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
+    assert visible_devices() == ["2", "5"]
+    devices = [environment(slot, visible_devices())["CUDA_VISIBLE_DEVICES"] for slot in range(3)]
+    assert devices == ["2", "5", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert environment(1, visible_devices())["CUDA_VISIBLE_DEVICES"] == "7"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_devices() == []
+
+
+def test_the_fork_server_starts_no_thread_and_no_cuda():
+    script = """
+import importlib, os
+from sslcollapse.ablation.local import PRELOAD
+for name in PRELOAD:
+    importlib.import_module(name)
+import torch
+print(len(os.listdir("/proc/self/task")), torch.cuda.is_initialized())
+"""
+    one = {name: "1" for name in THREAD_VARIABLES}
+    command = [sys.executable, "-c", script]
+    process = subprocess.run(
+        command, env={**os.environ, **one, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert process.stdout == "1 False\n", process.stderr
 
 
 def test_a_failure_is_forgotten_when_its_run_finishes(workspace, monkeypatch):
