@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from sslcollapse.ablation.job import Job, Watch, last_line
-from sslcollapse.ablation.worker import attempt, use_threads
+from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
 
 
 def run_here(jobs: Sequence[Job], watch: Watch, *, threads: int | None = None) -> None:
@@ -24,7 +24,7 @@ def run_here(jobs: Sequence[Job], watch: Watch, *, threads: int | None = None) -
         except Exception as exception:
             trace = traceback.format_exc()
             print(trace, file=sys.stderr)
-            job.add_to_log(trace)
+            add_to_log(job.path, trace)
             if sys.stdin.isatty() and sys.stdout.isatty():
                 pdb.post_mortem(exception.__traceback__)
             error = last_line(trace)

@@ -73,13 +73,6 @@ class Job:
             "command": self.command,
         }
 
-    def add_to_log(self, text: str) -> None:
-        """Append what a run left beside its own log, such as a traceback."""
-        if text.strip():
-            self.path.mkdir(parents=True, exist_ok=True)
-            with open(self.log, "a", encoding="utf-8") as log:
-                log.write(text if text.endswith("\n") else text + "\n")
-
 
 class Watch(Protocol):
     """What an executor tells while it makes runs."""

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.job import Job, Watch, last_line
-from sslcollapse.ablation.worker import THREAD_VARIABLES, attempt, use_threads
+from sslcollapse.ablation.worker import THREAD_VARIABLES, add_to_log, attempt, use_threads
 from sslcollapse.errors import RunError
 
 PRELOAD = (
@@ -31,6 +32,9 @@ PRELOAD = (
     "scipy.stats",
 )
 """What every run imports sooner or later and what starts no thread (scikit-learn may, through pyarrow)."""
+
+REFUSED = 3
+"""Exit code of a run that ended with an error meant for people, which is in its log already."""
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 5.0
@@ -50,12 +54,13 @@ def run_locally(jobs: Sequence[Job], watch: Watch, *, parallel: int, threads: in
     threads = share_of_threads(parallel) if threads is None else threads
     waiting, devices = deque(jobs), visible_devices()
     running: dict[int, _Process] = {}
-    context = _context()
+    context, errors = _context(), tempfile.TemporaryDirectory()
     try:
         while waiting or running:
             for slot in range(parallel):
                 if waiting and slot not in running:
-                    running[slot] = _Process(context, waiting.popleft(), threads, environment(slot, devices))
+                    job, stderr = waiting.popleft(), Path(errors.name) / f"{slot}"
+                    running[slot] = _Process(context, job, threads, environment(slot, devices), stderr)
                     watch.started(running[slot].job)
             connection.wait([process.sentinel for process in running.values()], POLL_SECONDS)
             for slot, process in list(running.items()):
@@ -65,17 +70,17 @@ def run_locally(jobs: Sequence[Job], watch: Watch, *, parallel: int, threads: in
             watch.tick()
     finally:
         _stop(list(running.values()))
+        errors.cleanup()
 
 
 class _Process:
-    """One worker; what it prints is in the run's ``train.log`` already, its errors are added at the end."""
+    """One worker; what it prints is in the run's ``train.log`` already, a traceback is added at the end."""
 
-    def __init__(self, context: Any, job: Job, threads: int, variables: Mapping[str, str]) -> None:
+    def __init__(self, context: Any, job: Job, threads: int, variables: Mapping[str, str], stderr: Path) -> None:
         self.job = job
-        self._stderr = job.path.with_name(f".{job.path.name}.stderr")
-        self._stderr.parent.mkdir(parents=True, exist_ok=True)
+        self._stderr = stderr
         self._stderr.write_bytes(b"")
-        arguments = (job.message(), threads, dict(variables), str(self._stderr.absolute()))
+        arguments = (job.message(), threads, dict(variables), str(self._stderr))
         self._process = context.Process(target=_serve, args=arguments)
         self._process.start()
         self._began = time.monotonic()  # the first one has also waited for the fork server
@@ -94,8 +99,10 @@ class _Process:
 
     def error(self) -> str | None:
         """None if the run has its result, else the last line of its errors, all of which go to its log."""
-        text = self._close()
+        text = self._stderr.read_text(encoding="utf-8", errors="replace")
         code = self._process.exitcode
+        if code != REFUSED:
+            add_to_log(self.job.path, text)
         if code == 0 and self.job.finished:
             return None
         if code == -signal.SIGKILL:
@@ -110,13 +117,6 @@ class _Process:
         if not self.done():
             self._process.kill()
             self._process.join()
-        self._close()
-
-    def _close(self) -> str:
-        text = self._stderr.read_text(encoding="utf-8", errors="replace")
-        self.job.add_to_log(text)
-        self._stderr.unlink(missing_ok=True)
-        return text
 
 
 def _serve(message: dict[str, Any], threads: int, variables: dict[str, str], stderr: str) -> None:
@@ -133,7 +133,7 @@ def _serve(message: dict[str, Any], threads: int, variables: dict[str, str], std
     error = attempt(message)
     if error is not None:
         print(error, file=sys.stderr)
-        sys.exit(1)
+        sys.exit(REFUSED)
 
 
 def _end_with_parent() -> None:

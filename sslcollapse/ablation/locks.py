@@ -15,6 +15,10 @@ from sslcollapse.errors import RunError
 POLL_SECONDS = 0.1
 
 
+class InUseError(RunError):
+    """Somebody else holds a lock."""
+
+
 @contextmanager
 def locked(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file ``path``, which is removed afterwards; wait for it ``patience`` seconds.
@@ -22,7 +26,7 @@ def locked(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     A file system without locks (some cluster ones) lets everybody in.
 
     Raises:
-        RunError: somebody else holds it; ``what`` begins the message, which says who.
+        InUseError: somebody else holds it; ``what`` begins the message, which says who.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -51,7 +55,7 @@ def _lock(descriptor: int, path: Path, what: str, deadline: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-                raise RunError(f"{what} is in use by {holder}") from None
+                raise InUseError(f"{what} is in use by {holder}") from None
             time.sleep(POLL_SECONDS)
         except OSError:
             return

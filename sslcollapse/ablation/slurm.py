@@ -17,7 +17,7 @@ from typing import Any
 
 from sslcollapse.ablation.job import Job, Watch, last_line
 from sslcollapse.ablation.local import search_path, variables
-from sslcollapse.ablation.worker import attempt, use_threads
+from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
 from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.registry import suggest
 
@@ -165,11 +165,10 @@ def _error(job: Job, submitted: Any) -> str | None:
     failure = submitted.exception()
     if failure is not None:
         trace = _trace(str(failure))
-        job.add_to_log(trace)
+        add_to_log(job.path, trace)
         return last_line(trace)
     message = submitted.result()
     if message is not None:
-        job.add_to_log(message)
         return message
     deadline = time.monotonic() + RESULT_SECONDS
     while not job.finished and time.monotonic() < deadline:

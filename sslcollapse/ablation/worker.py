@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.locks import locked
+from sslcollapse.ablation.locks import InUseError, locked
 from sslcollapse.errors import SSLCollapseError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -23,7 +23,7 @@ def work(message: Mapping[str, Any]) -> None:
     or be finished by somebody else meanwhile. A finished run is left as it is.
 
     Raises:
-        RunError: another process is making the same run.
+        InUseError: another process is making the same run.
     """
     run = Path(message["path"])
     with locked(run.with_name(f".{run.name}.lock"), f"{run}: this run", LOCK_SECONDS):
@@ -44,12 +44,23 @@ def work(message: Mapping[str, Any]) -> None:
 
 
 def attempt(message: Mapping[str, Any]) -> str | None:
-    """``work``, with an error meant for people returned as one line; others are raised."""
+    """``work``, with an error meant for people returned as one line and kept in the run's log; others are raised."""
     try:
         work(message)
     except SSLCollapseError as error:
-        return " ".join(str(error).split())
+        text = " ".join(str(error).split())
+        if not isinstance(error, InUseError):  # the log is somebody else's then
+            add_to_log(Path(message["path"]), text)
+        return text
     return None
+
+
+def add_to_log(run: Path, text: str) -> None:
+    """Append to ``train.log`` what a run left beside it, such as a traceback."""
+    if text.strip():
+        run.mkdir(parents=True, exist_ok=True)
+        with open(run / "train.log", "a", encoding="utf-8") as log:
+            log.write(text if text.endswith("\n") else text + "\n")
 
 
 def use_threads(threads: int) -> None:

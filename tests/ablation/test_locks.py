@@ -75,10 +75,13 @@ def test_a_run_that_another_process_makes_is_left_to_it(workspace, capsys):
     result = run / "result.json"
     result.rename(workspace.folder / "kept")
     elsewhere = workspace.folder / "elsewhere"
+    log = run / "train.log"
+    log.write_text("of the other")
     with locked(run.with_name(".seed0.lock"), "it"):
         assert run_ablation(workspace.recipe, **options, results=elsewhere) == 1
     assert f"this run is in use by process {os.getpid()}" in capsys.readouterr().out
     assert len(workspace.calls()) == 2
+    assert log.read_text() == "of the other"
     (workspace.folder / "kept").rename(result)
     assert run_ablation(workspace.recipe, **options, results=elsewhere) == 0
     assert not (elsewhere / "tiny" / "failures.json").exists()
