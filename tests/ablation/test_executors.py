@@ -2,17 +2,15 @@
 
 import json
 import os
-import signal
+import pickle
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import submitit
 
 from sslcollapse.ablation import run_ablation, slurm
-from sslcollapse.ablation.slurm import make_executor, parse_settings
+from sslcollapse.ablation.slurm import Run, make_executor, parse_settings
 from sslcollapse.errors import RecipeError, RunError
 
 DATA = "domain.dataset={'type': 'csbm', 'nodes': 300, 'features': 8}"
@@ -73,22 +71,28 @@ def cluster(tmp_path, monkeypatch):
     return folder
 
 
+def test_a_preempted_job_is_queued_again_as_it_was():
+    run = Run({"path": "somewhere"}, threads=2)
+    again = run.checkpoint()
+    assert again.function is run
+    assert vars(pickle.loads(pickle.dumps(again.function))) == {"message": {"path": "somewhere"}, "threads": 2}
+
+
 def submissions(cluster):
     return len((cluster / "submissions").read_text())
 
 
-def test_queued_jobs_are_watched_again_after_a_restart_and_not_submitted_twice(workspace, cluster):
+def test_queued_jobs_are_watched_again_after_a_restart_and_not_submitted_twice(workspace, cluster, monkeypatch, capsys):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
     (cluster / "states").write_text("17_[0-1]|PENDING|\n")
-    command = [sys.executable, "-m", "sslcollapse.cli", "ablate", str(workspace.recipe), "--executor", "slurm"]
-    command += ["--grid", "encoder.hidden=[4],[8]", "--seeds", "1", "--jobs", "1", "--slurm", "partition=gpu"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command += ["--out", str(workspace.out), "--results", str(workspace.results)]
-    watching = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("time.sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ablate(workspace, jobs=1, slurm=["partition=gpu"])
+    assert "queued jobs go on, and the same command watches them; scancel --name=tiny" in capsys.readouterr().out
     ids = workspace.out / "submitit" / "tiny" / "jobs.json"
-    while not ids.exists():
-        assert watching.poll() is None
-    watching.send_signal(signal.SIGKILL)
-    watching.wait()
     assert sorted(json.loads(ids.read_text()).values()) == ["17_0", "17_1"]
     text = (cluster / "submission.sh").read_text()
     assert "#SBATCH --partition=gpu" in text
