@@ -91,9 +91,15 @@ def _ablate(options: argparse.Namespace) -> int:
         options.target,
         grid=options.grid,
         seeds=options.seeds,
-        overrides=options.overrides,
+        baseline=options.baseline,
+        others=[Path(word) for word in options.overrides if "=" not in word],
+        name=options.name,
+        overrides=[word for word in options.overrides if "=" in word],
         jobs=options.jobs,
+        threads=options.threads,
         executor=options.executor,
+        slurm=options.slurm,
+        retry_failed=options.retry_failed,
         out=options.out,
         results=options.results,
     )
@@ -172,17 +178,47 @@ def _parser() -> argparse.ArgumentParser:
 
     ablate = _command(commands, "ablate", _ablate, "train a grid of recipes over seeds and tabulate the results")
     ablate.add_argument("target", type=Path, metavar="ABLATION|RECIPE", help="a file that defines one of the two")
-    _add_overrides(ablate)
+    ablate.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="RECIPE|path=value",
+        help="more base recipes, beside a recipe; changes to all runs",
+    )
     ablate.add_argument(
         "--grid",
         action="append",
         default=[],
         metavar="PATH=V1,V2,...",
-        help="values of a path; repeat for a product",
+        help="values of a path; repeat for a product; A,B=(a1,b1),(a2,b2) moves paths together",
     )
     ablate.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N-1 of every point")
+    ablate.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="compare each point with the one that has this value; base=NAME for one of several recipes",
+    )
+    ablate.add_argument("--name", metavar="NAME", help="of the results folder (default: the recipe's name)")
     ablate.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at a time (default: 1)")
-    ablate.add_argument("--executor", default="local", metavar="NAME", help="where runs take place (default: local)")
+    ablate.add_argument(
+        "--threads", type=_positive, metavar="N", help="threads of each run (default: the cores, shared out)"
+    )
+    ablate.add_argument(
+        "--executor",
+        default="local",
+        metavar="NAME",
+        help="where runs take place: local, slurm or debug, which is this very process (default: local)",
+    )
+    ablate.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a parameter of Slurm jobs, such as partition=gpu, timeout_min=90, gpus_per_node=1",
+    )
+    ablate.add_argument("--retry-failed", action="store_true", help="also try the runs again that failed before")
     _add_out(ablate)
     ablate.add_argument(
         "--results",

@@ -79,8 +79,19 @@ def test_a_dry_run_trains_nothing(calls, recipe):
 
 
 def test_ablate_hands_over_grid_seeds_and_overrides(calls):
-    argv = ["ablate", "a.py", "train.steps=5", "--grid", "optim.lr=1,2", "--grid", "seed=1", "--seeds", "3"]
-    assert cli.main([*argv, "--jobs", "2", "encoder.norm=none", "--results", "r"]) == 0
+    argv = ["ablate", "a.py", "b.py", "train.steps=5", "--grid", "optim.lr=1,2", "--grid", "seed=1", "--seeds", "3"]
+    argv += [
+        "--jobs",
+        "2",
+        "encoder.norm=none",
+        "--results",
+        "r",
+        "--slurm",
+        "partition=gpu",
+        "--baseline",
+        "optim.lr=1",
+    ]
+    assert cli.main(argv) == 0
     assert calls == [
         (
             "ablate",
@@ -88,9 +99,15 @@ def test_ablate_hands_over_grid_seeds_and_overrides(calls):
             dict(
                 grid=["optim.lr=1,2", "seed=1"],
                 seeds=3,
+                baseline=["optim.lr=1"],
+                others=[Path("b.py")],
+                name=None,
                 overrides=["train.steps=5", "encoder.norm=none"],
                 jobs=2,
+                threads=None,
                 executor="local",
+                slurm=["partition=gpu"],
+                retry_failed=False,
                 out=Path("runs"),
                 results=Path("r"),
             ),

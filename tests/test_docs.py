@@ -120,6 +120,21 @@ recipe = extend(Path(__file__).with_name("quickstart.py"), {})
     assert "regularizer/c/representation/weighted" in metrics.read_text()
 
 
+def test_the_file_and_the_commands_of_the_guide_to_ablations_resolve(tmp_path):
+    from sslcollapse.ablation.grid import plan
+    from sslcollapse.cli import _parser
+
+    (block,) = blocks("docs/ablations.md")
+    path = tmp_path / "widths.py"
+    path.write_text(block.replace("../", f"{ROOT}/recipes/"))
+    assert len(plan(path, [], None, []).cells) == 8
+    shown = commands("docs/ablations.md")
+    assert len(shown) == 2
+    for command in shown:
+        options = _parser().parse_args(shlex.split(command)[1:])
+        assert plan(ROOT / options.target, options.grid, options.seeds, options.overrides).cells
+
+
 @pytest.mark.parametrize(
     "document", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 )

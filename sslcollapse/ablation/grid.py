@@ -12,7 +12,7 @@ from typing import Any
 
 from sslcollapse.ablation.pairing import Planned, planned
 from sslcollapse.ablation.schema import Claim, check_metric, read_claim
-from sslcollapse.ablation.values import parse_grid, plain, show
+from sslcollapse.ablation.values import parse_baseline, parse_grid, plain, show
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import suggest
 
@@ -75,17 +75,36 @@ class Ablation:
     tests: Sequence[Planned] = ()
 
 
-def plan(target: Path, grid: Sequence[str], seeds: int | None, settings: Sequence[str]) -> Ablation:
-    """The ablation that a file, or a recipe with ``--grid`` and ``--seeds``, describes.
+def plan(
+    target: Path,
+    grid: Sequence[str],
+    seeds: int | None,
+    settings: Sequence[str],
+    *,
+    baseline: Sequence[str] = (),
+    others: Sequence[Path] = (),
+    name: str | None = None,
+) -> Ablation:
+    """The ablation that a file, or recipes with ``--grid`` and ``--seeds``, describe.
+
+    Args:
+        target: an ablation file, or a recipe.
+        grid: axes of a recipe.
+        seeds: in place of the file's, or of a recipe.
+        settings: overrides of all runs.
+        baseline: of a recipe.
+        others: more base recipes, beside a recipe.
+        name: of an ablation of recipes.
 
     Raises:
         RecipeError: for a bad file, axis or value; errors of a cell name the cell.
     """
     described = _described(target)
     if described is None:
-        described = _from_grid(target, grid, seeds)
-    elif grid:
-        raise RecipeError(f"--grid: {target} is an ablation file and has its own axes; add the axis there")
+        described = _from_grid([target, *map(Path, others)], grid, seeds, baseline, name)
+    for option, given in (("--grid", grid), ("--baseline", baseline), ("--name", name), ("a second recipe", others)):
+        if given and described["file"]:
+            raise RecipeError(f"{option}: {target} is an ablation file, which says this itself; change it there")
     axes = {_paths(key): values for key, values in described["axes"].items()}
     settings_paths = [setting.partition("=")[0].strip() for setting in settings]
     for path in [*itertools.chain.from_iterable(axes), *settings_paths]:
@@ -94,7 +113,7 @@ def plan(target: Path, grid: Sequence[str], seeds: int | None, settings: Sequenc
         if path in settings_paths and any(path in paths for paths in axes):
             raise RecipeError(f"{path}: this is an axis of the ablation and cannot be overridden as well")
     cells = _cells(described["base"], axes, settings)
-    name = described["name"] or cells[0].recipe["name"]
+    name = described["name"] or "_".join(dict.fromkeys(cell.recipe["name"] for cell in cells))
     count = described["seeds"] if seeds is None else seeds
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise RecipeError(f"seeds must be a number of at least 1, got {count!r}")
@@ -144,7 +163,7 @@ def _described(target: Path) -> dict[str, Any] | None:
             raise RecipeError(f"{target}: ablation.{key} is missing or of the wrong type: {fields.get(key)!r}")
     base = fields["base"]
     bases = base if isinstance(base, Mapping) else {Path(base).stem: base}
-    return {**fields, "base": {str(label): target.parent / path for label, path in bases.items()}}
+    return {**fields, "base": {str(label): target.parent / path for label, path in bases.items()}, "file": True}
 
 
 def _defines_ablation(target: Path) -> bool:
@@ -156,24 +175,35 @@ def _defines_ablation(target: Path) -> bool:
     return any(isinstance(name, ast.Name) and name.id == "ablation" for name in names)
 
 
-def _from_grid(target: Path, grid: Sequence[str], seeds: int | None) -> dict[str, Any]:
-    if not grid:
-        raise RecipeError(f"{target} is a recipe, not an ablation file: give at least one --grid path=v1,v2,...")
+def _from_grid(
+    targets: Sequence[Path], grid: Sequence[str], seeds: int | None, baseline: Sequence[str], name: str | None
+) -> dict[str, Any]:
+    if not grid and len(targets) == 1:
+        raise RecipeError(f"{targets[0]} is a recipe, not an ablation file: give at least one --grid path=v1,v2,...")
     if seeds is None:
-        raise RecipeError(f"{target}: say how many seeds each cell has with --seeds N")
-    axes: dict[str, list[Any]] = {}
+        raise RecipeError(f"{targets[0]}: say how many seeds each cell has with --seeds N")
+    if name is not None and (not name or "/" in name):
+        raise RecipeError(f"--name {name!r}: the name of a folder is needed")
+    axes: dict[Any, list[Any]] = {}
     for path, values in map(parse_grid, grid):
-        if path in axes:
-            raise RecipeError(f"--grid {path}: given twice; list all values in one (--grid {path}=v1,v2,v3)")
+        if set(_paths(path)) & set(itertools.chain.from_iterable(map(_paths, axes))):
+            shown = ",".join(_paths(path))
+            raise RecipeError(f"--grid {shown}: given twice; list all values in one (--grid {shown}=v1,v2,v3)")
         axes[path] = values
+    bases: dict[str, Path] = {}
+    for target in targets:
+        if target.stem in bases:
+            raise RecipeError(f"{target} and {bases[target.stem]}: two recipes of one name; rename one of the files")
+        bases[target.stem] = target
     return {
-        "name": "",
-        "base": {target.stem: target},
+        "name": name,
+        "base": bases,
         "axes": axes,
         "seeds": seeds,
-        "baseline": {},
+        "baseline": parse_baseline(baseline),
         "metrics": [],
         "claim": None,
+        "file": False,
     }
 
 

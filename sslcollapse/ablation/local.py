@@ -1,150 +1,170 @@
-"""Runs as processes of this machine, several at a time, its cores and GPUs shared out among them."""
+"""Runs as processes of this machine, several at a time, its cores and GPUs shared out among them.
+
+A fork server, which is a process that has imported torch and this package and nothing else, forks one process a
+run: importing takes longer than many a short run. It has started no thread and no CUDA when it forks.
+"""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection, forkserver
 from pathlib import Path
-from typing import IO, cast
+from typing import Any
 
-from sslcollapse.ablation.grid import Cell
+from sslcollapse.ablation.job import Job, Watch, last_line
+from sslcollapse.ablation.worker import THREAD_VARIABLES, add_to_log, attempt, use_threads
+from sslcollapse.errors import RunError
 
-WORKER = (sys.executable, "-m", "sslcollapse.ablation.worker")
-POLL_SECONDS = 0.05
+PRELOAD = (
+    "sslcollapse.trainer",
+    "sslcollapse.domains.graph.domain",
+    "sslcollapse.domains.vision.domain",
+    "torch._dynamo",
+    "scipy.stats",
+)
+"""What every run imports sooner or later and what starts no thread (scikit-learn may, through pyarrow)."""
+
+REFUSED = 3
+"""Exit code of a run that ended with an error meant for people, which is in its log already."""
+
+POLL_SECONDS = 0.2
 GRACE_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run to be made.
-
-    Attributes:
-        path: its run directory.
-        out: the folder of all runs, which ``path`` is in.
-        command: what would make the same run by hand, for ``environment.json``.
-    """
-
-    cell: Cell
-    seed: int
-    path: Path
-    out: Path
-    command: list[str]
-
-    def message(self) -> bytes:
-        """What the worker reads: an unfinished run is continued if it has a checkpoint, else made again."""
-        resume = any((self.path / "checkpoints").glob("step*.pt"))
-        job = {
-            "source": str(self.cell.source),
-            "recipe": self.cell.with_seed(self.seed),
-            "out": str(self.out),
-            "resume": resume,
-            "overwrite": not resume and self.path.exists(),
-            "command": self.command,
-        }
-        return (json.dumps(job) + "\n").encode()
-
-
-def run_locally(
-    jobs: Iterable[Job],
-    parallel: int,
-    started: Callable[[Job], None],
-    ended: Callable[[Job, str | None, float], None],
-) -> None:
+def run_locally(jobs: Sequence[Job], watch: Watch, *, parallel: int, threads: int | None = None) -> None:
     """Make all runs, at most ``parallel`` at a time; when interrupted, end those that are under way.
 
     Args:
         jobs: what to run, in this order.
+        watch: is told when runs start and end.
         parallel: number of processes.
-        started: called at the start of a run.
-        ended: called at its end with the error (None if it went well) and its seconds.
+        threads: threads of each run (default: a fair share of the cores).
     """
-    waiting, devices = list(jobs), _devices()
+    if not jobs:
+        return
+    threads = share_of_threads(parallel) if threads is None else threads
+    waiting, devices = deque(jobs), visible_devices()
     running: dict[int, _Process] = {}
+    context, errors = _context(), tempfile.TemporaryDirectory()
     try:
         while waiting or running:
             for slot in range(parallel):
                 if waiting and slot not in running:
-                    job = waiting.pop(0)
-                    started(job)
-                    running[slot] = _Process(job, _environment(slot, parallel, devices))
-            time.sleep(POLL_SECONDS)
+                    job, stderr = waiting.popleft(), Path(errors.name) / f"{slot}"
+                    running[slot] = _Process(context, job, threads, environment(slot, devices), stderr)
+                    watch.started(running[slot].job)
+            connection.wait([process.sentinel for process in running.values()], POLL_SECONDS)
             for slot, process in list(running.items()):
                 if process.done():
                     del running[slot]
-                    ended(process.job, process.error(), process.seconds)
+                    watch.ended(process.job, process.error(), process.seconds)
+            watch.tick()
     finally:
         _stop(list(running.values()))
+        errors.cleanup()
 
 
 class _Process:
-    """One worker; what it prints is in the run's ``train.log`` already, its errors are added at the end."""
+    """One worker; what it prints is in the run's ``train.log`` already, a traceback is added at the end."""
 
-    def __init__(self, job: Job, environment: dict[str, str]) -> None:
+    def __init__(self, context: Any, job: Job, threads: int, variables: Mapping[str, str], stderr: Path) -> None:
         self.job = job
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker has ended
-        self._began = time.monotonic()
-        message = job.message()
-        # Apart from the terminal's process group: Ctrl-C reaches the parent alone, which then ends this one.
-        self._process = subprocess.Popen(
-            WORKER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._stderr,
-            env=environment,
-            start_new_session=True,
-        )
-        self._stdin = cast(IO[bytes], self._process.stdin)
-        with suppress(BrokenPipeError):  # it died at once; its error says why
-            self._stdin.write(message)
-            self._stdin.flush()
+        self._stderr = stderr
+        self._stderr.write_bytes(b"")
+        arguments = (job.message(), threads, dict(variables), str(self._stderr))
+        self._process = context.Process(target=_serve, args=arguments)
+        self._process.start()
+        self._began = time.monotonic()  # the first one has also waited for the fork server
+
+    @property
+    def sentinel(self) -> int:
+        """Ready when the process has ended."""
+        return self._process.sentinel
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
     def done(self) -> bool:
-        return self._process.poll() is not None
+        return self._process.exitcode is not None
 
     def error(self) -> str | None:
         """None if the run has its result, else the last line of its errors, all of which go to its log."""
-        self._stderr.seek(0)
-        text = self._stderr.read().decode(errors="replace")
-        self._close()
-        if text.strip():
-            self.job.path.mkdir(parents=True, exist_ok=True)
-            with open(self.job.path / "train.log", "a", encoding="utf-8") as log:
-                log.write(text)
-        code = self._process.returncode
-        if code == 0 and (self.job.path / "result.json").exists():
+        text = self._stderr.read_text(encoding="utf-8", errors="replace")
+        code = self._process.exitcode
+        if code != REFUSED:
+            add_to_log(self.job.path, text)
+        if code == 0 and self.job.finished:
             return None
         if code == -signal.SIGKILL:
             return "killed by the system, which may have run out of memory; try fewer --jobs"
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return lines[-1] if lines else f"no result and no message, exit code {code}"
+        return last_line(text) or f"no result and no message, exit code {code}"
 
     def terminate(self) -> None:
         self._process.terminate()
 
     def kill_after(self, seconds: float) -> None:
-        try:
-            self._process.wait(max(seconds, 0.0))
-        except subprocess.TimeoutExpired:
+        self._process.join(max(seconds, 0.0))
+        if not self.done():
             self._process.kill()
-            self._process.wait()
-        self._close()
+            self._process.join()
 
-    def _close(self) -> None:
-        with suppress(BrokenPipeError):
-            self._stdin.close()
-        self._stderr.close()
+
+def _serve(message: dict[str, Any], threads: int, variables: dict[str, str], stderr: str) -> None:
+    """In the new process: take the parent's environment, leave its terminal, then work."""
+    os.setsid()  # apart from the terminal's process group: Ctrl-C reaches the parent alone, which then ends this one
+    os.environ.clear()
+    os.environ.update(variables)
+    use_threads(threads)
+    for target, place in ((1, os.devnull), (2, stderr)):
+        descriptor = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    error = attempt(message)
+    if error is not None:
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
+
+
+def _end_with_parent() -> None:
+    """No run outlives an ablation that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _context() -> Any:
+    """The fork server, started if it is not running, with one thread and this package on its path."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        raise RunError("--executor local forks processes, which this system cannot; use --executor debug")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))
+    with variables({**dict.fromkeys(THREAD_VARIABLES, "1"), "PYTHONPATH": search_path()}):
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def variables(changes: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that what is started inside inherits."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _stop(processes: list[_Process]) -> None:
@@ -155,27 +175,29 @@ def _stop(processes: list[_Process]) -> None:
         process.kill_after(deadline - time.monotonic())
 
 
-def _environment(slot: int, parallel: int, devices: list[str]) -> dict[str, str]:
-    """This process's, with a fair share of threads, and one of several GPUs in turn."""
-    package_parent = str(Path(__file__).resolve().parents[2])
-    search = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
-    threads = str(max(1, _cores() // parallel))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(search),
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-    }
+def environment(slot: int, devices: Sequence[str]) -> dict[str, str]:
+    """This process's environment, with one of several GPUs in turn."""
+    variables = {**os.environ, "PYTHONPATH": search_path()}
     if len(devices) > 1:
-        environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-    return environment
+        variables["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+    return variables
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def search_path() -> str:
+    """``PYTHONPATH`` with this package, so that a clone needs no installation."""
+    here = str(Path(__file__).resolve().parents[2])
+    rest = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != here]
+    return os.pathsep.join([here, *rest])
 
 
-def _devices() -> list[str]:
+def share_of_threads(parallel: int) -> int:
+    """Cores this process may use, divided by the number of runs at a time; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // parallel)
+
+
+def visible_devices() -> list[str]:
+    """The GPUs this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [device.strip() for device in visible.split(",") if device.strip()]

@@ -53,20 +53,20 @@ class Records:
     def __len__(self) -> int:
         return len(self._records)
 
-    def check_writable(self) -> None:
-        """Make the folder and write in it, so that no run is made that could not be recorded.
+    @staticmethod
+    def check_writable(folder: Path) -> None:
+        """Make a folder of records and write in it, so that no run is made that could not be recorded.
 
         Raises:
             RunError: it cannot be written.
         """
-        folder = self.path.parent
         probe = folder / f".writable{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
-            if self.path.exists():
-                open(self.path, "ab").close()
+            if (folder / "runs.jsonl").exists():
+                open(folder / "runs.jsonl", "ab").close()
         except OSError as error:
             raise RunError(
                 f"{folder}: cannot write results here ({error.strerror}); choose another folder with --results"

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sslcollapse.errors import RecipeError
 
 
-def parse_grid(argument: str) -> tuple[str, list[Any]]:
+def parse_grid(argument: str) -> tuple[str | tuple[str, ...], list[Any]]:
     """``"encoder.hidden=[64],[128, 64]"`` → ``("encoder.hidden", [[64], [128, 64]])``.
 
-    Values are Python literals at top-level commas; bare words are strings.
+    Values are Python literals at top-level commas; bare words are strings. Several paths move together, and each
+    value is then a tuple: ``"train.steps,optim.lr=(100, 0.1),(200, 0.05)"``.
     """
     path, equals, text = argument.partition("=")
-    if not equals or not path.strip() or not text.strip():
+    paths = tuple(part.strip() for part in path.split(","))
+    if not equals or not all(paths) or not text.strip():
         raise RecipeError(f"--grid {argument!r}: write it as path=value,value,... (encoder.hidden=[64],[128])")
-    return path.strip(), [_value(piece, argument) for piece in _split(text)]
+    return paths[0] if len(paths) == 1 else paths, [_value(piece, f"--grid {argument!r}") for piece in _split(text)]
+
+
+def parse_baseline(arguments: Sequence[str]) -> dict[str, Any]:
+    """``["encoder.hidden=[64]", "base=cora"]`` → path → value."""
+    baseline: dict[str, Any] = {}
+    for argument in arguments:
+        path, equals, text = argument.partition("=")
+        pieces = _split(text)
+        if not equals or not path.strip() or len(pieces) != 1:
+            raise RecipeError(f"--baseline {argument!r}: write it as path=value, once for each path")
+        baseline[path.strip()] = _value(pieces[0], f"--baseline {argument!r}")
+    return baseline
 
 
 def show(value: Any) -> str:
@@ -74,15 +88,13 @@ def _split(text: str) -> list[str]:
     return [*pieces, current]
 
 
-def _value(text: str, argument: str) -> Any:
+def _value(text: str, where: str) -> Any:
     text = text.strip()
     if not text:
-        raise RecipeError(f"--grid {argument!r}: an empty value; remove the extra comma or write ''")
+        raise RecipeError(f"{where}: an empty value; remove the extra comma or write ''")
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError) as error:
         if text[0] in "[{('\"":
-            raise RecipeError(
-                f"--grid {argument!r}: {text!r} is no Python literal; close brackets and quotes"
-            ) from error
+            raise RecipeError(f"{where}: {text!r} is no Python literal; close brackets and quotes") from error
         return text

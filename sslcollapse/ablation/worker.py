@@ -1,47 +1,74 @@
-"""One run in a process of its own: ``python -m sslcollapse.ablation.worker < job``.
-
-The first line of standard input is the job as JSON. The pipe then stays open, and the worker ends when it
-closes, so that no run outlives an ablation that was killed.
-"""
+"""One run, wherever an executor makes it."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from sslcollapse.ablation.locks import InUseError, locked
 from sslcollapse.errors import SSLCollapseError
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LOCK_SECONDS = 5.0
+"""How long the worker of an ablation that was killed may take to end after it."""
 
-def main() -> int:
-    """Train what the job says; errors meant for people are shown as one line."""
-    job = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    from sslcollapse.recipe import load
-    from sslcollapse.trainer import train
 
-    try:
-        load(job["source"])  # may register components; the recipe itself is the one resolved by the parent
+def work(message: Mapping[str, Any]) -> None:
+    """Make the run that a ``Job.message`` describes: go on from its checkpoint if it has one, else start again.
+
+    What to do is decided here and not when the run was queued, because a queued run may start late, be preempted,
+    or be finished by somebody else meanwhile. A finished run is left as it is.
+
+    Raises:
+        InUseError: another process is making the same run.
+    """
+    run = Path(message["path"])
+    with locked(run.with_name(f".{run.name}.lock"), f"{run}: this run", LOCK_SECONDS):
+        if (run / "result.json").exists():
+            return
+        from sslcollapse.recipe import load
+        from sslcollapse.trainer import train
+
+        resume = any((run / "checkpoints").glob("step*.pt"))
+        load(message["source"])  # may register components; the recipe itself is the one resolved by the parent
         train(
-            job["recipe"],
-            out=Path(job["out"]),
-            resume=job["resume"],
-            overwrite=job["overwrite"],
-            command=job["command"],
+            message["recipe"],
+            out=Path(message["out"]),
+            resume=resume,
+            overwrite=not resume and run.exists(),
+            command=message["command"],
         )
+
+
+def attempt(message: Mapping[str, Any]) -> str | None:
+    """``work``, with an error meant for people returned as one line and kept in the run's log; others are raised."""
+    try:
+        work(message)
     except SSLCollapseError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 1
-    return 0
+        text = " ".join(str(error).split())
+        if not isinstance(error, InUseError):  # the log is somebody else's then
+            add_to_log(Path(message["path"]), text)
+        return text
+    return None
 
 
-def _end_with_parent() -> None:
-    while os.read(0, 4096):  # not sys.stdin, whose lock a waiting thread would hold when the interpreter ends
-        pass
-    os._exit(1)
+def add_to_log(run: Path, text: str) -> None:
+    """Append to ``train.log`` what a run left beside it, such as a traceback."""
+    if text.strip():
+        run.mkdir(parents=True, exist_ok=True)
+        with open(run / "train.log", "a", encoding="utf-8") as log:
+            log.write(text if text.endswith("\n") else text + "\n")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def use_threads(threads: int) -> None:
+    """Let this process compute with so many threads, whether libraries are loaded already or later."""
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(threads)
+        torch.set_num_threads(threads)

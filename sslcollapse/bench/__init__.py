@@ -10,6 +10,7 @@ from sslcollapse.errors import RecipeError
 from sslcollapse.registry import suggest
 
 BENCHES = {
+    "ablate": "sslcollapse.bench.ablate",
     "graph-step": "sslcollapse.bench.graph_step",
     "memory": "sslcollapse.bench.memory",
     "monitor": "sslcollapse.bench.monitor",

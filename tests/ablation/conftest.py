@@ -1,7 +1,7 @@
 import json
-import sys
 from pathlib import Path
 
+import fake_worker
 import pytest
 
 BASE = """
@@ -42,7 +42,7 @@ class Workspace:
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
-    fake = str(Path(__file__).with_name("fake_worker.py"))
-    monkeypatch.setattr("sslcollapse.ablation.local.WORKER", (sys.executable, fake))
+    monkeypatch.setattr("sslcollapse.ablation.local._serve", fake_worker.serve)
+    monkeypatch.setattr("sslcollapse.ablation.local.PRELOAD", ())
     monkeypatch.chdir(tmp_path)
     return Workspace(tmp_path)

@@ -1,5 +1,6 @@
-"""The real worker with a trainer that invents results, fails at width 13 and waits for ever at width 99."""
+"""The real workers with a trainer that invents results, fails at width 13 and waits for ever at width 99."""
 
+import functools
 import json
 import os
 import random
@@ -8,23 +9,29 @@ import time
 import types
 from pathlib import Path
 
+from sslcollapse.ablation import local, worker
 
-def train(recipe, *, out, resume, overwrite, command):
-    from sslcollapse.recipe import recipe_hash
+_SERVE = local._serve
 
-    seed, width, identity = recipe["seed"], recipe["encoder"]["hidden"][0], recipe_hash(recipe)
+
+def train(run, recipe, *, out, resume, overwrite, command):
+    seed, width, identity = (
+        recipe["seed"],
+        recipe["encoder"]["hidden"][0],
+        run.parent.name,
+    )  # no hashing: it imports torch
     threads = os.environ["OMP_NUM_THREADS"]
     call = {"hash": identity, "seed": seed, "resume": resume, "overwrite": overwrite, "threads": threads}
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "calls.jsonl", "a") as file:
         file.write(json.dumps({**call, "pid": os.getpid()}) + "\n")
-    if width == 13:
+    if width == 13 and not os.environ.get("LUCKY"):
         raise ValueError("width 13 brings bad luck")
-    run = out / recipe["name"] / identity / f"seed{seed}"
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     (run / "recipe.json").write_text("{}")
     if width == 99 and not resume:
         (run / "checkpoints" / "step00000001.pt").touch()
+        (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
         time.sleep(60)
     draw = random.Random(f"{identity} {seed}")
     metric = {
@@ -55,10 +62,16 @@ def score(draw, offset=0.0):
     return {"values": [0.5] * 30, "mean": offset + 0.1 * draw.random(), "std": None}
 
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+def serve(message, *arguments):
+    """In place of a worker's first function."""
     sys.modules["sslcollapse.trainer"] = trainer = types.ModuleType("trainer")
-    trainer.train = train
-    from sslcollapse.ablation.worker import main
+    trainer.train = functools.partial(train, Path(message["path"]))
+    worker.LOCK_SECONDS = 0.1
+    _SERVE(message, *arguments)
 
-    sys.exit(main())
+
+if __name__ == "__main__":
+    from sslcollapse import cli
+
+    local._serve, local.PRELOAD = serve, ()
+    sys.exit(cli.main())

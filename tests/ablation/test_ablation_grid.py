@@ -101,6 +101,62 @@ def test_a_bad_ablation_file_is_refused_with_the_place(workspace, text, message)
         plan(workspace.ablation(text), [], None, [])
 
 
+def test_the_command_line_can_say_what_a_file_says(workspace):
+    (workspace.folder / "wide.py").write_text(workspace.recipe.read_text().replace("hidden=[4]", "hidden=[8]"))
+    target = workspace.ablation(
+        'name="both", base={"tiny": "tiny.py", "wide": "wide.py"}, seeds=2, baseline={"base": "tiny", "optim.lr": 0.1},'
+        'axes={("optim.lr", "train.steps"): [(0.1, 5), (0.2, 6)]}'
+    )
+    line = plan(
+        workspace.recipe,
+        ["optim.lr,train.steps=(0.1, 5),(0.2, 6)"],
+        2,
+        [],
+        baseline=["base=tiny", "optim.lr=0.1"],
+        others=[workspace.folder / "wide.py"],
+        name="both",
+    )
+    file = plan(target, [], None, [])
+    assert [cell.hash for cell in line.cells] == [cell.hash for cell in file.cells]
+    assert len(line.cells) == 4
+    for field in ("name", "axes", "seeds", "baselines"):
+        assert getattr(line, field) == getattr(file, field), field
+
+
+def test_two_recipes_need_no_grid(workspace):
+    (workspace.folder / "wide.py").write_text(workspace.recipe.read_text().replace("hidden=[4]", "hidden=[8]"))
+    ablation = plan(workspace.recipe, [], 1, [], others=[workspace.folder / "wide.py"])
+    assert [cell.base for cell in ablation.cells] == ["tiny", "wide"]
+    assert ablation.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(baseline=["encoder.hidden"]), "--baseline 'encoder.hidden': write it as path=value"),
+        (dict(baseline=["encoder.hidden=[4],[8]"]), "--baseline .*: write it as path=value, once for each path"),
+        (dict(baseline=["encoder.hiden=[4]"]), "baseline: 'encoder.hiden' is no axis; did you mean 'encoder.hidden'"),
+        (dict(baseline=["encoder.hidden=[5]"]), "baseline: no cell with"),
+        (dict(others=["tiny.py"]), "two recipes of one name"),
+        (dict(others=["tny.py"]), "tny.py: no such file"),
+        (dict(name="a/b"), "--name 'a/b': the name of a folder is needed"),
+        (dict(more=["train.steps,optim.lr=1,2"]), "each entry needs 2 values, one a path, got 1"),
+        (dict(more=["encoder.hidden,optim.lr=([4],1)"]), "--grid encoder.hidden,optim.lr: given twice"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_quoted(workspace, options, message):
+    grid = [*GRID, *options.pop("more", [])]
+    with pytest.raises(RecipeError, match=message):
+        plan(workspace.recipe, grid, 1, [], **options)
+
+
+def test_what_a_file_says_is_not_said_again(workspace):
+    target = workspace.ablation('name="a", base="tiny.py", axes={"optim.lr": [0.1]}')
+    for options in (dict(baseline=["optim.lr=0.1"]), dict(name="b"), dict(others=[workspace.recipe])):
+        with pytest.raises(RecipeError, match=r"ablation.py is an ablation file, which says this itself"):
+            plan(target, [], None, [], **options)
+
+
 def test_a_recipe_needs_a_grid_and_seeds(workspace):
     with pytest.raises(RecipeError, match="at least one --grid"):
         plan(workspace.recipe, [], 1, [])

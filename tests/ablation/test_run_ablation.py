@@ -1,15 +1,18 @@
 import csv
 import json
-import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import fake_worker
 import pytest
 
 from sslcollapse.ablation import run_ablation
+from sslcollapse.ablation.local import environment, visible_devices
+from sslcollapse.ablation.worker import THREAD_VARIABLES
 from sslcollapse.errors import RecipeError, RunError
 
 ROOT = Path(__file__).parents[2]
@@ -101,13 +104,61 @@ def test_a_failing_cell_does_not_stop_the_rest(workspace, capsys):
     assert "Traceback" in log.read_text()
 
 
+def test_a_restart_leaves_failed_runs_alone_until_it_is_asked(workspace, capsys):
+    assert run(workspace, widths="[13],[4]", seeds=1) == 1
+    path = workspace.results / "tiny" / "failures.json"
+    before = path.read_text()
+    (failure,) = json.loads(before).values()
+    assert failure["error"] == "ValueError: width 13 brings bad luck"
+    assert Path(failure["log"]).name == "train.log"
+    assert failure["time"]
+    capsys.readouterr()
+    assert run(workspace, widths="[13],[4]", seeds=1) == 1
+    assert len(workspace.calls()) == 2
+    assert path.read_text() == before
+    out = capsys.readouterr().out
+    assert "tiny: 2 runs, 1 finished, 1 failed before, 0 to do" in out
+    assert "skipped   tiny encoder.hidden=[13] seed=0: ValueError: width 13 brings bad luck" in out
+    assert "1 failed" in out
+    assert "--retry-failed tries them again" in out
+    assert run(workspace, widths="[13],[4]", seeds=1, retry_failed=True) == 1
+    assert len(workspace.calls()) == 3
+
+
+def test_threads_and_devices_are_shared_out(workspace, monkeypatch):
+    assert run(workspace, widths="[4]", seeds=1, threads=3) == 0
+    assert workspace.calls()[0]["threads"] == "3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
+    assert visible_devices() == ["2", "5"]
+    devices = [environment(slot, visible_devices())["CUDA_VISIBLE_DEVICES"] for slot in range(3)]
+    assert devices == ["2", "5", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert environment(1, visible_devices())["CUDA_VISIBLE_DEVICES"] == "7"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_devices() == []
+
+
+def test_the_fork_server_starts_no_thread_and_no_cuda():
+    script = """
+import importlib, os
+from sslcollapse.ablation.local import PRELOAD
+for name in PRELOAD:
+    importlib.import_module(name)
+import torch
+print(len(os.listdir("/proc/self/task")), torch.cuda.is_initialized())
+"""
+    one = {name: "1" for name in THREAD_VARIABLES}
+    command = [sys.executable, "-c", script]
+    process = subprocess.run(
+        command, env={**os.environ, **one, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert process.stdout == "1 False\n", process.stderr
+
+
 def test_a_failure_is_forgotten_when_its_run_finishes(workspace, monkeypatch):
     assert run(workspace, widths="[13]", seeds=1) == 1
-    script = workspace.folder / "lucky.py"
-    fake = (ROOT / "tests/ablation/fake_worker.py").read_text()
-    script.write_text(fake.replace("width == 13", "False").replace("Path(__file__).parents[2]", repr(str(ROOT))))
-    monkeypatch.setattr("sslcollapse.ablation.local.WORKER", (sys.executable, str(script)))
-    assert run(workspace, widths="[13]", seeds=1) == 0
+    monkeypatch.setenv("LUCKY", "1")
+    assert run(workspace, widths="[13]", seeds=1, retry_failed=True) == 0
     assert workspace.calls()[-1]["overwrite"]
     assert not (workspace.results / "tiny" / "failures.json").exists()
     assert "Failed runs" not in page(workspace).decode()
@@ -149,22 +200,20 @@ def test_validation_choice_is_printed(workspace, capsys):
 def test_nothing_starts_if_any_cell_is_wrong(workspace):
     with pytest.raises(RecipeError, match=r"cell tiny encoder.hidden=\[4, 'x'\]"):
         run(workspace, widths="[4],[4,'x']")
-    with pytest.raises(RecipeError, match="executor 'slurm': there is only local"):
-        run(workspace, executor="slurm")
+    with pytest.raises(RecipeError, match="executor 'slrm': there is only local, slurm, debug; did you mean 'slurm'"):
+        run(workspace, executor="slrm")
     assert not workspace.out.exists()
     assert not workspace.results.exists()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_ablation_leaves_no_process_and_continues_where_it_was(workspace, sent):
     options = {"widths": "[99],[4]", "seeds": 1}
-    parent = multiprocessing.get_context("fork").Process(target=run_in_foreground, args=(workspace,), kwargs=options)
-    parent.start()
+    parent = start_ablate(workspace, **options)
     wait_for(lambda: any(workspace.results.glob("tiny/runs.jsonl")) and len(workspace.calls()) == 2)
     wait_for(lambda: any(workspace.out.glob("tiny/*/seed0/checkpoints/*.pt")))
-    os.kill(parent.pid, sent)
-    parent.join(10)
-    assert parent.exitcode not in (None, 0)
+    parent.send_signal(sent)
+    assert parent.wait(30) != 0
     pids = {call["pid"] for call in workspace.calls()}
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert run(workspace, **options) == 0
@@ -172,12 +221,19 @@ def test_a_killed_ablation_leaves_no_process_and_continues_where_it_was(workspac
     assert [call["resume"] for call in workspace.calls()] == [False, False, True]
 
 
-def run_in_foreground(workspace, **options):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a script's background starts with it ignored
-    return run(workspace, **options)
+def start_ablate(workspace, widths, seeds):
+    """A process of its own, in a terminal's foreground: a job in a script's background starts with SIGINT ignored."""
+    options = ["--grid", f"encoder.hidden={widths}", "--seeds", str(seeds), "--jobs", "2"]
+    options += ["--out", workspace.out, "--results", workspace.results]
+    return subprocess.Popen(
+        [sys.executable, fake_worker.__file__, "ablate", workspace.recipe, *options],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
-def wait_for(condition, seconds=15.0):
+def wait_for(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"

@@ -1,0 +1,61 @@
+"""Where runs take place: processes of this machine, jobs of a Slurm cluster, or this very process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from sslcollapse.ablation.debug import run_here
+from sslcollapse.ablation.job import Job, Watch
+from sslcollapse.ablation.local import run_locally
+from sslcollapse.ablation.slurm import make_executor, parse_settings, run_on_cluster
+from sslcollapse.errors import RecipeError
+from sslcollapse.registry import suggest
+
+EXECUTORS = ("local", "slurm", "debug")
+
+Execute = Callable[[Sequence[Job], Watch], None]
+
+
+def check_options(name: str, *, jobs: int, threads: int | None, slurm: Sequence[str]) -> None:
+    """Refuse what is wrong whatever the ablation is.
+
+    Raises:
+        RecipeError: an option is wrong.
+    """
+    if name not in EXECUTORS:
+        known = list(EXECUTORS)
+        raise RecipeError(f"executor {name!r}: there is only {', '.join(known)}{suggest(name, known)}")
+    if jobs < 1 or (threads is not None and threads < 1):
+        raise RecipeError(f"jobs and threads must be at least 1, got {jobs} and {threads}")
+    if slurm and name != "slurm":
+        raise RecipeError(f"--slurm {slurm[0]}: only --executor slurm takes parameters of Slurm")
+    if name == "debug" and jobs > 1:
+        raise RecipeError(f"--executor debug makes one run at a time, got --jobs {jobs}")
+
+
+def choose_executor(
+    name: str, *, jobs: int, threads: int | None, slurm: Sequence[str], out: Path, ablation: str
+) -> Execute:
+    """The function that makes runs.
+
+    Args:
+        name: one of ``EXECUTORS``.
+        jobs: runs at a time.
+        threads: threads of each run, or None for what the executor gives.
+        slurm: ``key=value`` parameters of Slurm jobs.
+        out: folder of all runs.
+        ablation: its name.
+
+    Raises:
+        RecipeError: a parameter of Slurm is wrong.
+        RunError: what the executor needs is not there.
+    """
+    if name == "slurm":
+        folder = out / "submitit" / ablation
+        executor = make_executor(folder, ablation, jobs, parse_settings(slurm))
+        return partial(run_on_cluster, executor=executor, folder=folder, threads=threads)
+    if name == "debug":
+        return partial(run_here, threads=threads)
+    return partial(run_locally, parallel=jobs, threads=threads)

@@ -1,0 +1,145 @@
+"""Progress over all runs of an ablation: live lines on a terminal, one line an event elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sslcollapse.ablation.eta import Durations, remaining
+from sslcollapse.ablation.job import Job
+
+REFRESH_SECONDS = 1.0
+SHOWN_RUNS = 12
+"""Live lines of runs; of more, the first ones."""
+
+
+@dataclass
+class _Running:
+    job: Job
+    began: float
+    first_step: int
+
+    def left(self, now: float, expected: float | None) -> float | None:
+        """Seconds it still takes, by its steps or by what its cell takes with evaluation, whichever is more."""
+        elapsed, step = now - self.began, self.job.step()
+        known = [] if expected is None else [max(expected - elapsed, 0.0)]
+        if step > self.first_step:
+            known.append(elapsed / (step - self.first_step) * (self.job.steps - step))
+        return max(known, default=None)
+
+
+class Progress:
+    """What is shown of an ablation.
+
+    Args:
+        durations: what is known of the runs' cost.
+        live: whether the terminal may be drawn on; not while runs print there themselves.
+    """
+
+    def __init__(self, durations: Durations, *, live: bool = True) -> None:
+        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._total = self._done = self._failed = 0
+        self._durations = durations
+        self._waiting: list[Job] = []
+        self._parallel = 1
+        self._running: dict[str, _Running] = {}
+        self._drawn = 0.0
+        self._live: Live | None = None
+        if live and self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def start(self, total: int, done: int, waiting: Sequence[Job], parallel: int) -> None:
+        """Begin to show ``waiting`` runs, ``parallel`` at a time, of ``total`` of which ``done`` have finished."""
+        self._total, self._done = total, done
+        self._waiting, self._parallel = list(waiting), parallel
+        if self._live is not None:
+            self._live.start()
+
+    def stop(self) -> None:
+        """Take the live lines away."""
+        if self._live is not None:
+            self._live.stop()
+
+    def print(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text)
+
+    def started(self, job: Job) -> None:
+        """A run has begun."""
+        self._waiting.remove(job)
+        self._running[job.key] = _Running(job, time.monotonic(), job.step())
+        if self._live is None:
+            self.print(f"start     {job.name}  →  {job.path}")
+        self._draw()
+
+    def ended(self, job: Job, error: str | None, seconds: float) -> None:
+        """A run has ended."""
+        self._running.pop(job.key, None)
+        if job in self._waiting:  # it ended before anybody saw it start
+            self._waiting.remove(job)
+        if error is None:
+            self._done += 1
+            self._durations.add(job, seconds)
+            outcome = f"finished  {job.name}  in {clock(seconds)}"
+        else:
+            self._failed += 1
+            outcome = f"FAILED    {job.name}: {error}  (log: {job.log})"
+        left = self._left()
+        shown = [f"{self._done}/{self._total}"] + ([f"{self._failed} failed"] if self._failed else [])
+        shown += [] if left is None or not (self._running or self._waiting) else [f"{clock(left)} left"]
+        self.print(f"{outcome}  [{', '.join(shown)}]")
+        self._draw()
+
+    def tick(self) -> None:
+        """Draw again if the last time is a while ago."""
+        if self._live is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:
+            self._draw()
+
+    def _left(self) -> float | None:
+        """Seconds until all have ended; None while nothing is known of their cost."""
+        now = time.monotonic()
+        running = [run.left(now, self._durations.expected(run.job)) for run in self._running.values()]
+        waiting = [self._durations.expected(job) for job in self._waiting]
+        known = [seconds for seconds in (*running, *waiting) if seconds is not None]
+        if not known and (running or waiting):
+            return None
+        guess = sum(known) / len(known) if known else 0.0
+        return remaining(
+            [guess if seconds is None else seconds for seconds in running],
+            [guess if seconds is None else seconds for seconds in waiting],
+            max(self._parallel, len(running)),
+        )
+
+    def _draw(self) -> None:
+        if self._live is None:
+            return
+        self._drawn = time.monotonic()
+        left = self._left()
+        total = f"{self._done}/{self._total} runs" + (f", {self._failed} failed" if self._failed else "")
+        rows = Table.grid(padding=(0, 2))
+        rows.add_row(
+            ProgressBar(total=self._total, completed=self._done, width=30),
+            Text(total),
+            Text("time left unknown" if left is None else f"{clock(left)} left"),
+        )
+        shown = list(self._running.values())[:SHOWN_RUNS]
+        runs = Table.grid(padding=(0, 2))
+        for run in shown:
+            step = f"{run.job.step()}/{run.job.steps}"
+            runs.add_row(Text(step, justify="right"), Text(run.job.name, overflow="ellipsis", no_wrap=True))
+        more = len(self._running) - len(shown)
+        self._live.update(Group(runs, *([Text(f"and {more} more")] if more else []), rows), refresh=True)
+
+
+def clock(seconds: float) -> str:
+    """``4:05`` or ``1:04:05``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
