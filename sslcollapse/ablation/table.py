@@ -191,8 +191,8 @@ def _difference_lines(ablation: Ablation, records: Records, metrics: Sequence[Co
     for cell in ablation.cells:
         if cell.hash in ablation.baselines:
             own = [by_hash.get(cell.hash) for by_hash in found]
-            counts = [effect.difference.n if effect else 0 for effect in own]
-            pairs = str(counts[0]) if len(set(counts)) == 1 else " / ".join(map(str, counts))
+            counts = [effect.difference.n for effect in own if effect]
+            pairs = " / ".join(map(str, counts if len(set(counts)) > 1 else counts[:1])) or "0"
             shown = [
                 shown_difference(effect and effect.difference, column, effect and effect.corrected)
                 for effect, column in zip(own, metrics, strict=True)
