@@ -68,8 +68,6 @@ def page(ablation: Ablation, records: Records, failures: Mapping[str, str], comm
     shown = records.of(ablation.cells, ablation.seeds)
     every = columns(ablation, shown)
     lines = [f"# {ablation.name}", "", f"    {command}", "", _provenance(ablation, shown), ""]
-    if ablation.claim is not None:
-        lines += ["## Verdict", "", *verdict_lines(judge(ablation, records)), ""]
     if legend(ablation):
         lines += [legend(ablation), ""]
     lines += [
@@ -77,6 +75,8 @@ def page(ablation: Ablation, records: Records, failures: Mapping[str, str], comm
         "Settings are chosen by validation only. Effective rank is un-centred unless it says otherwise.",
         "",
     ]
+    if ablation.claim is not None:
+        lines += ["## Verdict", "", *verdict_lines(judge(ablation, records)), ""]
     for section in SECTIONS:
         chosen = [column for column in every if column.section == section]
         if chosen:
@@ -191,21 +191,23 @@ def _difference_lines(ablation: Ablation, records: Records, metrics: Sequence[Co
     for cell in ablation.cells:
         if cell.hash in ablation.baselines:
             own = [by_hash.get(cell.hash) for by_hash in found]
-            counts = [effect.difference.n if effect else 0 for effect in own]
-            pairs = str(counts[0]) if len(set(counts)) == 1 else " / ".join(map(str, counts))
+            counts = [effect.difference.n for effect in own if effect]
+            pairs = " / ".join(map(str, counts if len(set(counts)) > 1 else counts[:1])) or "0"
             shown = [
                 shown_difference(effect and effect.difference, column, effect and effect.corrected)
                 for effect, column in zip(own, metrics, strict=True)
             ]
             rows.append([*labels(cell, titles), pairs, *shown])
-    lines = markdown([*titles.values(), "pairs", *map(_full_title, metrics)], rows)
-    lines += [
-        "",
-        "Paired over equal seeds and splits, with Student's 95 % confidence interval of each difference by itself;",
-    ]
+    lines = [*markdown([*titles.values(), "pairs", *map(_full_title, metrics)], rows), ""]
     tests = max((sum(effect.corrected is not None for effect in by_hash.values()) for by_hash in found), default=0)
-    times = f"the {tests} differences" if tests > 1 else "the one difference"
-    lines.append(f"two-sided p-values, corrected by Holm over {times} of a column; evaluation in points of %.")
+    if tests:
+        over = f"the {tests} differences" if tests > 1 else "the one difference"
+        lines += [
+            "Paired over equal seeds and splits, with Student's 95 % confidence interval of each difference by itself;",
+            f"two-sided p-values, corrected by Holm over {over} of a column; evaluation in points of %.",
+        ]
+    else:
+        lines.append("Paired over equal seeds and splits; evaluation in points of %.")
     if any(effect.difference.n == 1 for by_hash in found for effect in by_hash.values()):
         lines.append("One pair gives no interval: the splits of one seed say nothing about other seeds.")
     return lines

@@ -166,7 +166,9 @@ def test_a_failure_is_forgotten_when_its_run_finishes(workspace, monkeypatch):
 
 def test_table_compares_with_the_baseline_over_equal_seeds(workspace):
     target = workspace.ablation(
-        'name="widths", base="tiny.py", seeds=3, baseline={"encoder.hidden": [4]},axes={"encoder.hidden": [[4], [8]]}'
+        'name="widths", base="tiny.py", seeds=3, baseline={"encoder.hidden": [4]},axes={"encoder.hidden": [[4], [8]]}, '
+        'claim=dict(number=1, statement="Wide is good", checks=[dict(name="accuracy", expect="positive", '
+        'metric="evaluation.public.test_accuracy")])'
     )
     assert run_ablation(target, jobs=3, out=workspace.out, results=workspace.results) == 0
     key = "evaluation.public.test_accuracy"
@@ -181,6 +183,10 @@ def test_table_compares_with_the_baseline_over_equal_seeds(workspace):
     assert float(other[f"{key}:low"]) < expected < float(other[f"{key}:high"])
     assert other[f"{key}:pairs"] == "3"
     assert baseline[f"{key}:difference"] == ""
+    assert float(other[f"{key}:p"]) == float(other[f"{key}:p_holm"])
+    claim = json.loads((workspace.results / "widths" / "claim.json").read_text())
+    assert claim["tests"][0]["estimate"] == pytest.approx(100 * expected)
+    assert (workspace.results / "widths" / "table.tex").exists()
     text = page(workspace, "widths").decode()
     for expected_text in (
         "## Difference to the baseline",
