@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sslcollapse.ablation.claims import judge
 from sslcollapse.ablation.eta import Durations
 from sslcollapse.ablation.executors import check_options, choose_executor
 from sslcollapse.ablation.failures import Failures
@@ -177,6 +178,9 @@ class _Driver:
                 if best is not None and len(cells) > 1:
                     chosen_cell = f"{cells[best.record['hash']].name} ({100 * best.mean:.2f}, n = {best.n})"
                     say(f"best by validation, {probe}: {chosen_cell}")
+        if self.ablation.claim is not None:
+            verdict = judge(self.ablation, self.records)
+            say(f"claim {verdict.claim.number}: {verdict.claim.statement} {verdict.text.capitalize()}: {verdict.tally}")
         say(f"{self.done}/{len(self.jobs)} runs finished: {self.folder / 'README.md'}")
         failed = [job for job in self.jobs if job in self.failures]
         if failed:
