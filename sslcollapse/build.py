@@ -16,6 +16,8 @@ from sslcollapse.registry import DOMAINS
 from sslcollapse.types import Domain
 
 DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
+SHEET_ROWS = 100
+"""Most rows of a contact sheet."""
 
 
 def data_root(recipe: Mapping[str, Any]) -> Path:
@@ -44,9 +46,11 @@ def draw_views(recipe: Mapping[str, Any], path: Path, samples: int) -> Path:
     """Write a contact sheet of the views that a resolved recipe makes; return its path.
 
     Raises:
-        RecipeError: a domain whose views cannot be drawn, or a file that cannot be written.
+        RecipeError: a domain whose views cannot be drawn, too many samples, or a file that cannot be written.
         MissingDataError, DataError: see the domain.
     """
+    if samples > SHEET_ROWS:  # the whole sheet is in memory
+        raise RecipeError(f"--samples: a sheet has at most {SHEET_ROWS} rows, got {samples}")
     domain: Any = build_domain(recipe)
     if not hasattr(domain, "draw"):
         kind = recipe["domain"]["type"]

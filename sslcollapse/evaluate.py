@@ -23,10 +23,16 @@ def check_probes(probes: Mapping[str, Any], probe_set: ProbeSet) -> None:
     """Let every probe refuse a set that it cannot evaluate, before there are features.
 
     Raises:
-        RecipeError, DataError: see the probe's ``check``; the message begins with the probe's place in the recipe.
+        RecipeError, DataError: fewer than two classes, or see the probe's ``check``; the message begins with the
+            probe's place in the recipe.
     """
     for name, probe in probes.items():
         try:
+            if probe_set.num_classes < 2 and not probe_set.multilabel:
+                raise DataError(
+                    "all samples are of one class, so there is nothing to tell apart; label them, or pre-train without "
+                    "probes (evaluate={})"
+                )
             probe.check(probe_set)
         except (RecipeError, DataError) as error:
             raise type(error)(f"evaluate.{name}: {error}") from error

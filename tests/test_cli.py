@@ -283,3 +283,11 @@ def test_views_draws_a_picture_of_images_and_refuses_a_graph(tmp_path, capsys):
     assert cli.main(["views", str(ROOT / "recipes/quickstart.py"), "--out", str(tmp_path / "none.png")]) == 2
     assert "the views of 'graph' cannot be drawn" in capsys.readouterr().err
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_contact_sheet_of_very_many_rows_is_refused(tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    many = ["views", str(ROOT / "recipes/simclr_digits.py"), "--out", str(sheet), "--samples", "100000"]
+    assert cli.main(many) == 2
+    assert "--samples: a sheet has at most 100 rows, got 100000" in capsys.readouterr().err
+    assert not sheet.exists()

@@ -91,7 +91,10 @@ class Timm(nn.Module):
             with torch.no_grad():
                 out = self.model(torch.zeros(1, *self.in_shape))
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise ValueError(f"timm's {self.name} cannot read images {self.in_shape}: {error}") from error
+            raise ValueError(
+                f"timm's {self.name} cannot read images {self.in_shape}: {error}; make the views larger "
+                "(domain.size), or set the model's arguments for small images in kwargs, e.g. patch_size=4 for a ViT"
+            ) from error
         finally:
             self.model.train(training)
         if not isinstance(out, Tensor) or out.dim() != 2:

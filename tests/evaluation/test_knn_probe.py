@@ -7,6 +7,7 @@ from probe_data import noisy
 from torch.nn.functional import normalize
 
 from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.evaluate import check_probes
 from sslcollapse.evaluation.knn import KNNProbe, vote_shares
 from sslcollapse.registry import PROBES
 from sslcollapse.types import ProbeSet, Split
@@ -176,3 +177,10 @@ def test_unusable_features_and_labels_are_refused():
 def test_bad_arguments_are_quoted(arguments, message):
     with pytest.raises(ValueError, match=message):
         KNNProbe(**arguments)
+
+
+def test_probes_refuse_a_set_of_one_class_before_there_are_features():
+    split = Split(np.arange(2), np.arange(2, 3), np.arange(3, 4))
+    one = ProbeSet([torch.zeros(4, 2)], torch.zeros(4, dtype=torch.int64), 1, {"public": (split,)})
+    with pytest.raises(DataError, match=r"evaluate\.knn: all samples are of one class.*evaluate=\{\}"):
+        check_probes({"knn": KNNProbe()}, one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,16 @@ def official_split(train: int, test: int, validation: float) -> Split:
         )
     order = np.random.default_rng(0).permutation(train)
     return Split(np.sort(order[held_out:]), np.sort(order[:held_out]), np.arange(train, train + test))
+
+
+def check_apart(train: Path, test: Path) -> tuple[Path, Path]:
+    """Both places themselves; RecipeError if they are the same, since pre-training would see the test images."""
+    if os.path.abspath(train) == os.path.abspath(test):
+        raise RecipeError(
+            f"train and test are both {train}, so that the test images would be trained on; give test images of "
+            "their own"
+        )
+    return train, test
 
 
 def check_fraction(validation: float) -> float:

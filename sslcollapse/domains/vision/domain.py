@@ -149,8 +149,9 @@ class VisionDomain:
         return ProbeSet(views, dataset.labels, dataset.num_classes, dataset.splits)
 
     def draw(self, path: Path, samples: int, seed: int) -> None:
-        """Write a contact sheet of ``samples`` images, evenly spaced, and of several draws of each view."""
+        """Write a contact sheet of ``samples`` images at most, evenly spaced, and of several draws of each view."""
         dataset, source = self.dataset, self.source
+        samples = min(samples, len(dataset.pretrain))
         augmentations = self.views.augmentations(self.view_size, source.channels, source.mean, source.std)
         rows = dataset.pretrain[torch.linspace(0, len(dataset.pretrain) - 1, samples).long()]
         contact_sheet(dataset.images.read(rows), augmentations, source.mean, source.std, path, seed)

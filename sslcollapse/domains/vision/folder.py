@@ -11,6 +11,7 @@ import torch
 from sslcollapse.domains.download import missing_text
 from sslcollapse.domains.vision.data import (
     ImageDataset,
+    check_apart,
     check_dataset,
     check_fraction,
     official_split,
@@ -58,7 +59,7 @@ class ImageFolder:
         if size < 1:
             raise RecipeError(f"size must be >= 1, got {size}")
         self.data_root = Path(data_root).expanduser()
-        self.folders = tuple(self.data_root / Path(folder).expanduser() for folder in (train, test))
+        self.folders = check_apart(*(self.data_root / Path(folder).expanduser() for folder in (train, test)))
         self.size, self.mode, self.channels = size, mode, CHANNELS[mode]
         self.mean, self.std = statistics_of(mode, mean, std)
         self.validation = check_fraction(validation)
@@ -146,7 +147,7 @@ class FileImages(EncodedImages):
         try:
             return Path(self.paths[row]).read_bytes()
         except OSError as error:
-            raise DataError(f"{self.paths[row]}: cannot be read ({error.strerror})") from error
+            raise DataError(f"{self.paths[row]}: cannot be read ({error.strerror}); replace or remove it") from error
 
     def place(self, row: int) -> str:
         """The file."""

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 
 from sslcollapse.domains.download import missing_text, reason
-from sslcollapse.domains.vision.data import ImageDataset, check_dataset, check_fraction, official_split, statistics_of
+from sslcollapse.domains.vision.data import (
+    ImageDataset,
+    check_apart,
+    check_dataset,
+    check_fraction,
+    official_split,
+    statistics_of,
+)
 from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode, probe_size
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
 from sslcollapse.errors import DataError, MissingDataError, RecipeError, RunError
@@ -62,7 +69,7 @@ class ImageTable:
         if size is not None and size < 1:
             raise RecipeError(f"size must be >= 1, got {size}")
         self.data_root = Path(data_root).expanduser()
-        self.paths = tuple(self.data_root / Path(path).expanduser() for path in (train, test))
+        self.paths = check_apart(*(self.data_root / Path(path).expanduser() for path in (train, test)))
         self.given_size, self.mode, self.channels = size, mode, CHANNELS[mode]
         self.mean, self.std = statistics_of(mode, mean, std)
         self.image, self.label = image, label
@@ -142,6 +149,8 @@ class ImageTable:
         train, test = map(len, labels)
         if not train:
             raise DataError(f"{self.paths[0]}: the table has no rows")
+        for path, part in zip(self.paths, labels, strict=True):
+            _check_range(part, self.num_classes, path)
         dataset = ImageDataset(
             self.title,
             TableImages(self.paths, columns, self.size, self.mode, resize=self.given_size is not None),
@@ -154,6 +163,8 @@ class ImageTable:
 
     def _open(self, path: Path) -> Any:
         """The Parquet file, whose columns have been checked."""
+        if path.is_dir():
+            raise DataError(f"{path}: a folder; name one Parquet file")
         if not path.is_file():
             raise MissingDataError(
                 f"{self.title}: the table {path} is not there. {missing_text([path], self.data_root, EMBEDDED_RECIPE)}"
@@ -162,7 +173,10 @@ class ImageTable:
         known = table.schema_arrow.names
         for column in (self.image, self.label):
             if column not in known:
-                raise DataError(f"{path}: no column {column!r} (columns: {', '.join(known)})")
+                raise DataError(
+                    f"{path}: no column {column!r} (columns: {', '.join(known)}); the dataset's arguments image and "
+                    "label name the two"
+                )
         return table
 
 
@@ -252,6 +266,16 @@ def _labels(column: Any, path: Path, name: str) -> np.ndarray:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise DataError(f"{path}, row {row}: no label in column {name!r}")
     return np.asarray(column.to_numpy()).astype(np.int64)
+
+
+def _check_range(labels: np.ndarray, num_classes: int, path: Path) -> None:
+    """Refuse a label that is no class, by its row in its own table."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise DataError(
+            f"{path}, row {wrong[0]}: label {labels[wrong[0]]} is not one of the {num_classes} classes of training, "
+            f"0 to {num_classes - 1}; leave out images without a class"
+        )
 
 
 def _present(data: bytes | None, path: Path, row: int) -> bytes:

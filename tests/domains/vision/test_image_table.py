@@ -185,7 +185,7 @@ def test_damaged_data_pages_are_an_error_that_names_the_table(tmp_path):
 def test_a_missing_column_and_wrong_types_name_the_column(tmp_path):
     images = [encoded(k) for k in range(3)]
     ready = table(tmp_path, images, label="fine")
-    with pytest.raises(DataError, match=r"no column 'fine' \(columns: image, label\)"):
+    with pytest.raises(DataError, match=r"no column 'fine' \(columns: image, label\); .* image and label name"):
         ready.load()
     with pytest.raises(DataError, match=r"column 'label' has type int64; images are structs"):
         source(tmp_path, image="label", label="image").load()
@@ -200,8 +200,26 @@ def test_a_missing_column_and_wrong_types_name_the_column(tmp_path):
 def test_a_test_label_beyond_the_classes_is_refused(tmp_path):
     table(tmp_path, [encoded(k) for k in range(3)])
     write(tmp_path / "vision/tiny/test.parquet", [encoded(0)], [6])
-    with pytest.raises(DataError, match=r"tiny: label 6 of row 3 is not one of 2 classes"):
+    with pytest.raises(DataError, match=r"test.parquet, row 0: label 6 is not one of the 2 classes of training"):
         source(tmp_path).load()
+
+
+def test_a_negative_label_is_refused_by_table_and_row(tmp_path):
+    ready = table(tmp_path, [encoded(k) for k in range(3)])
+    write(tmp_path / "vision/tiny/train.parquet", [encoded(k) for k in range(3)], [0, 1, -1])
+    with pytest.raises(DataError, match=r"train.parquet, row 2: label -1 is not one of"):
+        ready.load()
+
+
+def test_one_table_cannot_be_for_training_and_testing(tmp_path):
+    with pytest.raises(RecipeError, match=r"train and test are both .*/a.parquet, .*trained on"):
+        ImageTable(tmp_path, train="a.parquet", test="a.parquet")
+
+
+def test_a_folder_in_place_of_a_table_is_refused(tmp_path):
+    (tmp_path / "shards").mkdir()
+    with pytest.raises(DataError, match=r"shards: a folder; name one Parquet file"):
+        ImageTable(tmp_path, train="shards", test="a.parquet").load()
 
 
 def test_an_empty_table_is_refused(tmp_path):

@@ -281,11 +281,26 @@ def test_image_folder_errors_name_the_folder(tmp_path):
         load("ok", "test")
 
 
+def test_an_image_file_that_cannot_be_read_is_an_error_with_a_way_out(tmp_path):
+    write_folder(tmp_path / "train", {"a": 3})
+    write_folder(tmp_path / "test", {"a": 1})
+    dataset = ImageFolder(tmp_path, train="train", test="test", size=4).load()
+    (tmp_path / "train/a/2.png").unlink()
+    with pytest.raises(DataError, match=r"train/a/2.png: cannot be read \(No such file.*; replace or remove it"):
+        dataset.images.read(torch.arange(3))
+
+
+def test_training_images_cannot_be_the_test_images_too(tmp_path):
+    with pytest.raises(RecipeError, match=r"train and test are both .*/x, .*trained on; give test images"):
+        ImageFolder(tmp_path, train="x", test="y/../x", size=4)
+
+
 def test_a_corrupt_image_file_is_an_error_that_names_it(tmp_path):
     write_folder(tmp_path / "train", {"a": 3}, suffix=".jpg")
     broken = tmp_path / "train/a/1.jpg"
     broken.write_bytes(broken.read_bytes()[:-60])
-    dataset = ImageFolder(tmp_path, train="train", test="train", size=4).load()
+    write_folder(tmp_path / "test", {"a": 1})
+    dataset = ImageFolder(tmp_path, train="train", test="test", size=4).load()
     with pytest.raises(DataError, match=r"train/a/1.jpg: not a readable image"):
         dataset.images.read(torch.arange(3))
 
