@@ -138,9 +138,13 @@ class _Driver:
 
     def _is_finished(self, job: Job) -> bool:
         """Whether the run is recorded, or has its result and is recorded now."""
-        if (job.cell.hash, job.seed) not in self.records and job.finished:
+        recorded = (job.cell.hash, job.seed) in self.records
+        if not recorded and job.finished:
             self._record(job)
-        return (job.cell.hash, job.seed) in self.records
+            return True
+        if recorded:
+            self.failures.discard(job)  # it failed here and was made elsewhere
+        return recorded
 
     def _record(self, job: Job) -> None:
         self.records.add(make_record(job.cell, list(self.ablation.settings), job.path))

@@ -125,6 +125,16 @@ def test_a_restart_leaves_failed_runs_alone_until_it_is_asked(workspace, capsys)
     assert len(workspace.calls()) == 3
 
 
+def test_a_failure_is_forgotten_when_the_run_was_recorded_elsewhere(workspace, monkeypatch):
+    assert run(workspace, widths="[13]", seeds=1) == 1
+    monkeypatch.setenv("LUCKY", "1")
+    there = workspace.folder / "there"
+    assert run(workspace, widths="[13]", seeds=1, results=there, out=there / "runs") == 0
+    (there / "tiny" / "runs.jsonl").rename(workspace.results / "tiny" / "runs.jsonl")
+    assert run(workspace, widths="[13]", seeds=1) == 0
+    assert not (workspace.results / "tiny" / "failures.json").exists()
+
+
 def test_threads_and_devices_are_shared_out(workspace, monkeypatch):
     assert run(workspace, widths="[4]", seeds=1, threads=3) == 0
     assert workspace.calls()[0]["threads"] == "3"
