@@ -221,7 +221,7 @@ class Trainer:
         return gradients
 
     def _flush(self, done: int) -> None:
-        """Bring the pending losses to the host, refuse non-finite ones, log the last."""
+        """Bring the pending losses to the host, refuse non-finite ones, log the last, as a mean over ranks."""
         if not self._pending:
             return
         losses = torch.stack([parts["loss"].float() for _, parts in self._pending])
@@ -230,7 +230,8 @@ class Trainer:
                 check_losses(step, parts, self.run_directory.checkpoints)
         step, parts = self._pending[-1]
         self._pending.clear()
-        record = {name: float(value) for name, value in parts.items()}
+        values = self.accelerator.reduce(torch.stack([value.float() for value in parts.values()]), reduction="mean")
+        record = dict(zip(parts, values.tolist(), strict=True))
         record["lr"] = self.optimizer_spec.lr_at(step - 1, self.steps)
         self._last = record
         self._log(done, record)

@@ -182,15 +182,17 @@ def test_a_batch_that_two_processes_cannot_share_equally_is_refused_before_data_
     assert not (tmp_path / "runs").exists()
 
 
-def test_two_processes_that_share_images_end_with_the_network_of_one_that_has_all(tmp_path):
+def test_two_processes_that_share_images_log_the_losses_and_end_with_the_network_of_one_that_has_all(tmp_path):
     recipe = tmp_path / "images.py"
     recipe.write_text(IMAGES)
-    states = []
+    states, losses = [], []
     for processes in (1, 2):
         process = launch(recipe, "--out", str(tmp_path / str(processes)), processes=processes)
         assert process.returncode == 0, process.stderr
         (run,) = (tmp_path / str(processes)).glob("images/*/seed0")
         states.append(load_latest_checkpoint(run / "checkpoints")["module"])
+        losses.append([json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     one, two = states
     assert one.keys() == two.keys()
     for name, value in one.items():
