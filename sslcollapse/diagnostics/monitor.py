@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,13 @@ _THREADS = 8
 
 class MonitorError(SSLCollapseError, RuntimeError):
     """A monitor has nothing to tell, or cannot watch what it was given."""
+
+
+class _Record(NamedTuple):
+    measured: int
+    step: int
+    rows: list[LayerRank]
+    spectra: dict[str, Tensor]
 
 
 class CollapseMonitor:
@@ -86,8 +93,7 @@ class CollapseMonitor:
         self.measured = 0
         self._network = unwrap(model)
         self._streams: dict[str, StreamingCovariance] = {}
-        self._records: list[tuple[int, list[LayerRank]]] = []
-        self._spectra: dict[str, Tensor] = {}
+        self._records: list[_Record] = []
         self._summarized = False
         self._forced = 0
         self._by_steps = False
@@ -159,22 +165,34 @@ class CollapseMonitor:
                 lambda pair: layer_ranks(step, *pair), zip(self.layers.values(), streams, strict=True), _THREADS
             )
         rows = [row for of_layer in found for row, _ in of_layer]
-        self._spectra = {f"{row.kind}/{row.layer}": sigma for of_layer in found for row, sigma in of_layer}
-        if self._records and self._records[-1][0] == self.measured:
+        spectra = {f"{row.kind}/{row.layer}": sigma for of_layer in found for row, sigma in of_layer}
+        if self._records and self._records[-1].measured == self.measured:
             self._records.pop()
-        self._records.append((self.measured, rows))
+        self._records.append(_Record(self.measured, step, rows, spectra))
         self._summarized = True
         return rows
 
     @property
     def history(self) -> list[LayerRank]:
         """The rows of every summary, oldest first."""
-        return [row for _, rows in self._records for row in rows]
+        return [row for record in self._records for row in record.rows]
 
     @property
     def spectra(self) -> dict[str, Tensor]:
         """``"weight/<layer>"`` and ``"output/<layer>"`` → singular values, descending, at the latest summary."""
-        return dict(self._spectra)
+        return dict(self._records[-1].spectra) if self._records else {}
+
+    def spectra_over_time(self, name: str) -> dict[int, Tensor]:
+        """Step of each summary → singular values, descending, of ``"weight/<layer>"`` or ``"output/<layer>"`` then.
+
+        Raises:
+            MonitorError: no summary has that name.
+        """
+        course = {record.step: record.spectra[name] for record in self._records if name in record.spectra}
+        if not course:
+            known = ", ".join(self.spectra) or "none, since there was no summary"
+            raise MonitorError(f"there is no spectrum {name!r} (spectra: {known})")
+        return course
 
     def to_pandas(self) -> Any:
         """``history`` as a data frame, a column for each attribute of ``LayerRank``; makes a summary if there is none.
@@ -191,19 +209,44 @@ class CollapseMonitor:
             ) from error
         return pandas.DataFrame([asdict(row) for row in self._known()])
 
-    def plot(self, path: str | Path) -> None:
-        """Write a picture: rank by depth, its course over the summaries, and the spectra as a fan.
+    def plot(
+        self, path: str | Path, kind: Literal["overview", "heatmap", "spectrum"] = "overview", layer: str | None = None
+    ) -> None:
+        """Write a picture; makes a summary if there is none.
 
-        The ending of ``path`` says which format. Makes a summary if there is none.
+        Args:
+            path: of the picture; the ending says which format.
+            kind: ``"overview"`` is rank by depth, its course over the summaries, and all spectra at the last one;
+                ``"heatmap"`` the rank of outputs by depth and summary; ``"spectrum"`` the singular values of the
+                outputs of one layer, a line a summary.
+            layer: whose spectrum; by default the last layer's that has put something out.
+
+        Raises:
+            MonitorError: no such layer has a spectrum.
+            ValueError: for another ``kind``, or a ``layer`` for a picture of all.
         """
+        from sslcollapse.diagnostics.course_plot import rank_heat_map, spectrum_fan
         from sslcollapse.diagnostics.monitor_plot import plot_record
 
-        plot_record(self._known(), self._spectra, Path(path))
+        if kind not in ("overview", "heatmap", "spectrum"):
+            raise ValueError(f"kind must be 'overview', 'heatmap' or 'spectrum', got {kind!r}")
+        if layer is not None and kind != "spectrum":
+            raise ValueError(f"layer={layer!r}: kind={kind!r} shows all layers; use kind='spectrum'")
+        rows = self._known()
+        if kind == "overview":
+            plot_record(rows, self.spectra, Path(path))
+        elif kind == "heatmap":
+            rank_heat_map({"rank by depth over time": rows}, path)
+        else:
+            last = [row.layer for row in rows if row.kind == "output"][-1:]
+            name = layer if layer is not None else "".join(last)
+            spectra = self.spectra_over_time(f"output/{name}")
+            spectrum_fan({f"outputs of {name}": spectra}, path)
 
     def reset(self) -> None:
         """Forget outputs, counts and history; the monitor stays attached, and the next training forward is measured."""
         self._finish()
-        self._streams, self._records, self._spectra = {}, [], {}
+        self._streams, self._records = {}, []
         self.forwards = self.measured = 0
         self._summarized = False
 
