@@ -30,13 +30,15 @@ def rank_heat_map(
     Raises:
         ValueError: no run has a row of that kind.
     """
-    figure, axes = _panels(len(runs), height=1.3 + 0.42 * max(len(_names(rows, kind)) for rows in runs.values()))
+    most = max(len(_names(rows, kind)) for rows in runs.values())
+    row = min(0.42, 10 / most)  # inches
+    figure, axes = _panels(len(runs), height=1.3 + row * most)
     image = None
     for axis, (title, rows) in zip(axes, runs.items(), strict=True):
         names, steps, cells = heat_map_cells(rows, kind)
         image = axis.imshow(cells, aspect="auto", cmap="magma", vmin=0, vmax=1, interpolation="nearest")
         axis.set(title=title, xlabel="step", yticks=range(len(names)))
-        axis.set_yticklabels(names, fontsize=8 if len(names) <= 24 else 4)
+        axis.set_yticklabels(names, fontsize=min(8, 50 * row))
         shown = np.unique(np.linspace(0, len(steps) - 1, min(_TICKS, len(steps))).round().astype(int))
         axis.set_xticks(shown, [f"{steps[k]:,}" for k in shown])
         axis.tick_params(length=0)
