@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         rankme_from_singular_values,
         stable_rank_from_singular_values,
     )
-    from sslcollapse.export import load_encoder
+    from sslcollapse.export import load_encoder, plain_state_dict
     from sslcollapse.hub import HubEncoder
     from sslcollapse.layers import layer_map
     from sslcollapse.recipe import extend
@@ -83,7 +83,7 @@ _ATTRIBUTES = {
         "rankme_from_singular_values",
         "stable_rank_from_singular_values",
     ],
-    "sslcollapse.export": ["load_encoder"],
+    "sslcollapse.export": ["load_encoder", "plain_state_dict"],
     "sslcollapse.hub": ["HubEncoder"],
     "sslcollapse.layers": ["layer_map"],
     "sslcollapse.recipe": ["extend"],
@@ -147,6 +147,7 @@ __all__ = [
     "orthogonality_defect",
     "participation_ratio",
     "participation_ratio_from_singular_values",
+    "plain_state_dict",
     "rankme",
     "rankme_from_singular_values",
     "stable_rank",

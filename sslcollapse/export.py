@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sslcollapse import __version__
 from sslcollapse.checkpoint import write_atomic
@@ -69,3 +70,58 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     except RuntimeError as error:
         raise RunError(f"{folder}: encoder.safetensors does not fit encoder.json: {error}") from error
     return encoder.eval(), description
+
+
+_PLAIN_NAMES: dict[str, list[tuple[str, str]]] = {
+    "timm": [(r"^model\.", "")],
+    "pyg": [(r"^module\.", "")],
+    "resnet18": [],
+    "resnet34": [],
+    "resnet50": [],
+    "gcn": [
+        (r"^(convs\.\d+)\.weight$", r"\1.lin.weight"),
+        (r"^norm_acts\.(\d+)\.norm\.", r"norms.\1."),
+        (r"^norm_acts\.(\d+)\.activation\.", r"activations.\1."),
+    ],
+    "sage": [
+        (r"^(convs\.\d+)\.neighbors\.", r"\1.lin_l."),
+        (r"^(convs\.\d+)\.root\.", r"\1.lin_r."),
+        (r"^norm_acts\.(\d+)\.norm\.", r"norms.\1."),
+        (r"^norm_acts\.(\d+)\.activation\.", r"activations.\1."),
+    ],
+}
+"""Encoder → patterns and replacements that turn its names of tensors into those of the library it is of."""
+
+
+def plain_state_dict(path: Path | str) -> dict[str, Tensor]:
+    """Tensors of an exported encoder under the names of timm, torchvision or PyTorch Geometric.
+
+    * ``timm`` and ``pyg``: those of the model itself, ``timm.create_model(..., num_classes=0)`` or the class of
+      ``torch_geometric.nn``.
+    * ``resnet18``, ``resnet34``, ``resnet50``: torchvision's without ``fc``. With the stem ``"cifar"`` the network must
+      have a 3×3 ``conv1`` of stride 1 and no ``maxpool``.
+    * ``gcn`` and ``sage``: ``convs.<l>`` is a ``GCNConv`` or ``SAGEConv`` of PyTorch Geometric, ``norms.<l>`` and
+      ``activations.<l>`` what follows it, ``skips.<l>`` a Linear of ``sage``. Standardised weights are given as the
+      forward pass multiplies with them, so the plain convolution needs no standardisation.
+
+    Args:
+        path: a run directory, or its ``encoder.safetensors``.
+
+    Raises:
+        RunError: as ``load_encoder``; also for an encoder whose architecture is this package's own.
+    """
+    encoder, description = load_encoder(path)
+    kind = description["encoder"]["type"]
+    if kind not in _PLAIN_NAMES:
+        raise RunError(
+            f"{path}: encoder {kind!r} is an architecture of this package and no other library's (plain modules are "
+            f"known for {', '.join(_PLAIN_NAMES)}); use the module that load_encoder returns"
+        )
+    tensors = {name: value.detach() for name, value in encoder.state_dict().items()}
+    if kind == "gcn":
+        for name, module in encoder.named_modules():
+            if hasattr(module, "effective_weight"):
+                tensors[f"{name}.weight"] = module.effective_weight().detach().contiguous()
+    for pattern, replacement in _PLAIN_NAMES[kind]:
+        tensors = {re.sub(pattern, replacement, name): value for name, value in tensors.items()}
+    return tensors

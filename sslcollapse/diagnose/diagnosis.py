@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from sslcollapse.diagnose.state_dict import Matrix, TargetError
 from sslcollapse.diagnose.targets import Target
 from sslcollapse.diagnose.verdict import COLLAPSED, VERDICTS, output_verdict, random_rank, weight_verdict, worst
 from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize
-from sslcollapse.evaluation.threads import one_thread
+from sslcollapse.evaluation.threads import map_on_threads
 
 CONDITION_LIMIT = 1e7
 """Above this a condition number counts as infinite: smaller singular values are rounding noise of the Gram matrix."""
@@ -108,14 +107,8 @@ class Diagnosis:
 
 
 def diagnose_weights(target: Target) -> Diagnosis:
-    """Judge every weight matrix of a target.
-
-    Matrices are shared out over threads, one thread each: the eigenvalues of one small matrix on several threads take
-    longer than on one, and far longer where cores are busy.
-    """
-    workers = torch.get_num_threads()
-    with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        reports = list(pool.map(weigh, target.matrices))
+    """Judge every weight matrix of a target."""
+    reports = map_on_threads(weigh, target.matrices)
     layers = [
         LayerReport(matrix.name, matrix.depth, report) for matrix, report in zip(target.matrices, reports, strict=True)
     ]

@@ -7,8 +7,11 @@ from torch import Tensor
 
 from sslcollapse.diagnostics.spectrum import from_gram
 from sslcollapse.distributed import world_size
+from sslcollapse.gram import add_gram_, mirrored_
 
 _CHUNK = 4096
+_CACHED = 2**18
+"""Entries of a float64 block that stays in a processor's cache while it is centred and multiplied."""
 
 
 class StreamingCovariance:
@@ -21,12 +24,17 @@ class StreamingCovariance:
     def __init__(self, dim: int, device: torch.device | None = None) -> None:
         self.n = 0
         self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+        self._lower = torch.zeros(dim, dim, dtype=torch.float64, device=device)  # to be mirrored
 
     @property
     def dim(self) -> int:
         """d."""
         return self.mean.numel()
+
+    @property
+    def scatter(self) -> Tensor:
+        """Σ (x − mean)(x − mean)ᵀ over the rows x: [d, d]."""
+        return mirrored_(self._lower.clone())
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
@@ -38,14 +46,13 @@ class StreamingCovariance:
         if rows.dim() != 2 or rows.shape[1] != self.dim:
             raise ValueError(f"expected rows of width {self.dim}, got shape {tuple(rows.shape)}")
         for chunk in rows.split(_CHUNK) if len(rows) else ():
-            wide = chunk.double()
-            mean = wide.mean(0)
-            centred = wide - mean
-            self._combine(chunk.shape[0], mean, centred.t() @ centred)
+            self._add(chunk)
 
     def merge(self, other: StreamingCovariance) -> None:
         """Add what another one has seen."""
-        self._combine(other.n, other.mean, other.scatter)
+        if other.n:
+            self._lower.add_(other._lower)
+            self._combine(other.n, other.mean)
 
     def copy(self) -> StreamingCovariance:
         """Another one that has seen the same rows."""
@@ -57,24 +64,41 @@ class StreamingCovariance:
         """Merge the samples of all ranks into every rank, in rank order, so that all get the same bits."""
         if world_size() == 1:
             return
-        packed = torch.cat([self.mean.new_tensor([self.n]), self.mean, self.scatter.flatten()])
+        packed = torch.cat([self.mean.new_tensor([self.n]), self.mean, self._lower.flatten()])
         parts = [torch.empty_like(packed) for _ in range(world_size())]
         torch.distributed.all_gather(parts, packed)
         self.n, d = 0, self.dim
-        self.mean, self.scatter = torch.zeros_like(self.mean), torch.zeros_like(self.scatter)
+        self.mean, self._lower = torch.zeros_like(self.mean), torch.zeros_like(self._lower)
         for part in parts:
-            self._combine(int(part[0]), part[1 : d + 1], part[d + 1 :].view(d, d))
+            if n := int(part[0]):
+                self._lower.add_(part[d + 1 :].view(d, d))
+                self._combine(n, part[1 : d + 1])
 
     def singular_values(self, *, centred: bool) -> Tensor:
         """Singular values [d], descending, of the N × d matrix of all rows, centred or not."""
-        gram = self.scatter if centred else self.scatter + self.n * torch.outer(self.mean, self.mean)
-        return from_gram(gram)
+        return from_gram(self.scatter if centred else self.scatter.addr_(self.mean, self.mean, alpha=self.n))
 
-    def _combine(self, n: int, mean: Tensor, scatter: Tensor) -> None:
-        if n == 0:
-            return
+    def _add(self, chunk: Tensor) -> None:
+        """Add the Gram matrix of rows less nearly their mean, and take off what the mean was missed by.
+
+        On a CPU block by block: the first one's mean is nearly that of all.
+        """
+        on_cpu = chunk.device.type == "cpu"
+        blocks = chunk.split(max(_CACHED // self.dim, 512)) if on_cpu else (chunk,)
+        shift = blocks[0].double().mean(0)
+        missed = torch.zeros_like(shift)
+        for block in blocks:
+            wide = block.to(torch.float64, copy=True).sub_(shift)  # [n, d]
+            missed.add_(wide.sum(0))
+            add_gram_(self._lower, wide.t())
+        missed.div_(len(chunk))
+        self._lower.addr_(missed, missed, alpha=-len(chunk))
+        self._combine(len(chunk), shift.add_(missed))
+
+    def _combine(self, n: int, mean: Tensor) -> None:
+        """From the scatters of two sets of rows, already added up, to that of both about their common mean."""
         total = self.n + n
         delta = mean - self.mean
-        self.scatter.add_(scatter).addr_(delta, delta, alpha=self.n * n / total)
+        self._lower.addr_(delta, delta, alpha=self.n * n / total)
         self.mean.add_(delta, alpha=n / total)
         self.n = total

@@ -2,69 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sslcollapse.diagnostics.covariance import StreamingCovariance
+from sslcollapse.diagnostics.layer_rank import LayerRank, layer_ranks
 from sslcollapse.diagnostics.measure import MAX_ROWS, evaluating, output_rows
-from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize
 from sslcollapse.errors import SSLCollapseError
+from sslcollapse.evaluation.threads import map_on_threads
 from sslcollapse.layers import Layer
 from sslcollapse.wrappers import check_model, layers_of, unwrap
+
+_THREADS = 8
+"""At most this many layers are summarised at once, since each takes a few matrices of the size of its covariance."""
 
 
 class MonitorError(SSLCollapseError, RuntimeError):
     """A monitor has nothing to tell, or cannot watch what it was given."""
 
 
-@dataclass(frozen=True)
-class LayerRank:
-    """Rank of one layer's weight or output at one time: a row of a monitor's record.
-
-    Attributes:
-        step: when; by default the number of training forwards seen.
-        layer: name.
-        depth: of the layer.
-        kind: ``"weight"`` or ``"output"``.
-        n: rows that the output's covariance is of; None for a weight.
-        attainable: the largest rank that the shape allows: min(out, in) of a weight, min(n, out) of an output.
-        effective_rank: un-centred for an output, as the other measures here.
-        fraction: effective rank over what is attainable; an output is held against its weight's where that is less. A
-            bias, or weights that move between measured forwards, can take it a little above 1.
-        rankme: see ``sslcollapse.rankme``.
-        stable_rank: see ``sslcollapse.stable_rank``.
-        participation_ratio: of σ², un-centred.
-        numerical_rank: number of singular values above ``rtol`` times the largest.
-        rtol: that tolerance.
-        effective_rank_centred: of an output less its mean; None for a weight.
-        attainable_centred: min(n − 1, out); None for a weight.
-
-    All measures are NaN where the weight or an output had NaN or infinite entries.
-    """
-
+class _Record(NamedTuple):
+    measured: int
     step: int
-    layer: str
-    depth: int
-    kind: Literal["weight", "output"]
-    n: int | None
-    attainable: int
-    effective_rank: float
-    fraction: float
-    rankme: float
-    stable_rank: float
-    participation_ratio: float
-    numerical_rank: float
-    rtol: float
-    effective_rank_centred: float | None
-    attainable_centred: int | None
+    rows: list[LayerRank]
+    spectra: dict[str, Tensor]
 
 
 class CollapseMonitor:
@@ -125,8 +93,7 @@ class CollapseMonitor:
         self.measured = 0
         self._network = unwrap(model)
         self._streams: dict[str, StreamingCovariance] = {}
-        self._records: list[tuple[int, list[LayerRank]]] = []
-        self._spectra: dict[str, Tensor] = {}
+        self._records: list[_Record] = []
         self._summarized = False
         self._forced = 0
         self._by_steps = False
@@ -192,29 +159,40 @@ class CollapseMonitor:
             )
         self._finish()
         step = self.forwards if step is None else step
-        rows: list[LayerRank] = []
-        self._spectra = {}
+        streams = [self._stream_of(name, layer, all_reduce) for name, layer in self.layers.items()]
         with evaluating(self._network):
-            for name, layer in self.layers.items():
-                rows.append(self._weight_row(step, layer))
-                stream = self._stream_of(name, layer, all_reduce)
-                if stream is not None and stream.n:
-                    rows.append(self._output_row(step, layer, stream))
-        if self._records and self._records[-1][0] == self.measured:
+            found = map_on_threads(
+                lambda pair: layer_ranks(step, *pair), zip(self.layers.values(), streams, strict=True), _THREADS
+            )
+        rows = [row for of_layer in found for row, _ in of_layer]
+        spectra = {f"{row.kind}/{row.layer}": sigma for of_layer in found for row, sigma in of_layer}
+        if self._records and self._records[-1].measured == self.measured:
             self._records.pop()
-        self._records.append((self.measured, rows))
+        self._records.append(_Record(self.measured, step, rows, spectra))
         self._summarized = True
         return rows
 
     @property
     def history(self) -> list[LayerRank]:
         """The rows of every summary, oldest first."""
-        return [row for _, rows in self._records for row in rows]
+        return [row for record in self._records for row in record.rows]
 
     @property
     def spectra(self) -> dict[str, Tensor]:
         """``"weight/<layer>"`` and ``"output/<layer>"`` → singular values, descending, at the latest summary."""
-        return dict(self._spectra)
+        return dict(self._records[-1].spectra) if self._records else {}
+
+    def spectra_over_time(self, name: str) -> dict[int, Tensor]:
+        """Step of each summary → singular values, descending, of ``"weight/<layer>"`` or ``"output/<layer>"`` then.
+
+        Raises:
+            MonitorError: no summary has that name.
+        """
+        course = {record.step: record.spectra[name] for record in self._records if name in record.spectra}
+        if not course:
+            known = ", ".join(self.spectra) or "none, since there was no summary"
+            raise MonitorError(f"there is no spectrum {name!r} (spectra: {known})")
+        return course
 
     def to_pandas(self) -> Any:
         """``history`` as a data frame, a column for each attribute of ``LayerRank``; makes a summary if there is none.
@@ -231,19 +209,44 @@ class CollapseMonitor:
             ) from error
         return pandas.DataFrame([asdict(row) for row in self._known()])
 
-    def plot(self, path: str | Path) -> None:
-        """Write a picture: rank by depth, its course over the summaries, and the spectra as a fan.
+    def plot(
+        self, path: str | Path, kind: Literal["overview", "heatmap", "spectrum"] = "overview", layer: str | None = None
+    ) -> None:
+        """Write a picture; makes a summary if there is none.
 
-        The ending of ``path`` says which format. Makes a summary if there is none.
+        Args:
+            path: of the picture; the ending says which format.
+            kind: ``"overview"`` is rank by depth, its course over the summaries, and all spectra at the last one;
+                ``"heatmap"`` the rank of outputs by depth and summary; ``"spectrum"`` the singular values of the
+                outputs of one layer, a line a summary.
+            layer: whose spectrum; by default the last layer's that has put something out.
+
+        Raises:
+            MonitorError: no such layer has a spectrum.
+            ValueError: for another ``kind``, or a ``layer`` for a picture of all.
         """
+        from sslcollapse.diagnostics.course_plot import rank_heat_map, spectrum_fan
         from sslcollapse.diagnostics.monitor_plot import plot_record
 
-        plot_record(self._known(), self._spectra, Path(path))
+        if kind not in ("overview", "heatmap", "spectrum"):
+            raise ValueError(f"kind must be 'overview', 'heatmap' or 'spectrum', got {kind!r}")
+        if layer is not None and kind != "spectrum":
+            raise ValueError(f"layer={layer!r}: kind={kind!r} shows all layers; use kind='spectrum'")
+        rows = self._known()
+        if kind == "overview":
+            plot_record(rows, self.spectra, Path(path))
+        elif kind == "heatmap":
+            rank_heat_map({"rank by depth over time": rows}, path)
+        else:
+            last = [row.layer for row in rows if row.kind == "output"][-1:]
+            name = layer if layer is not None else "".join(last)
+            spectra = self.spectra_over_time(f"output/{name}")
+            spectrum_fan({f"outputs of {name}": spectra}, path)
 
     def reset(self) -> None:
         """Forget outputs, counts and history; the monitor stays attached, and the next training forward is measured."""
         self._finish()
-        self._streams, self._records, self._spectra = {}, [], {}
+        self._streams, self._records = {}, []
         self.forwards = self.measured = 0
         self._summarized = False
 
@@ -315,58 +318,6 @@ class CollapseMonitor:
         stream = StreamingCovariance(layer.shape[0], device) if stream is None else stream.copy()
         stream.all_reduce()
         return stream
-
-    def _weight_row(self, step: int, layer: Layer) -> LayerRank:
-        return self._row(step, layer, "weight", min(layer.shape), lambda: singular_values(layer.weight()))
-
-    def _output_row(self, step: int, layer: Layer, stream: StreamingCovariance) -> LayerRank:
-        return self._row(
-            step,
-            layer,
-            "output",
-            min(stream.n, stream.dim),
-            lambda: stream.singular_values(centred=False),
-            n=stream.n,
-            centred=lambda: stream.singular_values(centred=True),
-        )
-
-    def _row(
-        self,
-        step: int,
-        layer: Layer,
-        kind: Literal["weight", "output"],
-        attainable: int,
-        spectrum: Callable[[], Tensor],
-        n: int | None = None,
-        centred: Callable[[], Tensor] | None = None,
-    ) -> LayerRank:
-        try:
-            sigma = spectrum()
-            measures = summarize(sigma, attainable)
-            about_mean = None if centred is None else summarize(centred(), attainable)["effective_rank"]
-        except NotFiniteError:
-            sigma = torch.full((layer.shape[0] if kind == "output" else attainable,), math.nan, dtype=torch.float64)
-            measures = dict.fromkeys(summarize(torch.zeros(1), 1), math.nan)
-            about_mean = None if centred is None else math.nan
-        self._spectra[f"{kind}/{layer.name}"] = sigma.cpu()
-        reachable = min(attainable, *layer.shape)
-        return LayerRank(
-            step=step,
-            layer=layer.name,
-            depth=layer.depth,
-            kind=kind,
-            n=n,
-            attainable=attainable,
-            effective_rank=measures["effective_rank"],
-            fraction=measures["effective_rank"] / reachable,
-            rankme=measures["rankme"],
-            stable_rank=measures["stable_rank"],
-            participation_ratio=measures["participation_ratio"],
-            numerical_rank=measures["numerical_rank"],
-            rtol=measures["rtol"],
-            effective_rank_centred=about_mean,
-            attainable_centred=None if n is None else min(n - 1, layer.shape[0]),
-        )
 
 
 class _Hook:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from sslcollapse.diagnostics.monitor import LayerRank
+    from sslcollapse.diagnostics.layer_rank import LayerRank
 
 
 def plot_record(rows: Sequence[LayerRank], spectra: Mapping[str, Tensor], path: Path) -> None:

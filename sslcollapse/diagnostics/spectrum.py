@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor
 
+from sslcollapse.gram import gram_matrix
+
 NUMERICAL_RANK_RTOL = 1e-3
 """Default tolerance of the numerical rank. torch's own default counts rounding noise above zero, so that after
 BatchNorm and PReLU everything is full rank; directions below a thousandth of the largest carry 1e-6 of its energy."""
@@ -34,8 +36,7 @@ def singular_values(matrix: Tensor) -> Tensor:
     faster than an SVD.
     """
     rows = matrix.detach().double()
-    gram = rows @ rows.t() if rows.shape[0] <= rows.shape[1] else rows.t() @ rows
-    return from_gram(gram)
+    return from_gram(gram_matrix(rows if rows.shape[0] <= rows.shape[1] else rows.t()))
 
 
 def from_gram(gram: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sslcollapse.gram import gram_matrix
 from sslcollapse.layers import Layer
 from sslcollapse.regularizers.base import Network, WeightPenalty
 from sslcollapse.spec import Coefficient
@@ -144,7 +145,7 @@ class _OrthogonalityDefect(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, squared: bool, extra: int) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
             w = weight if weight.dtype == torch.float64 else weight.float()
-            defect = _gram(w if w.shape[0] <= w.shape[1] else w.t())
+            defect = gram_matrix(w if w.shape[0] <= w.shape[1] else w.t())
             defect.diagonal().sub_(1.0)
             flat = defect.view(-1)
             square = torch.dot(flat, flat) + extra
@@ -168,20 +169,6 @@ class _OrthogonalityDefect(torch.autograd.Function):
             else:
                 product = defect @ w if left else w @ defect
             return product.to(ctx.dtype), None, None
-
-
-def _gram(w: Tensor, panels: int = 4) -> Tensor:
-    """``w @ w.t()``: [n, k] → [n, n]. On a CPU a large one is half computed and half mirrored."""
-    n = w.shape[0]
-    if w.device.type != "cpu" or n < 512:
-        return w @ w.t()
-    gram = w.new_empty(n, n)
-    height = -(-n // panels)
-    for top in range(0, n, height):
-        bottom = min(top + height, n)
-        torch.mm(w[top:bottom], w[:bottom].t(), out=gram[top:bottom, :bottom])
-        gram[:top, top:bottom] = gram[top:bottom, :top].t()
-    return gram
 
 
 def _extra_dimensions(shape: tuple[int, int], gram: GramSide) -> int:

@@ -38,6 +38,26 @@ def test_a_large_mean_costs_the_centred_spectrum_no_precision():
     torch.testing.assert_close(shifted, torch.linalg.svdvals(rows - rows.mean(0)), rtol=1e-6, atol=0)
 
 
+def test_wide_rows_that_drift_within_a_chunk_have_the_spectrum_and_scatter_of_all_together():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1500, 300, generator=generator) * 0.9 ** torch.arange(300.0) + 10.0
+    rows[1024:] += 50.0
+    wide = rows.double()
+    covariance = stream(rows, 1400, 100)
+    centred = wide - wide.mean(0)
+    torch.testing.assert_close(covariance.scatter, centred.t() @ centred, rtol=1e-10, atol=1e-8)
+    for about, matrix in ((True, centred), (False, wide)):
+        expected, found = torch.linalg.svdvals(matrix), covariance.singular_values(centred=about)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=float(5e-7 * expected[0]))
+
+
+def test_rows_are_left_as_they_were():
+    rows = torch.randn(20, 6, dtype=torch.float64)
+    before = rows.clone()
+    StreamingCovariance(6).update(rows)
+    assert torch.equal(rows, before)
+
+
 def test_half_precision_rows_are_accumulated_in_float64():
     rows = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
     torch.testing.assert_close(stream(rows, 64).singular_values(centred=False), torch.linalg.svdvals(rows.double()))

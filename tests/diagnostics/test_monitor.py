@@ -9,6 +9,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from sslcollapse.diagnostics import monitor as monitor_module
 from sslcollapse.diagnostics.monitor import CollapseMonitor, MonitorError
 from sslcollapse.diagnostics.spectrum import effective_rank_from_singular_values
 from sslcollapse.layers import LayerError
@@ -351,6 +352,27 @@ def test_the_picture_has_ranks_by_depth_over_time_and_the_fan_and_leaves_pyplot_
     monkeypatch.undo()
     monitor.plot(tmp_path / "ranks.png")
     assert (tmp_path / "ranks.png").stat().st_size > 10_000
+
+
+def test_layers_are_summarised_in_order_on_one_thread_each_and_the_others_are_given_back(monkeypatch):
+    seen = []
+    layer_ranks = monitor_module.layer_ranks
+    monkeypatch.setattr(
+        monitor_module, "layer_ranks", lambda *args: seen.append(torch.get_num_threads()) or layer_ranks(*args)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        model = network()
+        monitor = CollapseMonitor(model)
+        model(batch())
+        rows = monitor.summary()
+        assert (seen, torch.get_num_threads()) == ([1, 1], 3)
+    finally:
+        torch.set_num_threads(before)
+    assert [(row.layer, row.kind) for row in rows] == [(name, kind) for name in "04" for kind in ("weight", "output")]
+    assert list(monitor.spectra) == ["weight/0", "output/0", "weight/4", "output/4"]
+    assert not any(sigma.requires_grad for sigma in monitor.spectra.values())
 
 
 def test_wrong_arguments_are_refused_with_the_value():
