@@ -25,6 +25,8 @@ from sslcollapse.report.tables import Table, scrolling
 
 ABLATIONS = Path("recipes/ablations")
 OPEN_PLOTS = 12
+VERDICTS = ("supported", "not supported")
+"""Those that have a colour."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def ablation_page(recorded: Recorded, runs: Path) -> Page:
     ]
     lead = f"Ablation of {len(ablation.cells)} cells, {len(shown)} runs recorded."
     foot = f"Made by sslcollapse report from {ablation.name}/runs.jsonl."
-    made = Page(ablation.name, lead, [*sections, *drawn], foot, _claim(recorded.folder) + intro, recorded.notes)
+    judged = any(section.title == "Verdict" for section in sections)  # the tables have the tests then
+    top = _claim(recorded.folder, with_tests=not judged) + intro
+    made = Page(ablation.name, lead, [*sections, *drawn], foot, top, recorded.notes)
     made.files[f"{TABLES}/cells.csv"] = table_csv(ablation, records).encode()
     return made
 
@@ -170,24 +174,27 @@ def _plotted(name: str, title: str, plots: Sequence[Any]) -> Section:
     return Section(name, title, "", (), plots[:OPEN_PLOTS], plots[OPEN_PLOTS:])
 
 
-def _claim(folder: Path) -> str:
+def _claim(folder: Path, with_tests: bool) -> str:
     """The claim that an ablation was made for, its verdict and its tests, where ``claim.json`` has them."""
     path = folder / "claim.json"
     if not path.exists():
         return ""
     try:
         claim = json.loads(path.read_text(encoding="utf-8"))
-        statement, verdict, tests = str(claim["statement"]), str(claim["verdict"]), claim.get("tests", [])
+        statement, verdict, tests = str(claim["statement"]), str(claim["verdict"]), claim["tests"]
         heads = list(dict.fromkeys(key for test in tests for key in test))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: no claim with a statement, a verdict and tests ({error}); restore the file") from error
     table = (
-        Table("claim", heads, [[_plain(test.get(head)) for head in heads] for test in tests]).html() if tests else ""
+        Table("claim", heads, [[_plain(test.get(head)) for head in heads] for test in tests]).html()
+        if with_tests and tests
+        else ""
     )
-    kind = verdict.partition(":")[0].strip().lower().replace(" ", "-")
+    kind = verdict.lower().replace(" ", "-") if verdict in VERDICTS else ""
+    tally = f": {claim['tally']}" if claim.get("tally") else ""
     return (
         f'<div class="claim {escape(kind)}"><p>{escape(statement)}</p>'
-        f'<p class="verdict">{escape(verdict)}</p>{table}</div>\n'
+        f'<p class="verdict">{escape(f"{verdict[:1].upper()}{verdict[1:]}{tally}.")}</p>{table}</div>\n'
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 INK = "#010203"
 """Colour of text, ticks and frames. In an SVG it is replaced by ``currentColor``; in a PNG it is black to the eye."""
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
-"""Okabe and Ito's colours for colour-blind readers, those that can be told from white and from black alike first."""
+COLOURS = ("#0A7CC0", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
+"""After Okabe and Ito, for colour-blind readers; those that stand out from white and from black alike come first."""
 
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
