@@ -25,6 +25,9 @@ from sslcollapse.report.tables import Table, scrolling
 
 ABLATIONS = Path("recipes/ablations")
 OPEN_PLOTS = 12
+VERDICT = "Verdict"
+"""Title of a section that is read before the plots; it has the claim's tests."""
+
 VERDICTS = ("supported", "not supported")
 """Those that have a colour."""
 
@@ -64,8 +67,7 @@ def from_file(path: Path, results: Path) -> Recorded:
             f"{folder / 'runs.jsonl'}: no records of {path} are there yet; make them with 'sslcollapse ablate {path}', "
             "or say with --results where they are"
         )
-    records = Records(folder / "runs.jsonl")
-    return _with_settings(path, ablation, records, folder)
+    return _with_settings(path, ablation, _read(folder), folder)
 
 
 def from_folder(folder: Path) -> Recorded:
@@ -74,7 +76,7 @@ def from_folder(folder: Path) -> Recorded:
     Raises:
         RunError: the records cannot be read, or there are none.
     """
-    records = Records(folder / "runs.jsonl")
+    records = _read(folder)
     every = _all(folder / "runs.jsonl")
     if not every:
         raise RunError(f"{folder / 'runs.jsonl'}: there is no record in it; run the ablation first")
@@ -92,7 +94,7 @@ def from_folder(folder: Path) -> Recorded:
             notes = ["Its file describes none of these records."]
             break
     ablation, how = ablation_of(folder.resolve().name, every)
-    return Recorded(ablation, records, folder, "", _failures(folder, ablation), [*notes, *how])
+    return Recorded(ablation, records, folder, _recorded_command(folder), _failures(folder, ablation), [*notes, *how])
 
 
 def ablation_page(recorded: Recorded, runs: Path) -> Page:
@@ -103,7 +105,7 @@ def ablation_page(recorded: Recorded, runs: Path) -> Page:
     metrics = [column for column in every if column.metric]
     axes = factors(ablation)
     directories = find_runs(ablation, runs)
-    text = page(ablation, records, recorded.failures, recorded.command or "(the command is not recorded)")
+    text = page(ablation, records, recorded.failures, recorded.command)
     intro, sections = _written(text)
     plots = [plot for column in metrics for plot in effects(ablation, records, column, axes)]
     means = [plot for plot in plots if not plot.name.startswith("difference-")]
@@ -118,9 +120,12 @@ def ablation_page(recorded: Recorded, runs: Path) -> Page:
     ]
     lead = f"Ablation of {len(ablation.cells)} cells, {len(shown)} runs recorded."
     foot = f"Made by sslcollapse report from {ablation.name}/runs.jsonl."
-    judged = any(section.title == "Verdict" for section in sections)  # the tables have the tests then
-    top = _claim(recorded.folder, with_tests=not judged) + intro
-    made = Page(ablation.name, lead, [*sections, *drawn], foot, top, recorded.notes)
+    first = [section for section in sections if section.title == VERDICT]
+    rest = [section for section in sections if section.title != VERDICT]
+    top = _claim(recorded.folder, with_tests=not first) + intro
+    failed = len(recorded.failures)
+    notes = [*recorded.notes, *([f"{failed} failed: their errors are in the last section."] if failed else [])]
+    made = Page(ablation.name, lead, [*first, *drawn, *rest], foot, top, notes)
     made.files[f"{TABLES}/cells.csv"] = table_csv(ablation, records).encode()
     return made
 
@@ -137,6 +142,20 @@ def _with_settings(path: Path, ablation: Ablation, records: Records, folder: Pat
     return Recorded(best, records, folder, command, _failures(folder, best))
 
 
+def _recorded_command(folder: Path) -> str:
+    """What made the records, from the page that ``ablate`` wrote beside them."""
+    path = folder / "README.md"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return next((line.strip() for line in lines if line.startswith("    sslcollapse ablate ")), "")
+
+
+def _read(folder: Path) -> Records:
+    try:
+        return Records(folder / "runs.jsonl")
+    except OSError as error:
+        raise RunError(f"{folder / 'runs.jsonl'}: cannot be read ({error.strerror}); give this user access") from error
+
+
 def _all(path: Path) -> list[dict[str, Any]]:
     """All records in their order; ``Records`` has already refused what is none."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
@@ -144,7 +163,10 @@ def _all(path: Path) -> list[dict[str, Any]]:
 
 def _failures(folder: Path, ablation: Ablation) -> dict[str, str]:
     path = folder / "failures.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); delete it, failed runs are then not listed") from error
     names = {
         f"{cell.hash}/seed{seed}": f"{cell.name} seed={seed}"
         for cell in ablation.cells

@@ -14,7 +14,7 @@ MANY = 7
 """Up to so many lines have colours of their own; more are coloured by their order."""
 
 MAX_COLUMNS = 60
-MAX_ROW_LABELS = 24
+MAX_LABELS = 26
 
 
 class Line(NamedTuple):
@@ -106,14 +106,14 @@ def heat(
             _edges(places), np.arange(len(rows) + 1), cells[:, chosen], vmin=0, vmax=1, cmap="viridis", linewidth=0.5
         )
         mesh.set_edgecolor("face")  # no light seams between cells
-        shown = thin(range(len(rows)), MAX_ROW_LABELS)
+        shown = every(range(len(rows)), MAX_LABELS)
         axes.set_yticks([k + 0.5 for k in shown], [shorten(rows[k], 26) for k in shown])
         axes.invert_yaxis()
         axes.set_xlabel(xlabel)
         if numeric:
             whole_steps(axes)
         else:
-            shown = thin(chosen, MAX_ROW_LABELS)
+            shown = every(chosen, MAX_LABELS)
             axes.set_xticks(shown, [shorten(str(columns[k]), 30) for k in shown], rotation=90 if upright else 0)
         axes.tick_params(length=2)
         for side in axes.spines.values():
@@ -130,6 +130,11 @@ def thin(items: Sequence[Any], most: int) -> list[Any]:
     if len(items) <= most:
         return list(items)
     return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
+
+
+def every(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the items, from the first on, at equal distances."""
+    return list(items[:: math.ceil(len(items) / most)])
 
 
 def shorten(text: str, most: int) -> str:
@@ -172,8 +177,8 @@ def _order_bar(figure: Any, axes: Any, lines: Sequence[Line]) -> None:
     from matplotlib.colors import Normalize
 
     bar = figure.colorbar(ScalarMappable(Normalize(0, len(lines) - 1), course_map()), ax=axes, fraction=0.06, pad=0.02)
-    bar.set_ticks([0, len(lines) - 1], labels=[shorten(lines[0].label, 16), shorten(lines[-1].label, 16)], rotation=90)
-    bar.ax.tick_params(labelrotation=90)
+    bar.set_ticks([])
+    bar.set_label("from the first to the last layer")
 
 
 def _edges(places: Sequence[float]) -> list[float]:

@@ -31,14 +31,14 @@ def ablation_of(name: str, records: Sequence[Mapping[str, Any]]) -> tuple[Ablati
     axes = _axes(cells)
     seeds = 1 + max(record["seed"] for record in records if record["hash"] in current)
     baselines, described = _baselines(cells, axes)
-    notes = ["Rebuilt from its records alone, so runs that failed or were not made are not listed."]
+    notes = ["Rebuilt from its records alone: cells without a record are not shown."]
     older = {record["hash"] for record in records} - set(current)
     if older:
         notes.append(
             f"Earlier records of the same cells with another recipe are left out ({', '.join(sorted(older))})."
         )
     if baselines:
-        notes.append(f"Compared with {described}, the cells where it is left out.")
+        notes.append(f"Compared with the cells that have {described}.")
     else:
         notes.append("No cell can be seen to be the baseline; give the ablation's file to have differences.")
     settings = list(records[-1]["settings"])

@@ -14,6 +14,9 @@ from sslcollapse.report.plot import Plot, inline
 from sslcollapse.report.tables import Table
 
 GENERATOR = "sslcollapse report"
+LONG_TABLE = 40
+"""Tables with more rows are folded away."""
+
 PLOTS, TABLES = "plots", "tables"
 
 _PAGE = """<!DOCTYPE html>
@@ -139,7 +142,10 @@ def _table(table: Table, written: dict[str, bytes]) -> str:
     path = f"{TABLES}/{table.name}.csv"
     written[path] = table.csv()
     note = f"{escape(table.note)} " if table.note else ""
-    return f'{table.html()}<p class="note">{note}<a href="{path}">CSV</a></p>\n'
+    shown = table.html()
+    if len(table.rows) > LONG_TABLE:
+        shown = f"<details><summary>{len(table.rows)} rows</summary>{shown}</details>\n"
+    return f'{shown}<p class="note">{note}<a href="{path}">CSV</a></p>\n'
 
 
 def _plots(plots: Sequence[Plot], written: dict[str, bytes]) -> str:

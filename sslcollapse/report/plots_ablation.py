@@ -14,7 +14,7 @@ from sslcollapse.report.curves import legend, legend_height
 from sslcollapse.report.factors import BASE, Factor, cell_name
 from sslcollapse.report.plot import Plot, slug
 from sslcollapse.report.scale import in_order, scale
-from sslcollapse.report.style import MARKERS, line_style
+from sslcollapse.report.style import COLOURS, MARKERS, line_style
 
 MAX_LINES = 7
 MAX_LABELS = 16
@@ -43,7 +43,7 @@ def values(ablation: Ablation, records: Records, column: Column) -> dict[str, Va
 
 def gains(ablation: Ablation, records: Records, column: Column) -> dict[str, Value]:
     """Cell → paired difference to its baseline with its 95 % interval; baselines have 0 by definition."""
-    found = {}
+    found: dict[str, Value] = {}
     cells = {cell.hash: cell for cell in ablation.cells}
     for name, cell in cells.items():
         if name not in ablation.baselines:
@@ -103,18 +103,35 @@ def scatters(ablation: Ablation, records: Records, every: Sequence[Column], fact
     metrics = [column for column in every if column.metric]
     ranks = [column for column in metrics if column.path.startswith("rank.")]
     scores = [column for column in metrics if column.percent]
-    return [plot for score in scores for rank in ranks for plot in _scatter(ablation, records, score, rank, factors)]
+    return [plot for score in scores for rank in ranks for plot in _scatters(ablation, records, score, rank, factors)]
 
 
-def _scatter(
+def _scatters(
     ablation: Ablation, records: Records, score: Column, rank: Column, factors: Sequence[Factor]
 ) -> list[Plot]:
     x, y = values(ablation, records, rank), values(ablation, records, score)
-    cells = [cell for cell in ablation.cells if cell.hash in x and cell.hash in y]
-    if len(cells) < 2:
-        return []
     path = next((factor for factor in reversed(factors) if factor.numbers), None)
-    groups = _groups(cells, [factor for factor in factors if factor is not path])
+    others = [factor for factor in factors if factor is not path]
+    plots = []
+    for where, members in _split(ablation.cells, others):
+        cells = [cell for cell in members if cell.hash in x and cell.hash in y]
+        if len(cells) > 1:
+            varying = [other for other in others if len({other.level[cell.hash] for cell in cells}) > 1]
+            plots.append(_scatter(where, score, rank, x, y, path, _groups(cells, varying), factors))
+    return plots
+
+
+def _scatter(
+    where: str,
+    score: Column,
+    rank: Column,
+    x: dict[str, Value],
+    y: dict[str, Value],
+    path: Factor | None,
+    groups: dict[str, list[Cell]],
+    factors: Sequence[Factor],
+) -> Plot:
+    cells = [cell for members in groups.values() for cell in members]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -131,7 +148,7 @@ def _scatter(
                     y[cell.hash].mean,
                     xerr=_bar(x[cell.hash]),
                     yerr=_bar(y[cell.hash]),
-                    fmt=MARKERS[index % len(MARKERS)],
+                    fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
                     color=colour,
                     elinewidth=0.6,
                     label=label if cell is members[0] else None,
@@ -149,17 +166,16 @@ def _scatter(
     heads = ["cell", "hash", *(f"{column.path}:{part}" for column in (rank, score) for part in parts)]
     bars = ", mean ± standard deviation over seeds" if any(y[cell.hash].high is not None for cell in cells) else ""
     along = f" Lines join cells in the order of {path.short}." if path is not None else ""
-    return [
-        Plot(
-            slug(f"scatter-{score.path.replace('evaluation.', '', 1)}-{rank.path}"),
-            f"{_sentence(metric_name(score))} against {metric_name(rank)}",
-            f"One point a cell{bars}.{along}",
-            draw,
-            heads,
-            rows,
-            3.4 + (legend_height(list(groups)) if len(groups) > 1 else 0.0),
-        )
-    ]
+    stem = f"scatter-{score.path.replace('evaluation.', '', 1)}-{rank.path}"
+    return Plot(
+        slug(f"{stem}-{where}" if where else stem),
+        f"{_sentence(metric_name(score))} against {metric_name(rank)}{f', {where}' if where else ''}",
+        f"One point a cell{bars}.{along}",
+        draw,
+        heads,
+        rows,
+        3.4 + (legend_height(list(groups)) if len(groups) > 1 else 0.0),
+    )
 
 
 def _against(
@@ -173,11 +189,13 @@ def _against(
     found: dict[str, Value],
     zero: bool = False,
 ) -> list[Plot]:
-    cells = [cell for cell in cells if cell.hash in found]
+    groups = _groups([cell for cell in cells if cell.hash in found], others)
+    if zero:  # no line of baselines only, which is 0
+        groups = {label: own for label, own in groups.items() if any(found[cell.hash].low is not None for cell in own)}
+    cells = [cell for own in groups.values() for cell in own]
     if not cells:
         return []
     where = scale(factor)
-    groups = _groups(cells, others)
     shift = _shifts(len(groups), where.places)
 
     def draw(figure: Any) -> None:

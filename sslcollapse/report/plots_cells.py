@@ -77,10 +77,10 @@ def layer_ranks(ablation: Ablation, records: Records, factors: Sequence[Factor])
                     f"Rank of {WORDS[part]} by depth and cell{whose}",
                     "Effective rank after training over the attainable rank, mean over seeds; the first layer on top.",
                     list(table),
-                    [inner[0].label(cell) if len(inner) == 1 else cell_name(cell, inner) for cell in cells],
+                    [" · ".join(factor.label(cell) for factor in inner) or base for cell in cells],
                     list(table.values()),
                     "fraction of attainable",
-                    inner[0].title if len(inner) == 1 else "",
+                    " · ".join(factor.short for factor in inner),
                 )
             )
     return plots

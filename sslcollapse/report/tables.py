@@ -13,7 +13,7 @@ from sslcollapse.report.plot import to_csv
 from sslcollapse.report.plots_run import FEATURES, Named
 from sslcollapse.report.runs import PARTS, Run, brief, differences
 
-_NUMBER = re.compile(r"[+−-]?\d[\d.,]*(e[+-]?\d+)?%?(\s.*)?|–|")
+_NUMBER = re.compile(r"\[?[+−-]?\d[\d.,]*(e[+-]?\d+)?%?(\s.*)?|–|")
 _ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
 _CELL = re.compile(r"<t[dh][^>]*>(.*?)</t[dh]>", re.DOTALL)
 _HYPHEN = re.compile(r"(?<![\w.])-(?=\d)")
