@@ -124,7 +124,8 @@ def ablation_page(recorded: Recorded, runs: Path) -> Page:
     rest = [section for section in sections if section.title != VERDICT]
     top = _claim(recorded.folder, with_tests=not first) + intro
     failed = len(recorded.failures)
-    notes = [*recorded.notes, *([f"{failed} failed: their errors are in the last section."] if failed else [])]
+    lost = f"{failed} run{'s' if failed > 1 else ''} failed; the last section has the errors."
+    notes = [*recorded.notes, *([lost] if failed else [])]
     made = Page(ablation.name, lead, [*first, *drawn, *rest], foot, top, notes)
     made.files[f"{TABLES}/cells.csv"] = table_csv(ablation, records).encode()
     return made
@@ -138,7 +139,8 @@ def _with_settings(path: Path, ablation: Ablation, records: Records, folder: Pat
             other = plan(path, [], None, list(settings))
             if len(records.of(other.cells, other.seeds)) >= len(records.of(best.cells, best.seeds)):
                 best = other
-    command = shlex.join(["sslcollapse", "ablate", str(ABLATIONS / path.name), *best.settings])
+    shown = ABLATIONS / path.name if path.resolve().parent.parts[-2:] == ABLATIONS.parts else Path(path.name)
+    command = shlex.join(["sslcollapse", "ablate", str(shown), *best.settings])
     return Recorded(best, records, folder, command, _failures(folder, best))
 
 

@@ -183,7 +183,7 @@ def _last_ranks(run: Run) -> dict[str, Any]:
 
 
 def _flat(value: Any, path: str) -> Iterator[list[Any]]:
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping) and (value or not path):
         for key, item in value.items():
             yield from _flat(item, f"{path}.{key}" if path else str(key))
     else:
