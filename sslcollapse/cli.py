@@ -126,6 +126,13 @@ def _diagnose(options: argparse.Namespace) -> int:
     )
 
 
+def _report(options: argparse.Namespace) -> int:
+    from sslcollapse.report.command import write_report
+
+    print(write_report(options.paths, out=options.out, runs=options.runs, results=options.results))
+    return 0
+
+
 def _views(options: argparse.Namespace) -> int:
     from sslcollapse.recipe import load, override, resolve
 
@@ -259,6 +266,30 @@ def _parser() -> argparse.ArgumentParser:
         choices=("collapsed", "degrading", "never"),
         default="collapsed",
         help="the mildest verdict on a layer that makes the exit code 1 (default: collapsed)",
+    )
+
+    report = _command(commands, "report", _report, "make an HTML page of runs or of an ablation, with tables and plots")
+    report.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="run directories or folders of them; or one ablation, its file or its results folder",
+    )
+    report.add_argument("--out", type=Path, metavar="DIR", help="where the page goes (default: reports/NAME)")
+    report.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where run directories of an ablation may be (default: runs)",
+    )
+    report.add_argument(
+        "--results",
+        type=Path,
+        default=Path("docs/results"),
+        metavar="DIR",
+        help="where records of an ablation file are (default: docs/results)",
     )
 
     views = _command(commands, "views", _views, "draw a contact sheet of the views that a recipe makes of its images")

@@ -1,0 +1,229 @@
+"""The page of an ablation: tables and plots of its records, and curves where run directories are still there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from sslcollapse.ablation.grid import Ablation, plan
+from sslcollapse.ablation.records import Records
+from sslcollapse.ablation.table import columns, page, table_csv
+from sslcollapse.errors import RunError, SSLCollapseError
+from sslcollapse.report.factors import factors
+from sslcollapse.report.from_records import ablation_of
+from sslcollapse.report.page import TABLES, Page, Section
+from sslcollapse.report.plots_ablation import effects, scatters
+from sslcollapse.report.plots_cells import forest, layer_ranks
+from sslcollapse.report.plots_time import find_runs, over_time
+from sslcollapse.report.tables import Table, scrolling
+
+ABLATIONS = Path("recipes/ablations")
+OPEN_PLOTS = 12
+VERDICT = "Verdict"
+"""Title of a section that is read before the plots; it has the claim's tests."""
+
+VERDICTS = ("supported", "not supported")
+"""Those that have a colour."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An ablation with its records.
+
+    Attributes:
+        folder: of ``runs.jsonl``.
+        command: what makes its runs.
+        failures: run → error.
+        notes: how it was found.
+    """
+
+    ablation: Ablation
+    records: Records
+    folder: Path
+    command: str
+    failures: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def from_file(path: Path, results: Path) -> Recorded:
+    """The ablation of a file, with the records in ``results/<its name>``.
+
+    Overrides that were given with ``ablate`` are read from the records.
+
+    Raises:
+        RunError: it has no records yet.
+        RecipeError: the file is wrong.
+    """
+    ablation = plan(path, [], None, [])
+    folder = results / ablation.name
+    if not (folder / "runs.jsonl").exists():
+        raise RunError(
+            f"{folder / 'runs.jsonl'}: no records of {path} are there yet; make them with 'sslcollapse ablate {path}', "
+            "or say with --results where they are"
+        )
+    return _with_settings(path, ablation, _read(folder), folder)
+
+
+def from_folder(folder: Path) -> Recorded:
+    """The ablation of a results folder: by its file where that is found and fits, else rebuilt from the records.
+
+    Raises:
+        RunError: the records cannot be read, or there are none.
+    """
+    records = _read(folder)
+    every = _all(folder / "runs.jsonl")
+    if not every:
+        raise RunError(f"{folder / 'runs.jsonl'}: there is no record in it; run the ablation first")
+    notes = []
+    for place in (ABLATIONS, *(parent / ABLATIONS for parent in folder.resolve().parents)):
+        path = place / f"{folder.resolve().name}.py"
+        if path.is_file():
+            try:
+                found = _with_settings(path, plan(path, [], None, []), records, folder)
+            except SSLCollapseError as error:
+                notes = [f"Its file cannot be used here ({' '.join(str(error).split())})."]
+                break
+            if found.records.of(found.ablation.cells, found.ablation.seeds):
+                return found
+            notes = ["Its file describes none of these records."]
+            break
+    ablation, how = ablation_of(folder.resolve().name, every)
+    return Recorded(ablation, records, folder, _recorded_command(folder), _failures(folder, ablation), [*notes, *how])
+
+
+def ablation_page(recorded: Recorded, runs: Path) -> Page:
+    """The page of an ablation."""
+    ablation, records = recorded.ablation, recorded.records
+    shown = records.of(ablation.cells, ablation.seeds)
+    every = columns(ablation, shown)
+    metrics = [column for column in every if column.metric]
+    axes = factors(ablation)
+    directories = find_runs(ablation, runs)
+    text = page(ablation, records, recorded.failures, recorded.command)
+    intro, sections = _written(text)
+    plots = [plot for column in metrics for plot in effects(ablation, records, column, axes)]
+    means = [plot for plot in plots if not plot.name.startswith("difference-")]
+    gains = [plot for plot in plots if plot.name.startswith("difference-")]
+    intervals = [plot for column in metrics for plot in forest(ablation, records, column, axes)]
+    drawn = [
+        _plotted("effects", "Against the axes", means),
+        _plotted("gains", "Differences, plotted", [*intervals, *gains]),
+        _plotted("scatter", "Rank against accuracy", scatters(ablation, records, every, axes)),
+        _plotted("layers", "Rank by layer", layer_ranks(ablation, records, axes)),
+        _plotted("time", "During training", over_time(ablation, directories, axes)),
+    ]
+    lead = f"Ablation of {len(ablation.cells)} cells, {len(shown)} runs recorded."
+    foot = f"Made by sslcollapse report from {ablation.name}/runs.jsonl."
+    first = [section for section in sections if section.title == VERDICT]
+    rest = [section for section in sections if section.title != VERDICT]
+    top = _claim(recorded.folder, with_tests=not first) + intro
+    failed = len(recorded.failures)
+    lost = f"{failed} run{'s' if failed > 1 else ''} failed; the last section has the errors."
+    notes = [*recorded.notes, *([lost] if failed else [])]
+    made = Page(ablation.name, lead, [*first, *drawn, *rest], foot, top, notes)
+    made.files[f"{TABLES}/cells.csv"] = table_csv(ablation, records).encode()
+    return made
+
+
+def _with_settings(path: Path, ablation: Ablation, records: Records, folder: Path) -> Recorded:
+    """The plan under those overrides that most of the records were made with."""
+    best = ablation
+    for settings in dict.fromkeys(tuple(record["settings"]) for record in _all(folder / "runs.jsonl")):
+        if settings:
+            other = plan(path, [], None, list(settings))
+            if len(records.of(other.cells, other.seeds)) >= len(records.of(best.cells, best.seeds)):
+                best = other
+    shown = ABLATIONS / path.name if path.resolve().parent.parts[-2:] == ABLATIONS.parts else Path(path.name)
+    command = shlex.join(["sslcollapse", "ablate", str(shown), *best.settings])
+    return Recorded(best, records, folder, command, _failures(folder, best))
+
+
+def _recorded_command(folder: Path) -> str:
+    """What made the records, from the page that ``ablate`` wrote beside them."""
+    path = folder / "README.md"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return next((line.strip() for line in lines if line.startswith("    sslcollapse ablate ")), "")
+
+
+def _read(folder: Path) -> Records:
+    try:
+        return Records(folder / "runs.jsonl")
+    except OSError as error:
+        raise RunError(f"{folder / 'runs.jsonl'}: cannot be read ({error.strerror}); give this user access") from error
+
+
+def _all(path: Path) -> list[dict[str, Any]]:
+    """All records in their order; ``Records`` has already refused what is none."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _failures(folder: Path, ablation: Ablation) -> dict[str, str]:
+    path = folder / "failures.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); delete it, failed runs are then not listed") from error
+    names = {
+        f"{cell.hash}/seed{seed}": f"{cell.name} seed={seed}"
+        for cell in ablation.cells
+        for seed in range(ablation.seeds)
+    }
+    return {names[key]: error for key, error in sorted(found.items()) if key in names}
+
+
+def _written(text: str) -> tuple[str, list[Section]]:
+    """The ablation's Markdown page as an introduction and sections."""
+    from markdown_it import MarkdownIt
+
+    render = MarkdownIt("commonmark", {"html": False}).enable("table").render
+    intro, *parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    intro = re.sub(r"^# .*\n", "", intro, count=1)
+    sections = []
+    for number, part in enumerate(parts):
+        title, _, body = part.partition("\n")
+        html = re.sub(r"<table>.*?</table>", lambda match: scrolling(match[0]), render(body), flags=re.DOTALL)
+        sections.append(Section(f"table{number + 1}", title.strip(), html))
+    if sections:
+        sections[0].html += f'<p class="note">All tables, unrounded: <a href="{TABLES}/cells.csv">CSV</a></p>\n'
+    return render(intro), sections
+
+
+def _plotted(name: str, title: str, plots: Sequence[Any]) -> Section:
+    return Section(name, title, "", (), plots[:OPEN_PLOTS], plots[OPEN_PLOTS:])
+
+
+def _claim(folder: Path, with_tests: bool) -> str:
+    """The claim that an ablation was made for, its verdict and its tests, where ``claim.json`` has them."""
+    path = folder / "claim.json"
+    if not path.exists():
+        return ""
+    try:
+        claim = json.loads(path.read_text(encoding="utf-8"))
+        statement, verdict, tests = str(claim["statement"]), str(claim["verdict"]), claim["tests"]
+        heads = list(dict.fromkeys(key for test in tests for key in test))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: no claim with a statement, a verdict and tests ({error}); restore the file") from error
+    table = (
+        Table("claim", heads, [[_plain(test.get(head)) for head in heads] for test in tests]).html()
+        if with_tests and tests
+        else ""
+    )
+    kind = verdict.lower().replace(" ", "-") if verdict in VERDICTS else ""
+    tally = f": {claim['tally']}" if claim.get("tally") else ""
+    return (
+        f'<div class="claim {escape(kind)}"><p>{escape(statement)}</p>'
+        f'<p class="verdict">{escape(f"{verdict[:1].upper()}{verdict[1:]}{tally}.")}</p>{table}</div>\n'
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value of JSON in a table: intervals and the like as text."""
+    if isinstance(value, list):
+        return f"[{', '.join(f'{item:.4g}' if isinstance(item, float) else str(item) for item in value)}]"
+    return str(value) if isinstance(value, (bool, dict)) else value

@@ -1,0 +1,79 @@
+"""An ablation rebuilt from its records alone: cells, axes, and a baseline where one can be seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sslcollapse.ablation.grid import Ablation, Cell
+
+OFF = ("None", "0", "{}", "[]")
+"""What the value of an axis looks like where what it names is left out."""
+
+
+def ablation_of(name: str, records: Sequence[Mapping[str, Any]]) -> tuple[Ablation, list[str]]:
+    """The ablation that these records are of, and what a reader should know of how it was rebuilt.
+
+    A cell whose base and overrides come again with another hash was changed later: the last hash counts. Paths whose
+    values change together are one axis. The baseline has None, 0 or nothing on an axis where some cells have it.
+    """
+    places: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        places[json.dumps([record["base"], record["overrides"]], sort_keys=True)] = record
+    current = {record["hash"]: record for record in places.values()}
+    paths = dict.fromkeys(path for record in current.values() for path in record["overrides"])
+    cells = [
+        Cell(record["base"], Path(), {path: record["overrides"].get(path) for path in paths}, {}, record["hash"])
+        for record in current.values()
+    ]
+    axes = _axes(cells)
+    seeds = 1 + max(record["seed"] for record in records if record["hash"] in current)
+    baselines, described = _baselines(cells, axes)
+    notes = ["Rebuilt from its records alone: cells without a record are not shown."]
+    older = {record["hash"] for record in records} - set(current)
+    if older:
+        notes.append(
+            f"Earlier records of the same cells with another recipe are left out ({', '.join(sorted(older))})."
+        )
+    if baselines:
+        notes.append(f"Compared with the cells that have {described}.")
+    else:
+        notes.append("No cell can be seen to be the baseline; give the ablation's file to have differences.")
+    settings = list(records[-1]["settings"])
+    return Ablation(name, cells, axes, seeds, baselines, [], settings), notes
+
+
+def _axes(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+    """Paths in groups that divide the cells in the same way."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for path in dict.fromkeys(path for cell in cells for path in cell.values):
+        shown = [_plain(cell.values.get(path)) for cell in cells]
+        order = list(dict.fromkeys(shown))
+        groups.setdefault(tuple(order.index(value) for value in shown), []).append(path)
+    return [tuple(paths) for paths in groups.values()]
+
+
+def _baselines(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]]) -> tuple[dict[str, str], str]:
+    for axis in axes:
+        off = [cell for cell in cells if any(_plain(cell.values.get(path)) in OFF for path in axis)]
+        if not 0 < len(off) < len(cells):
+            continue
+        rest = [path for other in axes if other is not axis for path in other]
+        place = {_place(cell, rest): cell.hash for cell in off}
+        if len(place) == len(off):
+            found = {cell.hash: place[_place(cell, rest)] for cell in cells if _place(cell, rest) in place}
+            described = ", ".join(f"{path}={_plain(off[0].values.get(path))}" for path in axis)
+            return {own: other for own, other in found.items() if own not in place.values()}, described
+    return {}, ""
+
+
+def _place(cell: Cell, paths: Sequence[str]) -> tuple[str, ...]:
+    return (cell.base, *(_plain(cell.values.get(path)) for path in paths))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "None" if value is None else json.dumps(value, sort_keys=True)

@@ -1,0 +1,183 @@
+"""One HTML file that needs nothing beside it: its style and its plots are in it, the files of each are linked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from sslcollapse.checkpoint import write_atomic
+from sslcollapse.errors import RunError
+from sslcollapse.report.plot import Plot, inline
+from sslcollapse.report.tables import Table
+
+GENERATOR = "sslcollapse report"
+LONG_TABLE = 40
+"""Tables with more rows are folded away."""
+
+PLOTS, TABLES = "plots", "tables"
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="{generator}">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<h1>{title}</h1>
+<p class="lead">{lead}</p>
+</header>
+{top}<nav aria-label="Sections">{links}</nav>
+<main>
+{sections}</main>
+<footer>{foot}</footer>
+</body>
+</html>
+"""
+
+
+@dataclass
+class Section:
+    """A heading with what stands below it, in this order: HTML, tables, plots, more plots that are folded away.
+
+    Attributes:
+        name: the anchor.
+        html: already escaped.
+        folded: plots that are shown when a reader asks for them.
+        closed: whether the tables are folded away too.
+    """
+
+    name: str
+    title: str
+    html: str = ""
+    tables: Sequence[Table] = ()
+    plots: Sequence[Plot] = ()
+    folded: Sequence[Plot] = ()
+    closed: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.html or self.plots or self.folded or any(table.rows for table in self.tables))
+
+
+@dataclass
+class Page:
+    """What a report says.
+
+    Attributes:
+        lead: one line below the title.
+        top: HTML above the list of sections, already escaped.
+        notes: what a reader should know before reading on.
+        files: path below the output folder → bytes, beside those of plots and tables.
+    """
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    foot: str
+    top: str = ""
+    notes: Sequence[str] = ()
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+def write_page(page: Page, out: Path) -> Path:
+    """Write ``index.html``, and plots and tables in folders beside it; files of an earlier report there are replaced.
+
+    Raises:
+        RunError: the folder cannot be written, or has an ``index.html`` that is no report.
+    """
+    index = out / "index.html"
+    try:
+        _check_free(index)
+        for folder in (out / PLOTS, out / TABLES):
+            folder.mkdir(parents=True, exist_ok=True)
+        written: dict[str, bytes] = dict(page.files)
+        sections = [_section(section, written) for section in page.sections if not section.empty]
+        for name, data in written.items():
+            write_atomic(out / name, data)
+        _remove_others(out, set(written))
+        write_atomic(index, _html(page, sections).encode())
+    except OSError as error:
+        raise RunError(
+            f"{out}: cannot write the report here ({error.strerror}); choose another folder with --out"
+        ) from error
+    return index
+
+
+def _html(page: Page, sections: Sequence[str]) -> str:
+    shown = [section for section in page.sections if not section.empty]
+    notes = "".join(f"<li>{escape(note)}</li>" for note in page.notes)
+    return _PAGE.format(
+        generator=GENERATOR,
+        title=escape(page.title),
+        style=files("sslcollapse.report").joinpath("page.css").read_text(encoding="utf-8"),
+        lead=escape(page.lead),
+        top=page.top + (f'<div class="notes"><ul>{notes}</ul></div>\n' if notes else ""),
+        links="".join(f'<a href="#{section.name}">{escape(section.title)}</a>' for section in shown),
+        sections="".join(sections),
+        foot=escape(page.foot),
+    )
+
+
+def _section(section: Section, written: dict[str, bytes]) -> str:
+    tables = "".join(_table(table, written) for table in section.tables if table.rows)
+    if section.closed and tables:
+        tables = f"<details><summary>Show</summary>{tables}</details>\n"
+    plots = _plots(section.plots, written)
+    folded = _plots(section.folded, written)
+    if folded:
+        plots += f"<details><summary>{len(section.folded)} more</summary>{folded}</details>\n"
+    return f'<section id="{section.name}">\n<h2>{escape(section.title)}</h2>\n{section.html}{tables}{plots}</section>\n'
+
+
+def _table(table: Table, written: dict[str, bytes]) -> str:
+    path = f"{TABLES}/{table.name}.csv"
+    written[path] = table.csv()
+    note = f"{escape(table.note)} " if table.note else ""
+    shown = table.html()
+    if len(table.rows) > LONG_TABLE:
+        shown = f"<details><summary>{len(table.rows)} rows</summary>{shown}</details>\n"
+    return f'{shown}<p class="note">{note}<a href="{path}">CSV</a></p>\n'
+
+
+def _plots(plots: Sequence[Plot], written: dict[str, bytes]) -> str:
+    return f'<div class="plots">\n{"".join(_figure(plot, written) for plot in plots)}</div>\n' if plots else ""
+
+
+def _figure(plot: Plot, written: dict[str, bytes]) -> str:
+    name, number = plot.name, 1
+    while f"{PLOTS}/{name}.csv" in written:  # names that differ only in characters a file name cannot have
+        number += 1
+        name = f"{plot.name}-{number}"
+    svg, png = plot.render()
+    made = {"SVG": ("svg", svg), "PNG": ("png", png), "CSV": ("csv", plot.csv())}
+    links = []
+    for word, (suffix, data) in made.items():
+        written[f"{PLOTS}/{name}.{suffix}"] = data
+        links.append(f'<a href="{PLOTS}/{name}.{suffix}">{word}</a>')
+    caption = f"{escape(plot.caption)} " if plot.caption else ""
+    return (
+        f"<figure>\n<h3>{escape(plot.title)}</h3>\n{inline(svg, name, plot.title)}\n"
+        f"<figcaption>{caption}{' · '.join(links)}</figcaption>\n</figure>\n"
+    )
+
+
+def _check_free(index: Path) -> None:
+    if index.exists() and f'content="{GENERATOR}"' not in index.read_text(encoding="utf-8", errors="replace"):
+        raise RunError(f"{index}: there is a page that is no report, and is kept; choose another folder with --out")
+
+
+def _remove_others(out: Path, kept: set[str]) -> None:
+    """Plots and tables of an earlier report that this one does not have."""
+    for folder in (PLOTS, TABLES):
+        for path in (out / folder).iterdir():
+            if path.suffix in (".svg", ".png", ".csv") and f"{folder}/{path.name}" not in kept:
+                path.unlink()

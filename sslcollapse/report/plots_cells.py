@@ -1,0 +1,116 @@
+"""Plots with a row or column for every cell of an ablation: differences with intervals, ranks of all layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.records import Records, lookup
+from sslcollapse.ablation.statistics import summarise
+from sslcollapse.ablation.table import Column
+from sslcollapse.report.curves import heat, shorten
+from sslcollapse.report.factors import BASE, Factor, cell_name
+from sslcollapse.report.plot import Plot, slug
+from sslcollapse.report.plots_ablation import gains, metric_name
+from sslcollapse.report.plots_run import WORDS
+from sslcollapse.report.runs import PARTS
+from sslcollapse.report.style import COLOURS
+
+ABOVE, BELOW, ACROSS = COLOURS[0], COLOURS[1], COLOURS[6]
+
+
+def forest(ablation: Ablation, records: Records, column: Column, factors: Sequence[Factor]) -> list[Plot]:
+    """A metric's difference to the baseline, a row a cell: mean, 95 % interval and n."""
+    found = gains(ablation, records, column)
+    cells = [cell for cell in ablation.cells if cell.hash in ablation.baselines and cell.hash in found]
+    if not cells:
+        return []
+    pitch = 0.40
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        ink = axes.xaxis.label.get_color()
+        for row, cell in enumerate(cells):
+            value = found[cell.hash]
+            colour = _colour(value.low, value.high)
+            if value.low is not None:
+                axes.plot([value.low, value.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot([0, 0], [row - 0.17, row + 0.17], color=ink, linewidth=0.9)
+            axes.plot(value.mean, row, "o", color=colour)
+            across = axes.get_yaxis_transform()
+            axes.text(0.0, row - 0.2, shorten(cell_name(cell, factors), 44), transform=across, va="bottom", fontsize=8)
+            axes.text(1.0, row - 0.2, _words(value), transform=across, va="bottom", ha="right", fontsize=8)
+        axes.set(ylim=(len(cells) - 0.6, -0.85), xlabel=f"difference in {metric_name(column)}", yticks=[])
+        axes.spines["left"].set_visible(False)
+
+    rows = [[cell_name(cell, factors), cell.hash, *found[cell.hash]] for cell in cells]
+    return [
+        Plot(
+            slug(f"forest-{column.path.replace('evaluation.', '', 1)}"),
+            f"Difference in {metric_name(column)} to the baseline",
+            "Paired over equal seeds: mean, 95 % interval, n. Blue: above zero, orange: below, grey: across.",
+            draw,
+            ["cell", "hash", "mean", "low", "high", "n"],
+            rows,
+            0.75 + pitch * len(cells),
+        )
+    ]
+
+
+def layer_ranks(ablation: Ablation, records: Records, factors: Sequence[Factor]) -> list[Plot]:
+    """Layers × cells, coloured by the final rank over what is attainable; one plot for each base recipe."""
+    plots = []
+    bases = list(dict.fromkeys(cell.base for cell in ablation.cells))
+    inner = [factor for factor in factors if factor.title != BASE]
+    for base in bases:
+        cells = [cell for cell in ablation.cells if cell.base == base]
+        for part in PARTS:
+            table = _fractions(ablation, records, cells, part)
+            if not table or not any(value is not None for row in table.values() for value in row):
+                continue
+            whose = f", {base}" if len(bases) > 1 else ""
+            plots.append(
+                heat(
+                    slug(f"layers-{part}{f'-{base}' if len(bases) > 1 else ''}"),
+                    f"Rank of {WORDS[part]} by depth and cell{whose}",
+                    "Effective rank after training over the attainable rank, mean over seeds; the first layer on top.",
+                    list(table),
+                    [" · ".join(factor.label(cell) for factor in inner) or base for cell in cells],
+                    list(table.values()),
+                    "fraction of attainable",
+                    " · ".join(factor.short for factor in inner),
+                )
+            )
+    return plots
+
+
+def _fractions(ablation: Ablation, records: Records, cells: Sequence[Cell], part: str) -> dict[str, list[float | None]]:
+    own = {cell.hash: records.of([cell], ablation.seeds) for cell in cells}
+    layers = dict.fromkeys(
+        layer for records_ in own.values() for record in records_ for layer in record["rank"].get("layers", {})
+    )
+    return {layer: [_mean_fraction(own[cell.hash], layer, part) for cell in cells] for layer in layers}
+
+
+def _mean_fraction(records: Sequence[Any], layer: str, part: str) -> float | None:
+    found = []
+    for record in records:
+        parts = lookup(record, f"rank.layers.{layer}") or {}
+        limits = [parts[which]["attainable"] for which in {part, "weight"} if which in parts]
+        if part in parts and limits and math.isfinite(parts[part]["effective_rank"]):
+            found.append(parts[part]["effective_rank"] / min(limits))
+    summary = summarise(found)
+    return None if summary is None else summary.mean
+
+
+def _colour(low: float | None, high: float | None) -> str:
+    if low is not None and low > 0:
+        return ABOVE
+    return BELOW if high is not None and high < 0 else ACROSS
+
+
+def _words(value: Any) -> str:
+    ends = "" if value.low is None else f" [{value.low:+.2f}, {value.high:+.2f}]"
+    return f"{value.mean:+.2f}{ends}, n = {value.n}".replace("-", "−")

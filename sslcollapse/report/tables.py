@@ -1,0 +1,202 @@
+"""Tables of a page: what is shown, and the same unrounded for a CSV file."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from sslcollapse.report.plot import to_csv
+from sslcollapse.report.plots_run import FEATURES, Named
+from sslcollapse.report.runs import PARTS, Run, brief, differences
+
+_NUMBER = re.compile(r"\[?[+−-]?\d[\d.,]*(e[+-]?\d+)?%?(\s.*)?|–|")
+_ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
+_CELL = re.compile(r"<t[dh][^>]*>(.*?)</t[dh]>", re.DOTALL)
+_HYPHEN = re.compile(r"(?<![\w.])-(?=\d)")
+"""A minus sign as programs write it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page.
+
+    Attributes:
+        name: stem of its CSV file.
+        heads: titles of the columns.
+        rows: values as they are; floats are rounded where they are shown.
+        note: one line below it.
+        formats: column → how its floats are shown, such as ``".3f"``.
+    """
+
+    name: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+    formats: Mapping[str, str] = field(default_factory=dict)
+
+    def csv(self) -> bytes:
+        """Unrounded."""
+        return to_csv(self.heads, self.rows)
+
+    def html(self) -> str:
+        """A table that scrolls sideways where it is wider than the page."""
+        head = "".join(f"<th>{escape(title)}</th>" for title in self.heads)
+        forms = [self.formats.get(head, "") for head in self.heads]
+        rows = "".join(f"<tr>{''.join(map(_cell, row, forms))}</tr>" for row in self.rows)
+        return scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+
+
+def scrolling(table: str) -> str:
+    """A table in a box that scrolls; the keyboard reaches it too. Columns of numbers are aligned at the right."""
+    lines = [_CELL.findall(row) for row in _ROW.findall(table)]
+    columns = list(zip(*lines[1:], strict=True))
+    numeric = {k for k, column in enumerate(columns) if any(column) and all(map(_NUMBER.fullmatch, column))}
+    made = []
+    for row, cells in enumerate(lines):
+        tag = "td" if row else "th"
+        shown = [_HYPHEN.sub("−", cell) if k in numeric and row else cell for k, cell in enumerate(cells)]
+        kinds = [' class="n"' if k in numeric else "" for k in range(len(cells))]
+        made.append("".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, shown, strict=True)))
+    body = "".join(f"<tr>{row}</tr>" for row in made[1:])
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{made[0]}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def accuracy(runs: Sequence[Named]) -> Table:
+    """Every test metric of every probe, trained and untrained."""
+    rows: list[list[Any]] = []
+    for label, run in runs:
+        for probe, metrics in (run.result or {}).get("evaluation", {}).items():
+            for key, trained in metrics.items():
+                if not key.startswith("test_"):
+                    continue
+                what = key.removeprefix("test_")
+                untrained = run.result["untrained"][probe][key] if run.result else {}  # type: ignore[index]
+                validation = metrics.get(f"validation_{what}", {})
+                row = [probe, what.replace("_", " "), metrics.get("solver"), untrained.get("mean"), trained["mean"]]
+                row += [_minus(trained["mean"], untrained.get("mean")), trained["std"], len(trained.get("values", ()))]
+                rows.append([label, *row, validation.get("mean")] if len(runs) > 1 else [*row, validation.get("mean")])
+    heads = ["probe", "metric", "solver", "untrained", "trained", "difference", "std", "splits", "validation"]
+    note = "Test metrics; std is over splits. The untrained encoder is the same network before training."
+    formats = {**dict.fromkeys(("untrained", "trained", "std", "validation"), ".4f"), "difference": "+.4f"}
+    return Table("evaluation", [*(["run"] if len(runs) > 1 else []), *heads], rows, note, formats)
+
+
+def ranks(runs: Sequence[Named]) -> Table:
+    """Final effective ranks of features and of every layer; of an unfinished run those of the last measured step."""
+    if len(runs) > 1:
+        return _ranks_beside(runs)
+    heads = ["of", "part", "effective rank", "attainable", "fraction", "centred", "stable rank", "numerical rank", "N"]
+    note = "Effective rank is un-centred unless it says centred; fraction is of the attainable rank."
+    formats = {**dict.fromkeys(("effective rank", "centred", "stable rank"), ".1f"), "fraction": ".3f"}
+    return Table("ranks", heads, list(_rank_rows(runs[0].run)), note, formats)
+
+
+def penalties(runs: Sequence[Named]) -> Table:
+    """Final penalty of every regularizer on every layer, its floor and coefficient."""
+    heads = ["regularizer", "on", "coefficient", "penalty", "floor", "excess"]
+    rows = []
+    for label, run in runs:
+        for name, places in (run.result or {}).get("regularizers", {}).items():
+            for place, values in places.items():
+                row = [name, place, *(values.get(head) for head in heads[2:])]
+                rows.append([label, *row] if len(runs) > 1 else row)
+    return Table("regularizers", [*(["run"] if len(runs) > 1 else []), *heads], rows)
+
+
+def recipe_differences(runs: Sequence[Named]) -> Table:
+    """Where the recipes of several runs differ."""
+    rows = [[path, *map(brief, values)] for path, values in differences([run for _, run in runs])]
+    return Table("recipe_differences", ["path", *(label for label, _ in runs)], rows)
+
+
+def recipe(run: Run) -> Table:
+    """The resolved recipe, a row a value."""
+    return Table("recipe", ["path", "value"], list(_flat(run.recipe, "")))
+
+
+def environments(runs: Sequence[Named]) -> Table:
+    """Where and how each run was made."""
+    facts: dict[str, list[str]] = {}
+    for index, (_, run) in enumerate(runs):
+        shown = {"run directory": f"{run.recipe['name']}/{run.hash}/seed{run.recipe['seed']}"}
+        shown["status"] = "finished" if run.result else "unfinished"
+        seconds = (run.result or {}).get("seconds", {})
+        shown |= {f"seconds of {key}": f"{value:.1f}" for key, value in seconds.items() if key != "steps_trained"}
+        shown |= {path: str(value) for path, value in _flat(run.environment, "") if value is not None}
+        if isinstance(command := run.environment.get("command"), list):
+            shown["command"] = " ".join(command)
+        for key, value in shown.items():
+            facts.setdefault(key, [""] * len(runs))[index] = value
+    rows = [[key.removeprefix("packages."), *values] for key, values in facts.items()]
+    return Table("environment", ["", *(label for label, _ in runs)] if len(runs) > 1 else ["", "value"], rows)
+
+
+def _ranks_beside(runs: Sequence[Named]) -> Table:
+    """Effective ranks, a column a run."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for index, (_, run) in enumerate(runs):
+        for of, part, rank, *_ in _rank_rows(run):
+            found.setdefault((of, part), [None] * len(runs))[index] = rank
+    names = [label for label, _ in runs]
+    rows = [[*key, *values] for key, values in found.items()]
+    return Table("ranks", ["of", "part", *names], rows, "Effective rank, un-centred.", dict.fromkeys(names, ".1f"))
+
+
+def _rank_rows(run: Run) -> Iterator[list[Any]]:
+    found = (run.result or {}).get("rank") or _last_ranks(run)
+    for name in FEATURES:
+        shared = name == "embedding" and found.get(name) == found.get("representation")  # no projector
+        if found.get(name) and not shared:
+            yield [name, "", *_rank_cells(found[name], found[name]["attainable"])]
+    for layer, parts in found.get("layers", {}).items():
+        for part in PARTS:
+            if part in parts:
+                limits = [parts[which]["attainable"] for which in {part, "weight"} if which in parts]
+                yield [layer, part, *_rank_cells(parts[part], min(limits))]
+
+
+def _rank_cells(entry: Mapping[str, Any], attainable: int) -> list[Any]:
+    rank = entry["effective_rank"]
+    share = rank / attainable if attainable else None
+    rest = [entry.get(key) for key in ("effective_rank_centred", "stable_rank", "numerical_rank", "n")]
+    return [rank, attainable, share, *rest]
+
+
+def _last_ranks(run: Run) -> dict[str, Any]:
+    """The last measured ranks, in the form of ``result.json``."""
+    measured = [record for record in run.metrics if "rank/representation/effective_rank" in record]
+    record = measured[-1] if measured else {}
+    found: dict[str, Any] = {"layers": {}}
+    for key, value in record.items():
+        words = key.split("/")
+        if words[0] == "rank" and words[1] in FEATURES:
+            found.setdefault(words[1], {})[words[2]] = value
+        elif words[0] == "rank":
+            found["layers"].setdefault("/".join(words[2:-2]), {}).setdefault(words[-2], {})[words[-1]] = value
+    return found
+
+
+def _flat(value: Any, path: str) -> Iterator[list[Any]]:
+    if isinstance(value, Mapping) and (value or not path):
+        for key, item in value.items():
+            yield from _flat(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield [path, brief(value)]
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _cell(value: Any, form: str) -> str:
+    if value is None:
+        return "<td></td>"
+    if isinstance(value, float):
+        value = f"{value:{form or '.4g'}}" if math.isfinite(value) else "not finite"
+    return f"<td>{escape(str(value))}</td>"
