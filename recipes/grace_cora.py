@@ -15,7 +15,7 @@ recipe = dict(
     encoder=dict(type="gcn", hidden=[512, 256], norm="none", activation="relu", final_activation="relu"),
     objective=dict(type="simclr", temperature=0.4, projector=[256, 256], norm="none", activation="elu"),
     regularizers=dict(),
-    optim=dict(type="adamw", lr=5e-4, weight_decay=1e-5, schedule="constant"),
+    optim=dict(type="adamw", lr=5e-4, weight_decay=1e-5, decoupled=False, schedule="constant"),
     train=dict(steps=200, checkpoint_every=100),
     monitor=dict(every=50),
     evaluate=dict(

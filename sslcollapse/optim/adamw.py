@@ -25,6 +25,8 @@ class AdamW(OptimizerSpec):
         warmup_steps: steps of linear warm-up from 0.
         schedule: ``"cosine"`` or ``"linear"`` to 0 at the end of training, or ``"constant"``.
         exclude_norm_and_bias: whether biases and normalisations get no weight decay.
+        decoupled: False adds weight_decay · W to the gradient instead, which is Adam (Kingma & Ba 2015) with L2
+            regularisation, as GRACE's authors train.
         decay_regularized: whether matrices with a non-zero regularizer coefficient get weight decay too;
             it pulls singular values below 1 against WERank. On by default, so that a comparison with and
             without a regularizer changes one thing only.
@@ -44,6 +46,7 @@ class AdamW(OptimizerSpec):
         schedule: ScheduleName = "cosine",
         exclude_norm_and_bias: bool = False,
         decay_regularized: bool = True,
+        decoupled: bool = True,
     ) -> None:
         super().__init__(
             lr=lr,
@@ -55,15 +58,22 @@ class AdamW(OptimizerSpec):
         )
         if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
-        self.betas, self.eps = (betas[0], betas[1]), eps
+        self.betas, self.eps, self.decoupled = (betas[0], betas[1]), eps, decoupled
 
-    def build(self, module: SSLModule) -> torch.optim.AdamW:
+    def build(self, module: SSLModule) -> torch.optim.Adam:
         """The optimizer over the module's trainable parameters, fused into one kernel a step."""
-        return _TurningAdamW(self.groups(module), lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        return _TurningAdam(
+            self.groups(module),
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            decoupled_weight_decay=self.decoupled,
+            fused=True,
+        )
 
 
-class _TurningAdamW(torch.optim.AdamW):
-    """AdamW that updates matrices stored column by column (a GCN's weights) as their transposes.
+class _TurningAdam(torch.optim.Adam):
+    """Adam that updates matrices stored column by column (a GCN's weights) as their transposes.
 
     torch's fused kernel walks through memory: it copies a column-major matrix at every step, which on a CPU takes
     longer than the update, and it pairs wrong elements where a gradient is not laid out as its parameter. Here it
