@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sslcollapse.errors import SSLCollapseError
 
-RANK_0_SECONDS = 5.0
+RANK_0_SECONDS = 10.0
 """How long other ranks let rank 0 go first with an error."""
 
 

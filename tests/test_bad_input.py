@@ -47,7 +47,7 @@ def mistake(capsys, *words: str, out: Path) -> str:
     ("words", "message"),
     [
         (["encodr.hidden=[8]"], "encodr"),
-        (["encoder.type=gnc"], "encoder.type: unknown encoder 'gnc'; did you mean 'gcn'? (known: gcn, mlp, pyg, "),
+        (["encoder.type=gnc"], "encoder.type: unknown encoder 'gnc'; did you mean 'gcn'? (known: gcn, linear, mlp, "),
         (
             ["regularizers.werank.coeficient=1"],
             "regularizers.werank.coeficient: unknown argument of 'werank'; did you mean 'coefficient'?",

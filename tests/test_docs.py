@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {
@@ -58,7 +59,12 @@ def test_the_readme_shows_both_runs_and_cora():
 @pytest.mark.parametrize("command", [c for c in commands("docs/quickstart.md") if c.startswith("sslcollapse train")])
 def test_a_training_command_of_the_quickstart_resolves_and_a_mistake_is_answered_as_shown(command, tmp_path):
     words = [] if "--resume" in command or "--dry-run" in command else ["--dry-run"]
-    process = run(command.replace("--resume", "--dry-run"), *words, "--out", str(tmp_path))
+    for part in ("train", "test") if "/images/" in command else ():
+        for name in ("cats", "dogs"):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            Image.new("RGB", (64, 64)).save(tmp_path / "images" / part / name / "0.png")
+    command = command.replace("--resume", "--dry-run").replace("/images/", f"{tmp_path}/images/")
+    process = run(command, *words, "--out", str(tmp_path))
     assert process.returncode == 0, process.stderr
     assert "run directory" in process.stdout
 
