@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from sslcollapse.diagnostics.measure import MAX_ROWS
-from sslcollapse.diagnostics.monitor import CollapseMonitor
+from sslcollapse.diagnostics.monitor import EVERY, CollapseMonitor
 
 
 def _lightning() -> Any:
@@ -34,7 +34,7 @@ else:
 class CollapseCallback(Callback):
     """Logs the effective rank of layers' weights and outputs at the end of each training epoch.
 
-        Trainer(callbacks=[CollapseCallback(every=50)])
+        Trainer(callbacks=[CollapseCallback()])
 
     Every ``every``-th training step is measured from its beginning to its first backward, whatever parts of the module
     ``training_step`` calls and however. Through ``log_dict`` of the module go ``effective_rank/weight/<layer>``, as the
@@ -56,7 +56,7 @@ class CollapseCallback(Callback):
         LayerError: when training starts: a glob matches nothing; the message lists the layers.
     """
 
-    def __init__(self, every: int = 50, layers: str | Sequence[str] = "*", *, max_rows: int = MAX_ROWS) -> None:
+    def __init__(self, every: int = EVERY, layers: str | Sequence[str] = "*", *, max_rows: int = MAX_ROWS) -> None:
         for name, value in (("every", every), ("max_rows", max_rows)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
