@@ -1,4 +1,4 @@
-"""How WERank's coefficient was chosen for GRACE and CCA-SSG: three trials, one seed each, on *validation* accuracy."""
+"""WERank's coefficient for GRACE and CCA-SSG: three trials, one seed each, on *validation* accuracy."""
 
 ablation = dict(
     name="tune_werank_objectives",
