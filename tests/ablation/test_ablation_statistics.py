@@ -76,10 +76,10 @@ def test_correlations_are_scipys_and_pearsons_interval_too():
 
 
 def test_bootstrap_over_seeds_is_the_same_each_time_and_wider_for_noisier_seeds():
-    noise = np.random.default_rng(0).normal(size=(6, 8))
-    rank = np.arange(6.0)[:, None] + 0 * noise
-    quiet, loud = (bootstrap_spearman(rank, rank + scale * noise) for scale in (0.3, 3))
-    assert loud == bootstrap_spearman(rank, rank + 3 * noise)
+    noise = np.random.default_rng(0).normal(size=(30, 8))
+    rank = np.arange(30.0)[:, None] + 0 * noise
+    quiet, loud = (bootstrap_spearman(rank, rank + scale * noise) for scale in (0.3, 20))
+    assert loud == bootstrap_spearman(rank, rank + 20 * noise)
     assert quiet[0] == pytest.approx(stats.spearmanr(rank.mean(1), (rank + 0.3 * noise).mean(1)).statistic)
     assert quiet[1][0] > loud[1][0]
     assert loud[1][0] < loud[0] < loud[1][1]
