@@ -21,7 +21,7 @@ def seed_default(device: torch.device, seed: int) -> None:
     """Start torch's default streams of the host and of one device anew; for use in every step.
 
     ``torch.manual_seed`` does it for all kinds of devices, and for those that are not in use it formats a traceback at
-    each call, fifty times the work of seeding.
+    each call, which takes longer than the seeding.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
