@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from sslcollapse.ablation.grid import Ablation, Cell
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.statistics import paired_difference, summarise
+from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Column
+from sslcollapse.ablation.table import effects as paired_effects
 from sslcollapse.report.curves import legend, legend_height
 from sslcollapse.report.factors import BASE, Factor, cell_name
 from sslcollapse.report.plot import Plot, slug
@@ -45,17 +46,10 @@ def gains(ablation: Ablation, records: Records, column: Column) -> dict[str, Val
     """Cell → paired difference to its baseline with its 95 % interval; baselines have 0 by definition."""
     found: dict[str, Value] = {}
     cells = {cell.hash: cell for cell in ablation.cells}
-    for name, cell in cells.items():
-        if name not in ablation.baselines:
-            continue
-        own, reference = (
-            {seed: _scaled(column, v) for seed, v in column.by_seed(records.of([c], ablation.seeds)).items()}
-            for c in (cell, cells[ablation.baselines[name]])
-        )
-        difference = paired_difference(own, reference)
-        if difference is not None:
-            low, high = difference.interval or (None, None)
-            found[name] = Value(difference.mean, low, high, difference.n)
+    for name, effect in paired_effects(ablation, records, column).items():
+        mean, interval, n = effect.difference.mean, effect.difference.interval, effect.difference.n
+        low, high = (_scaled(column, end) for end in interval) if interval else (None, None)
+        found[name] = Value(_scaled(column, mean), low, high, n)
     for name in set(ablation.baselines.values()):
         n = len(column.by_seed(records.of([cells[name]], ablation.seeds)))
         if n and found:
