@@ -5,7 +5,7 @@ ablation = dict(
     base="../toy_werank_depth.py",
     axes={
         "encoder.hidden": [[16], [16, 16], [16, 16, 16, 16]],
-        "regularizers.werank": [None, *(dict(type="werank", coefficient=c) for c in (1e-1, 1.0))],
+        "regularizers.werank": [None, *(dict(type="werank", coefficient=c) for c in (1.0, 10.0))],
     },
     seeds=3,
     baseline={"regularizers.werank": None},
@@ -30,9 +30,9 @@ ablation = dict(
                 expect="negative",
             ),
             dict(
-                name="WERank of 1 raises rank",
+                name="WERank of 10 raises rank",
                 metric="rank.representation.effective_rank",
-                cell={"regularizers.werank": dict(type="werank", coefficient=1.0)},
+                cell={"regularizers.werank": dict(type="werank", coefficient=10.0)},
                 expect="positive",
             ),
         ],

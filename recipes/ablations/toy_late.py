@@ -1,11 +1,12 @@
 """Rank that is lost already: WERank never, from the start, or from half of training on; three seeds.
 
 Weights start as usual, so that noise 1.5 has collapsed them half-way, or with eight singular values of exactly zero,
-which a layer with a bias would not keep.
+which a layer with a bias would not keep. A coefficient of 100, since one of 1 does nothing here from the start either
+and one of 10 little.
 """
 
-WERANK = dict(type="werank", coefficient=1.0)
-LATE = dict(type="werank", coefficient=dict(type="schedule", base=1.0, start=5_000))
+WERANK = dict(type="werank", coefficient=100.0)
+LATE = dict(type="werank", coefficient=dict(type="schedule", base=100.0, start=5_000))
 
 ablation = dict(
     name="toy_late",

@@ -5,7 +5,7 @@ ablation = dict(
     base="../toy_werank_noise.py",
     axes={
         "domain.views.noise": [0.1, 0.5, 1.0, 1.5, 2.0],
-        "regularizers.werank": [None, *(dict(type="werank", coefficient=c) for c in (1e-1, 1.0))],
+        "regularizers.werank": [None, *(dict(type="werank", coefficient=c) for c in (1.0, 100.0))],
     },
     seeds=3,
     baseline={"regularizers.werank": None},
@@ -39,10 +39,10 @@ ablation = dict(
                 expect="negative",
             ),
             dict(
-                name="WERank of 1 raises rank at noise 1.5",
+                name="WERank of 100 raises rank at noise 1.5",
                 metric="rank.representation.effective_rank",
                 where={"domain.views.noise": 1.5},
-                cell={"regularizers.werank": dict(type="werank", coefficient=1.0)},
+                cell={"regularizers.werank": dict(type="werank", coefficient=100.0)},
                 expect="positive",
             ),
         ],
