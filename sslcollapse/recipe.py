@@ -8,7 +8,6 @@ recipe_hash(resolved)                 # names the folder of its runs
 
 from __future__ import annotations
 
-import ast
 import copy
 import hashlib
 import json
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.errors import RecipeError, SSLCollapseError
+from sslcollapse.literals import literal
 from sslcollapse.registry import suggest
 from sslcollapse.spec import RecipeSpec
 from sslcollapse.typecheck import check, join, quote, stated_only
@@ -184,7 +184,7 @@ def _nearby(path: Path) -> str:
 
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval(text.strip())
+        return literal(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 

@@ -6,7 +6,6 @@ command watches them again and submits none twice.
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
 import shutil
@@ -19,6 +18,7 @@ from sslcollapse.ablation.job import Job, Watch, last_line
 from sslcollapse.ablation.local import search_path, variables
 from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
 from sslcollapse.errors import RecipeError, RunError
+from sslcollapse.literals import literal
 from sslcollapse.registry import suggest
 
 ARRAY_SIZE = 1000
@@ -103,7 +103,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
         if not equals or not key or not text:
             raise RecipeError(f"--slurm {word!r}: write it as key=value, such as partition=gpu or timeout_min=90")
         try:
-            settings[key] = ast.literal_eval(text)
+            settings[key] = literal(text)
         except (ValueError, SyntaxError):
             settings[key] = text
         if key in ("timeout_min", "time", "mem_gb", "cpus_per_task", "gpus_per_node", "max_num_timeout"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sslcollapse.errors import RecipeError
+from sslcollapse.literals import literal
 
 
 def parse_grid(argument: str) -> tuple[str | tuple[str, ...], list[Any]]:
@@ -93,8 +93,8 @@ def _value(text: str, where: str) -> Any:
     if not text:
         raise RecipeError(f"{where}: an empty value; remove the extra comma or write ''")
     try:
-        return ast.literal_eval(text)
+        return literal(text)
     except (ValueError, SyntaxError) as error:
-        if text[0] in "[{('\"":
+        if text[0] in "[{('\"" or text.startswith("dict("):
             raise RecipeError(f"{where}: {text!r} is no Python literal; close brackets and quotes") from error
         return text
