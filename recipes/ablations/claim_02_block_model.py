@@ -1,4 +1,4 @@
-"""WERank's coefficient on a block model of ogbn-arxiv's size, at 30 steps: three coefficients, three seeds."""
+"""WERank's coefficient on a block model of ogbn-arxiv's size, at 20 steps: three coefficients, three seeds."""
 
 ablation = dict(
     name="claim_02_block_model",
@@ -9,7 +9,7 @@ ablation = dict(
     claim=dict(
         number=2,
         statement="WERank helps on a graph of the size of ogbn-arxiv.",
-        note="The coefficient is the one with the best validation accuracy; 30 steps.",
+        note="The coefficient is the one with the best validation accuracy; 20 steps.",
         checks=[
             dict(
                 name="accuracy rises",

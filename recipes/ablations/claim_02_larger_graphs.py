@@ -1,4 +1,4 @@
-"""WERank's coefficient on larger graphs, at 200 steps (Cora-ML) and 100 (Computers, CS): three seeds."""
+"""WERank's coefficient on larger graphs, at 200 steps (Cora-ML) and 50 (Computers, CS): three seeds."""
 
 ablation = dict(
     name="claim_02_larger_graphs",

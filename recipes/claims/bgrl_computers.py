@@ -1,4 +1,4 @@
-"""BGRL on Amazon Computers as the claims' grids use it: bgrl_cora here, 100 steps, five random splits a seed."""
+"""BGRL on Amazon Computers as the claims' grids use it: bgrl_cora here, 50 steps, five random splits a seed."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ recipe = extend(
     dict(
         name="claims_bgrl_computers",
         domain=dict(dataset=dict(type="amazon", name="Computers")),
-        train=dict(steps=100),
+        optim=dict(warmup_steps=10),
+        train=dict(steps=50),
         evaluate=dict(
             public=None,
             random=dict(type="logistic", split="random", fractions=[0.1, 0.1, 0.8], repeats=5),

@@ -1,4 +1,4 @@
-"""BGRL on Amazon Photo as the claims' grids use it: bgrl_cora here, 200 steps, five random splits a seed."""
+"""BGRL on Amazon Photo as the claims' grids use it: bgrl_cora here, 100 steps, five random splits a seed."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ recipe = extend(
     dict(
         name="claims_bgrl_photo",
         domain=dict(dataset=dict(type="amazon", name="Photo")),
-        train=dict(steps=200),
+        optim=dict(warmup_steps=20),
+        train=dict(steps=100),
         evaluate=dict(
             public=None,
             random=dict(type="logistic", split="random", fractions=[0.1, 0.1, 0.8], repeats=5),
