@@ -1,4 +1,4 @@
-"""BGRL on a block model of the size of ogbn-arxiv (169,343 nodes, 40 classes), for grids of claims: 20 steps, narrow."""
+"""BGRL on a block model of the size of ogbn-arxiv (169,343 nodes, 40 classes), for claims: 20 steps, narrow."""
 
 from pathlib import Path
 
