@@ -46,15 +46,21 @@ def load_latest_checkpoint(folder: Path) -> dict[str, Any]:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         damaged.append(path.name)
     if damaged:
-        raise RunError(f"{folder}: every checkpoint is damaged ({', '.join(damaged)}); start again with --overwrite")
+        raise RunError(
+            f"{folder}: every checkpoint is damaged ({', '.join(damaged)}); start again with --overwrite, or "
+            f"delete {folder.parent}"
+        )
     raise RunError(f"{folder}: no checkpoint was written yet; start again with --overwrite")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name in the same folder, then rename it."""
+    """Write a file under a temporary name in the same folder, then rename it; a crash leaves the old one or the new."""
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     try:
-        temporary.write_bytes(data)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -32,7 +32,7 @@ ablation = dict(
                 name="switched on late, WERank adds no rank",
                 metric="rank.representation.effective_rank",
                 cell={COEFFICIENT: LATE},
-                expect="none",
+                expect="not positive",
                 margin=5.0,
             ),
             dict(
@@ -40,6 +40,7 @@ ablation = dict(
                 metric="rank.representation.effective_rank",
                 cell={COEFFICIENT: LATE},
                 against={COEFFICIENT: 1e-1},
+                where={"encoder.initial_rank": None},
                 expect="negative",
                 margin=5.0,
             ),

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sslcollapse.ablation.columns import SECTIONS, Column
+from sslcollapse.ablation.columns import Column, best_of, validation_by_seed
 from sslcollapse.ablation.correlation import FEWEST_SEEDS, bootstrap_spearman
 from sslcollapse.ablation.grid import Ablation, Cell
-from sslcollapse.ablation.notation import number, rounded
+from sslcollapse.ablation.notation import in_unit
 from sslcollapse.ablation.pairing import LEAST_CELLS, Planned, Point
-from sslcollapse.ablation.records import Records, lookup
-from sslcollapse.ablation.schema import Check, Claim
-from sslcollapse.ablation.statistics import Difference, paired_by_seed, paired_difference, slope, student, summarise
+from sslcollapse.ablation.records import Records
+from sslcollapse.ablation.schema import WITHIN, Check, Claim
+from sslcollapse.ablation.statistics import Difference, paired_by_seed, paired_difference, slope, student
 
 LEVEL = 0.05
 """Chance that any interval of a claim misses, shared out over its tests."""
@@ -126,10 +126,12 @@ def outcome(expect: str, margin: float, interval: tuple[float, float] | None) ->
     if interval is None:
         return "inconclusive"
     low, high = interval
-    if expect == "negative":
+    if expect in ("negative", "not negative"):
         low, high = -high, -low
     if expect == "none":
         inside, outside = -margin < low and high < margin, low > margin or high < -margin
+    elif expect in WITHIN:
+        inside, outside = high < margin, low > margin
     else:
         inside, outside = low > margin, high < margin
     return "supported" if inside else "contradicted" if outside else "inconclusive"
@@ -144,7 +146,7 @@ def _result(test: Planned, by_cell: Runs, confidence: float) -> Result:
         return Result(test, None, "not run", reason="no records")
     estimate = _estimate(check, places, by_cell, confidence)
     if estimate is None:
-        return Result(test, None, "not run", places, reason="no seed has all of its runs")
+        return Result(test, None, "not run", places, reason=_missing(check, places, by_cell))
     factor = 100 if _column(check.metric).percent else 1
     interval = estimate.interval and (factor * estimate.interval[0], factor * estimate.interval[1])
     estimate = estimate._replace(mean=factor * estimate.mean, interval=interval)
@@ -178,6 +180,13 @@ def _estimate(check: Check, places: Sequence[Place], by_cell: Runs, confidence: 
     return student(slopes, confidence, scale=largest / (max(positions) - min(positions)))
 
 
+def _missing(check: Check, places: Sequence[Place], by_cell: Runs) -> str:
+    """Why no seed has an estimate."""
+    used = [cell for place in places for cell in (place.cell, place.against) if cell is not None]
+    without = [cell for cell in used if not _column(check.metric).by_seed(by_cell[cell.hash])]
+    return f"no {check.metric} in the records of {without[0].name}" if without else "no seed has all of its runs"
+
+
 def _correlation(test: Planned, by_cell: Runs, confidence: float) -> Result:
     check = test.check
     both = [
@@ -207,39 +216,19 @@ def _place(check: Check, point: Point, by_cell: Runs) -> Place | None:
 
 
 def _choose(check: Check, candidates: Sequence[Cell], by_cell: Runs) -> Cell | None:
-    """The candidate with the best mean validation metric over the seeds that all candidates with records have.
-
-    A test metric is never looked at. Of equals the first is taken.
-    """
+    """The candidate with the best mean validation metric; a test metric is never looked at."""
     if len(candidates) == 1:
         return candidates[0] if by_cell[candidates[0].hash] else None
-    found = {cell.hash: (cell, _validation(check, by_cell[cell.hash])) for cell in candidates}
-    known = [(cell, values) for cell, values in found.values() if values]
-    if not known:
-        return None
-    seeds = set.intersection(*(set(values) for _, values in known))
-    means = [(cell, summarise([values[seed] for seed in sorted(seeds)])) for cell, values in known]
-    scored = [(rounded(summary.mean), cell) for cell, summary in means if summary is not None]
-    return max(scored, key=lambda pair: pair[0])[1] if scored else None
-
-
-def _validation(check: Check, records: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """Seed → validation metric of the probe: that of the same name as the check's test metric, or the first."""
-    results = lookup(records[0], f"evaluation.{check.probe}") if records else None
-    names = [key for key in results if key.startswith("validation_")] if isinstance(results, Mapping) else []
     same = check.metric.rpartition(".")[2].replace("test_", "validation_", 1)
-    name = same if same in names else next(iter(names), "")
-    return Column(f"evaluation.{check.probe}.{name}", "", "").by_seed(records) if name else {}
+    best = best_of([(cell, validation_by_seed(by_cell[cell.hash], check.probe, same)) for cell in candidates])
+    return best and best[0]
 
 
 def _column(metric: str) -> Column:
-    return Column(metric, "", SECTIONS[1] if metric.startswith("rank.") else "")
+    return Column(metric, "", "")
 
 
 def _shown(check: Check, value: float) -> str:
     if check.kind == "correlation":
         return f"{value:+.2f}"
-    column = _column(check.metric)
-    return (
-        number(value / 100 if column.percent else value, column, "+") if check.kind == "difference" else f"{value:+.4g}"
-    )
+    return in_unit(value, _column(check.metric), "+") if check.kind == "difference" else f"{value:+.4g}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import lookup
-from sslcollapse.ablation.statistics import summarise
+from sslcollapse.ablation.statistics import Summary, summarise
 
+T = TypeVar("T")
 DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")
+RANKS = ("effective_rank", "effective_rank_centred", "numerical_rank")
 SECTIONS = ("Evaluation", "Effective rank", "Other")
 
 
@@ -35,6 +37,11 @@ class Column:
     def percent(self) -> bool:
         """Whether the page shows it times 100."""
         return self.path.startswith(("evaluation.", "untrained."))
+
+    @property
+    def is_rank(self) -> bool:
+        """Whether it counts dimensions."""
+        return self.path.startswith("rank.") and self.path.rpartition(".")[2] in RANKS
 
     def of(self, record: Mapping[str, Any]) -> Any:
         """Its value in one record: a number, a text, or None."""
@@ -65,7 +72,7 @@ class Column:
 
 
 class Best(NamedTuple):
-    """The cell that validation chooses: its first record, mean validation metric and number of seeds."""
+    """The cell that validation chooses: its first record, mean validation metric and the number of seeds compared."""
 
     record: Mapping[str, Any]
     mean: float
@@ -73,20 +80,34 @@ class Best(NamedTuple):
 
 
 def best_by_validation(records: Sequence[Mapping[str, Any]], probe: str) -> Best | None:
-    """The recipe with the highest mean validation metric of a probe; of equals the first; None of no records.
+    """The recipe with the highest mean validation metric of a probe, as ``best_of`` has it; None of no records.
 
     Hyper-parameters are chosen by this, never by a test metric.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         groups.setdefault(record["hash"], []).append(record)
-    found = []
-    for group in groups.values():
-        key = next((key for key in group[0]["evaluation"].get(probe, ()) if key.startswith("validation_")), "")
-        summary = summarise(list(Column(f"evaluation.{probe}.{key}", "", "").by_seed(group).values()))
-        if key and summary is not None:
-            found.append(Best(group[0], summary.mean, summary.n))
-    return max(found, key=lambda best: best.mean, default=None)
+    best = best_of([(group[0], validation_by_seed(group, probe)) for group in groups.values()])
+    return best and Best(best[0], best[1].mean, best[1].n)
+
+
+def validation_by_seed(
+    records: Sequence[Mapping[str, Any]], probe: str | None, preferred: str = ""
+) -> dict[int, float]:
+    """Seed → a probe's validation metric of this name, or its first."""
+    results = lookup(records[0], f"evaluation.{probe}") if records else None
+    names = [key for key in results if key.startswith("validation_")] if isinstance(results, Mapping) else []
+    name = preferred if preferred in names else next(iter(names), "")
+    return Column(f"evaluation.{probe}.{name}", "", "").by_seed(records) if name else {}
+
+
+def best_of(candidates: Sequence[tuple[T, Mapping[int, float]]]) -> tuple[T, Summary] | None:
+    """The candidate with the highest mean, over the seeds that all candidates with values have; of equals the first."""
+    known = [(candidate, values) for candidate, values in candidates if values]
+    seeds = sorted(set.intersection(*(set(values) for _, values in known))) if known else []
+    means = [(candidate, summarise([values[seed] for seed in seeds])) for candidate, values in known]
+    scored = [(candidate, summary) for candidate, summary in means if summary is not None]
+    return max(scored, key=lambda pair: float(f"{pair[1].mean:.10g}"), default=None)
 
 
 def columns(ablation: Ablation, records: Sequence[Mapping[str, Any]]) -> list[Column]:

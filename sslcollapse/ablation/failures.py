@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from sslcollapse.ablation.job import Job
+from sslcollapse.errors import RunError
 
 
 class Failures:
@@ -14,14 +15,18 @@ class Failures:
 
     Args:
         path: the file; read now.
+
+    Raises:
+        RunError: it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._entries: dict[str, dict[str, str]] = {}
-        if path.exists():
-            for key, entry in json.loads(path.read_text(encoding="utf-8")).items():
-                self._entries[key] = {"error": entry} if isinstance(entry, str) else entry  # as once written
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            self._entries = {key: {**entry, "error": str(entry["error"])} for key, entry in found.items()}
+        except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+            raise RunError(f"{path}: cannot be read ({error}); delete it, failed runs are then not listed") from error
 
     def __contains__(self, job: Job) -> bool:
         return job.key in self._entries
@@ -32,6 +37,11 @@ class Failures:
     def error(self, job: Job) -> str:
         """What went wrong."""
         return self._entries[job.key]["error"]
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """``Job.key`` → what went wrong."""
+        return {key: entry["error"] for key, entry in sorted(self._entries.items())}
 
     def add(self, job: Job, error: str) -> None:
         """Keep the newest failure of a run."""

@@ -110,8 +110,10 @@ def plan(
     for path in [*itertools.chain.from_iterable(axes), *settings_paths]:
         if path == "seed":
             raise RecipeError("seed: an ablation runs every cell with seeds 0, 1, ...; say how many with --seeds")
-        if path in settings_paths and any(path in paths for paths in axes):
-            raise RecipeError(f"{path}: this is an axis of the ablation and cannot be overridden as well")
+    for path, axis in itertools.product(settings_paths, itertools.chain.from_iterable(axes)):
+        if f"{path}.".startswith(f"{axis}."):
+            what = "this is" if path == axis else f"{axis} is"
+            raise RecipeError(f"{path}: {what} an axis of the ablation and cannot be overridden as well")
     cells = _cells(described["base"], axes, settings)
     name = described["name"] or "_".join(dict.fromkeys(cell.recipe["name"] for cell in cells))
     count = described["seeds"] if seeds is None else seeds

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sslcollapse.ablation.columns import SECTIONS, Column, columns
+from sslcollapse.ablation.columns import Column, columns
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.notation import heads, labels, number, shown_p, shown_summary
+from sslcollapse.ablation.notation import full_title, heads, labels, number, shown_p, shown_summary
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Effect, effects, errors_of
@@ -46,7 +46,7 @@ def table_latex(ablation: Ablation, records: Records, failures: Mapping[str, str
         if cell.hash in ablation.baselines:
             shown = [_effect(by_hash.get(cell.hash), column) for by_hash, column in zip(found, metrics, strict=True)]
             compared.append([*start, *shown])
-    names = [escape(_title(column)) for column in metrics]
+    names = [escape(full_title(column)) for column in metrics]
     first = [escape(title) for title in titles.values()]
     name = ablation.name.replace("_", "-")
     lines = [r"% Needs \usepackage{booktabs}. Made by sslcollapse ablate; changes here are lost."]
@@ -91,7 +91,3 @@ def _effect(effect: Effect | None, column: Column) -> str:
     if difference.interval:
         text += f" $[{', '.join(number(end, column, '+') for end in difference.interval)}]$"
     return text if corrected is None else f"{text}, ${shown_p(corrected)}$"
-
-
-def _title(column: Column) -> str:
-    return f"effective rank, {column.title}" if column.section == SECTIONS[1] else column.title

@@ -54,7 +54,10 @@ def _lock(descriptor: int, path: Path, what: str, deadline: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+                who = ""
+                with suppress(FileNotFoundError):  # let go of in between
+                    who = path.read_text(encoding="utf-8", errors="replace").strip()
+                holder = who or "another process"
                 raise InUseError(f"{what} is in use by {holder}") from None
             time.sleep(POLL_SECONDS)
         except OSError:

@@ -40,10 +40,20 @@ def labels(cell: Cell, titles: Mapping[str, str]) -> list[str]:
 
 
 def number(value: float, column: Column, sign: str = "") -> str:
-    """Evaluation in %, ranks with two decimals, anything else with four digits."""
+    """Evaluation in %, ranks with two decimals, anything else, fractions among it, with four digits."""
     if column.percent:
         return f"{100 * value:{sign}.2f}"
-    return f"{value:{sign}.2f}" if column.section == SECTIONS[1] else f"{value:{sign}.4g}"
+    return f"{value:{sign}.2f}" if column.is_rank else f"{value:{sign}.4g}"
+
+
+def in_unit(value: float, column: Column, sign: str = "") -> str:
+    """``number`` of a value that is in points of % already, if its column is."""
+    return number(value / 100 if column.percent else value, column, sign)
+
+
+def full_title(column: Column) -> str:
+    """A column's title outside its section."""
+    return f"effective rank, {column.title}" if column.section == SECTIONS[1] else column.title
 
 
 def shown_summary(summary: Summary | None, column: Column) -> str:

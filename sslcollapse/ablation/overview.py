@@ -7,20 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sslcollapse.ablation.locks import locked
 from sslcollapse.ablation.notation import markdown
-from sslcollapse.errors import RunError
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+PATIENCE = 30.0
+"""Seconds to wait for another ablation that refreshes the same table."""
 SHOWN_TESTS = 3
 """A check with more tests is shown by its smallest and its largest estimate."""
 
 
 def refresh_overview(results: Path) -> None:
     """Replace what is between the markers, and nothing else; a file without them is left as it is."""
+    if (results / "README.md").exists():
+        with locked(results / ".lock", f"{results}: the table of claims", patience=PATIENCE):
+            _refresh(results)
+
+
+def _refresh(results: Path) -> None:
     from sslcollapse.checkpoint import write_atomic
 
     path = results / "README.md"
-    old = path.read_bytes() if path.exists() else b""
+    old = path.read_bytes()
     before, begin, rest = old.partition(BEGIN.encode())
     _, end, after = rest.partition(END.encode())
     if not begin or not end:
@@ -31,12 +39,10 @@ def refresh_overview(results: Path) -> None:
 
 
 def claims_table(results: Path) -> list[str]:
-    """Lines of a Markdown table of every ``<folder>/claim.json``, by number, then by folder.
-
-    Raises:
-        RunError: a file is no claim's.
-    """
-    found = sorted((_read(path) for path in results.glob("*/claim.json")), key=lambda c: (c["number"], c["folder"]))
+    """Lines of a Markdown table of every ``<folder>/claim.json``, by number, then by folder; bad files come last."""
+    read = {path: _read(path) for path in sorted(results.glob("*/claim.json"))}
+    found = sorted(filter(None, read.values()), key=lambda claim: (claim["number"], claim["folder"]))
+    bad = [path.parent.name for path, claim in read.items() if claim is None]
     rows, last = [], None
     for claim in found:
         same = last is not None and (claim["number"], claim["statement"]) == last
@@ -50,6 +56,10 @@ def claims_table(results: Path) -> list[str]:
                 f"[{claim['folder']}]({claim['folder']}/README.md){_unfinished(claim['runs'])}",
             ]
         )
+    rows += [
+        ["", "", "its claim.json cannot be read; run the folder's command again", "", f"[{name}]({name}/README.md)"]
+        for name in bad
+    ]
     return markdown(["#", "claim or question", "verdict", "figures", "page"], rows) if rows else ["No claims yet."]
 
 
@@ -74,11 +84,11 @@ def _unfinished(runs: Mapping[str, int]) -> str:
     return f", {runs['finished']} of {runs['total']} runs" if runs["finished"] < runs["total"] else ""
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         claim = json.loads(path.read_text(encoding="utf-8"))
         if all(key in claim for key in ("number", "statement", "verdict", "tally", "runs", "tests")):
             return {**claim, "folder": path.parent.name}
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         pass
-    raise RunError(f"{path}: no verdict of a claim; delete it and run the folder's command again")
+    return None

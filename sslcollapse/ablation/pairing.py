@@ -70,9 +70,10 @@ def _tests(place: str, check: Check, cells: Sequence[Cell], axes: Sequence[tuple
     if set(compared) & set(along):
         raise RecipeError(f"{place}.along: {check.along} is an axis that `against` compares; take another")
     pool = [cell for cell in cells if _matches(cell, check.where)]
-    own = [
-        cell for cell in pool if _matches(cell, check.cell) and not (check.against and _matches(cell, check.against))
-    ]
+    own = [cell for cell in pool if _matches(cell, check.cell)]
+    different = [cell for cell in own if not (check.against and _matches(cell, check.against))]
+    if not different or not (check.select and set(check.cell) & set(compared)):
+        own = different  # else validation may also choose what is subtracted, if it is named
     outside = {path: values for path, values in check.cell.items() if path not in compared}
     other = (
         [cell for cell in pool if _matches(cell, check.against) and _matches(cell, outside)] if check.against else []

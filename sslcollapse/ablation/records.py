@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sslcollapse.ablation.grid import Cell
 from sslcollapse.errors import RunError
@@ -27,7 +27,7 @@ class Records:
     """``runs.jsonl``: the first record of a (hash, seed) counts, later ones are ignored.
 
     Args:
-        path: the file; read now, made at the first ``add``.
+        path: the file; read now, made at the first ``add``, and written by nothing else.
 
     Raises:
         RunError: a line other than the last is no record.
@@ -37,15 +37,17 @@ class Records:
         self.path = path
         self._records: dict[Key, dict[str, Any]] = {}
         data = path.read_bytes() if path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                record = json.loads(line)
-                self._records.setdefault((record["hash"], record["seed"]), record)
-            except (ValueError, TypeError, KeyError) as error:
-                raise RunError(f"{path}, line {number}: not a record of a run; restore or delete the line") from error
-        if len(whole) < len(data):
-            os.truncate(path, len(whole))  # a last line torn by a crash; its run still has its result.json
+        *lines, last = data.split(b"\n")
+        for number, line in enumerate(lines, 1):
+            found = _parsed(line)
+            if found is None:
+                raise RunError(f"{path}, line {number}: not a record of a run; restore or delete the line")
+            self._records.setdefault(*found)
+        if whole := _parsed(last):  # but for its end; if it was torn by a crash, its run still has its result.json
+            self._records.setdefault(*whole)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._records.values())
 
     def __contains__(self, key: Key) -> bool:
         return key in self._records
@@ -78,14 +80,28 @@ class Records:
         return [self._records[key] for key in keys if key in self._records]
 
     def add(self, record: dict[str, Any]) -> None:
-        """Append a record with one write and wait until it is on disk; nothing where it is already there."""
+        """Append a record and wait until it is on disk; nothing where it is already there.
+
+        One process at a time may do this. A last line that a crash has torn is removed first.
+
+        Raises:
+            RunError: it could not be written.
+        """
         key = (record["hash"], record["seed"])
         if key in self._records:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab", buffering=0) as file:
-            file.write((json.dumps(record) + "\n").encode())
-            os.fsync(file.fileno())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b") as file:
+                _end_last_line(file)
+                file.write((json.dumps(record) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: a record cannot be written ({error.strerror}); its run is finished, and the same "
+                "command records it once there is room"
+            ) from error
         self._records[key] = record
 
 
@@ -93,10 +109,9 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
     """The compact record of a finished run, from its ``result.json`` and ``environment.json``.
 
     Raises:
-        RunError: the result is of another recipe.
+        RunError: the result is of another recipe, or damaged.
     """
-    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    result, environment = (_written(run / name) for name in ("result.json", "environment.json"))
     if result["hash"] != cell.hash:
         raise RunError(f"{run}: result.json has the hash {result['hash']} in a folder of {cell.hash}; move it away")
     packages = environment["packages"]
@@ -119,6 +134,34 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
         "torch_geometric": packages["torch_geometric"],
         "threads": environment["threads"],
     }
+
+
+def _written(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(
+            f"{path}: damaged ({error}); delete {path.parent}, and the same command makes this run again"
+        ) from error
+
+
+def _parsed(line: bytes) -> tuple[Key, dict[str, Any]] | None:
+    try:
+        record = json.loads(line)
+        return (record["hash"], record["seed"]), record
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _end_last_line(file: BinaryIO) -> None:
+    """Give a whole last line its end, and cut off one that is no record."""
+    file.seek(0)
+    data = file.read()
+    last = data[data.rfind(b"\n") + 1 :]
+    if last and _parsed(last):
+        file.write(b"\n")
+    elif last:
+        file.truncate(len(data) - len(last))
 
 
 def lookup(record: Any, path: str) -> Any:

@@ -11,7 +11,10 @@ from sslcollapse.ablation.values import plain, short
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import suggest
 
-EXPECTATIONS = ("positive", "negative", "none")
+EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative")
+WITHIN = EXPECTATIONS[2:]
+"""Those that hold of an effect of 0, and need a margin."""
+
 CLAIM_FIELDS = ("number", "statement", "checks", "note")
 _COMMON = ("name", "kind", "metric", "expect", "margin", "where")
 _CHOICE = ("select", "probe")
@@ -142,8 +145,8 @@ def _expectation(place: str, check: Mapping[str, Any]) -> tuple[str, float]:
         raise RecipeError(f"{place}.expect: {_one_of(expect, EXPECTATIONS)}")
     if not _is_number(margin) or margin < 0:
         raise RecipeError(f"{place}.margin must be a number >= 0, got {margin!r}")
-    if expect == "none" and margin == 0:
-        raise RecipeError(f"{place}.margin: expect='none' needs the largest effect that counts as none, above 0")
+    if expect in WITHIN and margin == 0:
+        raise RecipeError(f"{place}.margin: expect={expect!r} needs the largest effect that counts as none, above 0")
     return expect, margin
 
 

@@ -68,10 +68,13 @@ def paired_difference(values: Values, baseline: Values, confidence: float = 0.95
 
 
 def paired_by_seed(values: Values, baseline: Values) -> dict[int, float]:
-    """Seed → mean difference of equal splits, for the seeds that both have."""
+    """Seed → mean difference of equal splits, or of means where one side has no more, for the seeds that both have."""
     found = {}
     for seed in sorted(values.keys() & baseline.keys()):
-        pairs = zip(_splits(values[seed]), _splits(baseline[seed]), strict=False)  # split k is the same in both
+        own, other = _splits(values[seed]), _splits(baseline[seed])
+        if len(own) != len(other) and 1 in (len(own), len(other)):
+            own, other = ([summary.mean] if (summary := summarise(each)) else [] for each in (own, other))
+        pairs = zip(own, other, strict=False)  # split k is the same in both
         differences = [value - base for value, base in pairs if math.isfinite(value - base)]
         if differences:
             found[seed] = math.fsum(differences) / len(differences)

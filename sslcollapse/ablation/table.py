@@ -13,6 +13,7 @@ from sslcollapse.ablation.columns import SECTIONS, Column, best_by_validation, c
 from sslcollapse.ablation.correlation import Correlation, correlate
 from sslcollapse.ablation.grid import Ablation, Cell
 from sslcollapse.ablation.notation import (
+    full_title,
     heads,
     labels,
     legend,
@@ -67,7 +68,9 @@ def page(ablation: Ablation, records: Records, failures: Mapping[str, str], comm
     """
     shown = records.of(ablation.cells, ablation.seeds)
     every = columns(ablation, shown)
-    lines = [f"# {ablation.name}", "", f"    {command}", "", _provenance(ablation, shown), ""]
+    planned = {cell.hash for cell in ablation.cells}
+    others = sum(record["hash"] not in planned for record in records)
+    lines = [f"# {ablation.name}", "", f"    {command}", "", _provenance(ablation, shown, others), ""]
     if legend(ablation):
         lines += [legend(ablation), ""]
     lines += [
@@ -198,7 +201,7 @@ def _difference_lines(ablation: Ablation, records: Records, metrics: Sequence[Co
                 for effect, column in zip(own, metrics, strict=True)
             ]
             rows.append([*labels(cell, titles), pairs, *shown])
-    lines = [*markdown([*titles.values(), "pairs", *map(_full_title, metrics)], rows), ""]
+    lines = [*markdown([*titles.values(), "pairs", *map(full_title, metrics)], rows), ""]
     tests = max((sum(effect.corrected is not None for effect in by_hash.values()) for by_hash in found), default=0)
     if tests:
         over = f"the {tests} differences" if tests > 1 else "the one difference"
@@ -236,9 +239,10 @@ def _correlation_lines(found: Sequence[Correlated]) -> list[str]:
     ]
 
 
-def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]]) -> str:
+def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]], others: int) -> str:
     total = len(ablation.cells) * ablation.seeds
     text = f"{len(shown)} of {total} runs ({len(ablation.cells)} cells × {ablation.seeds} seeds) are finished."
+    text += f" Other recipes' records in the file, which count for nothing here: {others}." if others else ""
     for title, key in (("Device", "device"), ("torch", "torch"), ("torch_geometric", "torch_geometric")):
         text += _distinct(title, key, shown)
     return text + _distinct("Threads", "threads", shown) + _distinct("Commit", "commit", shown)
@@ -251,10 +255,6 @@ def _distinct(title: str, key: str, shown: Sequence[Mapping[str, Any]]) -> str:
 
 def _run_names(cell: Cell, seeds: int) -> list[str]:
     return [f"{cell.name} seed={seed}" for seed in range(seeds)]
-
-
-def _full_title(column: Column) -> str:
-    return f"effective rank, {column.title}" if column.section == SECTIONS[1] else column.title
 
 
 def _texts(column: Column, records: Sequence[Mapping[str, Any]]) -> str:

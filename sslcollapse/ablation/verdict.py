@@ -70,9 +70,13 @@ def _labels(result: Result, side: str) -> str:
 
 
 def _expected(check: Check) -> str:
-    if check.expect == "none":
-        return f"within ±{check.margin:g}"
-    return f"> {check.margin:g}" if check.expect == "positive" else f"< {-check.margin or 0:g}"
+    return {
+        "positive": f"> {check.margin:g}",
+        "negative": f"< {-check.margin or 0:g}",
+        "none": f"within ±{check.margin:g}",
+        "not positive": f"< {check.margin:g}",
+        "not negative": f"> {-check.margin:g}",
+    }[check.expect]
 
 
 def _meaning(check: Check) -> str:

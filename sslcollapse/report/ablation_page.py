@@ -11,6 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sslcollapse.ablation.claims import judge
+from sslcollapse.ablation.failures import Failures
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.table import columns, page, table_csv
@@ -77,7 +79,7 @@ def from_folder(folder: Path) -> Recorded:
         RunError: the records cannot be read, or there are none.
     """
     records = _read(folder)
-    every = _all(folder / "runs.jsonl")
+    every = list(records)
     if not every:
         raise RunError(f"{folder / 'runs.jsonl'}: there is no record in it; run the ablation first")
     notes = []
@@ -122,7 +124,7 @@ def ablation_page(recorded: Recorded, runs: Path) -> Page:
     foot = f"Made by sslcollapse report from {ablation.name}/runs.jsonl."
     first = [section for section in sections if section.title == VERDICT]
     rest = [section for section in sections if section.title != VERDICT]
-    top = _claim(recorded.folder, with_tests=not first) + intro
+    top = _claim(recorded) + intro
     failed = len(recorded.failures)
     lost = f"{failed} run{'s' if failed > 1 else ''} failed; the last section has the errors."
     notes = [*recorded.notes, *([lost] if failed else [])]
@@ -134,7 +136,7 @@ def ablation_page(recorded: Recorded, runs: Path) -> Page:
 def _with_settings(path: Path, ablation: Ablation, records: Records, folder: Path) -> Recorded:
     """The plan under those overrides that most of the records were made with."""
     best = ablation
-    for settings in dict.fromkeys(tuple(record["settings"]) for record in _all(folder / "runs.jsonl")):
+    for settings in dict.fromkeys(tuple(record["settings"]) for record in records):
         if settings:
             other = plan(path, [], None, list(settings))
             if len(records.of(other.cells, other.seeds)) >= len(records.of(best.cells, best.seeds)):
@@ -158,23 +160,14 @@ def _read(folder: Path) -> Records:
         raise RunError(f"{folder / 'runs.jsonl'}: cannot be read ({error.strerror}); give this user access") from error
 
 
-def _all(path: Path) -> list[dict[str, Any]]:
-    """All records in their order; ``Records`` has already refused what is none."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def _failures(folder: Path, ablation: Ablation) -> dict[str, str]:
-    path = folder / "failures.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); delete it, failed runs are then not listed") from error
+    found = Failures(folder / "failures.json").errors
     names = {
         f"{cell.hash}/seed{seed}": f"{cell.name} seed={seed}"
         for cell in ablation.cells
         for seed in range(ablation.seeds)
     }
-    return {names[key]: error for key, error in sorted(found.items()) if key in names}
+    return {names[key]: error for key, error in found.items() if key in names}
 
 
 def _written(text: str) -> tuple[str, list[Section]]:
@@ -198,9 +191,15 @@ def _plotted(name: str, title: str, plots: Sequence[Any]) -> Section:
     return Section(name, title, "", (), plots[:OPEN_PLOTS], plots[OPEN_PLOTS:])
 
 
-def _claim(folder: Path, with_tests: bool) -> str:
-    """The claim that an ablation was made for, its verdict and its tests, where ``claim.json`` has them."""
-    path = folder / "claim.json"
+def _claim(recorded: Recorded) -> str:
+    """The claim that an ablation was made for and its verdict.
+
+    Of an ablation rebuilt from its records, both with the tests are what ``claim.json`` says, if it is there.
+    """
+    if recorded.ablation.claim is not None:
+        found = judge(recorded.ablation, recorded.records)
+        return _box(found.claim.statement, found.text, found.tally)
+    path = recorded.folder / "claim.json"
     if not path.exists():
         return ""
     try:
@@ -210,12 +209,14 @@ def _claim(folder: Path, with_tests: bool) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: no claim with a statement, a verdict and tests ({error}); restore the file") from error
     table = (
-        Table("claim", heads, [[_plain(test.get(head)) for head in heads] for test in tests]).html()
-        if with_tests and tests
-        else ""
+        Table("claim", heads, [[_plain(test.get(head)) for head in heads] for test in tests]).html() if tests else ""
     )
+    return _box(statement, verdict, str(claim.get("tally", "")), table)
+
+
+def _box(statement: str, verdict: str, tally: str, table: str = "") -> str:
     kind = verdict.lower().replace(" ", "-") if verdict in VERDICTS else ""
-    tally = f": {claim['tally']}" if claim.get("tally") else ""
+    tally = f": {tally}" if tally else ""
     return (
         f'<div class="claim {escape(kind)}"><p>{escape(statement)}</p>'
         f'<p class="verdict">{escape(f"{verdict[:1].upper()}{verdict[1:]}{tally}.")}</p>{table}</div>\n'

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.values import plain, show
 
-OFF = ("None", "0", "{}", "[]")
+OFF = ("null", "0", "{}", "[]")
 """What the value of an axis looks like where what it names is left out."""
 
 
@@ -49,7 +50,7 @@ def _axes(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     """Paths in groups that divide the cells in the same way."""
     groups: dict[tuple[int, ...], list[str]] = {}
     for path in dict.fromkeys(path for cell in cells for path in cell.values):
-        shown = [_plain(cell.values.get(path)) for cell in cells]
+        shown = [plain(cell.values.get(path)) for cell in cells]
         order = list(dict.fromkeys(shown))
         groups.setdefault(tuple(order.index(value) for value in shown), []).append(path)
     return [tuple(paths) for paths in groups.values()]
@@ -57,23 +58,17 @@ def _axes(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
 
 def _baselines(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]]) -> tuple[dict[str, str], str]:
     for axis in axes:
-        off = [cell for cell in cells if any(_plain(cell.values.get(path)) in OFF for path in axis)]
+        off = [cell for cell in cells if any(plain(cell.values.get(path)) in OFF for path in axis)]
         if not 0 < len(off) < len(cells):
             continue
         rest = [path for other in axes if other is not axis for path in other]
         place = {_place(cell, rest): cell.hash for cell in off}
         if len(place) == len(off):
             found = {cell.hash: place[_place(cell, rest)] for cell in cells if _place(cell, rest) in place}
-            described = ", ".join(f"{path}={_plain(off[0].values.get(path))}" for path in axis)
+            described = ", ".join(f"{path}={show(off[0].values.get(path))}" for path in axis)
             return {own: other for own, other in found.items() if own not in place.values()}, described
     return {}, ""
 
 
 def _place(cell: Cell, paths: Sequence[str]) -> tuple[str, ...]:
-    return (cell.base, *(_plain(cell.values.get(path)) for path in paths))
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "None" if value is None else json.dumps(value, sort_keys=True)
+    return (cell.base, *(plain(cell.values.get(path)) for path in paths))

@@ -7,6 +7,7 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.notation import full_title
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Column
@@ -292,4 +293,4 @@ def metric_name(column: Column) -> str:
     """The metric in words, with its unit."""
     if column.percent:
         return f"{column.title} [%]"
-    return f"effective rank, {column.title}" if column.path.startswith("rank.") else column.title
+    return full_title(column)

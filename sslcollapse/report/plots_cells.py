@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.notation import in_unit
 from sslcollapse.ablation.records import Records, lookup
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Column
@@ -41,7 +42,7 @@ def forest(ablation: Ablation, records: Records, column: Column, factors: Sequen
             axes.plot(value.mean, row, "o", color=colour)
             across = axes.get_yaxis_transform()
             axes.text(0.0, row - 0.2, shorten(cell_name(cell, factors), 44), transform=across, va="bottom", fontsize=8)
-            axes.text(1.0, row - 0.2, _words(value), transform=across, va="bottom", ha="right", fontsize=8)
+            axes.text(1.0, row - 0.2, _words(value, column), transform=across, va="bottom", ha="right", fontsize=8)
         axes.set(ylim=(len(cells) - 0.6, -0.85), xlabel=f"difference in {metric_name(column)}", yticks=[])
         axes.spines["left"].set_visible(False)
 
@@ -111,6 +112,7 @@ def _colour(low: float | None, high: float | None) -> str:
     return BELOW if high is not None and high < 0 else ACROSS
 
 
-def _words(value: Any) -> str:
-    ends = "" if value.low is None else f" [{value.low:+.2f}, {value.high:+.2f}]"
-    return f"{value.mean:+.2f}{ends}, n = {value.n}".replace("-", "−")
+def _words(value: Any, column: Column) -> str:
+    mean, *ends = (in_unit(part, column, "+") for part in (value.mean, value.low, value.high) if part is not None)
+    interval = f" [{', '.join(ends)}]" if ends else ""
+    return f"{mean}{interval}, n = {value.n}".replace("-", "−")

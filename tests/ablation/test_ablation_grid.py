@@ -166,3 +166,7 @@ def test_a_recipe_needs_a_grid_and_seeds(workspace):
         plan(workspace.recipe, GRID * 2, 1, [])
     with pytest.raises(RecipeError, match="axis of the ablation and cannot be overridden"):
         plan(workspace.recipe, GRID, 1, ["encoder.hidden=[2]"])
+    werank = ["regularizers.werank=dict(type='werank'),None"]
+    with pytest.raises(RecipeError, match=r"werank.coefficient: regularizers.werank is an axis of the ablation"):
+        plan(workspace.recipe, werank, 1, ["regularizers.werank.coefficient=5.0"])
+    assert plan(workspace.recipe, GRID, 1, ["encoder={'type': 'gcn', 'hidden': [3]}"]).cells

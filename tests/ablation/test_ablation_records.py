@@ -1,10 +1,13 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from sslcollapse.ablation.records import Records, lookup
+from sslcollapse.ablation.grid import Cell
+from sslcollapse.ablation.records import Records, lookup, make_record
 from sslcollapse.ablation.statistics import Difference, paired_difference, summarise
 from sslcollapse.ablation.table import best_by_validation
 from sslcollapse.errors import RunError
@@ -50,15 +53,56 @@ def test_records_survive_reopening_and_duplicates_are_ignored(tmp_path):
     assert json.loads(path.read_text().splitlines()[0])["value"] == 1
 
 
-def test_a_torn_last_line_is_dropped_and_the_file_repaired(tmp_path):
+def test_a_torn_last_line_is_dropped_and_cut_off_by_the_next_record(tmp_path):
     path = tmp_path / "runs.jsonl"
-    whole = json.dumps(record()) + "\n"
-    path.write_text(whole + '{"hash": "a", "se')
+    torn = json.dumps(record()) + "\n" + '{"hash": "a", "se'
+    path.write_text(torn)
     records = Records(path)
     assert len(records) == 1
-    assert path.read_text() == whole
+    assert path.read_text() == torn, "reading writes nothing"
     records.add(record(seed=1))
-    assert len(Records(path)) == 2
+    assert path.read_text() == "".join(json.dumps(record(seed=seed)) + "\n" for seed in (0, 1))
+
+
+def test_a_whole_last_line_without_its_end_is_kept(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    path.write_text(json.dumps(record()))
+    records = Records(path)
+    assert len(records) == 1
+    records.add(record(seed=1))
+    assert [each["seed"] for each in Records(path)] == [0, 1]
+
+
+def test_a_full_disk_is_an_error_and_loses_no_record(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    line = json.dumps(record()) + "\n"
+    script = f"""
+import resource, signal
+from pathlib import Path
+from sslcollapse.ablation.records import Records
+from sslcollapse.errors import RunError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({len(line) * 3 // 2}, resource.RLIM_INFINITY))
+records = Records(Path({str(path)!r}))
+first = {record()!r}
+records.add(first)
+try:
+    records.add({{**first, "seed": 1}})
+except RunError as error:
+    print(error, ("a", 1) in records)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+records.add({{**first, "seed": 2}})
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert f"{path}: a record cannot be written (File too large)" in said
+    assert said.strip().endswith("False")
+    assert [each["seed"] for each in Records(path)] == [0, 2]
+
+
+def test_a_damaged_result_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "result.json").write_text("")
+    with pytest.raises(RunError, match=r"result.json: damaged \(.*\); delete .*, and the same command makes this run"):
+        make_record(Cell("a", tmp_path, {}, {}, "a"), [], tmp_path)
 
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path):
@@ -81,8 +125,10 @@ def test_validation_chooses_the_cell_whatever_the_test_metric_says():
         return record(hash, seed, evaluation={"public": metrics})
 
     records = [run("a", 0, 0.9, 0.1), run("a", 1, 0.5, 0.1), run("b", 0, 0.8, 0.0), run("b", 1, 0.8, 0.0)]
-    best = best_by_validation([*records, run("c", 0, 0.1, 0.99)], "public")
+    best = best_by_validation([*records, run("c", 0, 0.1, 0.99), run("c", 1, 0.1, 0.99)], "public")
     assert (best.record["hash"], best.mean, best.n) == ("b", 0.8, 2)
+    best = best_by_validation([*records, run("c", 0, 0.85, 0.0)], "public")
+    assert (best.record["hash"], best.mean, best.n) == ("a", 0.9, 1), "compared over the seeds that all have"
     assert best_by_validation(records, "random") is None
 
 

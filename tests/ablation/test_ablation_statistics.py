@@ -34,6 +34,7 @@ def test_equal_splits_are_paired_within_a_seed_and_the_seed_is_the_unit():
     assert paired_by_seed(values, baseline) == {0: 0.0, 1: 3.5}
     found = paired_difference(values, baseline)
     assert (found.n, found.splits, found.mean) == (2, 2, 1.75)
+    assert paired_by_seed({0: [0.5]}, {0: [0.0, 2.0]}) == {0: -0.5}, "a mean of many splits is not the first one"
     alone = paired_difference({0: [1.0] * 20}, {0: list(range(20))})
     assert (alone.interval, alone.p, alone.n, alone.splits) == (None, None, 1, 20)
 

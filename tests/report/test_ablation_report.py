@@ -105,6 +105,19 @@ def test_the_same_records_give_the_same_page_and_plots(results, index, tmp_path)
         assert again[name].csv() == (index.parent / "plots" / f"{name}.csv").read_bytes()
 
 
+def test_failed_runs_are_listed_with_their_errors(results, tmp_path):
+    folder = shutil.copytree(results, tmp_path / "grid")
+    entry = {"error": "RunError: loss is nan at step 3", "time": "2026-01-01T00:00:00+00:00", "log": "train.log"}
+    (folder / "failures.json").write_text(json.dumps({"Cora0.1/seed2": entry}))
+    page = read(write_report([folder], out=tmp_path / "out", runs=tmp_path))
+    assert "Failed runs" in page.headings
+    assert "RunError: loss is nan at step 3" in page.text
+    assert "1 run failed; the last section has the errors." in page.text
+    (folder / "failures.json").write_text("[")
+    with pytest.raises(RunError, match=r"failures.json: cannot be read .*; delete it, failed runs are then not listed"):
+        write_report([folder], out=tmp_path / "out", runs=tmp_path)
+
+
 def test_a_changed_cell_counts_by_its_last_hash(results):
     records = [*lines(results), {**lines(results)[0], "hash": "changed"}]
     ablation, notes = ablation_of("grid", records)
