@@ -20,6 +20,6 @@ def with_full(value: Any) -> Any:
 ablation = with_full(load(Path(__file__).with_name("claim_09_rank_floor.py"), "ablation"))
 ablation |= {"name": "claim_09_full_rank"}
 ablation["claim"]["note"] = (
-    "rank_floor with target 1 everywhere, against the fixed coefficient that validation chooses for each. The target was "
-    "raised after the first seeds of claim_09_rank_floor."
+    "rank_floor with target 1 everywhere, against the fixed coefficient that validation chooses for each. "
+    "The target was raised after the first seeds of claim_09_rank_floor."
 )
