@@ -9,6 +9,7 @@ from rich.table import Table
 
 from sslcollapse.control import RankFloor
 from sslcollapse.module import SSLModule
+from sslcollapse.quantities import PARTS, attainable
 
 
 def layer_table(module: SSLModule) -> Table:
@@ -51,14 +52,15 @@ def rank_table(result: Mapping[str, Any]) -> Table:
     table.add_column("weight", justify="right")
     table.add_column("output", justify="right")
     for name, layer in ranks["layers"].items():
-        table.add_row(name, _rank(layer.get("weight")), _rank(layer.get("output")))
+        table.add_row(name, *(_rank(layer[part], attainable(layer, part)) if part in layer else "" for part in PARTS))
     for name in ("representation", "embedding", "prediction"):
         shared = name == "embedding" and ranks[name] == ranks["representation"]  # no projector
         if ranks.get(name) and not shared:
-            table.add_row(name, "", _rank(ranks[name]))
+            table.add_row(name, "", _rank(ranks[name], ranks[name]["attainable"]))
     for name in ("shared", "shared_input"):
         if ranks.get(name):
-            table.add_row(f"{name.replace('_', ' ')}, N = {ranks[name]['n']}", "", _rank(ranks[name]))
+            title = f"{name.replace('_', ' ')}, N = {ranks[name]['n']}"
+            table.add_row(title, "", _rank(ranks[name], ranks[name]["attainable"]))
     table.caption = f"N = {ranks['representation']['n']} samples, un-augmented, eval mode; shared: of two views"
     return table
 
@@ -78,5 +80,5 @@ def _score(metric: Mapping[str, Any]) -> str:
     return text if metric["std"] is None else f"{text} ± {100 * metric['std']:.2f}"
 
 
-def _rank(entry: Mapping[str, Any] | None) -> str:
-    return "" if not entry else f"{entry['effective_rank']:.1f} / {entry['attainable']}"
+def _rank(entry: Mapping[str, Any], limit: int) -> str:
+    return f"{entry['effective_rank']:.1f} / {limit}"

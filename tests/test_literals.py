@@ -33,4 +33,4 @@ def test_a_component_is_written_on_the_command_line_as_in_a_recipe(capsys):
     )
     assert changed["regularizers"]["werank"]["coefficient"] == {"type": "rank_floor"}
     assert main(["ablate", "recipes/quickstart.py", "--grid", "regularizers.werank=None,dict(type=", "--seeds=1"]) == 2
-    assert "'dict(type=' is no Python literal; close brackets and quotes" in capsys.readouterr().err
+    assert "'dict(type=' is no Python literal; close brackets" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from sslcollapse.ablation.notation import in_unit
 from sslcollapse.ablation.pairing import LEAST_CELLS, Planned, Point
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.schema import WITHIN, Check, Claim
-from sslcollapse.ablation.statistics import Difference, paired_by_seed, paired_difference, slope, student
+from sslcollapse.ablation.statistics import ROUNDING, Difference, paired_by_seed, paired_difference, slope, student
 
 LEVEL = 0.05
 """Chance that any interval of a claim misses, shared out over its tests."""
@@ -57,9 +57,12 @@ class Result:
         """``+1.00 [+0.50, +1.50]``, as on the page."""
         if self.estimate is None:
             return f"– ({self.reason})"
-        ends = [_shown(self.test.check, end) for end in self.estimate.interval or ()]
+        interval = self.estimate.interval or ()
+        ends = [_shown(self.test.check, end) for end in interval]
         rest = f"[{', '.join(ends)}]" if ends else f"({self.reason})"
-        return f"{_shown(self.test.check, self.estimate.mean)} {rest}"
+        rounding = ROUNDING * max(map(abs, interval), default=0.0)
+        mean = self.estimate.mean if abs(self.estimate.mean) > rounding else 0.0
+        return f"{_shown(self.test.check, mean)} {rest}"
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims import judge
+from sslcollapse.ablation.command import command_line
 from sslcollapse.ablation.eta import Durations
 from sslcollapse.ablation.executors import check_options, choose_executor
 from sslcollapse.ablation.failures import Failures
@@ -82,7 +81,7 @@ def run_ablation(
             driver.say_how_to_go_on(executor)
             raise
         finally:
-            driver.write_tables(_command([Path(target), *others], grid, seeds, baseline, name, overrides))
+            driver.write_tables(command_line([Path(target), *others], grid, seeds, baseline, name, overrides))
         return driver.conclude()
 
 
@@ -218,21 +217,3 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _command(
-    targets: Sequence[Path],
-    grid: Sequence[str],
-    seeds: int | None,
-    baseline: Sequence[str],
-    name: str | None,
-    overrides: Sequence[str],
-) -> str:
-    """What rebuilds the page, as it is typed in the current folder."""
-    words = ["sslcollapse", "ablate"]
-    words += [os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else path.name for path in targets]
-    words += [word for axis in grid for word in ("--grid", axis)]
-    words += [word for value in baseline for word in ("--baseline", value)]
-    words += [] if seeds is None else ["--seeds", str(seeds)]
-    words += [] if name is None else ["--name", name]
-    return shlex.join([*words, *overrides])

@@ -9,6 +9,7 @@ from typing import Any
 
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.errors import RecipeError
+from sslcollapse.quantities import FEATURES, MEASURES, METRICS
 from sslcollapse.registry import suggest
 
 EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative")
@@ -96,7 +97,7 @@ def read_claim(
 
 
 def check_metric(place: str, metric: Any, probes: Sequence[str]) -> str:
-    """A dotted path into a record, whose first part exists, and whose probe is one of the recipes'.
+    """A dotted path into a record: of one of the recipes' probes, a measured rank, or another number of a run.
 
     Raises:
         RecipeError: it is not.
@@ -108,7 +109,24 @@ def check_metric(place: str, metric: Any, probes: Sequence[str]) -> str:
     if root in ("evaluation", "untrained") and not any(rest.startswith(f"{probe}.") for probe in probes):
         nearest = suggest(rest.partition(".")[0], list(probes))
         raise RecipeError(f"{place}: {metric!r} names none of the recipe's probes ({', '.join(probes)}){nearest}")
+    if root in ("evaluation", "untrained"):
+        probe = max((probe for probe in probes if rest.startswith(f"{probe}.")), key=len)
+        _check_score(place, metric, rest.removeprefix(f"{probe}."))
+    if root == "rank":
+        first, last = rest.partition(".")[0], rest.rpartition(".")[2]
+        places = (*FEATURES, "layers")
+        if first not in places or last not in MEASURES:
+            wrong = _one_of(first, places) if first not in places else _one_of(last, MEASURES)
+            raise RecipeError(f"{place}: {metric!r} is no measured rank: {wrong}")
     return metric
+
+
+def _check_score(place: str, metric: str, name: str) -> None:
+    """Whether it can be a metric of a probe; a registered probe may have any that begins in this way."""
+    part, _, what = name.partition(".")[0].partition("_")
+    if part not in ("test", "validation") or (what not in METRICS and suggest(what, list(METRICS))):
+        known = [f"{part}_{what}" for part in ("test", "validation") for what in METRICS]
+        raise RecipeError(f"{place}: {metric!r} is no metric of a probe: {_one_of(name, known)}")
 
 
 def _read_check(

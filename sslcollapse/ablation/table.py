@@ -202,9 +202,10 @@ def _difference_lines(ablation: Ablation, records: Records, metrics: Sequence[Co
             ]
             rows.append([*labels(cell, titles), pairs, *shown])
     lines = [*markdown([*titles.values(), "pairs", *map(full_title, metrics)], rows), ""]
-    tests = max((sum(effect.corrected is not None for effect in by_hash.values()) for by_hash in found), default=0)
+    tests = {sum(effect.corrected is not None for effect in by_hash.values()) for by_hash in found} - {0}
     if tests:
-        over = f"the {tests} differences" if tests > 1 else "the one difference"
+        sizes = " or ".join(map(str, sorted(tests)))
+        over = "the one difference" if tests == {1} else f"the {sizes} differences"
         lines += [
             "Paired over equal seeds and splits, with Student's 95 % confidence interval of each difference by itself;",
             f"two-sided p-values, corrected by Holm over {over} of a column; evaluation in points of %.",

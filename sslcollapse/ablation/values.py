@@ -96,5 +96,7 @@ def _value(text: str, where: str) -> Any:
         return literal(text)
     except (ValueError, SyntaxError) as error:
         if text[0] in "[{('\"" or text.startswith("dict("):
-            raise RecipeError(f"{where}: {text!r} is no Python literal; close brackets and quotes") from error
+            raise RecipeError(
+                f"{where}: {text!r} is no Python literal; close brackets, and put text in them in quotes"
+            ) from error
         return text

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sslcollapse.diagnostics.covariance import StreamingCovariance
 from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize
 from sslcollapse.layers import CONVOLUTIONS, Layer, layer_map
+from sslcollapse.quantities import attainable
 
 MAX_ROWS = 4096
 """Rows a batch taken from the output of a convolution or a token layer, which has many rows a sample."""
@@ -109,24 +110,19 @@ def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:
 
 
 def low_rank_warnings(measurement: Measurement, threshold: float) -> list[str]:
-    """One line for each representation, prediction, weight or output below ``threshold`` × its attainable rank.
-
-    An output is held against its weight's attainable rank where that is smaller: a map from 64 dimensions to 256
-    is not losing rank at 64.
-    """
+    """One line for each representation, prediction, weight or output below ``threshold`` × its attainable rank."""
     entries = [
         (name, ranks, ranks["attainable"])
         for name in ("representation", "prediction")
         if (ranks := measurement.ranks[name])
     ]
     for name, parts in measurement.ranks["layers"].items():
-        limit = parts["weight"]["attainable"]
-        entries += [(f"{name} {part}", ranks, min(ranks["attainable"], limit)) for part, ranks in parts.items()]
+        entries += [(f"{name} {part}", ranks, attainable(parts, part)) for part, ranks in parts.items()]
     return [
-        f"{name}: effective rank {ranks['effective_rank']:.1f} is below {threshold:g} of the attainable {attainable}; "
+        f"{name}: effective rank {ranks['effective_rank']:.1f} is below {threshold:g} of the attainable {limit}; "
         "rank is lost here"
-        for name, ranks, attainable in entries
-        if ranks["effective_rank"] < threshold * attainable
+        for name, ranks, limit in entries
+        if ranks["effective_rank"] < threshold * limit
     ]
 
 

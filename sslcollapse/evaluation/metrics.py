@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.quantities import METRICS
 from sslcollapse.types import ProbeSet
-
-METRICS = ("accuracy", "micro_f1", "roc_auc")
 
 
 def check_metric(metric: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims import judge
+from sslcollapse.ablation.command import plan_of
 from sslcollapse.ablation.failures import Failures
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.records import Records
@@ -29,6 +30,9 @@ ABLATIONS = Path("recipes/ablations")
 OPEN_PLOTS = 12
 VERDICT = "Verdict"
 """Title of a section that is read before the plots; it has the claim's tests."""
+
+TESTS_SHOWN = ("check", "group", "cell", "against", "shown", "n", "expected", "outcome")
+"""What the page has of each test in a ``claim.json``."""
 
 VERDICTS = ("supported", "not supported")
 """Those that have a colour."""
@@ -73,7 +77,8 @@ def from_file(path: Path, results: Path) -> Recorded:
 
 
 def from_folder(folder: Path) -> Recorded:
-    """The ablation of a results folder: by its file where that is found and fits, else rebuilt from the records.
+    """The ablation of a results folder: by the command on its page, or by the file of its name, where that is found
+    and describes records that are there; else rebuilt from the records.
 
     Raises:
         RunError: the records cannot be read, or there are none.
@@ -82,21 +87,29 @@ def from_folder(folder: Path) -> Recorded:
     every = list(records)
     if not every:
         raise RunError(f"{folder / 'runs.jsonl'}: there is no record in it; run the ablation first")
-    notes = []
-    for place in (ABLATIONS, *(parent / ABLATIONS for parent in folder.resolve().parents)):
+    notes: list[str] = []
+    command, roots = _recorded_command(folder), [Path(), *folder.resolve().parents]
+    for root in roots if command else ():
+        try:
+            found = plan_of(command, root)
+        except (SSLCollapseError, ValueError):
+            continue
+        if records.of(found.cells, found.seeds):
+            return Recorded(found, records, folder, command, _failures(folder, found))
+    for place in (root / ABLATIONS for root in roots):
         path = place / f"{folder.resolve().name}.py"
         if path.is_file():
             try:
-                found = _with_settings(path, plan(path, [], None, []), records, folder)
+                named = _with_settings(path, plan(path, [], None, []), records, folder)
             except SSLCollapseError as error:
                 notes = [f"Its file cannot be used here ({' '.join(str(error).split())})."]
                 break
-            if found.records.of(found.ablation.cells, found.ablation.seeds):
-                return found
+            if named.records.of(named.ablation.cells, named.ablation.seeds):
+                return named
             notes = ["Its file describes none of these records."]
             break
     ablation, how = ablation_of(folder.resolve().name, every)
-    return Recorded(ablation, records, folder, _recorded_command(folder), _failures(folder, ablation), [*notes, *how])
+    return Recorded(ablation, records, folder, command, _failures(folder, ablation), [*notes, *how])
 
 
 def ablation_page(recorded: Recorded, runs: Path) -> Page:
@@ -167,6 +180,8 @@ def _failures(folder: Path, ablation: Ablation) -> dict[str, str]:
         for cell in ablation.cells
         for seed in range(ablation.seeds)
     }
+    if not ablation.cells[0].recipe:  # rebuilt: cells of which all runs failed have no records
+        return {names.get(key, key): error for key, error in found.items()}
     return {names[key]: error for key, error in found.items() if key in names}
 
 
@@ -205,7 +220,7 @@ def _claim(recorded: Recorded) -> str:
     try:
         claim = json.loads(path.read_text(encoding="utf-8"))
         statement, verdict, tests = str(claim["statement"]), str(claim["verdict"]), claim["tests"]
-        heads = list(dict.fromkeys(key for test in tests for key in test))
+        heads = [head for head in TESTS_SHOWN if any(head in test for test in tests)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: no claim with a statement, a verdict and tests ({error}); restore the file") from error
     table = (

@@ -27,11 +27,13 @@ class Line(NamedTuple):
 def course(
     name: str, title: str, caption: str, ylabel: str, lines: Sequence[Line], *, ordered: bool = False
 ) -> Plot | None:
-    """Lines over steps; None where no line has a finite value.
+    """Lines over steps, each with the colour of its place among all; None where no line has a finite value.
 
     ``ordered=True`` says that the lines have an order (depth) and may be coloured by it.
     """
-    lines = [line for line in lines if any(math.isfinite(_mean(value)) for value in line.points.values())]
+    drawn = [any(math.isfinite(_mean(value)) for value in line.points.values()) for line in lines]
+    styles = list(itertools.compress(map(line_style, itertools.count()), drawn))
+    lines = list(itertools.compress(lines, drawn))
     if not lines:
         return None
     steps = sorted({step for line in lines for step in line.points})
@@ -54,7 +56,7 @@ def course(
         axes = figure.subplots()
         by_order = ordered and len(lines) > MANY
         for index, line in enumerate(lines):
-            style = line_style(index)
+            style = styles[index]
             if by_order:
                 style = {"color": course_map()(index / (len(lines) - 1)), "linewidth": 1.1}
             places = sorted(line.points)
@@ -103,7 +105,13 @@ def heat(
         chosen = thin(range(len(columns)), MAX_COLUMNS)
         places = [columns[k] for k in chosen] if numeric else chosen
         mesh = axes.pcolormesh(
-            _edges(places), np.arange(len(rows) + 1), cells[:, chosen], vmin=0, vmax=1, cmap="viridis", linewidth=0.5
+            _edges(places, between=numeric),
+            np.arange(len(rows) + 1),
+            cells[:, chosen],
+            vmin=0,
+            vmax=1,
+            cmap="viridis",
+            linewidth=0.5,
         )
         mesh.set_edgecolor("face")  # no light seams between cells
         shown = every(range(len(rows)), MAX_LABELS)
@@ -181,12 +189,13 @@ def _order_bar(figure: Any, axes: Any, lines: Sequence[Line]) -> None:
     bar.set_label("from the first to the last layer")
 
 
-def _edges(places: Sequence[float]) -> list[float]:
-    """Borders of cells around places."""
+def _edges(places: Sequence[float], *, between: bool) -> list[float]:
+    """Borders of cells around places, none of them outside the first and the last if ``between``."""
     if len(places) == 1:
         return [places[0] - 0.5, places[0] + 0.5]
     inner = [(a + b) / 2 for a, b in itertools.pairwise(places)]
-    return [2 * places[0] - inner[0], *inner, 2 * places[-1] - inner[-1]]
+    ends = (places[0], places[-1]) if between else (2 * places[0] - inner[0], 2 * places[-1] - inner[-1])
+    return [ends[0], *inner, ends[1]]
 
 
 def _mean(value: Any) -> float:

@@ -17,9 +17,12 @@ OFF = ("null", "0", "{}", "[]")
 def ablation_of(name: str, records: Sequence[Mapping[str, Any]]) -> tuple[Ablation, list[str]]:
     """The ablation that these records are of, and what a reader should know of how it was rebuilt.
 
-    A cell whose base and overrides come again with another hash was changed later: the last hash counts. Paths whose
-    values change together are one axis. The baseline has None, 0 or nothing on an axis where some cells have it.
+    Only records that were made with the settings of the last one count. A cell whose base and overrides come again
+    with another hash was changed later: the last hash counts. Paths whose values change together are one axis. The
+    baseline has None, 0 or nothing on an axis where some cells have it.
     """
+    settings, every = list(records[-1]["settings"]), records
+    records = [record for record in every if list(record["settings"]) == settings]
     places: dict[str, Mapping[str, Any]] = {}
     for record in records:
         places[json.dumps([record["base"], record["overrides"]], sort_keys=True)] = record
@@ -33,6 +36,8 @@ def ablation_of(name: str, records: Sequence[Mapping[str, Any]]) -> tuple[Ablati
     seeds = 1 + max(record["seed"] for record in records if record["hash"] in current)
     baselines, described = _baselines(cells, axes)
     notes = ["Rebuilt from its records alone: cells without a record are not shown."]
+    if others := len(every) - len(records):
+        notes.append(f"Records that were made with other settings are left out: {others}.")
     older = {record["hash"] for record in records} - set(current)
     if older:
         notes.append(
@@ -42,7 +47,6 @@ def ablation_of(name: str, records: Sequence[Mapping[str, Any]]) -> tuple[Ablati
         notes.append(f"Compared with the cells that have {described}.")
     else:
         notes.append("No cell can be seen to be the baseline; give the ablation's file to have differences.")
-    settings = list(records[-1]["settings"])
     return Ablation(name, cells, axes, seeds, baselines, [], settings), notes
 
 

@@ -11,12 +11,12 @@ from sslcollapse.ablation.notation import in_unit
 from sslcollapse.ablation.records import Records, lookup
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Column
+from sslcollapse.quantities import PARTS, attainable
 from sslcollapse.report.curves import heat, shorten
 from sslcollapse.report.factors import BASE, Factor, cell_name
 from sslcollapse.report.plot import Plot, slug
 from sslcollapse.report.plots_ablation import gains, metric_name
 from sslcollapse.report.plots_run import WORDS
-from sslcollapse.report.runs import PARTS
 from sslcollapse.report.style import COLOURS
 
 ABOVE, BELOW, ACROSS = COLOURS[0], COLOURS[1], COLOURS[6]
@@ -99,9 +99,8 @@ def _mean_fraction(records: Sequence[Any], layer: str, part: str) -> float | Non
     found = []
     for record in records:
         parts = lookup(record, f"rank.layers.{layer}") or {}
-        limits = [parts[which]["attainable"] for which in {part, "weight"} if which in parts]
-        if part in parts and limits and math.isfinite(parts[part]["effective_rank"]):
-            found.append(parts[part]["effective_rank"] / min(limits))
+        if part in parts and math.isfinite(parts[part]["effective_rank"]):
+            found.append(parts[part]["effective_rank"] / attainable(parts, part))
     summary = summarise(found)
     return None if summary is None else summary.mean
 

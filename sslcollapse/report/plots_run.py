@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from sslcollapse.quantities import PARTS
 from sslcollapse.report.curves import Line, course, heat
 from sslcollapse.report.plot import Plot, slug
-from sslcollapse.report.runs import PARTS, Run
+from sslcollapse.report.runs import Run
 
 FEATURES = ("representation", "embedding", "prediction")
 _PLACED = re.compile(r"(?P<group>regularizer/[^/]+|gradient)/(?P<place>.+)/(?P<what>[^/]+)")

@@ -8,11 +8,12 @@ from pathlib import Path
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.errors import RunError
+from sslcollapse.quantities import PARTS
 from sslcollapse.report.curves import Line, course, heat
 from sslcollapse.report.factors import Factor, cell_name
 from sslcollapse.report.plot import Plot, slug
 from sslcollapse.report.plots_run import WORDS
-from sslcollapse.report.runs import PARTS, Run, is_run, read_run
+from sslcollapse.report.runs import Run, is_run, read_run
 
 MAX_CELLS = 14
 METRICS = {

@@ -13,7 +13,6 @@ from typing import Any
 
 from sslcollapse.errors import RunError
 
-PARTS = ("weight", "output")
 _RANK = re.compile(r"rank/layers/(.+)/(weight|output)/effective_rank")
 _ABSENT = object()
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from sslcollapse.quantities import PARTS, attainable
 from sslcollapse.report.plot import to_csv
 from sslcollapse.report.plots_run import FEATURES, Named
-from sslcollapse.report.runs import PARTS, Run, brief, differences
+from sslcollapse.report.runs import Run, brief, differences
 
 _NUMBER = re.compile(r"\[?[+−-]?\d[\d.,]*(e[+-]?\d+)?%?(\s.*)?|–|")
 _ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
@@ -157,15 +158,14 @@ def _rank_rows(run: Run) -> Iterator[list[Any]]:
     for layer, parts in found.get("layers", {}).items():
         for part in PARTS:
             if part in parts:
-                limits = [parts[which]["attainable"] for which in {part, "weight"} if which in parts]
-                yield [layer, part, *_rank_cells(parts[part], min(limits))]
+                yield [layer, part, *_rank_cells(parts[part], attainable(parts, part))]
 
 
-def _rank_cells(entry: Mapping[str, Any], attainable: int) -> list[Any]:
+def _rank_cells(entry: Mapping[str, Any], limit: int) -> list[Any]:
     rank = entry["effective_rank"]
-    share = rank / attainable if attainable else None
+    share = rank / limit if limit else None
     rest = [entry.get(key) for key in ("effective_rank_centred", "stable_rank", "numerical_rank", "n")]
-    return [rank, attainable, share, *rest]
+    return [rank, limit, share, *rest]
 
 
 def _last_ranks(run: Run) -> dict[str, Any]:

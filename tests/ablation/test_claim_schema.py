@@ -88,6 +88,13 @@ def test_a_correlation_is_over_all_cells_of_each_base(workspace):
         (METRIC + 'name="x", expect="positive", margin=-1', "margin must be a number >= 0, got -1"),
         (METRIC + 'name="x", expect="positive", kind="slop"', "kind: 'slop' is none of .* did you mean 'slope'"),
         ('name="x", expect="positive", metric="evaluatoin.public.test_accuracy"', "did you mean 'evaluation'"),
+        (
+            'name="x", expect="positive", metric="evaluation.public.test_acuracy"',
+            "no metric of a probe: .*did you mean 'test_accuracy'",
+        ),
+        ('name="x", expect="positive", metric="evaluation.public.tst_accuracy"', "did you mean 'test_accuracy'"),
+        ('name="x", expect="positive", metric="rank.representation"', "no measured rank: 'representation' is none of"),
+        ('name="x", expect="positive", metric="rank.reprsentation.effective_rank"', "did you mean 'representation'"),
         ('name="x", expect="positive", metric="evaluation.publik.test_accuracy"', "none of .* probes .* 'public'"),
         (METRIC + 'name="x", expect="positive", cell={"optim.lrr": 1}', "'optim.lrr' is none of .* 'optim.lr'"),
         (METRIC + 'name="x", expect="positive", cell={"optim.lr": 1}', r"no value 1 in this ablation \(values: 0.1"),

@@ -189,13 +189,13 @@ def test_records_of_other_recipes_count_for_nothing_and_are_counted_on_the_page(
 
 
 def test_a_metric_that_no_record_has_is_named(workspace):
-    check = 'metric="rank.reprsentation.effective_rank", name="x", expect="positive", cell={"optim.lr": 0.2}, '
+    check = 'metric="rank.embedding.effective_rank", name="x", expect="positive", cell={"optim.lr": 0.2}, '
     grid = Grid(workspace, check + 'where={"encoder.hidden": [4]}')
     grid.add(0.1, 4, 0.7).add(0.2, 4, 0.7)
     (result,) = grid.judge().results
     assert (result.outcome, result.shown.partition(" of ")[0]) == (
         "not run",
-        "– (no rank.reprsentation.effective_rank in the records",
+        "– (no rank.embedding.effective_rank in the records",
     )
 
 

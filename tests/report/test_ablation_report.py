@@ -1,10 +1,14 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
+import report_records
 from report_pages import read, table
+from report_records import record, write_records
 
+from sslcollapse.ablation.command import command_line, plan_of
 from sslcollapse.ablation.grid import Ablation, Cell
 from sslcollapse.cli import main
 from sslcollapse.errors import RunError
@@ -22,7 +26,11 @@ def index(results, trained, tmp_path_factory):
     runs = folder / "runs" / "tiny" / "Cora0.1" / "seed0"
     shutil.copytree(trained, runs)
     shutil.copytree(results, folder / "grid")
-    claim = {"statement": "WERank helps", "verdict": "supported", "tests": [{"check": "gain", "interval": [0.1, 0.2]}]}
+    claim = {
+        "statement": "WERank helps",
+        "verdict": "supported",
+        "tests": [{"check": "gain", "shown": "+0.15 [0.1, 0.2]", "places": [{"cell": "5c"}]}],
+    }
     (folder / "grid" / "claim.json").write_text(json.dumps(claim))
     return write_report([folder / "grid"], out=folder / "out", runs=folder / "runs")
 
@@ -116,6 +124,33 @@ def test_failed_runs_are_listed_with_their_errors(results, tmp_path):
     (folder / "failures.json").write_text("[")
     with pytest.raises(RunError, match=r"failures.json: cannot be read .*; delete it, failed runs are then not listed"):
         write_report([folder], out=tmp_path / "out", runs=tmp_path)
+
+
+def test_a_folder_is_read_by_the_command_on_its_page_with_its_failed_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.json").write_text(json.dumps(report_records.RECIPE))
+    command = command_line([Path("tiny.json")], ["optim.lr=0.1,0.2"], 2, ["optim.lr=0.1"], "rates", ["train.steps=4"])
+    planned = plan_of(command, tmp_path)
+    assert (planned.name, planned.seeds, len(planned.cells), len(planned.baselines)) == ("rates", 2, 2, 1)
+    kept, failed = planned.cells
+    records = [record("tiny", None, seed, 0.8, 3.0, kept.hash) for seed in range(2)]
+    folder = write_records(tmp_path / "results" / "rates", [*records, record("tiny", 0.3, 0, 0.1, 1.0, "removed")])
+    (folder / "README.md").write_text(f"# rates\n\n    {command}\n")
+    (folder / "failures.json").write_text(json.dumps({f"{failed.hash}/seed0": {"error": "loss is nan", "time": ""}}))
+    found = from_folder(folder)
+    assert [cell.hash for cell in found.ablation.cells] == [kept.hash, failed.hash], "not the cell that was removed"
+    assert found.failures == {"tiny optim.lr=0.2 seed=0": "loss is nan"}
+    (tmp_path / "tiny.json").unlink()
+    rebuilt = from_folder(folder)
+    assert rebuilt.ablation.cells[-1].hash == "removed"
+    assert rebuilt.failures == {f"{failed.hash}/seed0": "loss is nan"}
+
+
+def test_records_made_with_other_settings_are_not_compared(results):
+    records = [{**each, "settings": ["train.steps=3"]} for each in lines(results) if "0.01" in each["hash"]]
+    ablation, notes = ablation_of("grid", [*records, *(r for r in lines(results) if "0.01" not in r["hash"])])
+    assert [cell.hash for cell in ablation.cells] == ["CoraNone", "Cora0.1", "Site <b>None", "Site <b>0.1"]
+    assert "Records that were made with other settings are left out: 6." in notes
 
 
 def test_a_changed_cell_counts_by_its_last_hash(results):
