@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sslcollapse.quantities import attainable
+
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {
     "sslcollapse": ["-m", "sslcollapse.cli"],
@@ -167,16 +169,16 @@ def test_the_readmes_quickstart_figures_are_those_of_the_recorded_run(column, we
     shown = {row[1].strip(): row[column].strip() for row in rows if len(row) == 5}
     rank, layers = record["rank"], record["rank"]["layers"]
 
-    def cell(entry: dict) -> str:
-        return f"{entry['effective_rank']:.1f} / {entry['attainable']}"
+    def cell(parts: dict, part: str) -> str:
+        return f"{parts[part]['effective_rank']:.1f} / {attainable(parts, part)}"
 
     for key, name in (("untrained", "untrained encoder"), ("evaluation", "trained")):
         assert shown[f"accuracy, {name}"] == f"{100 * record[key]['public']['test_accuracy']['mean']:.2f}"
     for layer in ("convs.0", "convs.1"):
-        expected = f"{cell(layers[layer]['weight'])}, {cell(layers[layer]['output'])}"
+        expected = f"{cell(layers[layer], 'weight')}, {cell(layers[layer], 'output')}"
         assert shown[f"rank of {layer}: weight, output"] == expected
     for part in ("representation", "prediction"):
-        assert shown[f"rank of the {part}"] == cell(rank[part])
+        assert shown[f"rank of the {part}"] == cell(rank, part)
 
 
 @pytest.mark.parametrize(("dataset", "ablation"), [("Cora", "werank_cora"), ("CiteSeer", "werank_citeseer")])

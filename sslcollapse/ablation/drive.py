@@ -19,7 +19,7 @@ from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.job import Job
 from sslcollapse.ablation.locks import locked
 from sslcollapse.ablation.progress import Progress
-from sslcollapse.ablation.records import Records, make_record
+from sslcollapse.ablation.records import Records, check_writable, make_record
 from sslcollapse.ablation.table import best_by_validation, columns, results_table
 
 
@@ -71,7 +71,7 @@ def run_ablation(
     ablation = plan(Path(target), grid, seeds, overrides, baseline=baseline, others=others, name=name)
     execute = choose_executor(executor, jobs=jobs, threads=threads, slurm=slurm, out=out, ablation=ablation.name)
     folder = results / ablation.name
-    Records.check_writable(folder)
+    check_writable(folder, "--results")
     with locked(folder / ".lock", f"{folder}: this results folder"):
         driver = _Driver(ablation, folder, out, live=executor != "debug")
         try:
@@ -91,6 +91,7 @@ class _Driver:
     def __init__(self, ablation: Ablation, folder: Path, out: Path, *, live: bool) -> None:
         self.ablation = ablation
         self.folder = folder
+        self.out = out
         self.records = Records(folder / "runs.jsonl")
         self.failures = Failures(folder / "failures.json")
         self.jobs = list(_jobs(ablation, out))
@@ -108,6 +109,8 @@ class _Driver:
         )
         for job in skipped:
             self.progress.print(f"skipped   {job.name}: {self.failures.error(job)}")
+        if waiting:
+            check_writable(self.out, "--out")
         self.progress.start(len(self.jobs), self.done, waiting, parallel)
         try:
             execute(waiting, self)

@@ -55,25 +55,6 @@ class Records:
     def __len__(self) -> int:
         return len(self._records)
 
-    @staticmethod
-    def check_writable(folder: Path) -> None:
-        """Make a folder of records and write in it, so that no run is made that could not be recorded.
-
-        Raises:
-            RunError: it cannot be written.
-        """
-        probe = folder / f".writable{os.getpid()}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-            if (folder / "runs.jsonl").exists():
-                open(folder / "runs.jsonl", "ab").close()
-        except OSError as error:
-            raise RunError(
-                f"{folder}: cannot write results here ({error.strerror}); choose another folder with --results"
-            ) from error
-
     def of(self, cells: Iterable[Cell], seeds: int) -> list[dict[str, Any]]:
         """Records of cells with seeds below ``seeds``, by cell, then by seed."""
         keys = [(cell.hash, seed) for cell in cells for seed in range(seeds)]
@@ -103,6 +84,29 @@ class Records:
                 "command records it once there is room"
             ) from error
         self._records[key] = record
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Make a folder and write in it, so that no run is made that could not be kept.
+
+    Args:
+        folder: of records or of runs.
+        option: of the command line, which says another one.
+
+    Raises:
+        RunError: it, or the file of records in it, cannot be written.
+    """
+    probe = folder / f".writable{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        if (folder / "runs.jsonl").exists():
+            open(folder / "runs.jsonl", "ab").close()
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder with {option}"
+        ) from error
 
 
 def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:

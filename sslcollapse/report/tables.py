@@ -79,12 +79,14 @@ def accuracy(runs: Sequence[Named]) -> Table:
                 what = key.removeprefix("test_")
                 untrained = run.result["untrained"][probe][key] if run.result else {}  # type: ignore[index]
                 validation = metrics.get(f"validation_{what}", {})
-                row = [probe, what.replace("_", " "), metrics.get("solver"), untrained.get("mean"), trained["mean"]]
-                row += [_minus(trained["mean"], untrained.get("mean")), trained["std"], len(trained.get("values", ()))]
-                rows.append([label, *row, validation.get("mean")] if len(runs) > 1 else [*row, validation.get("mean")])
+                before, after = untrained.get("mean"), trained["mean"]
+                scores = [_percent(value) for value in (before, after, _minus(after, before), trained["std"])]
+                row = [probe, what.replace("_", " "), metrics.get("solver"), *scores, len(trained.get("values", ()))]
+                row.append(_percent(validation.get("mean")))
+                rows.append([label, *row] if len(runs) > 1 else row)
     heads = ["probe", "metric", "solver", "untrained", "trained", "difference", "std", "splits", "validation"]
-    note = "Test metrics; std is over splits. The untrained encoder is the same network before training."
-    formats = {**dict.fromkeys(("untrained", "trained", "std", "validation"), ".4f"), "difference": "+.4f"}
+    note = "Test metrics in %; std is over splits. The untrained encoder is the same network before training."
+    formats = {**dict.fromkeys(("untrained", "trained", "std", "validation"), ".2f"), "difference": "+.2f"}
     return Table("evaluation", [*(["run"] if len(runs) > 1 else []), *heads], rows, note, formats)
 
 
@@ -188,6 +190,10 @@ def _flat(value: Any, path: str) -> Iterator[list[Any]]:
             yield from _flat(item, f"{path}.{key}" if path else str(key))
     else:
         yield [path, brief(value)]
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

@@ -44,10 +44,19 @@ def test_finished_runs_are_recorded_once_and_not_made_again(workspace, capsys):
 def test_results_that_cannot_be_written_are_refused_before_the_first_run(workspace, tmp_path):
     place = tmp_path / "file"
     place.write_text("kept")
-    with pytest.raises(RunError, match=r"file/tiny: cannot write results here .* another folder with --results"):
+    with pytest.raises(RunError, match=r"file/tiny: cannot be written .* another folder with --results"):
         run(workspace, results=place)
     assert workspace.calls() == []
     assert not workspace.out.exists()
+    assert place.read_text() == "kept"
+
+
+def test_runs_that_cannot_be_written_are_refused_before_the_first_one(workspace, tmp_path):
+    place = tmp_path / "file"
+    place.write_text("kept")
+    with pytest.raises(RunError, match=r"file: cannot be written .* another folder with --out"):
+        run(workspace, out=place)
+    assert workspace.calls() == []
     assert place.read_text() == "kept"
 
 

@@ -104,8 +104,8 @@ def test_the_numbers_of_a_fan_are_the_stored_singular_values_over_the_largest(tr
 def test_the_tables_are_those_of_the_result(trained, index):
     result = json.loads((trained / "result.json").read_text())
     (row,) = table(index.parent / "tables" / "evaluation.csv")
-    assert float(row["trained"]) == result["evaluation"]["public"]["test_accuracy"]["mean"]
-    assert float(row["untrained"]) == result["untrained"]["public"]["test_accuracy"]["mean"]
+    assert float(row["trained"]) == 100 * result["evaluation"]["public"]["test_accuracy"]["mean"]
+    assert float(row["untrained"]) == 100 * result["untrained"]["public"]["test_accuracy"]["mean"]
     ranks = {(row["of"], row["part"]): row for row in table(index.parent / "tables" / "ranks.csv")}
     for part in ("weight", "output"):
         expected = result["rank"]["layers"]["convs.1"][part]["effective_rank"]
