@@ -100,6 +100,7 @@ def _ablate(options: argparse.Namespace) -> int:
         executor=options.executor,
         slurm=options.slurm,
         retry_failed=options.retry_failed,
+        dry_run=options.dry_run,
         out=options.out,
         results=options.results,
     )
@@ -226,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a parameter of Slurm jobs, such as partition=gpu, timeout_min=90, gpus_per_node=1",
     )
     ablate.add_argument("--retry-failed", action="store_true", help="also try the runs again that failed before")
+    ablate.add_argument("--dry-run", action="store_true", help="show the cells and what is to do; run nothing")
     _add_out(ablate)
     ablate.add_argument(
         "--results",

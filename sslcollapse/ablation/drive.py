@@ -18,6 +18,7 @@ from sslcollapse.ablation.files import write_files
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.job import Job
 from sslcollapse.ablation.locks import locked
+from sslcollapse.ablation.preview import preview
 from sslcollapse.ablation.progress import Progress
 from sslcollapse.ablation.records import Records, check_writable, make_record
 from sslcollapse.ablation.table import best_by_validation, columns, results_table
@@ -37,6 +38,7 @@ def run_ablation(
     executor: str = "local",
     slurm: Sequence[str] = (),
     retry_failed: bool = False,
+    dry_run: bool = False,
     out: Path = Path("runs"),
     results: Path = Path("docs/results"),
 ) -> int:
@@ -58,6 +60,7 @@ def run_ablation(
         executor: ``local``, ``slurm`` or ``debug``.
         slurm: ``key=value`` parameters of Slurm jobs, by submitit's names.
         retry_failed: also try the runs again that failed before.
+        dry_run: print what there is to do; run and write nothing.
         out: folder of run directories.
         results: folder of ``<name>/runs.jsonl``, ``README.md`` and ``table.csv``.
 
@@ -71,6 +74,9 @@ def run_ablation(
     ablation = plan(Path(target), grid, seeds, overrides, baseline=baseline, others=others, name=name)
     execute = choose_executor(executor, jobs=jobs, threads=threads, slurm=slurm, out=out, ablation=ablation.name)
     folder = results / ablation.name
+    if dry_run:
+        print("\n".join(preview(ablation, Records(folder / "runs.jsonl"))))
+        return 0
     check_writable(folder, "--results")
     with locked(folder / ".lock", f"{folder}: this results folder"):
         driver = _Driver(ablation, folder, out, live=executor != "debug")

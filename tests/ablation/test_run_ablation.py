@@ -51,6 +51,21 @@ def test_results_that_cannot_be_written_are_refused_before_the_first_run(workspa
     assert place.read_text() == "kept"
 
 
+def test_a_dry_run_shows_what_is_to_do_and_writes_nothing(workspace, capsys):
+    run(workspace, seeds=1)
+    before = sorted(path for path in workspace.folder.rglob("*") if path.is_file())
+    capsys.readouterr()
+    assert run(workspace, widths="[4],[8],[16]", seeds=2, dry_run=True) == 0
+    shown = capsys.readouterr().out
+    assert [line.split(" | ")[:2] for line in shown.splitlines()[2:5]] == [
+        ["| [4]", "1 of 2"],
+        ["| [8]", "1 of 2"],
+        ["| [16]", "0 of 2"],
+    ]
+    assert shown.splitlines()[-1] == "tiny: 6 runs, 2 finished, 4 to do"
+    assert sorted(path for path in workspace.folder.rglob("*") if path.is_file()) == before
+
+
 def test_runs_that_cannot_be_written_are_refused_before_the_first_one(workspace, tmp_path):
     place = tmp_path / "file"
     place.write_text("kept")
