@@ -13,13 +13,13 @@ ablation = dict(
     claim=dict(
         number=2,
         statement="The best coefficient depends on the dataset.",
-        note="Tuning for each dataset, on validation, against one coefficient for all.",
+        note="Tuning for each dataset, on validation, against one coefficient for all: that which claim 1 chooses twice.",
         checks=[
             dict(
-                name="tuning beats 1e-2 for all",
+                name="tuning beats 0.1 for all",
                 metric="evaluation.random.test_accuracy",
                 cell={"regularizers.werank.coefficient": [1e-3, 1e-2, 3e-2, 1e-1]},
-                against={"regularizers.werank.coefficient": 1e-2},
+                against={"regularizers.werank.coefficient": 1e-1},
                 select="validation",
                 expect="positive",
             ),
