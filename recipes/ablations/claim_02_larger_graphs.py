@@ -13,7 +13,7 @@ ablation = dict(
     claim=dict(
         number=2,
         statement="The best coefficient depends on the dataset.",
-        note="Tuning for each dataset, on validation, against one coefficient for all: that which claim 1 chooses twice.",
+        note="Tuning for each dataset, on validation, against one for all, which claim 1 chooses twice.",
         checks=[
             dict(
                 name="tuning beats 0.1 for all",
