@@ -108,6 +108,7 @@ def test_ablate_hands_over_grid_seeds_and_overrides(calls):
                 executor="local",
                 slurm=["partition=gpu"],
                 retry_failed=False,
+                dry_run=False,
                 out=Path("runs"),
                 results=Path("r"),
             ),
