@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import lookup
-from sslcollapse.ablation.statistics import Summary, summarise
+from sslcollapse.ablation.statistics import Summary, rounded, summarise
 
 T = TypeVar("T")
 DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")
@@ -107,7 +107,7 @@ def best_of(candidates: Sequence[tuple[T, Mapping[int, float]]]) -> tuple[T, Sum
     seeds = sorted(set.intersection(*(set(values) for _, values in known))) if known else []
     means = [(candidate, summarise([values[seed] for seed in seeds])) for candidate, values in known]
     scored = [(candidate, summary) for candidate, summary in means if summary is not None]
-    return max(scored, key=lambda pair: float(f"{pair[1].mean:.10g}"), default=None)
+    return max(scored, key=lambda pair: rounded(pair[1].mean), default=None)
 
 
 def columns(ablation: Ablation, records: Sequence[Mapping[str, Any]]) -> list[Column]:

@@ -10,9 +10,6 @@ from sslcollapse.ablation.grid import Ablation, Cell
 from sslcollapse.ablation.statistics import Difference, Summary
 from sslcollapse.ablation.values import plain, short
 
-SIGNIFICANT = 10
-"""Digits of what is computed by special functions, whose last ones depend on the library's version."""
-
 
 def heads(ablation: Ablation) -> dict[str, str]:
     """Path of each axis whose value differs between cells (of every axis where none does) → a short title."""
@@ -81,11 +78,6 @@ def shown_difference(difference: Difference | None, column: Column, corrected: f
 def shown_p(p: float) -> str:
     """``p = 0.012``, or ``p < 0.001``."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def rounded(value: float) -> float:
-    """With as many digits as are the same everywhere."""
-    return float(f"{value:.{SIGNIFICANT}g}")
 
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

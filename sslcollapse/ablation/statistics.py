@@ -12,6 +12,9 @@ from typing import NamedTuple
 ROUNDING = 1e-12
 """Spread below this share of the values is rounding, not spread."""
 
+SIGNIFICANT = 10
+"""Digits of what is computed by special functions, whose last ones depend on the library's version."""
+
 Values = Mapping[int, float | Sequence[float]]
 """Seed → a number, or one number a split, in the order of the splits."""
 
@@ -130,6 +133,11 @@ def slope(positions: Sequence[float], values: Sequence[float]) -> float:
     middle = math.fsum(positions) / len(positions)
     moments = [(position - middle) * value for position, value in zip(positions, values, strict=True)]
     return math.fsum(moments) / math.fsum((position - middle) ** 2 for position in positions)
+
+
+def rounded(value: float) -> float:
+    """With as many digits as are the same everywhere."""
+    return float(f"{value:.{SIGNIFICANT}g}")
 
 
 def _splits(entry: float | Sequence[float]) -> Sequence[float]:

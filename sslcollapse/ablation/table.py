@@ -18,12 +18,11 @@ from sslcollapse.ablation.notation import (
     labels,
     legend,
     markdown,
-    rounded,
     shown_difference,
     shown_summary,
 )
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.statistics import Difference, holm, paired_difference, summarise
+from sslcollapse.ablation.statistics import Difference, holm, paired_difference, rounded, summarise
 from sslcollapse.ablation.values import show
 from sslcollapse.ablation.verdict import verdict_lines
 

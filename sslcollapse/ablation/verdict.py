@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from sslcollapse.ablation.claims import LEVEL, Result, Verdict
-from sslcollapse.ablation.notation import markdown, rounded
+from sslcollapse.ablation.notation import markdown
 from sslcollapse.ablation.schema import Check
+from sslcollapse.ablation.statistics import rounded
 
 
 def verdict_json(verdict: Verdict) -> str:
