@@ -82,8 +82,8 @@ def read_claim(
         raise RecipeError(f"claim must be a dict of {', '.join(CLAIM_FIELDS)}, got {described!r}")
     _known("claim", described, CLAIM_FIELDS)
     number = described.get("number")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise RecipeError(f"claim.number must be a whole number of at least 1, got {number!r}")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise RecipeError(f"claim.number must be a whole number of at least 0, got {number!r}")
     statement = _text("claim.statement", described.get("statement"))
     checks = described.get("checks")
     if not isinstance(checks, (list, tuple)) or not checks:

@@ -128,7 +128,7 @@ def test_a_wrong_check_is_refused_with_its_place(workspace, check, message):
     [
         ("[1]", "claim must be a dict of number, statement"),
         ("dict(nummer=1)", "claim.nummer: unknown field; did you mean 'number'"),
-        ('dict(number=0, statement="x", checks=[1])', "claim.number must be a whole number of at least 1, got 0"),
+        ('dict(number=-1, statement="x", checks=[1])', "claim.number must be a whole number of at least 0, got -1"),
         ('dict(number=1, statement=" ", checks=[1])', "claim.statement must be one line"),
         ('dict(number=1, statement="x", checks=[])', "a list of at least one check"),
         ('dict(number=1, statement="x", checks=[1])', r"claim.checks\[0\] must be a dict, got 1"),
