@@ -101,7 +101,7 @@ class StreamingCovariance:
         On a CPU block by block: the first one's mean is nearly that of all.
         """
         on_cpu = chunk.device.type == "cpu"
-        blocks = chunk.split(max(_CACHED // self.dim, 512)) if on_cpu else (chunk,)
+        blocks = chunk.split(max(_CACHED // max(self.dim, 1), 512)) if on_cpu else (chunk,)
         wide_type = self.mean.dtype
         shift = blocks[0].to(wide_type).mean(0)
         missed = torch.zeros_like(shift)

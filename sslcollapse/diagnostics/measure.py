@@ -155,7 +155,8 @@ def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tenso
     """
     if isinstance(output, tuple):
         output = output[0]
-    output = _plain(output)
+    if isinstance(output, Tensor) and not _is_plain(output):
+        return None
     if layer.tensor != "weight" or not isinstance(output, Tensor) or output.layout != torch.strided:
         return None
     channels = 1 if output.dim() >= 4 else -1
@@ -176,22 +177,18 @@ def unread(output: Any) -> str:
         return f"it is no tensor but {type(output).__name__}"
     if torch._C._functorch.is_functorch_wrapped_tensor(output):
         return "it is inside torch.func (grad, vmap and the like), where it has no values of its own"
+    if output.is_nested:
+        return "it is nested; nn.TransformerEncoder makes none with enable_nested_tensor=False"
     if hasattr(output, "full_tensor"):
         return "it is sharded (DTensor); measure a module that puts out plain tensors"
     reason = unreadable(output)
     return f"it has the shape {tuple(output.shape)} and the type {output.dtype}" if reason is None else f"it {reason}"
 
 
-def _plain(output: Any) -> Any:
-    """A tensor that can be measured as it is, or None; of a nested one [B, *, C] all rows, without its padding."""
-    if not isinstance(output, Tensor) or hasattr(output, "full_tensor") or output.is_meta:
-        return None
-    if torch._C._functorch.is_functorch_wrapped_tensor(output):
-        return None
-    if output.is_nested:
-        parts = output.unbind()
-        return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]) if parts else None
-    return output
+def _is_plain(output: Tensor) -> bool:
+    """Whether a tensor has values of its own here: not nested, sharded, on the meta device or inside ``torch.func``."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(output)
+    return not (wrapped or output.is_nested or output.is_meta or hasattr(output, "full_tensor"))
 
 
 def _all_layers(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Layer]:

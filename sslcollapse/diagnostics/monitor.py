@@ -187,14 +187,12 @@ class CollapseMonitor:
     def _summary(self, step: int, all_reduce: bool) -> list[LayerRank]:
         self._tell_unread()
         streams = [self._stream_of(name, layer, all_reduce) for name, layer in self.layers.items()]
-        # Shards are brought together by all ranks in the same order, so by one thread.
-        sharded = any(hasattr(layer.parameter, "full_tensor") for layer in self.layers.values())
+        pairs = list(zip(self.layers.values(), streams, strict=True))
         with resting(self._network):
-            found = map_on_threads(
-                lambda pair: layer_ranks(step, *pair),
-                zip(self.layers.values(), streams, strict=True),
-                1 if sharded else _THREADS,
-            )
+            if any(hasattr(layer.parameter, "full_tensor") for layer in self.layers.values()):
+                found = [layer_ranks(step, *pair) for pair in pairs]  # all ranks gather shards in the same order
+            else:
+                found = map_on_threads(lambda pair: layer_ranks(step, *pair), pairs, _THREADS)
         rows = [row for of_layer in found for row, _ in of_layer]
         spectra = {f"{row.kind}/{row.layer}": sigma for of_layer in found for row, sigma in of_layer}
         if self._records and self._records[-1].measured == self.measured:
@@ -376,10 +374,9 @@ class CollapseMonitor:
             return
         self._told = len(self.unread)
         name, reason = next(reversed(self.unread.items()))
-        others = f" {self._told - 1} other layers have such outputs too." if self._told > 1 else ""
         warnings.warn(
-            f"CollapseMonitor: an output of layer {name!r} cannot be read: {reason}. It is left out.{others} "
-            "monitor.unread has all of them",
+            f"CollapseMonitor leaves out an output of layer {name!r}: {reason}. monitor.unread has the layers of which "
+            f"something was left out ({self._told})",
             stacklevel=4,
         )
 

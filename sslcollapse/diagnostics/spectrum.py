@@ -94,7 +94,7 @@ def from_gram(gram: Tensor) -> Tensor:
     if not torch.isfinite(gram).all():
         raise NotFiniteError("the matrix has NaN or infinite entries, so it has no spectrum")
     if not gram.numel():
-        return gram.new_zeros(0)
+        return gram.real.new_zeros(0)
     energy = torch.linalg.eigvalsh(gram).flip(0)
     noise = gram.shape[0] * torch.finfo(gram.dtype).eps * energy[0]
     return torch.where(energy > noise, energy, 0.0).clamp(min=0.0).sqrt()
