@@ -18,6 +18,7 @@ from sslcollapse.diagnostics.covariance import StreamingCovariance
 from sslcollapse.diagnostics.layer_rank import LayerRank, layer_ranks
 from sslcollapse.diagnostics.measure import MAX_ROWS, output_rows, unread
 from sslcollapse.diagnostics.modes import EAGER, resting
+from sslcollapse.diagnostics.watch import Watch
 from sslcollapse.errors import SSLCollapseError
 from sslcollapse.evaluation.threads import map_on_threads
 from sslcollapse.layers import Layer
@@ -25,9 +26,6 @@ from sslcollapse.wrappers import check_count, check_model, layers_of, unwrap
 
 EVERY = 100
 """Training forwards from one that is measured to the next, by default."""
-
-_CALL = "_compiled_call_impl"
-"""Where ``nn.Module.compile`` keeps what is called in place of a module; copies and pickles leave it out."""
 
 _THREADS = 8
 """At most this many layers are summarised at once, since each takes a few matrices of the size of its covariance."""
@@ -119,12 +117,7 @@ class CollapseMonitor:
         self._running = 0  # measured forwards and steps under way, in all threads
         self._recorders = self._make_recorders()
         self._layer_handles: list[Any] = []
-        # On the outermost wrapper, so that they run outside compiled code; where they do not, they break the graph.
-        self._handles: list[Any] = [
-            model.register_forward_pre_hook(_Hook(torch.compiler.disable(self._before))),
-            model.register_forward_hook(_Hook(torch.compiler.disable(self._after)), always_call=True),
-            _Guard.of(model).watch(self._after),
-        ]
+        self._watch = Watch(model, self._before, self._after)
 
     def __enter__(self) -> CollapseMonitor:
         return self
@@ -284,8 +277,7 @@ class CollapseMonitor:
         """Take every hook off the network; what was seen can still be summarised. Closing twice does nothing."""
         with self._lock:
             self._detach()
-            while self._handles:
-                self._handles.pop().remove()
+            self._watch.remove()
 
     def _known(self) -> list[LayerRank]:
         return self.history or self.summary()
@@ -391,79 +383,3 @@ class CollapseMonitor:
             stream.become_complex()
         stream.all_reduce()
         return stream
-
-
-class _Hook:
-    """A hook that stays behind when its network is copied or pickled: the copy has one that does nothing."""
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-
-    def __call__(self, *args: Any) -> None:
-        self._call()
-
-    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return _no_hook, ()
-
-
-class _Guard:
-    """What is called in place of a watched module: the module, then what ends a measurement.
-
-    A forward hook is not called where Ctrl-C, or anything else that is no ``Exception``, ends a forward pass.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.ends: list[Callable[[], None]] = []
-        self.before = vars(model).get(_CALL)
-        self._model = model
-        vars(model)[_CALL] = self
-        # Not compiled itself, while what it calls may be.
-        self._call = torch.compiler.disable(self._guarded, recursive=False)
-
-    @classmethod
-    def of(cls, model: nn.Module) -> _Guard:
-        """The guard of a module; there is one for all monitors."""
-        found = vars(model).get(_CALL)
-        return found if isinstance(found, cls) else cls(model)
-
-    def watch(self, end: Callable[[], None]) -> _GuardHandle:
-        """Have ``end`` called whenever a forward pass is over, until the handle is removed."""
-        self.ends.append(end)
-        return _GuardHandle(self, end)
-
-    def remove(self, end: Callable[[], None]) -> None:
-        """The last one takes the guard off the module, unless that was compiled in the meantime."""
-        self.ends.remove(end)
-        if not self.ends and vars(self._model).get(_CALL) is self:
-            del vars(self._model)[_CALL]
-            if self.before is not None:
-                vars(self._model)[_CALL] = self.before
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._call(*args, **kwargs)
-
-    def _guarded(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return (self.before or self._model._call_impl)(*args, **kwargs)
-        finally:
-            for end in tuple(self.ends):
-                end()
-
-    def __reduce__(self) -> tuple[Callable[..., None], tuple[()]]:
-        return _ignore, ()
-
-
-class _GuardHandle(NamedTuple):
-    guard: _Guard
-    end: Callable[[], None]
-
-    def remove(self) -> None:
-        self.guard.remove(self.end)
-
-
-def _no_hook() -> Callable[..., None]:
-    return _ignore
-
-
-def _ignore(*args: Any) -> None:
-    pass
