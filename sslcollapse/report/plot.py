@@ -69,8 +69,8 @@ def to_csv(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
 
 
 def slug(text: str) -> str:
-    """Text as part of a file name."""
-    return re.sub(r"[^\w.=-]+", "_", text).strip("_")
+    """Text as a file name, or part of one; never hidden, never a place above."""
+    return re.sub(r"[^\w.=-]+", "_", text).strip("_.")
 
 
 def inline(svg: bytes, name: str, label: str) -> str:
