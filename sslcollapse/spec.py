@@ -20,7 +20,6 @@ from sslcollapse.errors import RecipeError
 from sslcollapse.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.typecheck import Marker, Resolved, check, check_fields, expect, join, quote, string_keys, try_construct
 
-
 LONGEST_NAME = 200
 """Letters of a folder's name; file systems take 255, and files beside it have longer ones."""
 
