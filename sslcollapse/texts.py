@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@")
 """What a cell begins with that a spreadsheet takes for a formula."""
 
 
@@ -22,21 +24,33 @@ def printable(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if _visible(c) or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def in_html(text: str) -> str:
+    """The text as HTML shows it."""
+    return html.escape(printable(text, keep="\n"))
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, in which no text is a formula: one that looks like it, and is no number, gets an apostrophe."""
+    """Rows as CSV, one a line, in which no text is a formula: what looks like one and is no number gets an apostrophe."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue()
 
 
+def _visible(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"  # spaces of other widths
+
+
 def _cell(value: Any) -> Any:
-    if not isinstance(value, str) or not value.startswith(FORMULA):
+    if not isinstance(value, str):
         return value
+    text = printable(value)
+    if not text.startswith(FORMULA):
+        return text
     try:
-        float(value)
+        float(text)
     except ValueError:
-        return f"'{value}"
-    return value
+        return f"'{text}"
+    return text
