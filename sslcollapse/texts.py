@@ -33,7 +33,7 @@ def in_html(text: str) -> str:
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, one a line, in which no text is a formula: what looks like one and is no number gets an apostrophe."""
+    """Rows as CSV, one a line. What looks like a formula and is no number begins with an apostrophe."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue()

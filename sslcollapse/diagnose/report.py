@@ -88,7 +88,7 @@ def table(diagnosis: Diagnosis) -> Table:
     view.add_column("verdict")
     for layer in diagnosis.layers:
         cells = _weight_cells(layer.weight) + (_output_cells(layer.output) if outputs else [])
-        view.add_row(layer.name, *cells, _styled(layer.verdict))
+        view.add_row(printable(layer.name), *cells, _styled(layer.verdict))
     if diagnosis.representation is not None:
         cells = [""] * 6 + _output_cells(diagnosis.representation)
         view.add_row("representation", *cells, _styled(diagnosis.representation.verdict))
