@@ -70,7 +70,7 @@ def check_zip(path: Path) -> None:
         BadZipFile: no zip archive.
     """
     with zipfile.ZipFile(path) as archive:
-        _check_unpacked(path, sum(info.file_size for info in archive.infolist()))
+        check_unpacked(path, sum(info.file_size for info in archive.infolist()))
 
 
 def check_gzip(path: Path) -> None:
@@ -85,7 +85,7 @@ def check_gzip(path: Path) -> None:
         while piece := stream.read(1 << 20):
             total += len(piece)
             if total > most:
-                _check_unpacked(path, total)
+                check_unpacked(path, total)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -135,7 +135,8 @@ def _check_header(file: Any, size: int, place: str) -> None:
         )
 
 
-def _check_unpacked(path: Path, unpacked: int) -> None:
+def check_unpacked(path: Path, unpacked: int) -> None:
+    """Refuse a file that holds, or says that it holds, far more than its size; raises DataError."""
     size = check_regular(path)
     if unpacked > most_unpacked(size):
         raise DataError(
