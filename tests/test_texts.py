@@ -2,8 +2,11 @@
 
 import csv
 import io
+import json
+from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -76,6 +79,40 @@ def test_the_log_of_a_run_shows_brackets_as_they_are():
     reporter.console = PlainConsole(file=io.StringIO(), soft_wrap=True)
     reporter.print(f"data: {BRACKETS}")
     assert lines == [f"data: {SHOWN}\n"]
+
+
+def images(root):
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            for k in range(3):
+                Image.new("RGB", (8, 8)).save(root / part / name / f"{k}.png")
+    return dict(
+        name="brackets",
+        domain=dict(
+            type="vision",
+            dataset=dict(type="image_folder", train=str(root / "train"), test=str(root / "test"), size=8),
+            size=8,
+            batch_size=4,
+            feed="resident",
+        ),
+        encoder=dict(type="resnet_narrow", width=2),
+        objective=dict(type="simclr", projector=[4, 4]),
+        optim=dict(type="adamw", lr=1e-3),
+        train=dict(steps=1),
+        monitor=dict(every=0),
+        evaluate={},
+    )
+
+
+def test_a_data_set_and_a_folder_with_brackets_are_named_as_they_are(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.json").write_text(json.dumps(images(Path("pets [x] [/]").resolve())))
+    assert main(["train", "recipe.json", "--dry-run"]) == 0
+    assert "pets [x] [/]" in capsys.readouterr().out
+    assert main(["train", "recipe.json", "--out", "runs [x]"]) == 0
+    assert "→  runs [x]/brackets/" in capsys.readouterr().out
+    assert list(Path("runs [x]").rglob("result.json"))
 
 
 def test_a_plain_console_would_not_do():
