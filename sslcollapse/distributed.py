@@ -1,17 +1,29 @@
-"""Rank, world size, and collectives that gradients flow through.
+"""Rank, world size, collectives that gradients flow through, and a barrier without a time limit.
 
 A plain ``all_gather`` with the own slice put back, or an in-place ``all_reduce``, scales gradients by
-1 / world size without an error; the functions here have exact backward passes, so that W ranks with B/W
+1 / world size without an error; ``Gather`` has an exact backward pass, so that W ranks with B/W
 samples each give the gradient of one rank with B.
 """
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from sslcollapse.errors import RunError
+
+HEARTBEAT = 2.0
+"""Seconds after which a rank that works shows again that it is alive."""
+PATIENCE = 600.0
+"""Seconds without such a sign after which a rank is taken for frozen or dead."""
 
 
 def rank() -> int:
@@ -72,3 +84,128 @@ class _AllGather(torch.autograd.Function):
         dist.all_reduce(grad)
         start = rank() * ctx.rows
         return grad[start : start + ctx.rows]
+
+
+class Meeting:
+    """What a ``meeting`` is given and gives back.
+
+    Attributes:
+        result: what this rank hands to the others, set inside the block; it could be JSON.
+        results: what every rank handed over, in rank order, known after the block.
+    """
+
+    def __init__(self) -> None:
+        self.result: Any = None
+        self.results: list[Any] = []
+
+
+@contextmanager
+def meeting(what: str) -> Iterator[Meeting]:
+    """A barrier without a time limit: each rank does its part in the block, however long it takes, then all go on.
+
+    Where some ranks work while others wait in a collective, the timeout of the process group (ten minutes with NCCL)
+    ends the job. Here ranks wait by looking into the group's store, where a rank that works shows that it is alive.
+
+    Args:
+        what: is done in the block, for messages: "measuring ranks".
+
+    Raises:
+        RunError: another rank failed in its block, or has shown no life for ``PATIENCE`` seconds; it is named.
+    """
+    found = Meeting()
+    if world_size() == 1:
+        yield found
+        found.results = [found.result]
+        return
+    own = rank()
+    store = _default_store()
+    number = store.add(f"meeting/{own}", 1)  # every rank comes to the same meetings, so all have this number
+    keys = [f"meeting/{number}/{other}" for other in range(world_size())]
+    with _alive(store, keys[own]):
+        try:
+            yield found
+        except BaseException as error:
+            store.set(keys[own], json.dumps({"error": str(error) or type(error).__name__}))
+            raise
+        store.set(keys[own], json.dumps({"result": found.result}))
+        for other, key in enumerate(keys):
+            answer = json.loads(_awaited(store, key, other, what))
+            if "error" in answer:
+                raise RunError(f"rank {other} failed while {what}: {answer['error']}")
+            found.results.append(answer["result"])
+
+
+def made_by_rank_0(what: str, make: Callable[[], Tensor], device: torch.device) -> Tensor:
+    """What ``make`` returns on rank 0, on every rank: float32, on ``device``; it may take any time."""
+    with meeting(what) as together:
+        if rank() == 0:
+            made = make()
+            together.result = list(made.shape)
+    if world_size() > 1:
+        if rank():
+            made = torch.empty(together.results[0], device=device)
+        dist.broadcast(made, 0)
+    return made
+
+
+@contextmanager
+def _alive(store: Any, key: str) -> Iterator[None]:
+    """Count up in the store while the block runs; a process that is frozen or dead does not."""
+    end = Event()
+
+    def beat() -> None:
+        with suppress(Exception):  # the store may be gone before this thread is
+            while not end.wait(HEARTBEAT):
+                store.add(f"{key}/alive", 1)
+
+    Thread(target=beat, name="heartbeat", daemon=True).start()
+    try:
+        yield
+    finally:
+        end.set()
+
+
+def _awaited(store: Any, key: str, other: int, what: str) -> bytes:
+    """The value that another rank sets, once it is there."""
+    look = _Look(store, key)
+    while look.value is None:
+        look.join(0.2)
+        if look.failure is not None:  # the store is gone with the process that had it
+            raise RunError(f"rank {other} cannot be reached while {what}: {look.failure}") from look.failure
+        silent = time.monotonic() - look.heard
+        if silent > PATIENCE:
+            raise RunError(
+                f"rank {other} has shown no life for {silent:.0f} s while {what}, so it is frozen or dead; look at its "
+                "process and its machine, then continue with --resume"
+            )
+    return look.value
+
+
+class _Look(Thread):
+    """Waits for a key; in a thread, since a look into the store of a frozen process does not return."""
+
+    def __init__(self, store: Any, key: str) -> None:
+        super().__init__(name="waiting", daemon=True)
+        self.store, self.key = store, key
+        self.heard = time.monotonic()
+        self.value: bytes | None = None
+        self.failure: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        began, beats = time.monotonic(), -1
+        try:
+            while not self.store.check([self.key]):
+                count = self.store.add(f"{self.key}/alive", 0)
+                if count != beats:
+                    self.heard, beats = time.monotonic(), count
+                # Of short work little is lost by waiting, and long work is not disturbed.
+                time.sleep(min(0.25, 0.001 + 0.05 * (time.monotonic() - began)))
+            self.value = self.store.get(self.key)
+        except Exception as error:
+            self.failure = error
+
+
+def _default_store() -> Any:
+    """The store of the process group, under a prefix of our own."""
+    return dist.PrefixStore("sslcollapse", dist.distributed_c10d._get_default_store())

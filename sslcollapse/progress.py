@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -68,6 +69,43 @@ class Reporter:
                 f"step {step}/{self._total}  loss {shown['loss']}  rank {shown['rank']}  "
                 f"{shown['rate']} steps/s  {_clock(left)} left"
             )
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Callable[[str], None]]:
+        """Say what comes, then how much of it is done and about how long the rest takes.
+
+        The function that is given counts one of ``total`` parts as done, and is told its name. Without a terminal a
+        line is shown at most every ten seconds, and none for what takes less.
+        """
+        if not self.enabled or not total:
+            yield lambda name: None
+            return
+        self.print(title)
+        done, began = 0, time.perf_counter()
+        next_line = began
+
+        def advance(name: str) -> None:
+            nonlocal done, next_line
+            done += 1
+            now = time.perf_counter()
+            left = (now - began) / done * (total - done)
+            if bar is not None:
+                bar.update(task, completed=done, name=name)
+            elif now >= next_line and left >= 10.0:
+                next_line = now + 10.0
+                self.print(f"{done} of {total} done ({name}), about {_clock(left)} left")
+
+        bar = None
+        if self.console.is_terminal:
+            columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]}"), TimeRemainingColumn()
+            bar = Progress(*columns, console=self.console, transient=True)
+            task = bar.add_task("", total=total, name="")
+            bar.start()
+        try:
+            yield advance
+        finally:
+            if bar is not None:
+                bar.stop()
 
     def stop(self) -> None:
         """Take the bar away."""
