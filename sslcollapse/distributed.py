@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
 
@@ -117,22 +117,15 @@ def meeting(what: str) -> Iterator[Meeting]:
         yield found
         found.results = [found.result]
         return
-    own = rank()
-    store = _default_store()
-    number = store.add(f"meeting/{own}", 1)  # every rank comes to the same meetings, so all have this number
-    keys = [f"meeting/{number}/{other}" for other in range(world_size())]
-    with _alive(store, keys[own]):
-        try:
-            yield found
-        except BaseException as error:
-            store.set(keys[own], json.dumps({"error": str(error) or type(error).__name__}))
-            raise
-        store.set(keys[own], json.dumps({"result": found.result}))
-        for other, key in enumerate(keys):
-            answer = json.loads(_awaited(store, key, other, what))
-            if "error" in answer:
-                raise RunError(f"rank {other} failed while {what}: {answer['error']}")
-            found.results.append(answer["result"])
+    talk = _Talk(rank(), world_size())
+    try:
+        yield found
+    except BaseException as error:
+        talk.give({"error": str(error) or type(error).__name__})
+        talk.sent.wait(min(PATIENCE, 10.0))  # the process may be about to end
+        raise
+    talk.give({"result": found.result})
+    found.results = [answer["result"] for answer in _answers(talk, what)]
 
 
 def made_by_rank_0(what: str, make: Callable[[], Tensor], device: torch.device) -> Tensor:
@@ -148,64 +141,77 @@ def made_by_rank_0(what: str, make: Callable[[], Tensor], device: torch.device) 
     return made
 
 
-@contextmanager
-def _alive(store: Any, key: str) -> Iterator[None]:
-    """Count up in the store while the block runs; a process that is frozen or dead does not."""
-    end = Event()
-
-    def beat() -> None:
-        with suppress(Exception):  # the store may be gone before this thread is
-            while not end.wait(HEARTBEAT):
-                store.add(f"{key}/alive", 1)
-
-    Thread(target=beat, name="heartbeat", daemon=True).start()
-    try:
-        yield
-    finally:
-        end.set()
-
-
-def _awaited(store: Any, key: str, other: int, what: str) -> bytes:
-    """The value that another rank sets, once it is there."""
-    look = _Look(store, key)
-    while look.value is None:
-        look.join(0.2)
-        if look.failure is not None:  # the store is gone with the process that had it
-            raise RunError(f"rank {other} cannot be reached while {what}: {look.failure}") from look.failure
-        silent = time.monotonic() - look.heard
+def _answers(talk: _Talk, what: str) -> list[dict[str, Any]]:
+    """What all ranks gave, once they have."""
+    while True:
+        talk.join(0.2)
+        for other, answer in enumerate(talk.answers):
+            if "error" in answer:
+                raise RunError(f"rank {other} failed while {what}: {answer['error']}")
+        other, silent = len(talk.answers), time.monotonic() - talk.heard
+        if other == talk.ranks:
+            return talk.answers
+        if talk.failure is not None:  # the store ended with the process that had it
+            raise RunError(f"rank {other} cannot be reached while {what}: {talk.failure}") from talk.failure
         if silent > PATIENCE:
             raise RunError(
                 f"rank {other} has shown no life for {silent:.0f} s while {what}, so it is frozen or dead; look at its "
                 "process and its machine, then continue with --resume"
             )
-    return look.value
 
 
-class _Look(Thread):
-    """Waits for a key; in a thread, since a look into the store of a frozen process does not return."""
+class _Talk(Thread):
+    """What a rank says to the others in one meeting, and hears of them, through the store of the process group.
 
-    def __init__(self, store: Any, key: str) -> None:
-        super().__init__(name="waiting", daemon=True)
-        self.store, self.key = store, key
+    In a thread, since a rank has to show that it is alive while it works, and since a store that is in a frozen process
+    does not answer.
+
+    Attributes:
+        answers: of the ranks so far, in their order.
+        heard: when the rank whose answer is awaited was last known to be alive.
+        failure: why nothing can be heard any more.
+        sent: whether the own answer is in the store.
+    """
+
+    def __init__(self, own: int, ranks: int) -> None:
+        super().__init__(name="meeting", daemon=True)
+        self.own, self.ranks = own, ranks
+        self.answers: list[dict[str, Any]] = []
         self.heard = time.monotonic()
-        self.value: bytes | None = None
         self.failure: Exception | None = None
+        self.sent = Event()
+        self._given = Event()
+        self._answer = ""
         self.start()
 
+    def give(self, answer: dict[str, Any]) -> None:
+        """Say what the own part of the work gave."""
+        self._answer, self.heard = json.dumps(answer), time.monotonic()
+        self._given.set()
+
     def run(self) -> None:
-        began, beats = time.monotonic(), -1
+        """Beat until the own answer is given, then wait for those of the others."""
         try:
-            while not self.store.check([self.key]):
-                count = self.store.add(f"{self.key}/alive", 0)
-                if count != beats:
-                    self.heard, beats = time.monotonic(), count
-                # Of short work little is lost by waiting, and long work is not disturbed.
-                time.sleep(min(0.25, 0.001 + 0.05 * (time.monotonic() - began)))
-            self.value = self.store.get(self.key)
+            store = dist.PrefixStore("sslcollapse", dist.distributed_c10d._get_default_store())
+            # Every rank comes to the same meetings, so all count to the same number.
+            place = f"meeting/{store.add(f'rank/{self.own}', 1)}"
+            while not self._given.wait(HEARTBEAT):
+                store.add(f"{place}/{self.own}/alive", 1)
+            store.set(f"{place}/{self.own}", self._answer)
+            self.sent.set()
+            for other in range(self.ranks):
+                self.answers.append(json.loads(self._awaited(store, f"{place}/{other}")))
         except Exception as error:
             self.failure = error
+            self.sent.set()
 
-
-def _default_store() -> Any:
-    """The store of the process group, under a prefix of our own."""
-    return dist.PrefixStore("sslcollapse", dist.distributed_c10d._get_default_store())
+    def _awaited(self, store: Any, key: str) -> bytes:
+        began, beats = time.monotonic(), -1
+        self.heard = began
+        while not store.check([key]):
+            count = store.add(f"{key}/alive", 0)
+            if count != beats:
+                self.heard, beats = time.monotonic(), count
+            # Of short work little is lost by waiting, and long work is not disturbed.
+            time.sleep(min(0.25, 0.001 + 0.05 * (time.monotonic() - began)))
+        return store.get(key)

@@ -14,11 +14,14 @@ from sslcollapse.errors import DataError, RecipeError, RunError
 from sslcollapse.evaluate import evaluate_run
 from sslcollapse.trainer import train
 
-text_parts.register_training_parts()
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(own_components):
+    text_parts.register()
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(_registered, tmp_path_factory):
     return train(text_parts.text_recipe("text"), out=tmp_path_factory.mktemp("text"))
 
 
@@ -53,6 +56,7 @@ def test_evaluating_needs_neither_objective_nor_regularizer_nor_probes_that_are_
 import text_parts
 from sslcollapse.evaluate import evaluate_run
 from sslcollapse.registry import OBJECTIVES, REGULARIZERS
+text_parts.register_evaluation_parts()
 assert "agree" not in OBJECTIVES.names() and "small" not in REGULARIZERS.names()
 print(evaluate_run({str(run)!r}, ["knn"])["evaluation"]["knn"]["test_accuracy"]["mean"])
 """

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.evaluation.result import ProbeResult
+from sslcollapse.objectives.base import Objective
 from sslcollapse.registry import DOMAINS, ENCODERS, OBJECTIVES, PROBES, REGULARIZERS
+from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
 from sslcollapse.seeding import generator
+from sslcollapse.spec import Coefficient
 from sslcollapse.types import Batch, Context, ProbeSet, Split
 
 WORDS, LENGTH, SENTENCES = 40, 12, 90
@@ -43,7 +46,6 @@ class TextBatches:
         return Batch(views, rows[self.context.rank :: self.context.world_size], None, False)
 
 
-@DOMAINS.register("text")
 class TextDomain:
     """Sentences of two topics; nothing is there before ``load``."""
 
@@ -78,7 +80,6 @@ class TextDomain:
         return ProbeSet(views, labels, 2, {"public": [Split(*np.array_split(np.arange(SENTENCES), 3))]})
 
 
-@DOMAINS.register("unmeasurable_text")
 class UnmeasurableText(TextDomain):
     """Fails at what only the very end of a run asks for."""
 
@@ -86,7 +87,6 @@ class UnmeasurableText(TextDomain):
         raise RuntimeError("[no] rows here")
 
 
-@ENCODERS.register("bag_of_words")
 class BagOfWords(nn.Module):
     """Mean of word vectors, and a Linear."""
 
@@ -104,7 +104,6 @@ class BagOfWords(nn.Module):
         return self.linear(words.sum(1) / view.lengths[:, None] if self.pool else words)
 
 
-@PROBES.register("nearest_mean")
 class NearestMean:
     """The nearest class mean; it has what the guide asks for and no more. Fails without the file ``needs``."""
 
@@ -140,36 +139,45 @@ def text_recipe(name: str, **parts: Any) -> dict[str, Any]:
     )
 
 
-def register_training_parts() -> None:
-    """What training needs and evaluation does not."""
-    from sslcollapse.objectives.base import Objective
-    from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
-    from sslcollapse.spec import Coefficient
+def register_evaluation_parts() -> None:
+    """What evaluation needs: domain, encoder, probe."""
+    DOMAINS.register("text")(TextDomain)
+    DOMAINS.register("unmeasurable_text")(UnmeasurableText)
+    ENCODERS.register("bag_of_words")(BagOfWords)
+    PROBES.register("nearest_mean")(NearestMean)
 
-    @OBJECTIVES.register("agree")
-    class Agree(Objective):
-        """Representations of two views agree, and do not vanish."""
 
-        def forward(self, online: Any, target: Any, gather: Any) -> dict[str, Tensor]:
-            a, b = online
-            return {"agree": (a.h - b.h).square().mean() + (a.h.std(0) - 1).square().mean()}
+def register() -> None:
+    """Everything; objective and penalties are for training only."""
+    register_evaluation_parts()
+    OBJECTIVES.register("agree")(Agree)
+    REGULARIZERS.register("small")(Small)
+    REGULARIZERS.register("pairs")(Pairs)
 
-    @REGULARIZERS.register("small")
-    class Small(WeightPenalty):
-        """‖W‖² of every layer."""
 
-        def __init__(self, *, coefficient: float = 1e-3, networks: tuple[str, ...] = ("encoder",)) -> None:
-            super().__init__(coefficient, networks)
+class Agree(Objective):
+    """Representations of two views agree, and do not vanish."""
 
-        def forward(self, layers: Any) -> dict[str, Tensor]:
-            return {name: layer.weight().square().sum() for name, layer in layers.items()}
+    def forward(self, online: Any, target: Any, gather: Any) -> dict[str, Tensor]:
+        a, b = online
+        return {"agree": (a.h - b.h).square().mean() + (a.h.std(0) - 1).square().mean()}
 
-    @REGULARIZERS.register("pairs")
-    class Pairs(FeaturePenalty):
-        """Reads no features at all."""
 
-        def __init__(self, *, coefficient: Coefficient = 1.0, on: tuple[str, ...] = ("representation",)) -> None:
-            super().__init__(coefficient, on)
+class Small(WeightPenalty):
+    """‖W‖² of every layer."""
 
-        def forward(self, features: Any, gather: Any, step: int = 0) -> Tensor:
-            raise ValueError("pairs of tokens are needed")
+    def __init__(self, *, coefficient: float = 1e-3, networks: tuple[str, ...] = ("encoder",)) -> None:
+        super().__init__(coefficient, networks)
+
+    def forward(self, layers: Any) -> dict[str, Tensor]:
+        return {name: layer.weight().square().sum() for name, layer in layers.items()}
+
+
+class Pairs(FeaturePenalty):
+    """Reads no features at all."""
+
+    def __init__(self, *, coefficient: Coefficient = 1.0, on: tuple[str, ...] = ("representation",)) -> None:
+        super().__init__(coefficient, on)
+
+    def forward(self, features: Any, gather: Any, step: int = 0) -> Tensor:
+        raise ValueError("pairs of tokens are needed")
