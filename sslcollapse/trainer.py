@@ -107,6 +107,7 @@ def dry_run(recipe: Mapping[str, Any]) -> None:
     console.print_json(data=dict(recipe))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
+    check_exportable(module.encoder)
     console.print(layer_table(module))
     counts = {
         name: sum(p.numel() for p in part.parameters())
