@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.distributed import made_by_rank_0, meeting, rank, world_size
+from sslcollapse.distributed import Meeting, made_by_rank_0, meeting, rank, world_size
 from sslcollapse.errors import DataError, RecipeError, RunError, SSLCollapseError
 from sslcollapse.registry import PROBES, RegistryError, suggest
-from sslcollapse.types import ProbeSet
+from sslcollapse.types import ProbeSet, Split
 
 if TYPE_CHECKING:
     from sslcollapse.evaluation.probe import Outcome
+    from sslcollapse.evaluation.result import ProbeResult
     from sslcollapse.progress import Reporter
+
+Plan: TypeAlias = tuple[tuple[Split, ...], str]
+"""The splits of a probe, and the metric."""
 
 
 def build_probes(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -108,57 +113,72 @@ def run_probes(
         RecipeError, DataError: see the probe; the message begins with the probe's place in the recipe.
         RunError: a probe failed in another way, or another rank did.
     """
-    from sslcollapse.evaluation.inputs import check_features
     from sslcollapse.evaluation.probe import Outcome, SplitProbe
-    from sslcollapse.evaluation.result import ProbeResult
     from sslcollapse.evaluation.splits import splits_to_arrays
 
     ranks, own = (world_size(), rank()) if shared else (1, 0)
-    said = progress or (lambda name: None)
-    found: dict[str, ProbeResult] = {}
-
-    def evaluate(units: Iterable[tuple[str, int]]) -> Iterator[Outcome]:
-        current = ""
-        for name, k in units:
-            with _place(name):
-                if name != current:
-                    current, (splits, metric) = name, plans[name]
-                    check_features(features, probe_set.labels)
-                    one = probes[name].evaluator(features, probe_set, splits, metric)
-                yield one(splits[k])
-            said(name)
-
-    def work() -> list[Outcome]:
-        for name, probe in probes.items() if own == 0 else ():
-            if name not in plans:
-                with _place(name):
-                    found[name] = probe(features, probe_set)
-                    if not isinstance(found[name], ProbeResult):
-                        raise TypeError(f"a probe returns a ProbeResult, got {type(found[name]).__name__}")
-                said(name)
-        return list(evaluate(units[own::ranks]))
-
-    plans = {}
+    plans: dict[str, Plan] = {}
     for name, probe in probes.items():
         if isinstance(probe, SplitProbe):
             with _place(name):
                 plans[name] = probe.check(probe_set)
     units = [(name, k) for name, (splits, _) in plans.items() for k in range(len(splits))]
-    if ranks == 1:
-        shares: list[Any] = [work()]
-    else:
-        with meeting("evaluating") as together:
-            together.result = work()
-        shares = together.results
-    outcomes = [(name, Outcome(*shares[i % ranks][i // ranks])) for i, (name, _) in enumerate(units)]
+    done = progress or (lambda name: None)
+    whole = {name: probe for name, probe in probes.items() if name not in plans} if own == 0 else {}
+    with meeting("evaluating") if ranks > 1 else nullcontext(Meeting()) as together:
+        found = _run_whole(whole, features, probe_set, done)
+        together.result = _run_splits(probes, plans, units[own::ranks], features, probe_set, done)
+    shares = together.results or [together.result]
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in plans}
+    for i, (name, _) in enumerate(units):
+        outcomes[name].append(Outcome(*shares[i % ranks][i // ranks]))
     for name, (splits, metric) in plans.items():
-        own_outcomes = [outcome for of, outcome in outcomes if of == name]
-        found[name] = probes[name].result(metric, splits, own_outcomes)
+        found[name] = probes[name].result(metric, splits, outcomes[name])
     results = {name: found[name] for name in probes if name in found}
     return (
         {name: result.to_json() for name, result in results.items()},
         splits_to_arrays({name: result.splits for name, result in results.items()}),
     )
+
+
+def _run_whole(
+    probes: Mapping[str, Any], features: Tensor, probe_set: ProbeSet, done: Callable[[str], None]
+) -> dict[str, ProbeResult]:
+    """Results of probes that have ``__call__`` alone."""
+    from sslcollapse.evaluation.result import ProbeResult
+
+    results = {}
+    for name, probe in probes.items():
+        with _place(name):
+            results[name] = probe(features, probe_set)
+            if not isinstance(results[name], ProbeResult):
+                raise TypeError(f"a probe returns a ProbeResult, got {type(results[name]).__name__}")
+        done(name)
+    return results
+
+
+def _run_splits(
+    probes: Mapping[str, Any],
+    plans: Mapping[str, Plan],
+    units: Sequence[tuple[str, int]],
+    features: Tensor,
+    probe_set: ProbeSet,
+    done: Callable[[str], None],
+) -> list[Outcome]:
+    """The outcome of each (probe, number of the split), those of one probe together."""
+    from sslcollapse.evaluation.inputs import check_features
+
+    outcomes = []
+    for name, several in groupby(units, key=lambda unit: unit[0]):
+        splits, metric = plans[name]
+        with _place(name):
+            check_features(features, probe_set.labels)
+            evaluate = probes[name].evaluator(features, probe_set, splits, metric)
+        for _, k in several:
+            with _place(name):
+                outcomes.append(evaluate(splits[k]))
+            done(name)
+    return outcomes
 
 
 @contextmanager

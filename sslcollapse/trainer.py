@@ -159,10 +159,11 @@ class Trainer:
     def run(self, resume: bool, command: list[str]) -> Path:
         """Train to the last step, then evaluate and write the result."""
         start = self._resume() if resume else 0
-        self._batches = self._rehearsed(start)
+        batches = self._rehearsed(start)
         self._announce(start, command)
         began = time.perf_counter()
-        self._train(start)
+        self._train(start, batches)
+        del batches  # and with them worker processes
         trained_seconds = time.perf_counter() - began
         self._measure_last()  # before the checkpoint, which must not be written if outputs overflow
         self._save(self.steps)
@@ -185,9 +186,9 @@ class Trainer:
                 check_probe_views(self.module.encoder, self.probe_set, labelled=bool(self.probes))
         return chain([first], batches)
 
-    def _train(self, start: int) -> None:
+    def _train(self, start: int, batches: Iterator[Batch]) -> None:
         recipe, monitor = self.recipe, self.recipe["monitor"]["every"]
-        context, batches = self._context(), self._batches
+        context = self._context()
         self.wrapped.train()
         if start == 0 and monitor:
             self._monitor(0)

@@ -51,6 +51,29 @@ def test_evaluating_again_loads_the_data_and_gives_the_same_results(run):
     assert {name: result(run)[name] for name in ("evaluation", "untrained")} == again
 
 
+def in_a_process(code: str) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+def test_a_process_that_is_killed_by_what_is_optional_leaves_a_result_that_says_so(tmp_path):
+    code = f"""
+import os
+from pathlib import Path
+import text_parts
+from sslcollapse.trainer import train
+text_parts.register()
+text_parts.UnmeasurableText.measurable = lambda self, view: os._exit(9)
+train(text_parts.text_recipe("text", domain=dict(type="unmeasurable_text")), out=Path({str(tmp_path)!r}))
+"""
+    assert in_a_process(code).returncode == 9
+    (run,) = tmp_path.glob("text/*/seed0")
+    found = result(run)
+    assert found["evaluation"]["knn"]
+    assert found["warnings"] == ["what two views share is not measured: the process ended before it"]
+
+
 def test_evaluating_needs_neither_objective_nor_regularizer_nor_probes_that_are_not_asked_for(run):
     code = f"""
 import text_parts
@@ -60,10 +83,7 @@ text_parts.register_evaluation_parts()
 assert "agree" not in OBJECTIVES.names() and "small" not in REGULARIZERS.names()
 print(evaluate_run({str(run)!r}, ["knn"])["evaluation"]["knn"]["test_accuracy"]["mean"])
 """
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
+    process = in_a_process(code)
     assert process.returncode == 0, process.stderr
     assert process.stdout.split()[-1] == str(result(run)["evaluation"]["knn"]["test_accuracy"]["mean"])
 
