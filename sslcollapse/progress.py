@@ -52,13 +52,21 @@ class Reporter:
             self._progress.start()
             self._task = self._progress.add_task("", total=total, completed=step, loss="-", rank="-", rate="-")
 
-    def update(self, step: int, loss: float, rank: float | None) -> None:
-        """Show the state after ``step`` completed steps; a plain line at most every ten seconds."""
+    def update(self, step: int, loss: float, rank: tuple[int, float] | None) -> None:
+        """Show the state after ``step`` completed steps; a plain line at most every ten seconds.
+
+        Args:
+            step: completed steps.
+            loss: of the last one.
+            rank: the newest measured one, after the step at which it was measured.
+        """
         if not self.enabled:
             return
         now = time.perf_counter()
         rate = (step - self._first) / max(now - self._began, 1e-9)
-        shown = {"loss": f"{loss:.4f}", "rank": "-" if rank is None else f"{rank:.1f}", "rate": f"{rate:.1f}"}
+        shown = {"loss": f"{loss:.4f}", "rank": "-", "rate": f"{rate:.1f}"}
+        if rank is not None:
+            shown["rank"] = f"{rank[1]:.1f}" + ("" if rank[0] == step else f" (at step {rank[0]})")
         if self._progress is not None:
             fields: dict[str, Any] = shown
             self._progress.update(self._task, completed=step, **fields)

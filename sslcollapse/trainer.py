@@ -154,6 +154,7 @@ class Trainer:
         self._pending: list[tuple[int, dict[str, torch.Tensor]]] = []
         self._last: dict[str, float] = {}  # the newest logged losses
         self._measurement: Measurement | None = None  # the newest
+        self._newest_rank: tuple[int, float] | None = None  # with its step
         self._warned: set[str] = set()
 
     def run(self, resume: bool, command: list[str]) -> Path:
@@ -261,8 +262,7 @@ class Trainer:
         record["lr"] = self.optimizer_spec.lr_at(step - 1, self.steps)
         self._last = record
         self._log(done, record)
-        rank = self._measurement.ranks["representation"]["effective_rank"] if self._measurement else None
-        self.reporter.update(done, record["loss"], rank)
+        self.reporter.update(done, record["loss"], self._newest_rank)
 
     @meeting("measuring ranks")
     def _monitor(self, done: int, gradients: dict[str, dict[str, float]] | None = None) -> None:
@@ -270,6 +270,7 @@ class Trainer:
         if not self.main:
             return
         measurement = self._measurement = self._measure(done)
+        self._newest_rank = done, measurement.ranks["representation"]["effective_rank"]
         record = measurement.metrics()
         warnings = low_rank_warnings(measurement, self.recipe["monitor"]["rank_warning"]) if done else []
         for layer, values in (gradients or {}).items():

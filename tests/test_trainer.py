@@ -283,6 +283,11 @@ def test_evaluation_says_what_it_does_before_it_begins(run):
     assert log.index("step 6/6") < said < log.index("evaluation (test)")
 
 
+def test_a_rank_that_was_measured_earlier_is_shown_with_its_step(run):
+    (rank,) = [r["rank/representation/effective_rank"] for r in metrics(run) if r["step"] == 3 and "loss" not in r]
+    assert f" rank {rank:.1f} (at step 3) " in (run / "train.log").read_text()
+
+
 @pytest.mark.parametrize("domain", [RECIPE["domain"], dict(type="toy", dim=12, batch_size=64)])
 def test_a_number_of_samples_beyond_the_data_ends(domain, tmp_path):
     encoder, objective = dict(type="mlp", hidden=[16, 8]), dict(type="simsiam", predictor_hidden=7)
