@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
+from rich.markup import escape
 from rich.text import Text
-from torch import nn
 
 from sslcollapse import evaluate
-from sslcollapse.build import build_domain, build_module, prepare_networks
+from sslcollapse.build import (
+    build_domain,
+    build_encoder,
+    build_module,
+    check_batch,
+    check_probe_views,
+    prepare_networks,
+)
 from sslcollapse.checkpoint import load_latest_checkpoint, save_checkpoint
 from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
-from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure, represent
-from sslcollapse.diagnostics.shared import measure_shared
+from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure
+from sslcollapse.diagnostics.shared import MAX_ROWS, measure_shared
 from sslcollapse.diagnostics.spectrum import NotFiniteError
-from sslcollapse.errors import NonFiniteLossError, RunError
-from sslcollapse.export import save_encoder
+from sslcollapse.distributed import meeting
+from sslcollapse.errors import NonFiniteLossError, RunError, SSLCollapseError
+from sslcollapse.export import check_exportable, save_encoder
 from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
@@ -66,8 +76,8 @@ def train(
         domain = build_domain(recipe)
         domain.check(accelerator.num_processes)
         module = build_module(recipe, domain)
+        check_exportable(module.encoder)
         domain.load()
-        evaluate.check_probes(evaluate.build_probes(recipe["evaluate"]), domain.probe_set())
         trainer = Trainer(recipe, run, accelerator, domain, module)  # the last that may refuse the recipe
         accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
         if accelerator.is_main_process:
@@ -98,6 +108,7 @@ def dry_run(recipe: Mapping[str, Any]) -> None:
     console.print_json(data=dict(recipe))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
+    check_exportable(module.encoder)
     console.print(layer_table(module))
     counts = {
         name: sum(p.numel() for p in part.parameters())
@@ -132,38 +143,54 @@ class Trainer:
         self.steps: int = recipe["train"]["steps"]
         self.main = accelerator.is_main_process
         self.reporter = Reporter(self.main, run.log)
+        self.probes = evaluate.build_probes(recipe["evaluate"])
+        probe_set = domain.probe_set()
+        evaluate.check_probes(self.probes, probe_set)
         self.optimizer_spec: OptimizerSpec = OPTIMIZERS.build(recipe["optim"])
         prepare_networks(recipe, module, domain, accelerator.num_processes)
         self.optimizer = self.optimizer_spec.build(module)
         self.wrapped, self.optimizer = accelerator.prepare(module, self.optimizer)
-        self.probe_set: Any = domain.probe_set().to(accelerator.device) if self.main else None  # a ProbeSet on rank 0
+        # Other ranks fit probes to the labels, and need no inputs.
+        self.probe_set = probe_set.to(accelerator.device) if self.main else replace(probe_set, views=())
         self._pending: list[tuple[int, dict[str, torch.Tensor]]] = []
         self._last: dict[str, float] = {}  # the newest logged losses
         self._measurement: Measurement | None = None  # the newest
+        self._newest_rank: tuple[int, float] | None = None  # with its step
         self._warned: set[str] = set()
 
     def run(self, resume: bool, command: list[str]) -> Path:
         """Train to the last step, then evaluate and write the result."""
         start = self._resume() if resume else 0
+        batches = self._rehearsed(start)
         self._announce(start, command)
         began = time.perf_counter()
-        self._train(start)
+        self._train(start, batches)
+        del batches  # and with them worker processes
         trained_seconds = time.perf_counter() - began
-        if self.main:  # before the checkpoint, which must not be written if outputs overflow
-            self._measurement = self._measurement or self._measure(self.steps)
+        self._measure_last()  # before the checkpoint, which must not be written if outputs overflow
         self._save(self.steps)
-        if self.main:
-            self._finish(trained_seconds, self.steps - start)
+        self._finish(trained_seconds, self.steps - start)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.run_directory.path
 
-    def _train(self, start: int) -> None:
+    def _context(self) -> Context:
+        accelerator = self.accelerator
+        return Context(self.recipe["seed"], accelerator.process_index, accelerator.num_processes, accelerator.device)
+
+    def _rehearsed(self, start: int) -> Iterator[Batch]:
+        """Batches from a step on, the first of which all that will ever read one has been tried on."""
+        batches = self.domain.batches(start * self.recipe["train"]["accumulate"], self._context())
+        first = next(batches)
+        check_batch(self.module, first)
+        with meeting("trying the probe set"):
+            if self.main:
+                check_probe_views(self.module.encoder, self.probe_set, labelled=bool(self.probes))
+        return chain([first], batches)
+
+    def _train(self, start: int, batches: Iterator[Batch]) -> None:
         recipe, monitor = self.recipe, self.recipe["monitor"]["every"]
-        context = Context(
-            recipe["seed"], self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
-        )
-        batches = self.domain.batches(start * recipe["train"]["accumulate"], context)
+        context = self._context()
         self.wrapped.train()
         if start == 0 and monitor:
             self._monitor(0)
@@ -235,14 +262,15 @@ class Trainer:
         record["lr"] = self.optimizer_spec.lr_at(step - 1, self.steps)
         self._last = record
         self._log(done, record)
-        rank = self._measurement.ranks["representation"]["effective_rank"] if self._measurement else None
-        self.reporter.update(done, record["loss"], rank)
+        self.reporter.update(done, record["loss"], self._newest_rank)
 
+    @meeting("measuring ranks")
     def _monitor(self, done: int, gradients: dict[str, dict[str, float]] | None = None) -> None:
-        """Measure ranks on the probe set; rank 0 only, the others wait at the next collective."""
+        """Measure ranks on the probe set; rank 0 only, the others wait for as long as it takes."""
         if not self.main:
             return
         measurement = self._measurement = self._measure(done)
+        self._newest_rank = done, measurement.ranks["representation"]["effective_rank"]
         record = measurement.metrics()
         warnings = low_rank_warnings(measurement, self.recipe["monitor"]["rank_warning"]) if done else []
         for layer, values in (gradients or {}).items():
@@ -270,13 +298,30 @@ class Trainer:
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self.run_directory.checkpoints)}"
             ) from error
 
+    @meeting("measuring ranks")
+    def _measure_last(self) -> None:
+        """Measure the last step, unless that is done. What fails unexpectedly will be tried again after the export."""
+        if self.main and self._measurement is None:
+            try:
+                self._measurement = self._measure(self.steps)
+            except SSLCollapseError:
+                raise
+            except Exception:
+                self.run_directory.log(traceback.format_exc())
+
     def _measure_shared(self) -> dict[str, Any]:
         """What two training views share, on the batches that would come after the last step."""
         recipe, start = self.recipe, self.steps * self.recipe["train"]["accumulate"]
+        # More samples than are measured otherwise would take long, and without end where samples never come again.
+        most = min(recipe["monitor"]["samples"], max(len(self.probe_set.labels), MAX_ROWS))
         context = Context(recipe["seed"], device=self.accelerator.device)  # rank 0 has all samples of a batch
-        stream: Any = self.domain.batches(start, context)  # a generator: closing it ends its worker processes
-        with closing(stream) as batches:
-            return measure_shared(self.module.encoder, batches, recipe["monitor"]["samples"])
+        batches = self.domain.batches(start, context)
+        try:
+            return measure_shared(self.module.encoder, batches, most, getattr(self.domain, "measurable", None))
+        finally:
+            close: Any = getattr(batches, "close", None)  # of a generator: ends its worker processes
+            if close is not None:
+                close()
 
     def _log(self, done: int, record: Mapping[str, float]) -> None:
         if self.main:
@@ -284,6 +329,7 @@ class Trainer:
         if self.recipe["train"]["trackers"]:
             self.accelerator.log(dict(record), step=done)
 
+    @meeting("writing a checkpoint")
     def _save(self, done: int) -> None:
         if self.main:
             scaler = self.accelerator.scaler
@@ -295,7 +341,6 @@ class Trainer:
                 "scaler": None if scaler is None else scaler.state_dict(),
             }
             save_checkpoint(self.run_directory.checkpoints, done, state, self.recipe["train"]["keep_checkpoints"])
-        self.accelerator.wait_for_everyone()
 
     def _resume(self) -> int:
         """Load the newest sound checkpoint on every rank; return its step."""
@@ -331,41 +376,58 @@ class Trainer:
             accelerator.init_trackers(recipe["name"], config={"hash": recipe_hash(recipe), "seed": recipe["seed"]})
 
     def _finish(self, trained_seconds: float, trained_steps: int) -> None:
-        """Evaluate trained and untrained encoder, export, write the result last, show the closing tables."""
-        recipe, run, module = self.recipe, self.run_directory, self.module
-        began = time.perf_counter()
-        measurement = self._measurement or self._measure(self.steps)
-        untrained = build_module(recipe, self.domain).to(self.accelerator.device)
-        probes = evaluate.build_probes(recipe["evaluate"])
-        evaluation, splits = self._probe(probes, module.encoder)
-        baseline, _ = self._probe(probes, untrained.encoder)
-        run.write_arrays("splits.npz", splits)
-        save_encoder(run.path, module.encoder, recipe, self.domain.in_shape, self.steps)
-        result = {
-            "status": "finished",
-            "recipe": dict(recipe),
-            "hash": recipe_hash(recipe),
-            "seed": recipe["seed"],
-            "steps": self.steps,
-            "seconds": {
-                "training": trained_seconds,
-                "steps_trained": trained_steps,
-                "evaluation": time.perf_counter() - began,
-            },
-            "evaluation": evaluation,
-            "untrained": baseline,
-            "rank": {**measurement.ranks, **self._measure_shared()},
-            "regularizers": self._penalty_summary(),
-        }
-        if evaluation:
-            self.reporter.print(accuracy_table(result))
-        self.reporter.print(rank_table(result))
-        run.write_json("result.json", result)
-        self.reporter.print(f"finished in {trained_seconds:.0f} s of training: {run.path / 'result.json'}")
+        """Export, evaluate trained and untrained encoder, write the result, and only then do what is optional.
 
-    def _probe(self, probes: Mapping[str, Any], encoder: nn.Module) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        features = represent(encoder, self.probe_set.views) if probes else torch.empty(0)
-        return evaluate.run_probes(probes, features, self.probe_set)
+        Ranks share the probes. Rank 0 does the rest; the others wait for as long as it takes.
+        """
+        recipe, run = self.recipe, self.run_directory
+        began = time.perf_counter()
+        with meeting("exporting the encoder"):
+            if self.main:
+                save_encoder(run.path, self.module.encoder, recipe, self.domain.in_shape, self.steps)
+                measurement = self._measurement or self._measure(self.steps)
+        untrained = build_encoder(recipe, self.domain).to(self.accelerator.device)
+        evaluation, splits = evaluate.evaluate_networks(
+            self.probes, {"evaluation": self.module.encoder, "untrained": untrained}, self.probe_set, self.reporter
+        )
+        with meeting("writing the result"):
+            if not self.main:
+                return
+            result = {
+                "status": "finished",
+                "recipe": dict(recipe),
+                "hash": recipe_hash(recipe),
+                "seed": recipe["seed"],
+                "steps": self.steps,
+                "seconds": {
+                    "training": trained_seconds,
+                    "steps_trained": trained_steps,
+                    "evaluation": time.perf_counter() - began,
+                },
+                **evaluation,
+                "rank": dict(measurement.ranks),
+                "regularizers": self._penalty_summary(),
+                "warnings": ["what two views share is not measured: the process ended before it"],
+            }
+            run.write_arrays("splits.npz", splits)
+            run.write_json("result.json", result)
+            result["warnings"] = []
+            self._add_optional(result)
+            run.write_json("result.json", result)
+            if self.probes:
+                self.reporter.print(accuracy_table(result))
+            self.reporter.print(rank_table(result))
+            self.reporter.print(f"finished in {trained_seconds:.0f} s of training: {run.path / 'result.json'}")
+
+    def _add_optional(self, result: dict[str, Any]) -> None:
+        """Measure what the result is complete without; what fails is a warning, its traceback is in the log."""
+        try:
+            result["rank"] |= self._measure_shared()
+        except Exception as error:
+            line = f"what two views share is not measured: {type(error).__name__}: {error}"
+            result["warnings"].append(line)
+            self.run_directory.log(traceback.format_exc())
+            self.reporter.print(f"[yellow]warning[/yellow] {escape(line)}; the traceback is in train.log")
 
     @torch.no_grad()
     def _penalty_summary(self) -> dict[str, dict[str, dict[str, float]]]:
