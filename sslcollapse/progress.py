@@ -28,7 +28,10 @@ class Reporter:
         """Show text or a table, and keep it in the log."""
         if not self.enabled:
             return
-        self.console.print(renderable)
+        try:
+            self.console.print(renderable)
+        except (OSError, ValueError):  # the terminal, pipe or disk that it goes to is gone or full; the log is not
+            self.console = Console(quiet=True)
         if self.sink is not None:
             plain = Console(width=120, no_color=True, highlight=False, soft_wrap=True)
             with plain.capture() as capture:

@@ -14,14 +14,14 @@ from sslcollapse.ablation import local, worker
 _SERVE = local._serve
 
 
-def train(run, recipe, *, out, resume, overwrite, command):
+def train(run, recipe, *, out, resume, command, lock):
     seed, width, identity = (
         recipe["seed"],
         recipe["encoder"]["hidden"][0],
         run.parent.name,
     )  # no hashing: it imports torch
     threads = os.environ["OMP_NUM_THREADS"]
-    call = {"hash": identity, "seed": seed, "resume": resume, "overwrite": overwrite, "threads": threads}
+    call = {"hash": identity, "seed": seed, "resume": resume, "threads": threads}
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "calls.jsonl", "a") as file:
         file.write(json.dumps({**call, "pid": os.getpid()}) + "\n")

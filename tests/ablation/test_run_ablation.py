@@ -193,7 +193,7 @@ def test_a_failure_is_forgotten_when_its_run_finishes(workspace, monkeypatch):
     assert run(workspace, widths="[13]", seeds=1) == 1
     monkeypatch.setenv("LUCKY", "1")
     assert run(workspace, widths="[13]", seeds=1, retry_failed=True) == 0
-    assert workspace.calls()[-1]["overwrite"]
+    assert workspace.calls()[-1]["resume"]
     assert not (workspace.results / "tiny" / "failures.json").exists()
     assert "Failed runs" not in page(workspace).decode()
 
