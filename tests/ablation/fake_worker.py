@@ -1,15 +1,17 @@
-"""The real workers with a trainer that invents results, fails at width 13 and waits for ever at width 99."""
+"""The real workers with a trainer that invents results, fails at width 13, is preempted at 98 and waits at 99."""
 
 import functools
 import json
 import os
 import random
+import signal
 import sys
 import time
 import types
 from pathlib import Path
 
 from sslcollapse.ablation import local, worker
+from sslcollapse.errors import PreemptedError
 
 _SERVE = local._serve
 
@@ -33,6 +35,8 @@ def train(run, recipe, *, out, resume, command, lock):
         (run / "checkpoints" / "step00000001.pt").touch()
         (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
         time.sleep(60)
+    if width == 98 and not resume:
+        raise PreemptedError("stopped by SIGTERM after step 1", signal.SIGTERM)
     draw = random.Random(f"{identity} {seed}")
     metric = {
         "solver": "lbfgs",
