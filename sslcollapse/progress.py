@@ -30,7 +30,7 @@ class Reporter:
             return
         try:
             self.console.print(renderable)
-        except (OSError, ValueError):  # the terminal, pipe or disk that it goes to is gone or full; the log is not
+        except (OSError, ValueError, SystemExit):  # its terminal, pipe or disk is gone; rich exits for a broken pipe
             self.console = Console(quiet=True)
         if self.sink is not None:
             plain = Console(width=120, no_color=True, highlight=False, soft_wrap=True)

@@ -1,23 +1,16 @@
 """Signals: what they save, how a run ends, and that nothing of them is left afterwards."""
 
-import json
-import os
 import signal
-import sys
 import threading
-import time
-from pathlib import Path
 
 import pytest
+from processes import Process
 from test_resume import learnt
 from tiny import tiny_recipe
 
-from sslcollapse import cli
 from sslcollapse.ablation.locks import InUseError
 from sslcollapse.checkpoint import newest_step
 from sslcollapse.errors import PreemptedError, SSLCollapseError
-from sslcollapse.recipe import resolve
-from sslcollapse.run import RunDirectory
 from sslcollapse.stopping import StopSignals
 from sslcollapse.trainer import train
 
@@ -35,52 +28,11 @@ def straight(tmp_path_factory):
     return train(RECIPE, out=tmp_path_factory.mktemp("straight"))
 
 
-class Process:
-    """``train`` in a fork, without importing torch again."""
-
-    def __init__(self, out: Path) -> None:
-        self.run = RunDirectory.of(resolve(RECIPE), out).path
-        self.shown = out / "shown"
-        recipe = out / "stopped.json"
-        recipe.write_text(json.dumps(RECIPE))
-        self.code: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                sys.stdout = sys.stderr = os.fdopen(os.open(self.shown, os.O_WRONLY | os.O_CREAT), "w")
-                os.dup2(sys.stdout.fileno(), 2)
-                signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background of a script
-                code = cli.main(["train", str(recipe), "--out", str(out)])
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-
-    def steps(self) -> int:
-        """How many are logged."""
-        path = self.run / "metrics.jsonl"
-        return path.read_text().count('"loss"') if path.exists() else 0
-
-    def send(self, number: int) -> int:
-        """Its exit code after a signal."""
-        os.kill(self.pid, number)
-        return self.wait()
-
-    def wait(self) -> int:
-        """Its exit code."""
-        if self.code is None:
-            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.code
-
-
 @pytest.fixture
 def process(tmp_path):
     """A run under way."""
-    made = Process(tmp_path)
-    deadline = time.monotonic() + 60
-    while made.steps() < 5:
-        assert time.monotonic() < deadline, made.shown.read_text()
-        time.sleep(0.002)
+    made = Process(RECIPE, tmp_path)
+    made.wait_for_steps(5)
     yield made
     if made.code is None:
         made.send(signal.SIGKILL)
@@ -89,7 +41,7 @@ def process(tmp_path):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT"])
 def test_a_signal_saves_the_step_in_hand_and_the_resumed_run_is_as_if_nothing_was(name, process, straight, tmp_path):
     code, run = process.send(getattr(signal, name)), process.run
-    said = process.shown.read_text()
+    said = process.said()
     assert code == (130 if name == "SIGINT" else 75), said
     step = newest_step(run / "checkpoints")
     assert step == process.steps() < 400  # nothing that was logged is lost
