@@ -59,8 +59,8 @@ class RunDirectory:
         """Raise RunError unless the run may start or resume; reads only.
 
         Refused: a finished run (without ``overwrite``); an unfinished one (without ``resume`` or ``overwrite``);
-        ``resume`` where there is no such run but another unfinished one of this name, which may have been meant: the
-        nearest is named with the fields that differ.
+        ``resume`` where there is no such run but another of this name, which may have been meant: the nearest is named
+        with the fields that differ.
         """
         if resume and overwrite:
             raise RunError("--resume and --overwrite contradict each other; give one of them")
@@ -72,7 +72,7 @@ class RunDirectory:
                 f"(seed={recipe['seed'] + 1})"
             )
         if resume and not self.path.exists():
-            nearest = _nearest_unfinished(recipe, out)
+            nearest = _nearest(recipe, out)
             if nearest is not None:
                 raise RunError(
                     f"--resume: no unfinished run at {self.path}. {nearest} Start this one without --resume."
@@ -227,17 +227,18 @@ def _threads() -> int:
     return torch.get_num_threads() if torch else 0
 
 
-def _nearest_unfinished(recipe: Mapping[str, Any], out: Path) -> str | None:
-    """The unfinished run of this name that differs least, and in what; None where there is none."""
+def _nearest(recipe: Mapping[str, Any], out: Path) -> str | None:
+    """The run of this name that differs least, and in what; None where there is none."""
     candidates = []
     for path in sorted((out / recipe["name"]).glob("*/seed*/recipe.json")):
         try:
             other = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             continue
-        if isinstance(other, dict) and not (path.parent / "result.json").exists():
+        if isinstance(other, dict):
             candidates.append((difference(recipe, other), path.parent))
     if not candidates:
         return None
     fields, path = min(candidates, key=lambda item: len(item[0]))
-    return f"The nearest run is {path} (unfinished), which differs in: {'; '.join(fields) or 'nothing'}."
+    state = "finished" if (path / "result.json").exists() else "unfinished"
+    return f"The nearest run is {path} ({state}), which differs in: {'; '.join(fields) or 'nothing'}."

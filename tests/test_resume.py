@@ -119,8 +119,8 @@ def test_a_run_killed_before_its_first_checkpoint_is_resumed_from_its_beginning(
     assert "no checkpoint yet: from the beginning" in (run / "train.log").read_text()
 
 
-def test_resume_starts_a_run_where_no_other_unfinished_one_may_have_been_meant(straight, tmp_path):
-    shutil.copytree(straight, tmp_path / "resumed/00000000/seed0")
+def test_resume_starts_a_run_where_no_other_one_may_have_been_meant(straight, tmp_path):
+    shutil.copytree(straight, tmp_path / "of_another_name/00000000/seed0")
     run = train(RECIPE, out=tmp_path, resume=True)
     assert learnt(run) == learnt(straight)
 
