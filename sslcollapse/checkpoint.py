@@ -169,6 +169,7 @@ def write_atomic(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):  # its file system may have become read-only
             temporary.unlink(missing_ok=True)
@@ -181,6 +182,16 @@ def remove_temporaries(folder: Path) -> None:
         if found and not _is_alive(int(found[1])):
             with suppress(OSError):
                 path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until names are on disk too, so that a machine that crashes keeps the order of what was renamed."""
+    with suppress(OSError):  # some file systems do not let folders be synchronised
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _read(path: Path, step: int) -> dict[str, Any]:

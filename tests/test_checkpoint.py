@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import shutil
+import stat
 import subprocess
 import sys
 
@@ -155,6 +156,19 @@ def test_a_failing_write_leaves_the_old_file_and_no_temporary(tmp_path):
         write_atomic(path, "not bytes")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_written_files_name_is_on_disk_before_anything_else_is_done(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), (tmp_path / "file").exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomic(tmp_path / "file", b"data")
+    assert synced == [(False, False), (True, True)]
 
 
 def test_what_killed_processes_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
