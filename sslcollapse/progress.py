@@ -47,7 +47,10 @@ class Reporter:
         """Show text or a table, and keep it in the log."""
         if not self.enabled:
             return
-        self.console.print(renderable)
+        try:
+            self.console.print(renderable)
+        except (OSError, ValueError, SystemExit):  # its terminal, pipe or disk is gone; rich exits for a broken pipe
+            self.console = PlainConsole(quiet=True)
         if self.sink is not None:
             plain = PlainConsole(width=120, no_color=True, soft_wrap=True)
             with plain.capture() as capture:
