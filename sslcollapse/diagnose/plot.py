@@ -12,17 +12,17 @@ import numpy as np
 from sslcollapse.checkpoint import write_atomic
 from sslcollapse.diagnose.diagnosis import Diagnosis, LayerReport, OutputReport, WeightReport
 from sslcollapse.diagnose.verdict import COLLAPSED, COLLAPSED_BELOW, DEGRADING, DEGRADING_BELOW, HEALTHY
+from sslcollapse.diagnostics.drawing import draw_spectrum, dress_spectra, layer_labels, relative, shorten
 
 COLOURS = {HEALTHY: "#2a7f62", DEGRADING: "#e0a100", COLLAPSED: "#c8321f"}
-_FLOOR = 1e-4
 _MARKED = 3
 
 
 def draw(diagnosis: Diagnosis, path: Path) -> None:
     """Write the picture: weights in the first row, outputs in a second one where there were data.
 
-    Left, σ_k/σ₁ against k over the attainable rank: a healthy layer reaches the right edge, a collapsed one drops
-    off a cliff. Right, effective rank over its reference by depth, with the thresholds.
+    Left, σ_k/σ₁ against k over the attainable rank: a healthy layer reaches the dashed mark, a collapsed one drops
+    off a cliff before it. Right, effective rank over its reference by depth, with the thresholds.
 
     Raises:
         OSError, ValueError: a file that cannot be written, a suffix that is no picture's.
@@ -46,7 +46,7 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
         colours = _fan(figure, left, word, entries)
         _ranks(right, word, reference, entries)
         figure.colorbar(colours, ax=left, label="depth")
-    figure.suptitle(diagnosis.title, fontsize=10)
+    figure.suptitle(shorten(diagnosis.title, 150), fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.removeprefix(".") or "png", dpi=120)
     write_atomic(path, buffer.getvalue())
@@ -66,15 +66,12 @@ def _fan(figure: Any, axis: Any, word: str, entries: Sequence[tuple[str, int, An
     deepest = max(depth for _, depth, _ in entries)
     colours = ScalarMappable(Normalize(0, max(deepest, 1)), matplotlib.colormaps["viridis"])
     for _, depth, part in entries:
-        if part.sigma is None or not part.sigma[0]:
-            continue
-        sigma = np.maximum(part.sigma[: part.attainable] / part.sigma[0], _FLOOR / 10)
-        place = np.arange(1, len(sigma) + 1) / part.attainable
-        marker = "." if len(sigma) <= 2 else None
-        axis.plot(place, sigma, color=colours.to_rgba(np.array(depth)), linewidth=1.1, alpha=0.85, marker=marker)
-    axis.set(yscale="log", ylim=(_FLOOR, 1.3), xlim=(0, 1), title=f"spectra of the {word}")
-    axis.set(xlabel="k / attainable rank", ylabel="σ$_k$ / σ$_1$")
-    axis.grid(alpha=0.25)
+        shares = None if part.sigma is None else relative(part.sigma)
+        if shares is not None:
+            style = {"color": colours.to_rgba(np.array(depth)), "linewidth": 1.1, "alpha": 0.85}
+            draw_spectrum(axis, shares, part.attainable, **style)
+    dress_spectra(axis)
+    axis.set_title(f"spectra of the {word}")
     return colours
 
 
@@ -96,8 +93,9 @@ def _ranks(
         axis.axhline(threshold, color=COLOURS[verdict], linewidth=1, linestyle="--")
     worst = sorted((k for k, (*_, part) in enumerate(entries) if part.verdict != HEALTHY), key=shares.__getitem__)
     deepest = max(depth for _, depth, _ in entries)
+    names, _ = layer_labels([name for name, *_ in entries])
     for k in worst[:_MARKED]:
-        name, depth, _ = entries[k]
+        name, depth = names[k], entries[k][1]
         beyond = depth > 0.6 * deepest
         axis.annotate(
             name,
