@@ -14,6 +14,7 @@ from sslcollapse.diagnostics.drawing import (
     dress_spectra,
     layer_labels,
     relative,
+    shorten,
     step_ticks,
     title_lines,
 )
@@ -53,14 +54,16 @@ def rank_heat_map(
         image = axis.imshow(cells, aspect="auto", cmap="magma", vmin=0, vmax=1, interpolation="nearest")
         labels, shared = layer_labels(names)
         axis.set(xlabel="step", yticks=range(len(names)))
-        axis.set_yticklabels(labels, fontsize=min(8, 50 * row))
+        axis.set_yticklabels(labels, fontsize=min(8, 50 * row), parse_math=False)  # names may have dollar signs
         if axis is axes[0]:
-            axis.set_ylabel("layer, first to last" + (f"\n({shared}…)" if shared else ""))
+            axis.set_ylabel(
+                "layer, first to last" + (f"\n({shorten(shared, 40)}…)" if shared else ""), parse_math=False
+            )
         shown = step_ticks(steps, PANEL - 0.4, _TICKS)
         axis.set_xticks(shown, [f"{steps[k]:,}" for k in shown])
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=max(20, 6 * row * most))
     bar.set_label(f"effective rank of {kind}s,\nof what is attainable", fontsize=9)
     bar.outline.set_visible(False)
     figure.savefig(path, dpi=110)
@@ -149,5 +152,5 @@ def _panels(titles: Sequence[str], height: float) -> tuple[Any, list[Any]]:
     figure = Figure(figsize=(1.6 + PANEL * len(titles), height), layout="constrained")
     axes = list(figure.subplots(1, len(titles), sharey=True, squeeze=False)[0])
     for axis, title in zip(axes, titles, strict=True):
-        axis.set_title(title_lines(title, PANEL - 0.3))
+        axis.set_title(title_lines(title, PANEL - 0.3), parse_math=False)
     return figure, axes

@@ -45,7 +45,7 @@ def plot_record(rows: Sequence[LayerRank], spectra: Mapping[str, Tensor], path: 
             )
     by_depth.set(xlabel="depth of the layer", ylabel="effective rank / attainable", title="Rank by depth")
     by_depth.xaxis.set_major_locator(MaxNLocator(integer=True))
-    by_depth.legend(fontsize="small")
+    by_depth.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
 
     for layer, depth in {row.layer: row.depth for row in rows}.items():
         course = [row for row in rows if row.layer == layer and row.kind == "output"]

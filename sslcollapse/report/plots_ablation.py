@@ -264,6 +264,15 @@ def without_bars(cells: Sequence[Cell], found: Mapping[str, Value], factors: Seq
     return f"Hollow, since there is no interval: {named(names)}." if names else ""
 
 
+def split_names(cells: Sequence[Cell], factors: Sequence[Factor]) -> tuple[list[Factor], str]:
+    """Factors at which these cells differ, for their names; and a sentence with what they have in common."""
+    varying = [factor for factor in factors if len({factor.level[cell.hash] for cell in cells}) > 1]
+    same = [factor for factor in factors if factor not in varying]
+    if not varying or not same:
+        return list(factors), ""
+    return varying, f"All have {' · '.join(factor.named(cells[0]) for factor in same)}."
+
+
 def named(names: Iterable[str]) -> str:
     """Names one after the other, the first few of many."""
     every = list(names)

@@ -17,7 +17,7 @@ from sslcollapse.report.factors import BASE, Factor, cell_name
 from sslcollapse.report.key import hollow
 from sslcollapse.report.measure import text_inches, wrap
 from sslcollapse.report.plot import WIDTH, Plot, slug
-from sslcollapse.report.plots_ablation import gains, metric_name, named, shared_words, without_bars
+from sslcollapse.report.plots_ablation import gains, metric_name, named, shared_words, split_names, without_bars
 from sslcollapse.report.plots_run import WORDS
 from sslcollapse.report.style import INK
 
@@ -35,6 +35,7 @@ def forest(ablation: Ablation, records: Records, column: Column, factors: Sequen
     if not cells:
         return []
     pitch = 0.40
+    varying, common = split_names(cells, factors)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -48,21 +49,21 @@ def forest(ablation: Ablation, records: Records, column: Column, factors: Sequen
             axes.plot([value.mean], [row], **(hollow(look) if value.low is None else look))
             across = axes.get_yaxis_transform()
             words = _words(value, column)
-            name = _fitting(cell_name(cell, factors), WIDTH - 0.45 - text_inches(words, 8))
+            name = _fitting(cell_name(cell, varying), WIDTH - 0.45 - text_inches(words, 8))
             axes.text(0.0, row - 0.2, name, transform=across, va="bottom", fontsize=8)
             axes.text(1.0, row - 0.2, words, transform=across, va="bottom", ha="right", fontsize=8)
         axes.set(ylim=(len(cells) - 0.6, -0.85), xlabel=f"difference in {metric_name(column)}", yticks=[])
         axes.spines["left"].set_visible(False)
 
     rows = [[cell_name(cell, factors), cell.hash, *found[cell.hash]] for cell in cells]
-    alone = without_bars([cell for cell in cells if found[cell.hash].low is None], found, factors)
+    alone = without_bars([cell for cell in cells if found[cell.hash].low is None], found, varying)
     lost = [cell for cell in ablation.cells if cell.hash in ablation.baselines and cell.hash not in found]
     missing = f"Without records, so not drawn: {named(cell_name(cell, factors) for cell in lost)}." if lost else ""
     return [
         Plot(
             slug(f"forest-{column.path.replace('evaluation.', '', 1)}"),
             f"Difference in {metric_name(column)} to the baseline",
-            " ".join(filter(None, [_FOREST, alone, missing, shared_words(factors)])),
+            " ".join(filter(None, [_FOREST, common, alone, missing, shared_words(factors)])),
             draw,
             ["cell", "hash", "mean", "low", "high", "n"],
             rows,
@@ -78,6 +79,7 @@ def layer_ranks(ablation: Ablation, records: Records, factors: Sequence[Factor])
     inner = [factor for factor in factors if factor.title != BASE]
     for base in bases:
         cells = [cell for cell in ablation.cells if cell.base == base]
+        varying, common = split_names(cells, inner)
         for part in PARTS:
             table = _fractions(ablation, records, cells, part)
             if not table or not any(value is not None for row in table.values() for value in row):
@@ -87,12 +89,12 @@ def layer_ranks(ablation: Ablation, records: Records, factors: Sequence[Factor])
                 heat(
                     slug(f"layers-{part}{f'-{base}' if len(bases) > 1 else ''}"),
                     f"Rank of {WORDS[part]} by depth and cell{whose}",
-                    " ".join(filter(None, [_BY_LAYER, shared_words(inner)])),
+                    " ".join(filter(None, [_BY_LAYER, common, shared_words(inner)])),
                     list(table),
-                    [" · ".join(factor.label(cell) for factor in inner) or base for cell in cells],
+                    [" · ".join(factor.label(cell) for factor in varying) or base for cell in cells],
                     list(table.values()),
                     "fraction of attainable",
-                    " · ".join(factor.words for factor in inner),
+                    " · ".join(factor.words for factor in varying),
                 )
             )
     return plots

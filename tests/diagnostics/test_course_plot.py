@@ -87,7 +87,7 @@ def test_samples_fewer_than_dimensions_limit_what_can_be_attained(monitor):
 @pytest.mark.parametrize("kind", ["overview", "heatmap", "spectrum"])
 def test_long_names_leave_the_panels_their_place(drawn, kind):
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(12)))
-    for name in ("and_blocks_of_many_parts", "a_backbone_with_a_long_name"):
+    for name in ("and_blocks_of_many_parts", "a_$backbone_{$_with_a_long_name"):
         model = nn.Sequential(OrderedDict({name: model}))
     with CollapseMonitor(model, every=1) as monitor:
         for step in range(0, 3_000_000, 300_000):
