@@ -194,7 +194,8 @@ def whole_steps(axes: Any) -> None:
 
 def _columns(labels: Sequence[str]) -> int:
     widest = max(max(text_inches(line, _LEGEND) for line in _legend_lines(label)) for label in labels)
-    return max(1, min(len(labels), int((WIDTH - 0.1) / (widest + 0.55))))
+    room = max(1, min(len(labels), int((WIDTH - 0.1) / (widest + 0.55))))
+    return math.ceil(len(labels) / math.ceil(len(labels) / room))
 
 
 def _legend_lines(label: str) -> list[str]:

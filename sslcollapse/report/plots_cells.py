@@ -57,8 +57,9 @@ def forest(ablation: Ablation, records: Records, column: Column, factors: Sequen
 
     rows = [[cell_name(cell, factors), cell.hash, *found[cell.hash]] for cell in cells]
     alone = without_bars([cell for cell in cells if found[cell.hash].low is None], found, varying)
-    lost = [cell for cell in ablation.cells if cell.hash in ablation.baselines and cell.hash not in found]
-    missing = f"Without records, so not drawn: {named(cell_name(cell, factors) for cell in lost)}." if lost else ""
+    bases = {cell.base for cell in cells}  # another base may have other probes
+    lost = [c for c in ablation.cells if c.hash in ablation.baselines and c.hash not in found and c.base in bases]
+    missing = f"Without a record, so not drawn: {named(cell_name(cell, factors) for cell in lost)}." if lost else ""
     return [
         Plot(
             slug(f"forest-{column.path.replace('evaluation.', '', 1)}"),

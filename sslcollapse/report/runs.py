@@ -18,7 +18,7 @@ _RANK = re.compile(r"rank/layers/(.+)/(weight|output)/effective_rank")
 _ABSENT = object()
 _NOT_SAID = ("name", "seed", "monitor")
 
-MAX_LETTERS = 48
+MAX_LETTERS = 56
 """Labels of runs are no longer."""
 
 
@@ -133,7 +133,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     names, seeds = [run.recipe["name"] for run in runs], [f"seed {run.recipe['seed']}" for run in runs]
     columns = [column for column in (names, *columns, seeds) if len(set(column)) > 1] or [names]
     for chosen in (columns, _telling(columns)):
-        short = [" ".join(words) for words in zip(*chosen, strict=True)]
+        short = [" · ".join(words) for words in zip(*chosen, strict=True)]
         if len(set(short)) == len(runs) and max(map(len, short)) <= MAX_LETTERS:
             return short
     names = [run.name for run in runs]

@@ -93,7 +93,7 @@ def test_a_cell_without_any_record_is_named_below_the_differences(tmp_path):
     records = Records(folder / "runs.jsonl")
     column = next(c for c in columns(ablation, records.of(cells, 2)) if c.percent and c.metric)
     (plot,) = forest(ablation, records, column, factors(ablation))
-    assert "Without records, so not drawn: coefficient 0.2." in plot.caption
+    assert "Without a record, so not drawn: coefficient 0.2." in plot.caption
 
 
 def test_the_sides_of_zero_have_no_colour_that_means_a_value(page):

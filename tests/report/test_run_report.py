@@ -155,10 +155,10 @@ def test_runs_are_named_by_what_differs_and_parts_of_another_type_by_it_alone(tr
     ]
     found = runs_with(tmp_path, recipe, changes)
     assert labels(found) == [
-        "cca_ssg without werank seed 0",
-        "cca_ssg without werank seed 1",
-        "simclr without werank seed 0",
-        "simclr with werank seed 0",
+        "cca_ssg · without werank · seed 0",
+        "cca_ssg · without werank · seed 1",
+        "simclr · without werank · seed 0",
+        "simclr · with werank · seed 0",
     ]
     assert [path for path, _ in differences(found)] == ["seed", "objective", "regularizers.werank"]
 
@@ -174,7 +174,7 @@ def test_of_much_that_differs_labels_have_what_tells_apart(trained, tmp_path):
             for seed in (0, 1)
         ],
     )
-    assert [label.split()[-2:] for label in labels(found)] == [["seed", "0"], ["seed", "1"]] * 2
+    assert [label.split(" · ")[-1] for label in labels(found)] == ["seed 0", "seed 1"] * 2
     assert len(set(labels(found))) == 4
     assert max(map(len, labels(found))) < 30
 
