@@ -18,11 +18,12 @@ from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.table import columns, page, table_csv
 from sslcollapse.errors import RunError, SSLCollapseError
+from sslcollapse.report.captions import shared_note
 from sslcollapse.report.factors import factors
 from sslcollapse.report.from_records import ablation_of
 from sslcollapse.report.key import Key
 from sslcollapse.report.page import TABLES, Page, Section
-from sslcollapse.report.plots_ablation import effects, scatters, shared_note
+from sslcollapse.report.plots_ablation import effects, scatters
 from sslcollapse.report.plots_cells import forest, layer_ranks
 from sslcollapse.report.plots_time import find_runs, over_time
 from sslcollapse.report.tables import Table, scrolling

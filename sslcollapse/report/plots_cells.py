@@ -12,12 +12,13 @@ from sslcollapse.ablation.records import Records, lookup
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Column
 from sslcollapse.quantities import PARTS, attainable
+from sslcollapse.report.captions import named, shared_words, split_names, without_bars
 from sslcollapse.report.curves import heat
 from sslcollapse.report.factors import BASE, Factor, cell_name
 from sslcollapse.report.key import hollow
 from sslcollapse.report.measure import text_inches, wrap
 from sslcollapse.report.plot import WIDTH, Plot, slug
-from sslcollapse.report.plots_ablation import gains, metric_name, named, shared_words, split_names, without_bars
+from sslcollapse.report.plots_ablation import gains, metric_name
 from sslcollapse.report.plots_run import WORDS
 from sslcollapse.report.style import INK
 

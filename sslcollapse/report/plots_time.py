@@ -9,11 +9,11 @@ from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.errors import RunError
 from sslcollapse.quantities import PARTS
+from sslcollapse.report.captions import shared_words
 from sslcollapse.report.curves import Line, course, heat
 from sslcollapse.report.factors import Factor, cell_name
 from sslcollapse.report.key import Key, levels
 from sslcollapse.report.plot import Plot, slug
-from sslcollapse.report.plots_ablation import shared_words
 from sslcollapse.report.plots_run import WORDS
 from sslcollapse.report.runs import Run, is_run, read_run
 
