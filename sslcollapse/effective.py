@@ -53,11 +53,12 @@ def runs(module: nn.Module, method: str = "forward") -> str:
     """Path of the class whose method a call runs; empty where the module itself has another function in its place."""
     if method in vars(module) and "_hf_hook" not in vars(module):  # accelerate's hooks call the class's forward
         return ""
-    return _owner(type(module), method)
+    kind: Any = type(module)  # mypy takes a class of modules for something without a hash
+    return _owner(kind, method)
 
 
 @lru_cache(maxsize=1024)
-def _owner(kind: type, method: str) -> str:
+def _owner(kind: Any, method: str) -> str:
     return _path(next((cls for cls in kind.__mro__ if method in vars(cls)), kind))
 
 
@@ -67,11 +68,12 @@ def _path(cls: type) -> str:
 
 def is_linear(module: nn.Module) -> bool:
     """Whether a module is a linear layer of torch, PyTorch Geometric, Hugging Face or PEFT, or a subclass of one."""
-    return _is_linear(type(module))
+    kind: Any = type(module)
+    return _is_linear(kind)
 
 
 @lru_cache(maxsize=1024)
-def _is_linear(kind: type) -> bool:
+def _is_linear(kind: Any) -> bool:
     return any(_path(cls) in LINEAR or _path(cls) == LORA for cls in kind.__mro__)
 
 
@@ -82,8 +84,9 @@ def unread_forward(module: nn.Module) -> str | None:
     if owner in _CONVOLUTION:
         known = runs(module, "_conv_forward") in _CONVOLUTION
     if owner == LORA:
-        known = not getattr(module, "lora_variant", None) and not getattr(module, "disable_adapters", True)
-        known = known and unread_forward(module.get_submodule("base_layer")) is None
+        if getattr(module, "lora_variant", None):
+            return "its adapter is a variant of LoRA that is not read"
+        return unread_forward(module.get_submodule("base_layer"))
     if known:
         return None
     kind = type(module).__name__
@@ -198,13 +201,16 @@ def _standardised(module: Any, weight: Tensor) -> Tensor:
 
 
 def _adapted(module: Any, tensor: str) -> Tensor:
-    """The weight of the layer inside plus the product of every active low-rank adapter that is not merged into it."""
+    """The weight of the layer inside plus the products of its active low-rank adapters."""
     weight = effective(module.base_layer, tensor)
+    sign, names = 1, [] if module.merged_adapters else module.active_adapters
+    if module.disable_adapters:  # the forward pass begins by taking out again what is merged
+        sign, names = -1, module.merged_adapters
     flip = runs(module.base_layer) == "transformers.pytorch_utils.Conv1D"
-    for adapter in module.active_adapters:
-        if adapter in module.lora_A and adapter not in module.merged_adapters:
+    for adapter in names:
+        if adapter in module.lora_A:
             delta = module.get_delta_weight(adapter)
-            weight = weight + (delta.mT if flip else delta)
+            weight = weight + sign * (delta.mT if flip else delta)
     return weight
 
 

@@ -183,7 +183,6 @@ _TIMM: dict[str, Callable[[Any], list[Cut]]] = dict.fromkeys(_TIMM_THIRDS, _equa
     "models.volo.ClassAttention": _equal("kv", KV),
 }
 _HUGGING_FACE: dict[str, Callable[[Any], list[Cut]]] = {
-    "bark.modeling_bark.BarkSelfAttention": _equal("att_proj"),
     "blip.modeling_blip.BlipAttention": _equal("qkv"),
     "blip_2.modeling_blip_2.Blip2Attention": _equal("qkv"),
     "bloom.modeling_bloom.BloomAttention": _interleaved("query_key_value"),
@@ -202,10 +201,8 @@ _HUGGING_FACE: dict[str, Callable[[Any], list[Cut]]] = {
     "openai.modeling_openai.Attention": _equal("c_attn"),
     "persimmon.modeling_persimmon.PersimmonAttention": _interleaved("query_key_value"),
     "phi3.modeling_phi3.Phi3Attention": _grouped("qkv_proj", lambda m: m.config.num_attention_heads),
-    "qwen2_vl.modeling_qwen2_vl.VisionAttention": _equal("qkv"),
     "sam.modeling_sam.SamVisionAttention": _equal("qkv"),
     "sam.modeling_sam.SamVisionSdpaAttention": _equal("qkv"),
-    "sam2.modeling_sam2.Sam2MultiScaleAttention": _equal("qkv"),
     "timesformer.modeling_timesformer.TimesformerSelfAttention": _equal("qkv"),
     "vitdet.modeling_vitdet.VitDetAttention": _equal("qkv"),
 }

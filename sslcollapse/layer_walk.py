@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from sslcollapse.coverage import Uncovered, count, is_embedding, is_norm, is_stack, is_vector, is_weight
-from sslcollapse.effective import CONVOLUTIONS, RAW, matrix_shape, runs, stack_shape, stored, unread_forward
+from sslcollapse.effective import CONVOLUTIONS, LORA, RAW, matrix_shape, runs, stack_shape, stored, unread_forward
 from sslcollapse.fused import Cut, Part, cuts
 from sslcollapse.layers import Layer, LayerError
 
@@ -116,6 +116,9 @@ class Walk:
         elif id(module) in self._cuts:
             parts = self._cuts[id(module)].parts(shape[0]) or parts
         self._add(module, name, "weight", parts, shape, fixed, parameter)
+        if runs(module) == LORA:
+            adapters = (p for key, p in module.named_parameters() if not key.startswith("base_layer."))
+            self.covered += sum(p.numel() for p in adapters)
 
     def _add_raw(self, module: nn.Module, name: str, fixed: int | None) -> None:
         """The parameters that a module holds besides its children."""

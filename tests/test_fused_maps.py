@@ -65,7 +65,10 @@ TIMM = {
         dict(dim=W, key_dim=4, num_heads=H, attn_ratio=2.0, resolution=4, kernels=(3, 3, 3)),
         lambda: (image(W, 4),),
     ),
-    "models.eva.EvaAttention": (dict(dim=W, num_heads=H, qkv_bias=False, norm_layer=nn.LayerNorm), lambda: (tokens(7, W),)),
+    "models.eva.EvaAttention": (
+        dict(dim=W, num_heads=H, qkv_bias=False, norm_layer=nn.LayerNorm),
+        lambda: (tokens(7, W),),
+    ),
     "models.fastvit.Attention": (dict(dim=W, head_dim=8), lambda: (image(W, 4),)),
     "models.gcvit.WindowAttentionGlobal": (
         dict(dim=W, num_heads=H, window_size=(2, 2), use_global=False),
@@ -140,7 +143,7 @@ TIMM = {
 
 
 # Values pass a ReLU or a normalisation, or one head's output is the next one's input.
-NOT_AFFINE = ("mobilevit", "levit", "shvit", "msra", "Latent", "Diff")
+NOT_AFFINE = ("mobilevit", "eva.", "levit", "shvit", "msra", "Latent", "Diff")
 # Relative positions, a softmax or a kernel read queries or keys alone.
 NOT_BALANCED = ("coat", "lambda", "bottleneck", "halo", "mobilevit", "mvitv2", "LiteMLA")
 
@@ -213,7 +216,7 @@ class Changed:
         finally:
             for handle in handles:
                 handle.remove()
-        return out[0] if isinstance(out, tuple) else out
+        return out[0] if isinstance(out, (tuple, list)) else out
 
     @staticmethod
     def _hook(factor, moved):
