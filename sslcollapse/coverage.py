@@ -11,10 +11,9 @@ _SHOWN = 3
 _VECTOR_KERNEL = 31
 """Convolutions over one dimension have kernels up to this length, by and large; matrices in a stack are larger."""
 
-_EMBEDDING = re.compile(
-    r"(^|_)(pos|emb|embed|embeds|embedding|embeddings|wte|wpe|tokens?|table|rel|latents?|prompts?|bias|biases)(_|$)"
-)
-_NORM = re.compile(r"((^|_)(ln|bn|gn)(_|\d|$))|norm", re.IGNORECASE)
+_EMBEDDING = re.compile(r"(^|_)(emb|embed|embeds|embedding|embeddings|wte|wpe)(_|$)")
+_TABLE = re.compile(_EMBEDDING.pattern + r"|(^|_)(pos|tokens?|table|rel|latents?|prompts?|bias|biases)(_|$)")
+_NORM = re.compile(r"(^|_)(ln|bn|gn)(_|\d|$)|norm(?!al)", re.IGNORECASE)
 _WEIGHT = re.compile(r"(.*_)?(weights?|proj|kernel)\d*|w\d*")
 _STACK = re.compile(r"(^|_)(experts?|relations?|bilinear)(_|$)")
 
@@ -79,8 +78,13 @@ def is_vector(shape: Sequence[int]) -> bool:
 
 
 def is_embedding(name: str) -> bool:
-    """Whether the last part of a name says that a table is looked up or added, not multiplied with."""
+    """Whether the last part of a module's name says that it is an embedding."""
     return _EMBEDDING.search(name.rpartition(".")[2]) is not None
+
+
+def is_table(name: str) -> bool:
+    """Whether the last part of a tensor's name says that it is looked up or added, not multiplied with."""
+    return _TABLE.search(name.rpartition(".")[2]) is not None
 
 
 def is_norm(name: str) -> bool:

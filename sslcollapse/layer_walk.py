@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from sslcollapse.coverage import Uncovered, count, is_embedding, is_norm, is_stack, is_vector, is_weight
+from sslcollapse.coverage import Uncovered, count, is_norm, is_stack, is_table, is_vector, is_weight
 from sslcollapse.effective import CONVOLUTIONS, LORA, RAW, matrix_shape, runs, stack_shape, stored, unread_forward
 from sslcollapse.fused import Cut, Part, cuts
 from sslcollapse.layers import Layer, LayerError
@@ -132,7 +132,7 @@ class Walk:
             label = _join(name, tensor)
             if is_lazy(parameter):
                 raise _uninitialised(label)
-            if is_vector(parameter.shape) or id(parameter) in self._seen:
+            if (is_vector(parameter.shape) and tensor not in known) or id(parameter) in self._seen:
                 continue
             bias = getattr(module, "bias", None)
             stack = tensor in known
@@ -229,7 +229,7 @@ def _unknown(module: nn.Module, tensor: str) -> tuple[str, bool]:
         return "an embedding is a table, not multiplied with", False
     if is_norm(kind):
         return "a normalisation scales entry by entry", False
-    if is_embedding(tensor):
+    if is_table(tensor):
         return "an embedding, by its name", False
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return f"{kind} is a transposed convolution", True

@@ -1,9 +1,11 @@
 """Parts of fused maps, by what the attention does with them: each class of timm and of Hugging Face that has one."""
 
 import importlib
+from functools import partial
 
 import pytest
 import torch
+from timm.layers import RelPosBias
 from timm.models.coat import ConvRelPosEnc
 from torch import nn
 
@@ -92,7 +94,10 @@ TIMM = {
         lambda: (tokens(16, W),),
     ),
     "models.maxxvit.Attention2d": (dict(dim=W, dim_head=8), lambda: (image(W, 4),)),
-    "models.maxxvit.AttentionCl": (dict(dim=W, dim_head=8), lambda: (tokens(7, W),)),
+    "models.maxxvit.AttentionCl": (
+        dict(dim=W, dim_head=8, rel_pos_cls=partial(RelPosBias, window_size=(3, 3))),
+        lambda: (tokens(9, W),),
+    ),
     "models.maxxvit.AttentionCl thirds": (dict(dim=W, dim_head=8, head_first=False), lambda: (tokens(9, W),)),
     "models.metaformer.Attention": (dict(dim=W, head_dim=8), lambda: (tokens(7, W),)),
     "models.mobilevit.LinearSelfAttention": (dict(embed_dim=W), lambda: (torch.randn(2, W, 4, 5),)),

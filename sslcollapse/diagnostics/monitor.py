@@ -18,7 +18,7 @@ from sslcollapse.diagnostics.measure import MAX_ROWS, evaluating, output_rows
 from sslcollapse.errors import SSLCollapseError
 from sslcollapse.evaluation.threads import map_on_threads
 from sslcollapse.layers import Layer
-from sslcollapse.wrappers import check_model, layers_of, unwrap
+from sslcollapse.wrappers import check_model, layers_of, unwrap, warn_of_unread
 
 EVERY = 100
 """Training forwards from one that is measured to the next, by default."""
@@ -91,6 +91,7 @@ class CollapseMonitor:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.layers: dict[str, Layer] = layers_of(model, layers)
+        warn_of_unread(model, layers, "CollapseMonitor")
         self.every = every
         self.max_rows = max_rows
         self.forwards = 0

@@ -25,7 +25,7 @@ from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_c
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty
 from sslcollapse.regularizers.werank import GramSide, WERankPenalty
 from sslcollapse.spec import Coefficient
-from sslcollapse.wrappers import check_model, layers_of
+from sslcollapse.wrappers import check_model, layers_of, warn_of_unread
 
 
 class AttachedPenalty:
@@ -62,6 +62,7 @@ class AttachedPenalty:
     ) -> None:
         check_model(model, type(self).__name__)
         self.layers: dict[str, Layer] = layers_of(model, layers)
+        warn_of_unread(model, layers, type(self).__name__)
         self.penalty = _penalty(penalty)
         self.total_steps = total_steps
         self._at = self._resolved()
