@@ -9,7 +9,7 @@ from timm.layers import RelPosBias
 from timm.models.coat import ConvRelPosEnc
 from torch import nn
 
-from sslcollapse import fused
+from sslcollapse import CollapseMonitor, effective_rank, fused
 from sslcollapse.layers import layer_map
 
 
@@ -279,3 +279,23 @@ def test_a_map_that_is_cut_in_another_place_is_noticed():
     attention.fused_maps = {"qkv": {"q": 16, "k": 16, "v": 16}}
     with pytest.raises(AssertionError):
         check(attention, lambda: attention(x))
+
+
+SIZES = {"models.tiny_vit.Attention": (4, 4, 8), "models.maxxvit.Attention2d": (8, 8, 8)}
+
+
+@pytest.mark.parametrize("key", SIZES)
+def test_the_outputs_of_interleaved_parts_are_measured_apart(key):
+    attention, x = timm_attention(key), TIMM[key][1]()[0].double()
+    monitor = CollapseMonitor(attention)
+    with monitor.observe(), torch.no_grad():
+        attention(x)
+    rows = {row.layer: row for row in monitor.summary() if row.kind == "output"}
+    monitor.close()
+    normed = attention.norm(x) if hasattr(attention, "norm") else x
+    out = attention.qkv(normed).detach()
+    out = out.flatten(2).transpose(1, 2) if out.dim() == 4 else out
+    heads = out.unflatten(-1, (H, -1))  # [B, N, heads, channels of a head]
+    for part, channels in zip("qkv", heads.split(SIZES[key], -1), strict=True):
+        expected = effective_rank(channels.flatten(0, 1).flatten(1))
+        assert rows[f"qkv.{part}"].effective_rank == pytest.approx(float(expected), rel=1e-6)
