@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -66,6 +67,15 @@ def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def protocol(module: nn.Module) -> Callable[[], Tensor] | None:
+    """A module's own method that returns what it multiplies with, if any."""
+    # Not by getattr on the module, which is slow where there is none, and a penalty asks at every step.
+    if "effective_weight" not in vars(module) and not hasattr(type(module), "effective_weight"):
+        return None
+    method = module.effective_weight
+    return method if callable(method) else None
+
+
 def is_linear(module: nn.Module) -> bool:
     """Whether a module is a linear layer of torch, PyTorch Geometric, Hugging Face or PEFT, or a subclass of one."""
     kind: Any = type(module)
@@ -118,9 +128,8 @@ def effective(module: nn.Module, tensor: str) -> Tensor:
 
     Nothing of the module changes: spectral norms take the vectors that they have, as they do in eval mode.
     """
-    protocol = getattr(module, "effective_weight", None)
-    if tensor == "weight" and callable(protocol):
-        return protocol()
+    if tensor == "weight" and (said := protocol(module)) is not None:
+        return said()
     owner = runs(module)
     if owner == LORA:
         return _adapted(module, tensor)
@@ -153,7 +162,7 @@ def stack_shape(module: nn.Module, tensor: str, parameter: Tensor) -> tuple[int,
 
 def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
     """[out, in] of the one matrix that a module multiplies with (of all groups together), or None."""
-    if callable(getattr(module, "effective_weight", None)):
+    if protocol(module) is not None:
         weight = stored(module, "weight")
         return None if weight is None else (weight.shape[0], math.prod(weight.shape[1:]))
     if isinstance(module, nn.Linear):

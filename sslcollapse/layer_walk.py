@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +12,23 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from sslcollapse.coverage import Uncovered, count, is_norm, is_stack, is_table, is_vector, is_weight
-from sslcollapse.effective import CONVOLUTIONS, LORA, RAW, matrix_shape, runs, stack_shape, stored, unread_forward
+from sslcollapse.effective import (
+    CONVOLUTIONS,
+    LORA,
+    RAW,
+    matrix_shape,
+    protocol,
+    runs,
+    stack_shape,
+    stored,
+    unread_forward,
+)
 from sslcollapse.fused import Cut, Part, cuts
 from sslcollapse.layers import Layer, LayerError
 
 _SHORTCUT_NAMES = ("downsample", "shortcut", "skip", "residual")
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+_MULTIPLIES = re.compile("Linear|Conv|LSTM|GRU|RNN|Embedding|Bilinear")
 _ATTENTION = "torch.nn.modules.activation.MultiheadAttention"
 
 
@@ -25,7 +37,7 @@ class Walk:
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
-        self.uncovered: list[Uncovered] = []
+        self._left: list[tuple[Uncovered, set[int]]] = []
         self.packed = 0
         self.covered = 0
         self.depth = 0
@@ -35,6 +47,11 @@ class Walk:
     def ordered(self) -> dict[str, Layer]:
         """The layers by name, in order of depth."""
         return {layer.name: layer for layer in sorted(self.layers, key=lambda layer: layer.depth)}
+
+    @property
+    def uncovered(self) -> list[Uncovered]:
+        """What is no layer, less what another module has as one."""
+        return [part for part, tensors in self._left if not tensors or not tensors <= self._seen]
 
     def visit(self, module: nn.Module, name: str, fixed: int | None = None) -> None:
         """Add the layers of a module and its children, all at depth ``fixed`` inside a shortcut."""
@@ -69,45 +86,46 @@ class Walk:
     def _closed(self, module: nn.Module, name: str) -> bool:
         """Note a module of which no part can be read; whether it is one."""
         kind = type(module).__name__
-        hidden = 0
+        packed = 0
         if isinstance(module, torch.jit.ScriptModule):
             reason = "it is scripted, so its classes are not known; take the network before torch.jit.script or trace"
         elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             reason = f"{kind} is recurrent: it multiplies with its weights at every step"
-        elif type(module).__module__.startswith(_QUANTISED) and hasattr(module, "weight"):
-            weight = module.weight() if callable(module.weight) else module.weight
-            hidden = weight.numel() if isinstance(weight, Tensor) else 0  # no parameter, so counted apart
-            self.packed += hidden
+        elif type(module).__module__.startswith(_QUANTISED) and _MULTIPLIES.search(kind):
+            packed = sum(weight.numel() for weight in _packed(module))  # no parameters, so they are counted apart
+            self.packed += packed
             reason = f"{kind} is quantised: its weights are whole numbers"
         else:
             return False
-        size = hidden + sum(parameter.numel() for parameter in module.parameters() if not is_lazy(parameter))
-        if size:
-            self._leave(name or kind, reason, size)
+        parameters = [parameter for parameter in module.parameters() if not is_lazy(parameter)]
+        if parameters or packed:
+            self._leave(name or kind, reason, parameters, packed)
         return True
 
-    def _leave(self, name: str, reason: str, size: int, *, unread: bool = True) -> None:
-        self.uncovered.append(Uncovered(name, reason, size, unread))
+    def _leave(
+        self, name: str, reason: str, parameters: Sequence[nn.Parameter], packed: int = 0, *, unread: bool = True
+    ) -> None:
+        tensors = {id(parameter) for parameter in parameters}
+        if not tensors or not any(tensors <= listed for _, listed in self._left):
+            size = packed + sum(parameter.numel() for parameter in parameters)
+            self._left.append((Uncovered(name, reason, size, unread), tensors))
 
     def _add_matrix(self, module: nn.Module, name: str, shape: tuple[int, int], fixed: int | None) -> None:
         label = name or type(module).__name__
         parameter = stored(module, "weight")
         groups = 1
-        if isinstance(module, CONVOLUTIONS) and not hasattr(module, "effective_weight"):
+        if isinstance(module, CONVOLUTIONS) and protocol(module) is None:
             groups = module.groups
         if parameter is None:
-            held = next((p for p in module.parameters()), None)
-            if held is not None and id(held) not in self._seen:
-                size = sum(p.numel() for p in module.parameters() if p.dim() > 1)
-                self._leave(label, "its weight is no parameter, and how it is computed is not known", size)
+            self._leave(label, "its weight is no parameter, and how it is computed is not known", _large(module))
             return
         if is_lazy(parameter):
             raise _uninitialised(label)
         if 1 < groups == shape[0]:
-            self._leave(label, "a depthwise convolution has only vectors", parameter.numel(), unread=False)
+            self._leave(label, "a depthwise convolution has only vectors", [parameter], unread=False)
             return
-        if not callable(getattr(module, "effective_weight", None)) and (reason := unread_forward(module)):
-            self._leave(label, reason, sum(p.numel() for p in module.parameters() if not is_vector(p.shape)))
+        if protocol(module) is None and (reason := unread_forward(module)):
+            self._leave(label, reason, _large(module))
             return
         parts = [Part("", 0, shape[0])]
         if groups > 1:
@@ -142,7 +160,7 @@ class Walk:
                 stack = stack and not is_norm(type(module).__name__) and shape != parameter.shape
             if not stack:
                 reason, unread = _unknown(module, tensor)
-                self._leave(label, reason, parameter.numel(), unread=unread)
+                self._leave(label, reason, [parameter], unread=unread)
                 continue
             whole = stack_shape(module, tensor, parameter)
             out, columns = whole[-2], whole[-1]
@@ -164,7 +182,7 @@ class Walk:
         for tensor, (letters, size) in maps.items():
             parameter = stored(module, tensor)
             if parameter is None:
-                self._leave(_join(name, tensor), "it is no parameter, and how it is computed is not known", 0)
+                self._leave(_join(name, tensor), "it is no parameter, and how it is computed is not known", [])
                 continue
             parts = [Part(f"in_proj.{part}", k * width, width) for k, part in enumerate(letters)]
             self._add(module, name, tensor, parts, (width, size), depth, parameter)
@@ -210,6 +228,20 @@ def _uninitialised(label: str) -> LayerError:
         f"layer {label!r} has no weight yet: its first forward pass sets its shape; run the network once "
         "on a sample input, then ask for its layers"
     )
+
+
+def _large(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if not is_vector(parameter.shape)]
+
+
+def _packed(module: Any) -> list[Tensor]:
+    """The quantised weights of a module, as far as it shows them."""
+    if hasattr(module, "get_weight"):
+        shown = module.get_weight()
+        return list(shown.values()) if isinstance(shown, dict) else [shown]
+    shown = getattr(module, "weight", None)
+    shown = shown() if callable(shown) else shown
+    return [shown] if isinstance(shown, Tensor) else []
 
 
 def _own(module: nn.Module) -> dict[str, nn.Parameter]:

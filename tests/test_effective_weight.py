@@ -246,6 +246,8 @@ def test_affine_weights_of_several_dimensions_are_no_layers():
         (lambda: torch.jit.script(nn.Linear(64, 64)), "it is scripted"),
         (lambda: torch.jit.trace(nn.Linear(64, 64), torch.zeros(1, 64)), "it is scripted"),
         (lambda: torch.ao.nn.quantized.dynamic.Linear(64, 64), "Linear is quantised"),
+        (lambda: torch.ao.nn.quantized.dynamic.LSTM(64, 64), "LSTM is quantised"),
+        (lambda: torch.ao.nn.quantized.Conv2d(64, 64, 1), "Conv2d is quantised"),
         (lambda: nn.ConvTranspose2d(64, 64, 1), "ConvTranspose2d is a transposed convolution"),
     ],
 )
@@ -261,6 +263,14 @@ def test_a_part_that_is_not_read_is_named_with_the_reason_and_its_share(part, re
     assert coverage.share == pytest.approx(32 * 64 / coverage.parameters)
     assert left.parameters + coverage.covered <= coverage.parameters
     assert reason in str(coverage)
+
+
+def test_an_embedding_that_is_the_output_map_as_well_is_covered():
+    network = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9, bias=False))
+    network[1].weight = network[0].weight
+    assert list(layer_map(network)) == ["1"]
+    coverage = layer_coverage(network)
+    assert (coverage.covered, coverage.parameters, coverage.uncovered) == (36, 36, ())
 
 
 def test_embeddings_and_depthwise_kernels_are_listed_and_no_cause_for_a_warning(recwarn):

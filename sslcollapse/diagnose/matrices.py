@@ -56,31 +56,33 @@ def find_matrices(tensors: Mapping[str, Tensor]) -> tuple[list[Matrix], Coverage
     whole, left = acting(tensors)
     beside = _modules(whole)
     found: list[Matrix] = []
-    others = [Uncovered(name, reason, size) for name, (reason, size) in left.items()]
-    seen: set[tuple[Any, ...]] = set()
+    others: dict[tuple[Any, ...], Uncovered] = {}
+    taken: set[tuple[Any, ...]] = set()
     covered, depth = 0, 0
     for name, tensor in whole.items():
-        if tensor.dim() < 2 or (is_vector(tensor.shape) and _layer_name(name) is None):
+        identity = _identity(name, tensor)
+        if tensor.dim() < 2 or identity in taken or (is_vector(tensor.shape) and _layer_name(name) is None):
             continue
-        identity = (
-            (tensor.data_ptr(), tensor.shape, tensor.stride())
-            if tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
-            else (name,)
-        )
-        if identity in seen and tensor.numel():
-            continue
-        seen.add(identity)
         matrices = _matrices(name, tensor.detach(), beside, first=not found)
         if isinstance(matrices, str):
-            unread = matrices not in _NO_LAYERS
-            others.append(Uncovered(name, matrices, tensor.numel(), unread))
+            others.setdefault(identity, Uncovered(name, matrices, tensor.numel(), matrices not in _NO_LAYERS))
             continue
         if matrices:
             found += [Matrix(label, depth, matrix) for label, matrix in matrices]
             depth += 1
+        taken.add(identity)
+        others.pop(identity, None)  # an embedding that is the output map as well
         covered += tensor.numel()
-    total = sum(size for _, size in left.values()) + sum(tensor.numel() for tensor in whole.values() if tensor.dim())
-    return found, Coverage(total, covered, tuple(others))
+    sizes = {_identity(name, tensor): tensor.numel() for name, tensor in whole.items() if tensor.dim()}
+    total = sum(sizes.values()) + sum(size for _, size in left.values())
+    parts = [Uncovered(name, reason, size) for name, (reason, size) in left.items()]
+    return found, Coverage(total, covered, (*parts, *others.values()))
+
+
+def _identity(name: str, tensor: Tensor) -> tuple[Any, ...]:
+    """What two names of one tensor share."""
+    plain = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized and tensor.numel()
+    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if plain else (name,)
 
 
 def _modules(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

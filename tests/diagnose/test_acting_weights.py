@@ -123,6 +123,13 @@ def test_a_normalisation_without_a_bias_is_known_by_its_name():
     assert [matrix.name for matrix in found] == ["a"]
 
 
+def test_a_tied_output_map_is_a_layer_of_a_file():
+    table = torch.randn(9, 4)
+    found, coverage = find_matrices({"wte.weight": table, "lm_head.weight": table})
+    assert [matrix.name for matrix in found] == ["lm_head"]
+    assert (coverage.covered, coverage.parameters, coverage.uncovered) == (36, 36, ())
+
+
 def test_experts_in_a_file_are_one_layer_an_expert():
     torch.manual_seed(0)
     found, coverage = find_matrices({"moe.experts.weight": torch.randn(8, 64, 1) @ torch.randn(8, 1, 64)})
