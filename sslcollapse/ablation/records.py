@@ -137,6 +137,7 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
         "torch": packages["torch"],
         "torch_geometric": packages["torch_geometric"],
         "threads": environment["threads"],
+        "streams": environment.get("streams", 1),
     }
 
 
