@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sslcollapse.checkpoint import write_atomic
+from sslcollapse.coverage import Uncovered
 from sslcollapse.diagnose.diagnosis import (
     CONDITION_LIMIT,
     Diagnosis,
@@ -112,8 +114,28 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "unmeasured": diagnosis.unmeasured,
         "layers": [_layer_record(layer) for layer in diagnosis.layers],
         "representation": None if diagnosis.representation is None else _record(diagnosis.representation),
-        "skipped": list(diagnosis.skipped),
+        "coverage": {
+            "parameters": diagnosis.coverage.parameters,
+            "covered": diagnosis.coverage.covered,
+            "share": diagnosis.coverage.share,
+            "uncovered": [asdict(part) for part in diagnosis.coverage.uncovered],
+        },
     }
+
+
+def left_out(diagnosis: Diagnosis) -> list[str]:
+    """One line for each reason why something is no layer, what is not read first; then what share the layers hold."""
+    groups: dict[tuple[bool, str], list[Uncovered]] = {}
+    for part in diagnosis.coverage.uncovered:
+        groups.setdefault((part.unread, part.reason), []).append(part)
+    lines = []
+    for (unread, reason), parts in sorted(groups.items(), key=lambda item: not item[0][0]):
+        names = ", ".join(part.name for part in parts[:5]) + (f", … ({len(parts)} in all)" if len(parts) > 5 else "")
+        size = sum(part.parameters for part in parts)
+        lines.append(f"{'not read' if unread else 'no layer'}: {names}: {size:,} parameters: {reason}")
+    coverage = diagnosis.coverage
+    lines.append(f"the layers hold {coverage.covered:,} of {coverage.parameters:,} parameters ({coverage.share:.1%})")
+    return lines
 
 
 def findings(diagnosis: Diagnosis) -> list[str]:
@@ -140,9 +162,8 @@ def _print(diagnosis: Diagnosis) -> None:
     if diagnosis.data:
         n = f", N = {diagnosis.representation.n}" if diagnosis.representation else ""
         _line(console, f"outputs: {diagnosis.data}{n}, un-augmented, eval mode, un-centred")
-    if diagnosis.skipped:
-        names = ", ".join(diagnosis.skipped[:5]) + (", …" if len(diagnosis.skipped) > 5 else "")
-        _line(console, f"not layers, left out: {len(diagnosis.skipped)} tensors ({names})")
+    for line in left_out(diagnosis):
+        _line(console, line)
     for line in findings(diagnosis):
         _line(console, line)
     counts = ", ".join(f"{diagnosis.count(verdict)} {verdict}" for verdict in _STYLES)

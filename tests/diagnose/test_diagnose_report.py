@@ -9,6 +9,7 @@ from boxes import layout
 from torch import nn
 
 from sslcollapse.cli import main
+from sslcollapse.coverage import Coverage
 from sslcollapse.diagnose.diagnosis import (
     Diagnosis,
     LayerReport,
@@ -17,8 +18,8 @@ from sslcollapse.diagnose.diagnosis import (
     weigh,
     with_statistics,
 )
+from sslcollapse.diagnose.matrices import Matrix
 from sslcollapse.diagnose.plot import draw
-from sslcollapse.diagnose.state_dict import Matrix
 from sslcollapse.diagnose.targets import Target
 
 
@@ -207,7 +208,7 @@ def test_the_reference_network_normalises_by_the_data_and_not_by_its_initial_sta
 def test_network_targets_and_tensors_are_judged_alike():
     torch.manual_seed(0)
     layer = nn.Linear(6, 6)
-    diagnosis = diagnose_weights(Target("x", [Matrix("a", 0, layer.weight)]))
+    diagnosis = diagnose_weights(Target("x", [Matrix("a", 0, layer.weight)], Coverage(36, 36)))
     assert diagnosis.verdict == "healthy"
     assert diagnosis.count("healthy") == 1
 
@@ -215,7 +216,7 @@ def test_network_targets_and_tensors_are_judged_alike():
 def test_diagnosing_leaves_the_number_of_threads_and_keeps_the_order_of_layers():
     before = torch.get_num_threads()
     matrices = [Matrix(str(k), k, torch.eye(k + 1)) for k in range(20)]
-    layers = diagnose_weights(Target("x", matrices)).layers
+    layers = diagnose_weights(Target("x", matrices, Coverage(2870, 2870))).layers
     assert [(layer.name, layer.weight.attainable) for layer in layers] == [(str(k), k + 1) for k in range(20)]
     assert torch.get_num_threads() == before
 
