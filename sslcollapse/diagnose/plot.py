@@ -13,6 +13,7 @@ from sslcollapse.checkpoint import write_atomic
 from sslcollapse.diagnose.diagnosis import Diagnosis, LayerReport, OutputReport, WeightReport
 from sslcollapse.diagnose.verdict import COLLAPSED, COLLAPSED_BELOW, DEGRADING, DEGRADING_BELOW, HEALTHY
 from sslcollapse.diagnostics.drawing import draw_spectrum, dress_spectra, layer_labels, relative, shorten
+from sslcollapse.texts import printable
 
 COLOURS = {HEALTHY: "#2a7f62", DEGRADING: "#e0a100", COLLAPSED: "#c8321f"}
 _MARKED = 3
@@ -52,7 +53,8 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
         _fan(left, word, entries, colours)
         _ranks(right, word, reference, entries)
         figure.colorbar(colours, ax=left, label="depth").ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    figure.suptitle(shorten(diagnosis.title, 120), fontsize=10, parse_math=False)  # names may have dollar signs
+    title = shorten(printable(diagnosis.title), 120)
+    figure.suptitle(title, fontsize=10, parse_math=False)  # names may have dollar signs
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.removeprefix(".") or "png", dpi=120)
     write_atomic(path, buffer.getvalue())
