@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcollapse.texts import printable
+
 if TYPE_CHECKING:
     from sslcollapse.diagnostics.layer_rank import LayerRank
 
@@ -77,6 +79,7 @@ def layer_labels(names: Sequence[str], most: int = LAYER_LETTERS) -> tuple[list[
 
     The part that is dropped ends at a dot: ``backbone.0`` and ``backbone.1`` are ``0`` and ``1`` of ``backbone.``.
     """
+    names = [printable(name) for name in names]
     if len(names) < 2 or max(map(len, names)) <= most:
         return [shorten(name, most) for name in names], ""
     parts = zip(*(name.split(".")[:-1] for name in names), strict=False)
