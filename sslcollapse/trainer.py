@@ -38,7 +38,7 @@ from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
 from sslcollapse.observation import Observation
-from sslcollapse.optim.base import OptimizerSpec
+from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.progress import Reporter
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.registry import OPTIMIZERS
@@ -235,8 +235,7 @@ class Trainer:
                 self.accelerator.unscale_gradients(self.optimizer)
             gradients = penalty_gradients(self.module, step)
         readings = observation.readings()
-        self.optimizer.step()
-        if not self.optimizer.step_was_skipped:
+        if stepped(self.optimizer, self.accelerator.scaler):
             self.module.update_target(step)
         self.optimizer.zero_grad()
         self._pending.append((step + 1, {name: value.detach() for name, value in parts.items()}))
