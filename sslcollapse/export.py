@@ -15,8 +15,9 @@ from torch.nn.parameter import is_lazy
 from sslcollapse import __version__
 from sslcollapse.checkpoint import write_atomic
 from sslcollapse.errors import RecipeError, RunError
+from sslcollapse.rebuild import rebuild
 from sslcollapse.recipe import recipe_hash
-from sslcollapse.registry import ENCODERS
+from sslcollapse.untrusted import check_regular, read_regular
 
 
 def save_encoder(
@@ -105,6 +106,9 @@ def _share(encoder: nn.Module, shared: Mapping[str, str]) -> None:
 def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     """The encoder in a run directory (or the path of its ``encoder.safetensors``), in eval mode, and its description.
 
+    Nothing but the two files is read, no code of them is run and no network is asked: arguments that would fetch
+    weights are left out (``offline``).
+
     Raises:
         RunError: when the files are absent or do not belong together.
     """
@@ -116,11 +120,14 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
         )
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     try:
-        description = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+        description = json.loads(read_regular(folder / "encoder.json"))
+        check_regular(folder / "encoder.safetensors")
         with safe_open(folder / "encoder.safetensors", framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
             metadata = file.metadata() or {}
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        if not isinstance(description, dict):
+            raise ValueError(f"encoder.json holds a {type(description).__name__}, not a description")
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise RunError(
             f"{folder}: no readable exported encoder (encoder.safetensors and encoder.json): {error}"
         ) from error
@@ -130,14 +137,12 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
             f"{folder / 'encoder.json'}: has no {', '.join(map(repr, missing))}; it is damaged or of another version "
             "of this package: train the recipe again with --overwrite"
         )
-    encoder = ENCODERS.build(description["encoder"], tuple(description["in_shape"]))
     shared = {name: kept for name, kept in metadata.items() if kept in tensors and name not in tensors}
-    try:
-        encoder.load_state_dict({**tensors, **{name: tensors[kept] for name, kept in shared.items()}})
-    except RuntimeError as error:
-        raise RunError(f"{folder}: encoder.safetensors does not fit encoder.json: {error}") from error
+    tensors |= {name: tensors[kept] for name, kept in shared.items()}
+    files = ("encoder.json", "encoder.safetensors")
+    encoder = rebuild(description["encoder"], description["in_shape"], tensors, folder, files)
     _share(encoder, shared)
-    return encoder.eval(), description
+    return encoder, description
 
 
 _PLAIN_NAMES: dict[str, list[tuple[str, str]]] = {

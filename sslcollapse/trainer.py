@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from sslcollapse import evaluate
+from sslcollapse.ablation.locks import run_lock
 from sslcollapse.build import (
     build_domain,
     build_encoder,
@@ -26,25 +27,27 @@ from sslcollapse.build import (
     check_probe_views,
     prepare_networks,
 )
-from sslcollapse.checkpoint import load_latest_checkpoint, save_checkpoint
+from sslcollapse.checkpoint import check_state, load_latest_checkpoint, newest_step, save_checkpoint
 from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure
 from sslcollapse.diagnostics.shared import MAX_ROWS, measure_shared
 from sslcollapse.diagnostics.spectrum import NotFiniteError
 from sslcollapse.distributed import meeting
-from sslcollapse.errors import NonFiniteLossError, RunError, SSLCollapseError
+from sslcollapse.errors import NonFiniteLossError, RunError, SSLCollapseError, WriteError
 from sslcollapse.export import check_exportable, save_encoder
 from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
 from sslcollapse.observation import Observation
 from sslcollapse.optim.base import OptimizerSpec, stepped
-from sslcollapse.progress import Reporter
+from sslcollapse.progress import PlainConsole, Reporter
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.registry import OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
 from sslcollapse.seeding import derive_seed, seed_default
+from sslcollapse.stopping import Pace, StopSignals
 from sslcollapse.tables import accuracy_table, layer_table, rank_table
+from sslcollapse.texts import printable
 from sslcollapse.trackers import check_trackers
 from sslcollapse.types import Batch, Context, Domain
 
@@ -56,11 +59,26 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     command: list[str] | None = None,
+    lock: bool = True,
 ) -> Path:
     """Train, measure and evaluate what a recipe describes; return the run directory.
 
+    SIGTERM, SIGUSR1, SIGUSR2 and the first SIGINT let it write a checkpoint after the step in hand, and end it; what a
+    program has set for one of them stays. All is put back at the end.
+
+    Args:
+        recipe: not necessarily resolved.
+        out: folder of all runs.
+        resume: go on from the newest sound checkpoint, from the beginning where none was written yet; a finished run
+            is left as it is.
+        overwrite: start again where a run already is.
+        command: what is kept in ``environment.json``.
+        lock: False where the caller holds the run's lock (``run_lock``).
+
     Raises:
-        RunError: the run may not start (finished, unfinished without ``resume``, not writable, ...).
+        RunError: the run may not start (finished, unfinished without ``resume``, not writable, in use, ...).
+        WriteError: a file could not be written on the way; the run can be resumed.
+        PreemptedError: a signal ended the run; it can be resumed. SIGINT raises KeyboardInterrupt.
         MissingDataError, DataError: the dataset is absent or damaged.
         RecipeError: the recipe is wrong; no directory was made for it.
         NonFiniteLossError: a part of the loss, the networks or their outputs were not finite; the last good
@@ -69,19 +87,28 @@ def train(
     recipe = resolve(recipe)
     check_trackers(recipe["train"]["trackers"])
     run = RunDirectory.of(recipe, out)
-    run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
+    if resume and not overwrite and run.finished:
+        return run.path
     keep_freed_memory()
-    with _accelerator(recipe, run) as accelerator:
+    with _accelerator(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
+        if lock and accelerator.is_main_process:
+            with run.startable():
+                stack.enter_context(run_lock(run.path))
+        run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
         domain = build_domain(recipe)
         domain.check(accelerator.num_processes)
         module = build_module(recipe, domain)
         check_exportable(module.encoder)
         domain.load()
-        trainer = Trainer(recipe, run, accelerator, domain, module)  # the last that may refuse the recipe
+        trainer = Trainer(recipe, run, accelerator, domain, module, signals)  # the last that may refuse the recipe
         accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
         if accelerator.is_main_process:
             run.create(overwrite=overwrite)
-        return trainer.run(resume, command or [])
+        try:
+            return trainer.run(resume, command or [])
+        except WriteError as error:
+            error.args = (f"{error}, with --resume",)
+            raise
 
 
 @contextmanager
@@ -103,7 +130,7 @@ def _accelerator(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accel
 def dry_run(recipe: Mapping[str, Any]) -> None:
     """Print the resolved recipe, the layer table, parameter counts and the data that will be read."""
     check_trackers(recipe["train"]["trackers"])
-    console = Console(soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     console.print_json(data=dict(recipe))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
@@ -133,12 +160,14 @@ class Trainer:
         accelerator: Accelerator,
         domain: Domain,
         module: SSLModule,
+        signals: StopSignals,
     ) -> None:
         self.recipe = recipe
         self.run_directory = run
         self.accelerator = accelerator
         self.domain = domain
         self.module = module
+        self.signals = signals
         self.steps: int = recipe["train"]["steps"]
         self.main = accelerator.is_main_process
         self.reporter = Reporter(self.main, run.log)
@@ -159,15 +188,18 @@ class Trainer:
 
     def run(self, resume: bool, command: list[str]) -> Path:
         """Train to the last step, then evaluate and write the result."""
+        self.signals.hold()  # until the last step is saved
         start = self._resume() if resume else 0
+        self._pace = Pace(self.accelerator, self.signals, self.recipe["train"]["checkpoint_minutes"], start)
         batches = self._rehearsed(start)
-        self._announce(start, command)
+        self._announce(start, resume, command)
         began = time.perf_counter()
         self._train(start, batches)
         del batches  # and with them worker processes
         trained_seconds = time.perf_counter() - began
         self._measure_last()  # before the checkpoint, which must not be written if outputs overflow
         self._save(self.steps)
+        self.signals.release("after the last step, which is saved; --resume evaluates it")
         self._finish(trained_seconds, self.steps - start)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
@@ -203,15 +235,22 @@ class Trainer:
                 gradients = self._step(step, batches, compare=measured and recipe["monitor"]["gradients"])
                 if done % recipe["train"]["log_every"] == 0:
                     self._flush(done)
+                due = self._pace.after(done)
                 every = recipe["train"]["checkpoint_every"]
-                saved = done < self.steps and every > 0 and done % every == 0  # the last one: when it is measured
-                if measured or saved or done == self.steps:
+                planned = every > 0 and done % every == 0
+                saved = done < self.steps and (planned or due.save or due.stop is not None)
+                if measured or planned or done == self.steps:
                     self._flush(done)
+                elif saved:
+                    self._check_losses()  # without a line in metrics.jsonl, which must not depend on the clock
+                if measured or saved or done == self.steps:
                     check_tensors(done, self.module, self.run_directory.checkpoints)
                 if measured:
                     self._monitor(done, gradients)
-                if saved:
+                if saved:  # the last one: when it is measured
                     self._save(done)
+                    if due.stop is not None:
+                        self._stop(done, due.stop)
         finally:
             self.reporter.stop()
 
@@ -250,18 +289,33 @@ class Trainer:
         """Bring the pending losses to the host, refuse non-finite ones, log the last, as a mean over ranks."""
         if not self._pending:
             return
-        losses = torch.stack([parts["loss"].float() for _, parts in self._pending])
-        if not torch.isfinite(losses).all():
-            for step, parts in self._pending:
-                check_losses(step, parts, self.run_directory.checkpoints)
         step, parts = self._pending[-1]
-        self._pending.clear()
+        self._check_losses()
         values = self.accelerator.reduce(torch.stack([value.float() for value in parts.values()]), reduction="mean")
         record = dict(zip(parts, values.tolist(), strict=True))
         record["lr"] = self.optimizer_spec.lr_at(step - 1, self.steps)
         self._last = record
         self._log(done, record)
         self.reporter.update(done, record["loss"], self._newest_rank)
+
+    def _check_losses(self) -> None:
+        """Refuse non-finite pending losses, and forget the others."""
+        if not self._pending:
+            return
+        losses = torch.stack([parts["loss"].float() for _, parts in self._pending])
+        if not torch.isfinite(losses).all():
+            for step, parts in self._pending:
+                check_losses(step, parts, self.run_directory.checkpoints)
+        self._pending.clear()
+
+    def _stop(self, done: int, number: int) -> None:
+        """End the run after a step that is saved."""
+        if self.recipe["train"]["trackers"]:
+            self.accelerator.end_training()
+        self.signals.place = f"after step {done}, which is saved; --resume goes on from there"
+        if self.main:
+            self.run_directory.log(f"stopped by {Signals(number).name} {self.signals.place}\n")
+        self.signals.stop(number)
 
     @meeting("measuring ranks")
     def _monitor(self, done: int, gradients: dict[str, dict[str, float]] | None = None) -> None:
@@ -286,7 +340,7 @@ class Trainer:
         subject = line.partition(":")[0]
         if subject not in self._warned:
             self._warned.add(subject)
-            self.reporter.print(f"[yellow]warning[/yellow] step {done}: {line}")
+            self.reporter.print(Text.assemble(("warning", "yellow"), printable(f" step {done}: {line}")))
 
     def _measure(self, done: int) -> Measurement:
         module, views = self.module, self.probe_set.rank_views(self.recipe["monitor"]["samples"])
@@ -340,10 +394,28 @@ class Trainer:
                 "scaler": None if scaler is None else scaler.state_dict(),
             }
             save_checkpoint(self.run_directory.checkpoints, done, state, self.recipe["train"]["keep_checkpoints"])
+        self._pace.saved()
 
     def _resume(self) -> int:
-        """Load the newest sound checkpoint on every rank; return its step."""
-        state = load_latest_checkpoint(self.run_directory.checkpoints)
+        """Load the newest sound checkpoint on every rank; return its step, 0 where none was written yet."""
+        accelerator, run = self.accelerator, self.run_directory
+        step = 0
+        if newest_step(run.checkpoints) is not None:
+            step = load_latest_checkpoint(run.checkpoints, use=self._restore, say=self.reporter.print)["step"]
+        steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+        if len(set(steps)) > 1:
+            raise RunError(f"{run.checkpoints}: ranks read the checkpoints of different steps {steps}; start again")
+        if self.main:
+            kept, damaged = run.rewind(step or -1)
+            if damaged:
+                lines = ", ".join(map(str, damaged))
+                self.reporter.print(f"{run.path / 'metrics.jsonl'}: damaged and left out: line {lines}")
+            self._last = next((record for record in reversed(kept) if "loss" in record), {})
+        return step
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Take everything from a checkpoint; raises whatever the first thing that is wrong with it makes it raise."""
+        check_state(state, self.steps, self.module, self.optimizer)
         world_size = self.accelerator.num_processes
         if state["world_size"] != world_size:
             raise RunError(
@@ -354,11 +426,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.main:
-            self.run_directory.truncate_metrics(state["step"])
-        return state["step"]
 
-    def _announce(self, start: int, command: list[str]) -> None:
+    def _announce(self, start: int, resumed: bool, command: list[str]) -> None:
         accelerator, recipe = self.accelerator, self.recipe
         if self.main:
             device = device_name(accelerator.device)
@@ -369,8 +438,10 @@ class Trainer:
             notice = self.domain.notice(accelerator.num_processes)
             if notice:
                 self.reporter.print(notice)
-            if start:
-                self.reporter.print(f"resuming after step {start}")
+            if resumed:
+                self.reporter.print(
+                    f"resuming after step {start}" if start else "no checkpoint yet: from the beginning"
+                )
         if recipe["train"]["trackers"]:
             accelerator.init_trackers(recipe["name"], config={"hash": recipe_hash(recipe), "seed": recipe["seed"]})
 
@@ -426,7 +497,9 @@ class Trainer:
             line = f"what two views share is not measured: {type(error).__name__}: {error}"
             result["warnings"].append(line)
             self.run_directory.log(traceback.format_exc())
-            self.reporter.print(f"[yellow]warning[/yellow] {escape(line)}; the traceback is in train.log")
+            self.reporter.print(
+                Text.assemble(("warning", "yellow"), printable(f" {line}; the traceback is in train.log"))
+            )
 
     @torch.no_grad()
     def _penalty_summary(self) -> dict[str, dict[str, dict[str, float]]]:
