@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslcollapse.diagnostics.measure import evaluating
+from sslcollapse.diagnostics.modes import evaluating
 from sslcollapse.distributed import Gather
 from sslcollapse.errors import RecipeError, SSLCollapseError
 from sslcollapse.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
@@ -70,7 +70,7 @@ def check_batch(module: SSLModule, batch: Batch) -> None:
             with _tried("encoder", f"the views of this domain ({type(view).__name__})"):
                 branches.append(module.branch(view))
             _check_representation(module.encoder, branches[-1].h)
-        gather = Gather(enabled=not batch.replicated)
+        gather = Gather(enabled=not batch.replicated, equal=batch.equal)
         for name, kind in module.observed():
             features = [getattr(branch, BRANCH_FIELD[kind]) for branch in branches]
             with _tried(f"regularizers.{name}", f"the {kind} of a batch, {[list(each.shape) for each in features]}"):
