@@ -1,5 +1,7 @@
 """Errors meant for people: each message says what is wrong, where, and what to do next."""
 
+import signal
+
 from sslcollapse.texts import printable
 
 
@@ -35,7 +37,7 @@ class WriteError(RunError, OSError):
     """A file could not be written; ``errno`` and ``strerror`` are the system's."""
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return printable(str(self.args[0]), keep="\n")
 
 
 class PreemptedError(RunError):
@@ -48,9 +50,9 @@ class PreemptedError(RunError):
     EXIT_CODE = 75
     """What a process ends with: ``EX_TEMPFAIL`` of sysexits.h, "try again later"."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
         super().__init__(message, number)
         self.number = number
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return printable(str(self.args[0]), keep="\n")
