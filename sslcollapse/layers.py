@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from sslcollapse.coverage import Coverage
+from sslcollapse.distributed import unsharded
 from sslcollapse.effective import CONVOLUTIONS as CONVOLUTIONS
 from sslcollapse.effective import effective, is_mixed, oriented, stored
 from sslcollapse.errors import SSLCollapseError
@@ -90,9 +91,10 @@ class Layer:
         """The [out, in] matrix that the forward pass multiplies with, differentiable.
 
         Weight standardisation, weight and spectral norm, parametrizations, pruning masks and low-rank adapters are part
-        of it. Reading it changes nothing in the module.
+        of it. Reading it changes nothing in the module. Of a sharded network (FSDP2) it is the whole weight, brought
+        together from all ranks: every one of them must call.
         """
-        return self._part(effective(self.module, self.tensor))
+        return self._part(unsharded(effective(self.module, self.tensor)))
 
     def rows(self, like_parameter: Tensor) -> Tensor:
         """The [out, in] part of a tensor shaped as ``parameter`` (its gradient, say) that is this layer's.

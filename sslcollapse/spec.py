@@ -20,6 +20,9 @@ from sslcollapse.errors import RecipeError
 from sslcollapse.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.typecheck import Marker, Resolved, check, check_fields, expect, join, quote, string_keys, try_construct
 
+LONGEST_NAME = 200
+"""Letters of a folder's name; file systems take 255, and files beside it have longer ones."""
+
 
 @dataclass(frozen=True)
 class AtLeast(Marker):
@@ -55,10 +58,22 @@ class Word(Marker):
 
     def check(self, value: Any, annotation: Any, path: str) -> Any:
         """The string; raises RecipeError for any other."""
-        word = check(value, annotation, path)
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", word):
-            raise RecipeError(f"{path}: must be made of letters, digits, '_', '-' and '.', got {word!r}")
-        return word
+        return folder_name(check(value, annotation, path), path)
+
+
+def folder_name(name: Any, place: str) -> str:
+    """The name itself, if a folder of that name lies where it is made: the one check of all names that become paths.
+
+    Raises:
+        RecipeError: it is hidden, leads elsewhere, or is too long; starts with ``place``.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
+        raise RecipeError(
+            f"{place}: must be made of letters, digits, '_', '-' and '.', got {quote(name)}; a '.' may not be the first"
+        )
+    if len(name) > LONGEST_NAME:
+        raise RecipeError(f"{place}: has {len(name)} letters, at most {LONGEST_NAME} make a folder: {quote(name)}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,9 @@ class TrainSpec:
 
     Args:
         steps: optimiser steps.
-        checkpoint_every: steps between checkpoints; 0 saves one at the end only.
+        checkpoint_every: steps between checkpoints, beside those by time; 0 for none.
+        checkpoint_minutes: minutes between checkpoints, whatever the number of steps; 0 for none. One is always written
+            after the last step, and when a signal stops the run.
         keep_checkpoints: how many of the newest are kept.
         log_every: steps between lines of ``metrics.jsonl``.
         precision: mixed precision, as Accelerate calls it.
@@ -169,6 +186,7 @@ class TrainSpec:
 
     steps: Annotated[int, AtLeast(1)]
     checkpoint_every: Annotated[int, AtLeast(0)] = 0
+    checkpoint_minutes: Annotated[float, AtLeast(0)] = 5.0
     keep_checkpoints: Annotated[int, AtLeast(1)] = 2
     log_every: Annotated[int, AtLeast(1)] = 10
     precision: Literal["no", "bf16", "fp16"] = "no"

@@ -15,6 +15,7 @@ import numpy as np
 from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.registry import suggest
 from sslcollapse.types import ProbeSet, Split
+from sslcollapse.untrusted import read_arrays
 
 PARTS = ("train", "validation", "test")
 
@@ -45,6 +46,10 @@ class SplitChoice:
         if self.seed < 0:
             raise ValueError(f"split_seed must be >= 0, got {self.seed}")
 
+    def count(self, probe_set: ProbeSet) -> int:
+        """How many splits of a set are evaluated."""
+        return self.repeats if self.name == "random" else len(probe_set.splits[self.name])
+
     def of(self, probe_set: ProbeSet) -> tuple[Split, ...]:
         """The splits of a set, checked.
 
@@ -55,10 +60,10 @@ class SplitChoice:
         n = len(probe_set.labels)
         if self.name == "random":
             splits = random_splits(n, self.fractions, self.repeats, self.seed)
-        elif self.name in probe_set.splits:
+        elif probe_set.splits.get(self.name):
             splits = tuple(probe_set.splits[self.name])
         else:
-            known = [*probe_set.splits, "random"]
+            known = [*(name for name, several in probe_set.splits.items() if several), "random"]
             raise RecipeError(
                 f"this data set has no split {self.name!r}{suggest(self.name, known)} (known: {', '.join(known)})"
             )
@@ -181,8 +186,7 @@ def save_splits(path: str | os.PathLike[str], splits: Mapping[str, Sequence[Spli
 def load_splits(path: str | os.PathLike[str]) -> dict[str, tuple[Split, ...]]:
     """Read what :func:`save_splits` wrote: probe name → splits."""
     parts: dict[str, dict[int, dict[str, np.ndarray]]] = {}
-    with np.load(path) as file:
-        for key in file.files:
-            probe, k, part = key.rsplit("/", 2)
-            parts.setdefault(probe, {}).setdefault(int(k), {})[part] = file[key]
+    for key, rows in read_arrays(Path(path)).items():
+        probe, k, part = key.rsplit("/", 2)
+        parts.setdefault(probe, {}).setdefault(int(k), {})[part] = rows
     return {probe: tuple(Split(**several[k]) for k in sorted(several)) for probe, several in parts.items()}

@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from sslcollapse.domains.measurable import flat_rows
 from sslcollapse.errors import RecipeError
 from sslcollapse.seeding import generator
 from sslcollapse.spec import AtLeast
@@ -115,7 +116,7 @@ class ToyDomain:
             x = torch.randn(self.batch_size, 1, self.dim, generator=rng)
             views = [self._noisy(x, rng)[own].to(context.device) for _ in range(2)]
             index = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)[own]
-            yield Batch(views, index, None, self.replicated)
+            yield Batch(views, index, None, self.replicated, equal=True)
             step += 1
 
     def probe_set(self) -> ProbeSet:
@@ -123,6 +124,10 @@ class ToyDomain:
         rng = generator(torch.device("cpu"), "toy samples", 0, 0, _PROBE_SET)
         x = torch.randn(PROBE_SAMPLES, 1, self.dim, generator=rng)
         return ProbeSet([x], torch.full((PROBE_SAMPLES,), -1), 0, {})
+
+    def measurable(self, view: Tensor) -> Tensor | None:
+        """Samples as rows, or None of very many dimensions."""
+        return flat_rows(view)
 
     def _noisy(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """[B, 1, dim] → the same with noise in the last dimensions."""
