@@ -104,9 +104,7 @@ def _matrices(
     label = _layer_name(name)
     if tensor.layout != torch.strided or tensor.is_meta or tensor.numel() == 0:
         return "it holds no values that can be read"
-    if tensor.is_complex():
-        return "its entries are complex numbers"
-    if not tensor.is_floating_point():
+    if not (tensor.is_floating_point() or tensor.is_complex()):
         return QUANTISED if label is not None else NUMBERS
     if tensor.dim() == 2 and leaf in ("root", "comp") and siblings.get("weight", tensor).dim() > 2:
         return [(name, tensor.mT)] if leaf == "root" else []  # of relations; the other mixes them and is in each

@@ -356,7 +356,7 @@ class CollapseMonitor:
             rows = output_rows(layer, output, self.max_rows)
             with self._lock:
                 if rows is None or not (rows.is_floating_point() or rows.is_complex()):
-                    if layer.tensor == "weight":
+                    if layer.tensor == "weight" and layer.item is None:
                         self.unread[layer.name] = unread(output)
                     return
                 if layer.name not in self._streams:

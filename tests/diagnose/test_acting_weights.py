@@ -11,6 +11,7 @@ from torch_geometric.nn import RGCNConv
 
 from sslcollapse import effective_rank
 from sslcollapse.cli import main
+from sslcollapse.diagnose.diagnosis import weigh
 from sslcollapse.diagnose.matrices import find_matrices
 from sslcollapse.layers import layer_map
 
@@ -92,7 +93,6 @@ def test_a_parametrization_that_a_file_does_not_explain_is_not_read(make):
         ({"a.weight_ih_l0": torch.ones(4, 4)}, "recurrent"),
         ({"a.weight_hh_l1_reverse": torch.ones(4, 4)}, "recurrent"),
         ({"a.weight": torch.ones(4, 4, dtype=torch.int8)}, "quantised"),
-        ({"a.weight": torch.ones(4, 4, dtype=torch.complex64)}, "complex"),
         ({"a.weight": torch.ones(4, 4, 3, 3), "a.gain": torch.ones(4, 1, 1, 1)}, "standardises"),
         ({"a.weight": torch.ones(4, 64, 64), "a.bias": torch.ones(4)}, "stack of matrices or the kernel"),
         ({"a.weight1": torch.ones(4, 4)}, "does not say that it is a weight"),
@@ -121,6 +121,12 @@ def test_an_affine_weight_of_several_dimensions_is_no_layer_of_a_file(tmp_path):
 def test_a_normalisation_without_a_bias_is_known_by_its_name():
     found, _ = find_matrices({"a.weight": torch.randn(4, 4), "a.norm1.weight": torch.ones(5, 4)})
     assert [matrix.name for matrix in found] == ["a"]
+
+
+def test_a_complex_weight_of_a_file_is_measured_as_one():
+    real, imaginary = torch.randn(9, 1) @ torch.randn(1, 7), torch.randn(9, 7)
+    (matrix,) = find_matrices({"a.weight": torch.complex(real, imaginary)})[0]
+    assert weigh(matrix).effective_rank > 4  # of its real part: 1
 
 
 def test_a_tied_output_map_is_a_layer_of_a_file():

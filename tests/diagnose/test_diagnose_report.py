@@ -151,7 +151,7 @@ def widening() -> Diagnosis:
         output = OutputReport(100, 4, 4.0, 3.5, 3.5, "healthy", "", sigma)
         name = f"backbone.a_$module_with_$a_long_name.and_another_one.layers.{depth}"
         layers.append(LayerReport(name, depth, weigh(Matrix(name, depth, weight)), output))
-    return Diagnosis("$a_path$/" * 60, layers, representation=layers[-1].output)
+    return Diagnosis("$a_path$/" * 60, layers, Coverage(0, 0), representation=layers[-1].output)
 
 
 def test_outputs_of_a_layer_that_widens_are_drawn_against_what_it_can_attain_with_a_mark_at_its_end(drawn, tmp_path):
