@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sslcollapse.control import RankFloorController
 from sslcollapse.distributed import Gather
-from sslcollapse.errors import RecipeError
+from sslcollapse.errors import MissingDataError, RecipeError, in_words
 from sslcollapse.evaluation.online import OnlineProbe
 from sslcollapse.layers import Layer, layer_map
 from sslcollapse.objectives.base import Objective
@@ -259,8 +259,10 @@ def _encoder_of(spec: Mapping[str, Any], in_shape: Sequence[int]) -> Any:
     arguments = {key: value for key, value in spec.items() if key != "type"}
     try:
         return ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)
-    except ValueError as error:  # only now has its constructor seen the shape of the data
-        raise RecipeError(f"encoder: {error}") from error
+    except (MissingDataError, MemoryError):
+        raise
+    except Exception as error:  # only now has its constructor seen the shape of the data; it may check by failing
+        raise RecipeError(f"encoder: {in_words(error)}") from error
 
 
 def _target_of(online: SSLModule, initialization: str) -> Target:

@@ -53,13 +53,13 @@ def mistake(capsys, *words: str, out: Path) -> str:
             "regularizers.werank.coeficient: unknown argument of 'werank'; did you mean 'coefficient'?",
         ),
         (["train.steps=many"], "train.steps: expected an int, got 'many'"),
-        (["encoder.hidden=[0]"], "encoder: hidden must be a non-empty list of positive widths, got [0]"),
+        (["encoder.hidden=[0]"], "encoder.hidden[0]: must be >= 1, got 0"),
         (["encoder.hidden=[]"], "encoder: hidden must be a non-empty list of positive widths, got []"),
         (
             ['domain.dataset={"type": "csbm", "degree": -1}'],
-            "domain.dataset: degree must be > 0, got -1",
+            "domain.dataset.degree: must be > 0, got -1",
         ),
-        (["domain.views.strength=2"], "domain.views: strength: must be in [0, 1], got 2"),
+        (["domain.views.strength=2"], "domain.views.strength: must be in [0, 1], got 2"),
         (
             ['regularizers.werank.coefficient={"conv.*": 1}'],
             "regularizers.werank.coefficient: coefficient 'conv.*' matches no layer; did you mean 'convs.1'? "
@@ -77,7 +77,7 @@ def mistake(capsys, *words: str, out: Path) -> str:
             "the networks here are encoder, predictor",
         ),
         (["optim.betas=[0.9]"], "optim: betas must be two numbers in [0, 1), got [0.9]"),
-        (["optim.betas=[0.9, 1.5]"], "optim: betas must be two numbers in [0, 1), got [0.9, 1.5]"),
+        (["optim.betas=[0.9, 1.5]"], "optim.betas[1]: must be in [0, 1), got 1.5"),
         (["optim.eps=-1"], "optim.eps: must be >= 0, got -1"),
         (["seed=99999999999999999999"], "seed: must be <= 9223372036854775807, got 99999999999999999999"),
         (

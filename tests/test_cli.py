@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sslcollapse
-from sslcollapse import cli
+from sslcollapse import cli, terminal
 from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.registry import REGISTRIES
 
@@ -185,9 +185,9 @@ def test_an_error_is_shown_in_one_line_by_the_main_process_and_later_by_others(c
     assert capsys.readouterr().err == "error: first second\n"
     monkeypatch.setenv("RANK", "1")
     waited = []
-    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    monkeypatch.setattr(terminal.time, "sleep", waited.append)
     assert cli.main(["train", recipe]) == 2
-    assert waited == [cli.RANK_0_SECONDS]
+    assert waited == [terminal.RANK_0_SECONDS]
     assert capsys.readouterr().err == "rank 1: error: first second\n"
 
 
@@ -218,7 +218,7 @@ def test_an_interrupt_ends_with_130(calls, recipe, capsys, monkeypatch):
     ("argv", "message"),
     [
         (["train", "a.py", "--ovewrite"], "unrecognized arguments: --ovewrite"),
-        (["list", "encoder", "more"], "unrecognized arguments: more"),
+        (["list", "encoder", "gcn", "more"], "unrecognized arguments: more"),
         (["ablate", "a.py", "--seeds", "0"], "expected a whole number >= 1, got '0'"),
         (["trian"], "invalid choice: 'trian'"),
         ([], "required: COMMAND"),

@@ -219,7 +219,7 @@ def test_an_override_sets_exactly_its_place(ranked, assignment, path, value):
             "regularizers.werank.coefficient.convs.0=1",
             r"names with dots go in a literal: regularizers.werank.coefficient='\{\"name\": value\}'",
         ),
-        ("encoder.hidden=abc", r"encoder.hidden: expected a list of int, got 'abc'"),
+        ("encoder.hidden=abc", r"encoder.hidden: expected a list of int >= 1, got 'abc'"),
         ("encoder.hidden.0=3", r"encoder.hidden.0: encoder.hidden is \[8, 4\], so nothing in it can be set"),
         ("train.steps=1.5", r"train.steps: expected an int, got 1.5"),
         ("train.steps=many", r"train.steps: expected an int, got 'many'"),
@@ -229,7 +229,7 @@ def test_an_override_sets_exactly_its_place(ranked, assignment, path, value):
             r"train.precision: expected one of 'no', .* got 'bf61'; did you mean 'bf16'\?",
         ),
         ("optim.lr=-1", r"optim.lr: must be >= 0, got -1"),
-        ("objective.momentum=2", r"objective: momentum must be in \[0, 1\], got 2"),
+        ("objective.momentum=2", r"objective.momentum: must be in \[0, 1\], got 2"),
         (
             "encoder=None",
             r"encoder: expected a dict with the 'type' and the arguments of the encoder, got None",
@@ -290,7 +290,7 @@ def test_resolving_spells_defaults_out_as_json_and_again_changes_nothing(ranked)
     ("change", "message"),
     [
         (dict(regularizer={}), r"regularizer: unknown field of a recipe; did you mean 'regularizers'\?"),
-        (dict(encoder=dict(type="gcn", hidden="abc")), r"encoder.hidden: expected a list of int, got 'abc'"),
+        (dict(encoder=dict(type="gcn", hidden="abc")), r"encoder.hidden: expected a list of int >= 1, got 'abc'"),
         (dict(optim=dict(type="adamw")), r"optim.lr: missing argument of 'adamw'; give it a number"),
         (dict(domain=dict(type="graph")), r"domain.dataset: missing argument of 'graph'"),
         (

@@ -8,6 +8,7 @@ from typing import Any
 
 from sslcollapse.errors import RecipeError
 from sslcollapse.literals import literal
+from sslcollapse.typecheck import quote
 
 
 def parse_grid(argument: str) -> tuple[str | tuple[str, ...], list[Any]]:
@@ -94,9 +95,9 @@ def _value(text: str, where: str) -> Any:
         raise RecipeError(f"{where}: an empty value; remove the extra comma or write ''")
     try:
         return literal(text)
-    except (ValueError, SyntaxError) as error:
+    except ValueError as error:
         if text[0] in "[{('\"" or text.startswith("dict("):
             raise RecipeError(
-                f"{where}: {text!r} is no Python literal; close brackets, and put text in them in quotes"
+                f"{where}: {quote(text)} is no Python literal; close brackets, and put text in them in quotes"
             ) from error
         return text

@@ -43,7 +43,13 @@ def last_spectra(runs: Sequence[Named]) -> list[Plot]:
 
 def relative(sigma: np.ndarray) -> np.ndarray | None:
     """σ_k/σ_1, descending; None of what is no spectrum, of zeros, and of what is not finite."""
-    if sigma.ndim != 1 or not len(sigma) or not np.isfinite(sigma).all() or not sigma.max() > 0:
+    if (
+        sigma.ndim != 1
+        or not len(sigma)
+        or sigma.dtype.kind not in "fiu"
+        or not np.isfinite(sigma).all()
+        or not sigma.max() > 0
+    ):
         return None
     descending = np.sort(sigma.astype(np.float64))[::-1]
     return descending / descending[0]
@@ -89,7 +95,7 @@ def _comparison(name: str, lines: Mapping[str, np.ndarray], labels: Sequence[str
 
 def _plot(stem: str, name: str, caption: str, draw: Any, lines: Mapping[str, np.ndarray], height: float) -> Plot:
     kind, _, layer = name.partition("/")
-    title = f"{WORDS[kind].capitalize()} of {layer}" if layer else kind.capitalize()
+    title = f"{WORDS.get(kind, kind).capitalize()} of {layer}" if layer else kind.capitalize()
     longest = max(map(len, lines.values()))
     rows = [[k + 1, *(float(line[k]) if k < len(line) else None for line in lines.values())] for k in range(longest)]
     return Plot(slug(f"{stem}-{name}"), title, caption, draw, ["k", *lines], rows, height)

@@ -71,7 +71,7 @@ def test_one_base_recipe_can_be_the_baseline_of_the_others(workspace):
         ('name="a", base="tiny.py", axis={}', "ablation.axis: unknown field; did you mean 'axes'"),
         ('base="tiny.py"', "ablation.name is missing"),
         ('name="a", base="none.py"', "none.py: no such file"),
-        ('name="a", base="tiny.py", seeds=0', "seeds must be a number of at least 1, got 0"),
+        ('name="a", base="tiny.py", seeds=0', "seeds must be a number from 1 to 10000, got 0"),
         (
             'name="a", base="tiny.py", axes={"encoder.hidden": [[4], "x"]}',
             "cell tiny encoder.hidden=x: .*hidden",

@@ -14,7 +14,7 @@ from sslcollapse.errors import RunError
 
 
 def record(hash="a", seed=0, **more):
-    return {"hash": hash, "seed": seed, **more}
+    return {"hash": hash, "seed": seed, "evaluation": {}, "rank": {}, **more}
 
 
 def test_paired_interval_is_that_of_a_paired_t_test():

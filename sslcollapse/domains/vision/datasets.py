@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.domains.vision.stored import StoredImages
+from sslcollapse.spec import Share
 
 
 class _CIFAR(StoredImages):
@@ -56,7 +57,7 @@ class CIFAR10(_CIFAR):
     num_classes = 10
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
-    def __init__(self, data_root: Path, *, validation: float = 0.1) -> None:
+    def __init__(self, data_root: Path, *, validation: Share = 0.1) -> None:
         super().__init__(data_root, validation)
 
 
@@ -75,7 +76,7 @@ class CIFAR100(_CIFAR):
     num_classes = 100
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
-    def __init__(self, data_root: Path, *, validation: float = 0.1) -> None:
+    def __init__(self, data_root: Path, *, validation: Share = 0.1) -> None:
         super().__init__(data_root, validation)
 
 
@@ -101,7 +102,7 @@ class STL10(StoredImages):
         data_root: Path,
         *,
         pretrain: Literal["unlabeled+train", "train"] = "unlabeled+train",
-        validation: float = 0.1,
+        validation: Share = 0.1,
     ) -> None:
         super().__init__(data_root, validation, pretrain_unlabeled=pretrain == "unlabeled+train")
 
@@ -137,7 +138,7 @@ class SVHN(StoredImages):
     channels, size, num_classes = 3, 32, 10
     mean, std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
 
-    def __init__(self, data_root: Path, *, validation: float = 0.1) -> None:
+    def __init__(self, data_root: Path, *, validation: Share = 0.1) -> None:
         super().__init__(data_root, validation)
 
     def fetch(self, root: Path) -> None:
@@ -174,7 +175,7 @@ class MNIST(StoredImages):
     channels, size, num_classes = 1, 28, 10
     mean, std = (0.1307,), (0.3081,)
 
-    def __init__(self, data_root: Path, *, validation: float = 0.1) -> None:
+    def __init__(self, data_root: Path, *, validation: Share = 0.1) -> None:
         super().__init__(data_root, validation)
 
     def fetch(self, root: Path) -> None:

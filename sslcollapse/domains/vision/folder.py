@@ -20,7 +20,7 @@ from sslcollapse.domains.vision.data import (
 from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
 from sslcollapse.errors import DataError, MissingDataError, RecipeError
-from sslcollapse.spec import AtLeast
+from sslcollapse.spec import Above, Between, Share
 
 
 class ImageFolder:
@@ -49,11 +49,11 @@ class ImageFolder:
         *,
         train: str,
         test: str,
-        size: Annotated[int, AtLeast(1)],
+        size: Annotated[int, Between(1, 65_535)],
         mode: Mode = "RGB",
         mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        validation: float = 0.1,
+        std: Sequence[Annotated[float, Above(0)]] | None = None,
+        validation: Share = 0.1,
         name: str | None = None,
     ) -> None:
         if size < 1:
