@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.errors import RecipeError, SSLCollapseError
+from sslcollapse.errors import RecipeError, SSLCollapseError, in_words
 from sslcollapse.literals import literal
 from sslcollapse.registry import REGISTRIES, suggest
 from sslcollapse.spec import RecipeSpec
@@ -56,9 +56,11 @@ def load(path: str | Path, variable: str = "recipe") -> dict[str, Any]:
         raise RecipeError(f"{path}: `{variable}` must be a dict, got {quote(value)}")
     try:
         check_nesting(value, "")
+        return dict(value)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from None
-    return dict(value)
+    except Exception as error:  # a mapping of the file's own that fails
+        raise RecipeError(f"{path}: `{variable}` cannot be read as a dict: {in_words(error)}") from error
 
 
 def extend(base: str | Path | Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +96,7 @@ def override(recipe: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.strip().split(".")):
-            raise RecipeError(f"override {assignment!r}: expected path=value, such as train.steps=500")
+            raise RecipeError(f"override {quote(assignment)}: expected path=value, such as train.steps=500")
         changes[path.strip()] = _literal(text)
     return assign(recipe, changes)
 
