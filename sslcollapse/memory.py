@@ -15,12 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslcollapse.errors import RecipeError, RunError
 
-_TOO_MUCH = re.compile(
-    r"(?:tried|unable) to allocate ([\d.]+ ?[KMGTPE]iB|\d+ bytes)|not enough memory|out of memory|"
-    r"size calculation overflow",
-    re.IGNORECASE,
-)
-"""How torch and NumPy say that an allocation failed, most of them with its size."""
+_SIZE = re.compile(r"(?:tried|unable) to allocate ([\d.]+ ?[KMGTPE]iB|\d+ bytes)", re.IGNORECASE)
+_TOO_MUCH = re.compile(r"not enough memory|out of memory|size calculation overflow", re.IGNORECASE)
+"""How torch and NumPy say that an allocation failed, with its size and without."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -75,11 +72,11 @@ def shortage(error: BaseException, recipe: Mapping[str, Any]) -> str | None:
         error: a ``MemoryError`` of Python or NumPy, or torch's ``RuntimeError`` of the same meaning.
         recipe: a resolved one, or an empty dict.
     """
-    found = _TOO_MUCH.search(str(error))
-    if not isinstance(error, MemoryError) and found is None:
+    found = _SIZE.search(str(error))
+    if not (isinstance(error, MemoryError) or found or _TOO_MUCH.search(str(error))):
         return None
-    size = found[1] if found else None
-    if size and size.endswith("bytes"):
+    size = found[1] if found else ""
+    if size.endswith("bytes"):
         size = in_units(int(size.split()[0]))
     return f"there is not enough memory{f' ({size} at once)' if size else ''}; {_largest(recipe)}"
 
@@ -122,9 +119,11 @@ def _ours() -> str:
 
 def _largest(recipe: Mapping[str, Any]) -> str:
     """Which number of a recipe is the largest, of those that can have to do with memory."""
-    parts = {name: recipe.get(name) for name in ("domain", "encoder", "objective", "regularizers", "evaluate")}
+    parts = {name: recipe.get(name) for name in ("domain", "encoder", "objective", "regularizers")}
     found = max(_numbers(parts, ""), key=lambda item: item[1], default=("", 0))
-    return f"the largest number of the recipe is {found[0]} = {found[1]}: make it smaller" if found[0] else "use less"
+    if not found[0]:
+        return "give it less to do at once"
+    return f"of the recipe's sizes {found[0]} = {found[1]} is the largest: make it smaller"
 
 
 def _numbers(value: Any, path: str) -> Iterator[tuple[str, int]]:

@@ -36,8 +36,10 @@ def lasting_output() -> Iterator[None]:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
+            try:
                 stream.flush()
+            except (OSError, ValueError):
+                _abandon(stream)
         for stream, strict in ((sys.stdout, before[0]), (sys.stderr, before[1])):
             if isinstance(stream, _Lasting) and isinstance(strict, io.TextIOWrapper):
                 strict.reconfigure(errors=stream.usual_errors)
@@ -73,10 +75,15 @@ class _Lasting:
         """Let all that is still to come go nowhere, what is buffered included; for other errors than these, raise."""
         if error.errno not in _NOBODY_READS:
             raise error
-        with suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+        _abandon(self._stream)
+
+
+def _abandon(stream: Any) -> None:
+    """Let what a stream has not written yet, and what still comes, go nowhere; else Python's end would fail at it."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def rank() -> str:

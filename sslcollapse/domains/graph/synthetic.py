@@ -12,6 +12,7 @@ import torch
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
 from sslcollapse.domains.splits import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.errors import RecipeError
+from sslcollapse.memory import check_size
 from sslcollapse.spec import Above, AtLeast, Between, Probability, Weight, Width
 
 
@@ -154,6 +155,8 @@ class CSBM:
 
     def load(self) -> GraphDataset:
         """Draw the graph."""
+        arrays = 4 * self.nodes * self.num_features + 32 * self.nodes * self.degree  # features; edges, while sorted
+        check_size(int(arrays), f"domain.dataset.nodes={self.nodes}")
         rng = np.random.default_rng(self.seed)
         labels = rng.permutation(np.arange(self.nodes) % self.classes)
         pairs = self._pairs(labels, rng)  # [2, E/2]

@@ -11,6 +11,7 @@ import torch
 from sslcollapse.domains.splits import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.domains.vision.data import ImageDataset, MemoryImages, check_dataset, check_fraction, official_split
 from sslcollapse.errors import RecipeError
+from sslcollapse.memory import check_size
 from sslcollapse.spec import AtLeast, Between, Share, Width
 
 
@@ -130,6 +131,7 @@ class FakeData:
         from torchvision.transforms.functional import pil_to_tensor
 
         count = self.train + self.test
+        check_size(3 * count * self.size**2, f"domain.dataset: {count} images of size={self.size}")
         # torchvision seeds image k with k + offset: far apart, so that two seeds share no image.
         drawn = Drawn(count, (3, self.size, self.size), self.num_classes, random_offset=self.seed * 1_000_003)
         images, labels = zip(*(drawn[row] for row in range(count)), strict=True)
