@@ -1,4 +1,4 @@
-"""Odd recipes, overrides, grids, ablation files and records, and what becomes of them while a run is planned.
+"""Odd recipes, overrides, grids, ablation files, records and commands, by the kind of thing that is tried with them.
 
 ``tests/test_fuzz.py`` tries some of them, ``tools/fuzz.py`` as many as one likes.
 """
@@ -6,71 +6,31 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-import shlex
-import signal
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from fuzz_attempts import (
+    BASES,
+    FILE,
+    RECORD,
+    RUN,
+    give_command,
+    line_of,
+    plan_file,
+    plan_grid,
+    plan_json,
+    plan_override,
+    plan_python,
+    plan_recipe,
+    read_records,
+    read_run_files,
+    text_of,
+)
 from hypothesis import strategies as st
-from tiny import tiny_recipe
 
-from sslcollapse.ablation.columns import columns
-from sslcollapse.ablation.grid import plan
-from sslcollapse.ablation.preview import preview
-from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.table import page
-from sslcollapse.build import build_domain, build_module
-from sslcollapse.errors import SSLCollapseError, explained
-from sslcollapse.recipe import difference, extend, from_json, load, override, recipe_hash, resolve, to_json
 from sslcollapse.registry import REGISTRIES
-from sslcollapse.report.from_records import ablation_of
-
-SECONDS = 30
-"""So long one input may take; planning takes a small part of one."""
-
-LARGEST_BUILT, LEAST_REFUSED = 2_000, 10**8
-"""Networks of widths in between would be built, but slowly."""
-
-_OPTIM = dict(optim=dict(type="adamw", lr=1e-3), train=dict(steps=3), monitor=dict(every=2))
-_KNN = dict(type="knn", k=5, split="public")
-BASES: list[dict[str, Any]] = [
-    tiny_recipe("one", **_OPTIM, evaluate=dict(public=dict(type="logistic", split="public"))),
-    tiny_recipe(
-        "two",
-        **_OPTIM,
-        regularizers=dict(
-            werank=dict(type="werank", coefficient={"convs.*": 0.1}, networks=["encoder"]),
-            ldreg=dict(type="ldreg", k=5, coefficient=dict(type="schedule", base=0.1, start=1)),
-            floor=dict(type="so", coefficient=dict(type="rank_floor", every=2)),
-        ),
-    ),
-    dict(
-        name="three",
-        domain=dict(type="vision", dataset=dict(type="digits"), views=dict(flip=0.0, strength=0.5), batch_size=8),
-        encoder=dict(type="mlp", hidden=[16, 8]),
-        objective=dict(type="simclr", projector=[8, 4], temperature=0.5),
-        **_OPTIM,
-        evaluate=dict(knn=_KNN),
-    ),
-    dict(
-        name="four",
-        domain=dict(type="toy", dim=8, views=dict(noise=0.5, dims=3), batch_size=8),
-        encoder=dict(type="linear", hidden=[8, 8], initial_rank=3),
-        objective=dict(type="vicreg", projector=[8]),
-        **_OPTIM,
-        regularizers=dict(sigreg=dict(type="sigreg", directions=4, on=["embedding", "representation"])),
-    ),
-    tiny_recipe("five", **_OPTIM)
-    | dict(
-        encoder=dict(type="pyg", module="GAT", out_dim=8, kwargs=dict(hidden_channels=8, num_layers=2)),
-        objective=dict(type="byol", projector=[8, 4], predictor_hidden=8),
-    ),
-]
 
 
 def _deep(levels: int, as_dict: bool) -> Any:
@@ -199,13 +159,6 @@ def _known(registry: Any, node: Mapping[Any, Any]) -> Any:
     return registry.parameters(_type(node)).items()
 
 
-def _text(value: Any) -> str:
-    try:
-        return repr(value)
-    except (ValueError, RecursionError):
-        return "9" * 5000
-
-
 SNIPPETS = (
     *("{[]}", "{1:[],[]:1}", "{{}}", "1e400", "-" * 3000 + "1", "[" * 150, "(" * 3000, "9" * 400, "9" * 5000),
     *("dict(", "dict(type='so')", "dict(1)", "dict(a=dict(b=dict()))", "None", "lambda: 0", "[i for i in ()]"),
@@ -215,7 +168,7 @@ SNIPPETS = (
 )
 texts = st.one_of(
     st.sampled_from(SNIPPETS),
-    odd.map(_text),
+    odd.map(text_of),
     st.text(alphabet="[]{}()'\",:=-+.eE01 \nabcdit*", max_size=12),
 )
 paths = st.one_of(
@@ -231,147 +184,6 @@ GOOD = (
     *("regularizers.werank.coefficient=0.1", "domain.views.strength=0.5", "encoder.norm=none", "name=other"),
 )
 assignments = mostly(st.sampled_from(GOOD), st.tuples(paths, texts).map("=".join))
-
-
-class Outcome(NamedTuple):
-    """What became of an input: ``"accepted"``, the class of an error for people, or ``"traceback"`` with the error."""
-
-    kind: str
-    error: BaseException | None = None
-
-
-class TooSlowError(Exception):
-    """An input took more than ``SECONDS``."""
-
-
-@contextmanager
-def _limited() -> Iterator[None]:
-    def stop(*_: Any) -> None:
-        raise TooSlowError(f"more than {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def outcome(attempt: Any, *arguments: Any) -> Outcome:
-    """Run one attempt and say what became of it."""
-    try:
-        with _limited():
-            attempt(*arguments)
-    except SSLCollapseError as error:
-        return Outcome(type(error).__name__ if str(error).strip() else "without words")
-    except Exception as error:
-        # The command line makes a sentence of these, which no code can prevent.
-        sentence = explained(error, {}) if isinstance(error, (OSError, MemoryError)) else None
-        return Outcome("traceback", error) if sentence is None else Outcome(type(error).__name__)
-    return Outcome("accepted")
-
-
-def plan_recipe(recipe: Mapping[str, Any]) -> None:
-    """All that happens to a recipe before its data are read."""
-    resolved = resolve(recipe)
-    assert resolve(resolved) == resolved
-    digest = recipe_hash(resolved)
-    again = from_json(to_json(resolved))
-    assert recipe_hash(again) == digest
-    assert difference(resolved, again) == []
-    assert resolve(extend(recipe, {})) == resolved
-    sizes = [abs(number) for number in _ints({key: resolved[key] for key in ("encoder", "objective", "domain")})]
-    slow = [size for size in sizes if LARGEST_BUILT < size < LEAST_REFUSED]
-    if slow or resolved["encoder"]["type"] in ("timm", "resnet50"):  # of timm also what asks the network
-        return
-    domain = build_domain(resolved)
-    domain.check(1)
-    build_module(resolved, domain)
-
-
-def plan_override(base: int, words: list[str]) -> None:
-    """The same of a recipe with overrides."""
-    plan_recipe(override(BASES[base], words))
-
-
-def plan_json(text: str) -> None:
-    """The same of the text of a JSON file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "recipe.json"
-        path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        plan_recipe(load(path))
-
-
-def plan_python(body: str) -> None:
-    """The same of a recipe that is a Python file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "recipe.py"
-        path.write_bytes(body.encode("utf-8", "surrogatepass"))
-        plan_recipe(load(path))
-
-
-def plan_grid(bases: list[int], grid: list[str], baseline: list[str], words: list[str]) -> None:
-    """What ``ablate --grid ... --dry-run`` does before anything runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        targets = [Path(folder) / f"base{base}.json" for base in bases]
-        for target, base in zip(targets, bases, strict=True):
-            target.write_text(json.dumps(BASES[base]))
-        ablation = plan(targets[0], grid, 2, words, baseline=baseline, others=targets[1:])
-        assert preview(ablation, Records(Path(folder) / "runs.jsonl"))
-
-
-def plan_file(fields: Mapping[str, Any]) -> None:
-    """The same of an ablation file, whose fields are what its Python code makes."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "base.json").write_text(json.dumps(BASES[1]))
-        path = Path(folder) / "ablation.py"
-        path.write_text("from fuzz_inputs import HANDED_OVER\nablation = dict(HANDED_OVER)\n")
-        HANDED_OVER.clear()
-        HANDED_OVER.update(fields)
-        ablation = plan(path, [], None, [])
-        assert preview(ablation, Records(Path(folder) / "runs.jsonl"))
-
-
-HANDED_OVER: dict[Any, Any] = {}
-"""What the ablation file of ``plan_file`` says; not all values could be written in a file."""
-
-FILE = dict(
-    name="grid",
-    base="base.json",
-    axes={"encoder.hidden": [[8], [4]], ("train.steps", "optim.lr"): [(2, 0.1), (3, 0.2)]},
-    seeds=2,
-    baseline={"encoder.hidden": [8]},
-    metrics=["rank.representation.effective_rank"],
-    claim=dict(
-        number=1,
-        statement="It grows.",
-        checks=[dict(name="c", metric="rank.representation.effective_rank", expect="positive", cell={}, where={})],
-    ),
-)
-
-_METRIC = {"values": [0.5, 0.6], "mean": 0.55, "std": 0.1, "n": 2}
-_RANK = {"effective_rank": 3.0, "effective_rank_centred": 3.0, "attainable": 8, "n": 120}
-RECORD = {
-    **dict(hash="00000000", seed=0, name="one", base="one", overrides={"optim.lr": 0.1}, settings=[], steps=3),
-    "evaluation": {"public": {"solver": "lbfgs", "test_accuracy": _METRIC, "validation_accuracy": _METRIC}},
-    "untrained": {"public": {"solver": "lbfgs", "test_accuracy": _METRIC}},
-    "rank": {"representation": _RANK, "layers": {"convs.0": {"weight": _RANK, "output": _RANK}}},
-    "regularizers": {"werank": {"convs.0": {"penalty": 1.0, "floor": 0.0, "excess": 1.0, "coefficient": 0.1}}},
-    "seconds": {"training": 1.0, "steps_trained": 3, "evaluation": 0.1},
-    **dict(commit="0", device="cpu", torch="2", torch_geometric="2", threads=1),
-}
-
-
-def read_records(lines: list[bytes]) -> None:
-    """A results folder's records, rebuilt to an ablation and its tables."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "runs.jsonl"
-        path.write_bytes(b"\n".join(lines) + b"\n")
-        records = Records(path)
-        ablation, _ = ablation_of("grid", list(records))
-        assert page(ablation, records, {}, "command")
-        assert columns(ablation, list(records)) is not None
 
 
 @st.composite
@@ -394,21 +206,14 @@ def mutated(draw: st.DrawFn, base: Any, changes: int = 2) -> Any:
     return value
 
 
-def _line(value: Any) -> bytes:
-    try:
-        return json.dumps(value).encode()
-    except (TypeError, ValueError, RecursionError):
-        return b'{"hash": 1' + b"0" * 4400 + b"}"
-
-
 lines = mostly(
-    mutated(RECORD).map(_line),
-    odd.map(_line)
+    mutated(RECORD).map(line_of),
+    odd.map(line_of)
     | st.binary(max_size=20).map(lambda data: data.replace(b"\n", b""))
     | st.sampled_from([b"[" * 100_000, b'{"hash": "a", "seed": 0}']),
 )
 jsons = mostly(
-    mutated(BASES[0], 2).map(lambda value: _line(value).decode()),
+    mutated(BASES[0], 2).map(lambda value: line_of(value).decode()),
     st.sampled_from(
         ["", "[]", "{}", "[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"name": 1, "name": 2}', "NaN", "\0"]
     )
@@ -432,7 +237,7 @@ bodies = st.one_of(
             "assert False",
         ]
     ),
-    recipes().map(lambda recipe: f"from math import nan, inf\nrecipe = {_text(recipe)}"),
+    recipes().map(lambda recipe: f"from math import nan, inf\nrecipe = {text_of(recipe)}"),
 )
 
 GOOD_AXES = (
@@ -459,19 +264,8 @@ INPUTS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "ablation file": (plan_file, st.tuples(mutated(FILE))),
     "JSON file": (plan_json, st.tuples(jsons)),
     "Python file": (plan_python, st.tuples(bodies)),
+    "command": (give_command, st.tuples(st.lists(assignments | st.text(max_size=6), min_size=1, max_size=2))),
+    "run files": (read_run_files, st.tuples(mutated(RUN))),
     "records": (read_records, st.tuples(st.lists(lines, min_size=1, max_size=2))),
 }
 """Kind of input → what is done with it, and how inputs of this kind are made."""
-
-
-def _ints(value: Any) -> Iterator[int]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        yield value
-    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ():
-        yield from _ints(item)
-
-
-def shown(kind: str, arguments: Any) -> str:
-    """An input as one reads it in a report, shortened."""
-    text = shlex.quote(_text(arguments))
-    return f"{kind}: {text if len(text) < 2000 else f'{text[:2000]}...'}"

@@ -2,20 +2,13 @@
 
 import traceback
 
+import fuzz_attempts
 import fuzz_inputs
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-EXAMPLES = {
-    "recipe": 120,
-    "override": 120,
-    "grid": 60,
-    "ablation file": 60,
-    "JSON file": 40,
-    "Python file": 40,
-    "records": 60,
-}
+EXAMPLES = {kind: 100 if kind in ("recipe", "override") else 40 for kind in fuzz_inputs.INPUTS}
 
 
 @pytest.mark.parametrize("kind", fuzz_inputs.INPUTS)
@@ -32,10 +25,10 @@ def test_no_input_ends_in_an_error_that_was_not_raised_for_people(kind):
     )
     @given(strategy)
     def every(arguments):
-        found = fuzz_inputs.outcome(attempt, *arguments)
+        found = fuzz_attempts.outcome(attempt, *arguments)
         if found.error is not None:
             trace = "".join(traceback.format_exception(found.error)[-6:])
-            pytest.fail(f"{fuzz_inputs.shown(kind, arguments)}\n{trace}", pytrace=False)
+            pytest.fail(f"{fuzz_attempts.shown(kind, arguments)}\n{trace}", pytrace=False)
 
     every()
 
@@ -45,20 +38,20 @@ def test_the_fuzz_sees_what_it_looks_for():
         return value.missing
 
     found = [
-        fuzz_inputs.outcome(broken, 3),
-        *(fuzz_inputs.outcome(fuzz_inputs.plan_recipe, recipe) for recipe in ({}, fuzz_inputs.BASES[0])),
+        fuzz_attempts.outcome(broken, 3),
+        *(fuzz_attempts.outcome(fuzz_attempts.plan_recipe, recipe) for recipe in ({}, fuzz_attempts.BASES[0])),
     ]
     assert [each.kind for each in found] == ["traceback", "RecipeError", "accepted"]
 
 
-@pytest.mark.parametrize("base", range(len(fuzz_inputs.BASES)))
+@pytest.mark.parametrize("base", range(len(fuzz_attempts.BASES)))
 def test_every_base_that_is_changed_is_itself_accepted(base):
-    fuzz_inputs.plan_recipe(fuzz_inputs.BASES[base])
+    fuzz_attempts.plan_recipe(fuzz_attempts.BASES[base])
 
 
-@given(st.sampled_from(fuzz_inputs.BASES))
+@given(st.sampled_from(fuzz_attempts.BASES))
 @settings(max_examples=5, derandomize=True, database=None, deadline=None)
 def test_no_base_is_changed_by_planning(base):
     before = repr(base)
-    fuzz_inputs.plan_recipe(base)
+    fuzz_attempts.plan_recipe(base)
     assert repr(base) == before

@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--kind", metavar="KIND", help="one kind of input (default: all, in equal parts)")
     options = parser.parse_args()
 
+    import fuzz_attempts
     import fuzz_inputs
     from hypothesis import HealthCheck, Phase, given, seed, settings
 
@@ -39,11 +40,11 @@ def main() -> int:
         )
         @given(strategy)
         def every(arguments):
-            found = fuzz_inputs.outcome(attempt, *arguments)  # noqa: B023  # called within this turn of the loop
+            found = fuzz_attempts.outcome(attempt, *arguments)  # noqa: B023  # called within this turn of the loop
             counts[kind, found.kind] += 1  # noqa: B023
             if found.error is not None:
                 trace = traceback.format_exception(found.error)
-                text = f"{fuzz_inputs.shown(kind, arguments)}\n{''.join(trace[-8:])}"  # noqa: B023
+                text = f"{fuzz_attempts.shown(kind, arguments)}\n{''.join(trace[-8:])}"  # noqa: B023
                 faults.setdefault("".join(trace[-2:]), text)
 
         every()
