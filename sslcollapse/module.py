@@ -38,8 +38,8 @@ class SSLModule(nn.Module):
         controllers: regularizer → the controller that is its coefficient, where it has one.
 
     Raises:
-        RecipeError: a coefficient that fits no layer, a weight penalty on networks without any, or a feature penalty
-            on a prediction that nobody makes.
+        RecipeError: a regularizer with the name of an attribute, a coefficient that fits no layer, a weight penalty on
+            networks without any, or a feature penalty on a prediction that nobody makes.
     """
 
     encoder: Any
@@ -63,6 +63,9 @@ class SSLModule(nn.Module):
         embedding_dim = self.encoder.out_dim if self.projector is None else self.projector.out_dim
         self.predictor = objective.predictor(int(embedding_dim))
         self.objective = objective
+        for name in regularizers or {}:
+            if hasattr(nn.ModuleDict, name) or name == "training":
+                raise RecipeError(f"regularizers.{name}: PyTorch's modules have {name!r} already; choose another name")
         self.regularizers = nn.ModuleDict(regularizers or {})
         self.online_probe = online_probe
         self.total_steps = total_steps

@@ -28,7 +28,7 @@ from sslcollapse.report.run_page import run_page
 from sslcollapse.report.runs import is_run, read_run
 
 SECONDS = 30
-"""So long one input may take; planning takes a small part of one."""
+"""Of processor time, which one input may take; planning takes a small part of one."""
 
 LARGEST_BUILT, LEAST_REFUSED = 2_000, 10**8
 """Networks of widths in between would be built, but slowly."""
@@ -86,13 +86,13 @@ def _limited() -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise TooSlowError(f"more than {SECONDS} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def outcome(attempt: Any, *arguments: Any) -> Outcome:
