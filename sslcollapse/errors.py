@@ -6,9 +6,15 @@ import errno
 from collections.abc import Mapping
 from typing import Any
 
+from sslcollapse.texts import printable
+
 
 class SSLCollapseError(Exception):
     """Base of all errors that are shown without a traceback."""
+
+    def __str__(self) -> str:
+        """The message; control characters of names that it quotes are written as escapes."""
+        return printable(super().__str__(), keep="\n")
 
 
 class DataError(SSLCollapseError, ValueError):

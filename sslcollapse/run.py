@@ -22,6 +22,12 @@ from sslcollapse.errors import RunError
 from sslcollapse.recipe import difference, recipe_hash
 
 PACKAGES = ("torch", "torch_geometric", "torchvision", "timm", "lightly", "accelerate", "scikit-learn", "numpy")
+STREAMS = 2
+"""Version of the random streams (``seeding``); a run of another version may have drawn other numbers.
+
+1: keys were numbers alone, padded with zeros, so that some streams that should be independent were equal.
+2: a key has a purpose and its length.
+"""
 
 
 class RunDirectory:
@@ -140,6 +146,7 @@ def environment(world_size: int, device: str, command: list[str]) -> dict[str, A
         "device": device,
         "world_size": world_size,
         "threads": _threads(),
+        "streams": STREAMS,
     }
 
 

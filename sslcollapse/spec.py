@@ -33,8 +33,8 @@ from sslcollapse.typecheck import (
     try_construct,
 )
 
-LONGEST_NAME = 100
-"""Letters of a name of a recipe, a regularizer or a probe."""
+LONGEST_NAME = 200
+"""Letters of a folder's name; file systems take 255, and files beside it have longer ones."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +132,26 @@ Momentum = Annotated[float, Between(0, 1, open="right")]
 
 @dataclass(frozen=True)
 class Word(Marker):
-    """Marker of a string that names a folder: at most 100 letters, digits, ``_``, ``-`` and, unless first, ``.``."""
+    """Marker of a string that names a folder: letters, digits, ``_``, ``-`` and, unless first, ``.``."""
 
     def check(self, value: Any, annotation: Any, path: str) -> Any:
         """The string; raises RecipeError for any other."""
-        word = check(value, annotation, path)
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", word):
-            raise RecipeError(f"{path}: must be made of letters, digits, '_', '-' and '.', got {quote(word)}")
-        if len(word) > LONGEST_NAME:  # names of files are made of it, and 255 bytes are the most of those
-            raise RecipeError(f"{path}: must have at most {LONGEST_NAME} letters, got {len(word)}: {quote(word)}")
-        return word
+        return folder_name(check(value, annotation, path), path)
+
+
+def folder_name(name: Any, place: str) -> str:
+    """The name itself, if a folder of that name lies where it is made: the one check of all names that become paths.
+
+    Raises:
+        RecipeError: it is hidden, leads elsewhere, or is too long; starts with ``place``.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
+        raise RecipeError(
+            f"{place}: must be made of letters, digits, '_', '-' and '.', got {quote(name)}; a '.' may not be the first"
+        )
+    if len(name) > LONGEST_NAME:
+        raise RecipeError(f"{place}: has {len(name)} letters, at most {LONGEST_NAME} make a folder: {quote(name)}")
+    return name
 
 
 @dataclass(frozen=True)

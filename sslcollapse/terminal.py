@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from sslcollapse.texts import printable
+
 RANK_0_SECONDS = 10.0
 """How long other ranks let rank 0 go first with an error."""
 
@@ -103,7 +105,7 @@ def say_error(message: str) -> None:
     Mostly all ranks fail alike: rank 0 then says so, and its end makes the launcher end the others while they wait. A
     rank that is left after that has an error of its own.
     """
-    message = "error: " + " ".join(line.strip() for line in message.splitlines())
+    message = printable("error: " + " ".join(line.strip() for line in message.splitlines()))
     if rank() == "0":
         print(message, file=sys.stderr)
         return

@@ -101,7 +101,7 @@ def mistake(capsys, *words: str, out: Path) -> str:
         (["encoder={[]}"], "encoder: expected a dict with the 'type' and the arguments of the encoder, got '{[]}'"),
         (['regularizers={"keys": {"type": "werank"}}'], "regularizers.keys: PyTorch's modules have 'keys' already"),
         (["optim.lr=1e400"], "optim.lr: must be finite, got inf"),
-        ([f"name={'a' * 256}"], "name: must have at most 100 letters, got 256"),
+        ([f"name={'a' * 256}"], "name: has 256 letters, at most 200 make a folder"),
         (["train.precision=fp8"], "train.precision: expected one of 'no', 'bf16', 'fp16', got 'fp8'"),
     ],
 )

@@ -146,6 +146,7 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
         "torch": packages.get("torch"),
         "torch_geometric": packages.get("torch_geometric"),
         "threads": environment.get("threads"),
+        "streams": environment.get("streams", 1),
     }
 
 

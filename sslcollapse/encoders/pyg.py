@@ -52,6 +52,7 @@ class PyG(nn.Module):
         if not inspect.isclass(factory) or not issubclass(factory, nn.Module):
             known = [name for name in dir(library) if inspect.isclass(getattr(library, name))]
             raise ValueError(f"module: torch_geometric.nn has no module {module!r}{suggest(module, known)}")
+        _check_call(factory, module)
         arguments = dict(kwargs or {})
         if arguments.get("cached"):
             raise ValueError("kwargs.cached: a cached normalisation ignores edge dropping; leave it out")
@@ -91,6 +92,8 @@ class PyG(nn.Module):
     @torch.no_grad()
     def _try(self, in_dim: int) -> None:
         """Call the module once, on a ring of nodes, so that what it refuses is refused before training."""
+        if any(parameter.is_meta for parameter in self.module.parameters()):
+            return  # built for its shapes alone; nothing can be computed with it
         source = torch.arange(RING)
         ring = torch.stack([torch.cat([source, (source + 1) % RING]), torch.cat([(source + 1) % RING, source])])
         training = self.module.training
@@ -101,3 +104,13 @@ class PyG(nn.Module):
         if not isinstance(out, Tensor) or tuple(out.shape) != (RING, self.out_dim):
             shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"it returns {shape} for {RING} nodes, where out_dim={self.out_dim} says otherwise")
+
+
+def _check_call(factory: type[nn.Module], module: str) -> None:
+    """Refuse a class whose instances are not called with features and edges: containers, losses, language models."""
+    names = list(inspect.signature(factory.forward).parameters)[1:3]
+    if len(names) < 2 or names[0] != "x" or names[1] not in ("edge_index", "hyperedge_index", "adj_t"):
+        raise ValueError(
+            f"module: torch_geometric.nn.{module} is not called as module(x, edge_index), but with "
+            f"({', '.join(names)}, ...); an encoder is a convolution or a model of node features such as GCN or GAT"
+        )

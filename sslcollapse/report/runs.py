@@ -13,6 +13,7 @@ from typing import Any
 from sslcollapse.errors import RunError
 from sslcollapse.quantities import RESULT, is_number, lacking
 from sslcollapse.typecheck import LARGEST_INT, check_nesting
+from sslcollapse.untrusted import read_arrays
 
 _RANK = re.compile(r"rank/layers/(.+)/(weight|output)/effective_rank")
 _STEP = re.compile(r"[0-9]{1,18}")
@@ -81,12 +82,9 @@ class Run:
 
     def spectra(self, newest_first: bool = False) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Step and arrays of every spectra file in the order of steps; damaged files are left out."""
-        import numpy as np
-
         for path in sorted(self.spectra_files, reverse=newest_first):
             try:
-                with np.load(path) as file:
-                    arrays = dict(file)
+                arrays = read_arrays(path)
             except Exception:  # a damaged archive fails in very many ways; it is named in the notes
                 continue
             yield int(path.stem), arrays
