@@ -233,3 +233,9 @@ def test_a_momentum_of_running_statistics_outside_0_to_1_is_refused(name, moment
 def test_an_initial_rank_that_no_weight_has_is_refused(name):
     with pytest.raises(RegistryError, match=r"initial_rank must be in \[1, 8\], .* or None, got 1000000000"):
         ENCODERS.build({"type": name, "hidden": [8, 16], "initial_rank": 10**9}, (30,))
+
+
+def test_a_module_of_pyg_that_is_built_for_its_shapes_alone_is_not_called():
+    with torch.device("meta"):
+        encoder = PyG((5,), module="GAT", out_dim=6, kwargs={"hidden_channels": 8, "num_layers": 2})
+    assert all(parameter.is_meta for parameter in encoder.parameters())
