@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sslcollapse.bench import BENCHES
-from sslcollapse.errors import SSLCollapseError, explained
+from sslcollapse.errors import PreemptedError, SSLCollapseError, explained
 from sslcollapse.terminal import keep_traceback, lasting_output, say, say_error
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
@@ -19,7 +19,10 @@ MENDABLE, INTERRUPTED, BUG = 2, 130, 70
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, or one of those above; ``diagnose`` and ``ablate`` have their own.
+    """Run one command and return its exit code.
+
+    0, or one of those above, or 75 where a signal other than Ctrl-C ended a run that can be resumed; ``diagnose`` has
+    3 and ``ablate`` 1 of their own.
 
     Everything that a command raises is caught here. An error that is meant for people is printed as it is. Of any other
     it is said what was read, what went wrong and where the traceback is; ``--debug`` raises it instead.
@@ -40,9 +43,12 @@ def _main(arguments: list[str]) -> int:
     command: Callable[[argparse.Namespace], int] = options.run
     try:
         return command(options)
-    except KeyboardInterrupt:
-        say("interrupted")
+    except KeyboardInterrupt as interrupt:
+        say(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
         return INTERRUPTED
+    except PreemptedError as error:
+        say(str(error))
+        return PreemptedError.EXIT_CODE
     except SSLCollapseError as error:
         if options.debug:
             raise
@@ -68,9 +74,14 @@ def _train(options: argparse.Namespace) -> int:
 
     recipe = options.resolved = resolve(override(load(options.recipe), options.overrides))
     from sslcollapse import trainer  # imports much, so mistakes in the recipe are reported before it
+    from sslcollapse.run import RunDirectory
 
     if options.dry_run:
         trainer.dry_run(recipe)
+        return 0
+    run = RunDirectory.of(recipe, options.out)
+    if options.resume and not options.overwrite and run.finished:
+        say(f"{run.path}: this run is finished; there is nothing to do")
         return 0
     trainer.train(
         recipe,
@@ -166,7 +177,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file")
     _add_overrides(train)
     _add_out(train)
-    train.add_argument("--resume", action="store_true", help="continue the unfinished run of this recipe and seed")
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run of this recipe and seed from its newest checkpoint, if it has one",
+    )
     train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
     train.add_argument(
         "--dry-run", action="store_true", help="show the resolved recipe, layers and data; train nothing"

@@ -79,6 +79,9 @@ def run_ablation(
         return 0
     check_writable(folder, "--results")
     with locked(folder / ".lock", f"{folder}: this results folder"):
+        from sslcollapse.checkpoint import remove_temporaries  # imports torch
+
+        remove_temporaries(folder)
         driver = _Driver(ablation, folder, out, live=executor != "debug")
         try:
             with _interruptible():
@@ -142,6 +145,10 @@ class _Driver:
         if error is not None:
             self.failures.add(job, error)
         self.progress.ended(job, error, seconds)
+
+    def stopped(self, job: Job) -> None:
+        """Show that a run was stopped; it is neither finished nor failed."""
+        self.progress.stopped(job)
 
     def tick(self) -> None:
         """Let the time left be shown again."""
