@@ -14,6 +14,7 @@ from torch import nn
 from sslcollapse.diagnostics.modes import evaluating
 from sslcollapse.distributed import Gather
 from sslcollapse.errors import RecipeError, SSLCollapseError
+from sslcollapse.memory import bounded
 from sslcollapse.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
 from sslcollapse.registry import DOMAINS
 from sslcollapse.types import Batch, Domain, LazyViews, ProbeSet
@@ -40,7 +41,8 @@ def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:
         RecipeError: parts that do not go together.
     """
     torch.manual_seed(recipe["seed"])
-    module = SSLModule.from_recipe(recipe, domain.in_shape, domain.num_classes)
+    with bounded(recipe):
+        module = SSLModule.from_recipe(recipe, domain.in_shape, domain.num_classes)
     _check_accumulation(recipe, module)
     return module
 
@@ -133,7 +135,7 @@ def draw_views(recipe: Mapping[str, Any], path: Path, samples: int) -> Path:
     domain: Any = build_domain(recipe)
     if not hasattr(domain, "draw"):
         kind = recipe["domain"]["type"]
-        raise RecipeError(f"domain.type: the views of {kind!r} cannot be drawn; use a vision recipe")
+        raise RecipeError(f"domain.type: the views of {kind!r} cannot be drawn: its domain has no method draw()")
     try:
         domain.draw(path, samples, recipe["seed"])
     except OSError as error:

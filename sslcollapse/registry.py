@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from sslcollapse.errors import SSLCollapseError
+from sslcollapse.errors import SSLCollapseError, in_words
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,9 +35,9 @@ class RegistryError(SSLCollapseError, ValueError):
     """A component is unknown, registered twice, or was given arguments it does not take."""
 
 
-def suggest(word: str, known: Iterator[str] | list[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+def suggest(word: str, known: Iterator[str] | list[str], cutoff: float = 0.5) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known word that is at least so similar, or an empty string."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -53,6 +53,7 @@ class Registry:
         self.kind = kind
         self._targets: dict[str, str] = dict(builtin)
         self._factories: dict[str, Callable[..., Any]] = {}
+        self._parameters: dict[str, dict[str, inspect.Parameter]] = {}
         self._entry_points_read = False
 
     def register(self, name: str) -> Callable[[F], F]:
@@ -71,6 +72,7 @@ class Registry:
                 )
             self._targets[name] = target
             self._factories[name] = factory
+            self._parameters.pop(name, None)
             return factory
 
         return decorate
@@ -95,8 +97,10 @@ class Registry:
 
     def parameters(self, name: str) -> dict[str, inspect.Parameter]:
         """Recipe arguments of a component (its keyword-only parameters), annotations resolved."""
-        signature = inspect.signature(self.get(name), eval_str=True)
-        return {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+        if name not in self._parameters:
+            signature = inspect.signature(self.get(name), eval_str=True)
+            self._parameters[name] = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+        return self._parameters[name]
 
     def build(self, spec: Mapping[str, Any], *supplied: Any) -> Any:
         """Construct the component that ``spec["type"]`` names.
@@ -114,10 +118,10 @@ class Registry:
         factory = self.get(spec["type"])
         try:
             return factory(*supplied, **arguments)
-        except SSLCollapseError:
+        except (SSLCollapseError, MemoryError):
             raise
-        except ValueError as error:
-            raise RegistryError(f"{self.kind} {spec['type']!r}: {error}") from error
+        except Exception as error:  # a component may check its arguments by failing
+            raise RegistryError(f"{self.kind} {spec['type']!r}: {in_words(error)}") from error
 
     def describe(self, name: str) -> str:
         """First line of the component's docstring, read without importing a built-in component."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import lookup
 from sslcollapse.ablation.statistics import Summary, rounded, summarise
+from sslcollapse.quantities import is_number
 
 T = TypeVar("T")
 DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")
@@ -64,7 +65,7 @@ class Column:
         for record in records:
             entry = lookup(record, self.path)
             values = entry.get("values") if isinstance(entry, Mapping) else None
-            if values and all(isinstance(value, (int, float)) for value in values):
+            if isinstance(values, list) and values and all(map(is_number, values)):
                 found[record["seed"]] = list(values)
             elif _is_number(self.of(record)):
                 found[record["seed"]] = [self.of(record)]
@@ -148,4 +149,4 @@ def _with_companions(metric: str) -> list[Column]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)

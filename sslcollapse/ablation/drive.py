@@ -20,7 +20,7 @@ from sslcollapse.ablation.job import Job
 from sslcollapse.ablation.locks import locked
 from sslcollapse.ablation.preview import preview
 from sslcollapse.ablation.progress import Progress
-from sslcollapse.ablation.records import Records, check_writable, make_record
+from sslcollapse.ablation.records import DamagedRunError, Records, check_writable, make_record
 from sslcollapse.ablation.table import best_by_validation, columns, results_table
 
 
@@ -110,7 +110,7 @@ class _Driver:
     def run(self, execute: Any, parallel: int, *, retry_failed: bool) -> None:
         """Run what is neither finished nor, unless ``retry_failed``, known to fail."""
         waiting = [job for job in self.jobs if not self._is_finished(job)]
-        skipped = [] if retry_failed else [job for job in waiting if job in self.failures]
+        skipped = [job for job in waiting if job in self.failures and (job.finished or not retry_failed)]
         waiting = [job for job in waiting if job not in skipped]
         failed = f", {len(skipped)} failed before" if skipped else ""
         self.progress.print(
@@ -138,8 +138,11 @@ class _Driver:
     def ended(self, job: Job, error: str | None, seconds: float) -> None:
         """Record a run or its failure, then show it."""
         if error is None:
-            self._record(job)
-        else:
+            try:
+                self._record(job)
+            except DamagedRunError as damage:
+                error = str(damage)
+        if error is not None:
             self.failures.add(job, error)
         self.progress.ended(job, error, seconds)
 
@@ -155,7 +158,11 @@ class _Driver:
         """Whether the run is recorded, or has its result and is recorded now."""
         recorded = (job.cell.hash, job.seed) in self.records
         if not recorded and job.finished:
-            self._record(job)
+            try:
+                self._record(job)
+            except DamagedRunError as damage:  # of this run alone; the others go on
+                self.failures.add(job, str(damage))
+                return False
             return True
         if recorded:
             self.failures.discard(job)  # it failed here and was made elsewhere

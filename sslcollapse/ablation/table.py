@@ -246,7 +246,7 @@ def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]], others: 
 
 
 def _distinct(title: str, key: str, shown: Sequence[Mapping[str, Any]]) -> str:
-    values = sorted({str(record[key]) for record in shown if record[key] is not None})
+    values = sorted({str(record[key]) for record in shown if record.get(key) is not None})
     return f" {title}: {', '.join(values)}." if values else ""
 
 

@@ -27,6 +27,9 @@ from sslcollapse.diagnose.verdict import COLLAPSED, COLLAPSED_BELOW, DEGRADING, 
 from sslcollapse.progress import PlainConsole
 from sslcollapse.texts import printable
 
+FOUND = 3
+"""Exit code of a diagnosis that finds what ``--fail-on`` names; no failure has it."""
+
 NEVER = "never"
 FAIL_ON = (COLLAPSED, DEGRADING, NEVER)
 _STYLES = {HEALTHY: "green", DEGRADING: "yellow", COLLAPSED: "bold red"}
@@ -52,10 +55,10 @@ def run_diagnosis(
         plot_file: where the picture goes; its suffix is the format.
         samples: at most this many images of the probe set.
         pretrained: the published weights of a timm model.
-        fail_on: the mildest verdict that makes the exit code 1; ``"never"`` for none.
+        fail_on: the mildest verdict that makes the exit code 3; ``"never"`` for none.
 
     Returns:
-        0, or 1 where a layer's verdict is ``fail_on`` or worse.
+        0, or 3 where a layer's verdict is ``fail_on`` or worse: no other error has this code.
 
     Raises:
         TargetError: see ``load_target`` and ``add_outputs``; also a file that cannot be written.
@@ -76,7 +79,7 @@ def run_diagnosis(
         where = " or ".join(str(path) for path in (json_file, plot_file) if path is not None)
         reason = error.strerror if isinstance(error, OSError) else error
         raise TargetError(f"{where}: cannot be written: {reason}") from error
-    return int(fail_on != NEVER and diagnosis.fails(fail_on))
+    return FOUND if fail_on != NEVER and diagnosis.fails(fail_on) else 0
 
 
 def table(diagnosis: Diagnosis) -> Table:

@@ -25,10 +25,12 @@ LAYER_LETTERS = 26
 
 def relative(sigma: Any) -> np.ndarray | None:
     """σ_k/σ_1, descending; None of what is no spectrum, of zeros, and of what is not finite."""
-    values = np.asarray(sigma, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or not values.max() > 0:
+    values = np.asarray(sigma)
+    if values.ndim != 1 or not len(values) or values.dtype.kind not in "fiu":
         return None
-    descending = np.sort(values)[::-1]
+    if not np.isfinite(values).all() or not values.max() > 0:
+        return None
+    descending = np.sort(values.astype(np.float64))[::-1]
     return descending / descending[0]
 
 

@@ -322,3 +322,16 @@ def test_real_training_of_a_small_random_graph_is_recorded(workspace, monkeypatc
     assert 1 <= record["rank"]["representation"]["effective_rank"] <= 4
     assert 0 <= record["evaluation"]["random"]["test_accuracy"]["mean"] <= 1
     assert "| [4] | 1 |" in page(workspace).decode()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "", "\xff"])
+def test_a_damaged_result_stops_no_other_run(workspace, capsys, content):
+    assert run(workspace, seeds=1) == 0
+    (damaged, _) = sorted(workspace.out.glob("tiny/*/seed0/result.json"))
+    damaged.write_bytes(content.encode("latin-1"))
+    (workspace.results / "tiny" / "runs.jsonl").unlink()
+    assert run(workspace, widths="[4],[8],[16]", seeds=1) == 1
+    shown = capsys.readouterr().out
+    assert "3 runs, 1 finished, 1 failed before, 1 to do" in shown
+    assert f"{damaged}: damaged (" in shown
+    assert len(workspace.records()) == 2
