@@ -6,7 +6,7 @@ import ast
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Cell:
         values: recipe path → value, of all axes.
         recipe: resolved; its seed is replaced by each run's.
         hash: of the resolved recipe, the same for all seeds.
+        streams: version of the random streams that its runs are made with; None where all versions draw the same.
     """
 
     base: str
@@ -36,6 +37,7 @@ class Cell:
     values: Mapping[str, Any]
     recipe: Mapping[str, Any]
     hash: str
+    streams: int | None = None
 
     @property
     def name(self) -> str:
@@ -57,11 +59,15 @@ class Ablation:
 
     Attributes:
         axes: each axis as the paths that move together.
+        seeds: of each cell, those that tables have.
         baselines: hash of a cell → hash of the cell it is compared with (not for baselines themselves).
         metrics: dotted paths into a record.
         settings: ``path=value`` overrides of every run.
         claim: what the file claims of its results.
         tests: what the claim is judged by.
+        planned_seeds: what the file says, or more where more are asked for: a verdict of fewer is an interim one.
+        baseline: as the file has it.
+        claimed: the claim as the file has it.
     """
 
     name: str
@@ -73,6 +79,9 @@ class Ablation:
     settings: Sequence[str]
     claim: Claim | None = None
     tests: Sequence[Planned] = ()
+    planned_seeds: int = 0
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    claimed: Mapping[str, Any] | None = None
 
 
 def plan(
@@ -117,8 +126,9 @@ def plan(
     cells = _cells(described["base"], axes, settings)
     name = described["name"] or "_".join(dict.fromkeys(cell.recipe["name"] for cell in cells))
     count = described["seeds"] if seeds is None else seeds
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise RecipeError(f"seeds must be a number of at least 1, got {count!r}")
+    for number in (count, described["seeds"]):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise RecipeError(f"seeds must be a number of at least 1, got {number!r}")
     baselines = _baselines(cells, list(axes), described["baseline"])
     probes = sorted({probe for cell in cells for probe in cell.recipe["evaluate"]})
     metrics = [check_metric("metrics", metric, probes) for metric in described["metrics"]]
@@ -129,7 +139,20 @@ def plan(
             tests = planned(claim, cells, list(axes))
         except RecipeError as error:
             raise RecipeError(f"{target}: ablation.{error}") from None
-    return Ablation(name, cells, list(axes), count, baselines, metrics, list(settings), claim, tests)
+    return Ablation(
+        name,
+        cells,
+        list(axes),
+        count,
+        baselines,
+        metrics,
+        list(settings),
+        claim,
+        tests,
+        max(count, described["seeds"]),
+        described["baseline"],
+        described["claim"],
+    )
 
 
 def axis_values(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]]) -> dict[str, list[Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sslcollapse.ablation.grid import Cell
+from sslcollapse.recipe import changes_since
 
 TAIL_BYTES = 1 << 16
 
@@ -45,8 +46,8 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its result."""
-        return (self.path / "result.json").exists()
+        """Whether the run has its result, and its folder is not one of other defaults."""
+        return (self.path / "result.json").exists() and not changes_since(self.path, self.cell.recipe)
 
     @property
     def log(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Mapping
@@ -20,16 +21,20 @@ def work(message: Mapping[str, Any]) -> None:
     """Make the run that a ``Job.message`` describes: go on from its checkpoint if it has one, else start again.
 
     What to do is decided here and not when the run was queued, because a queued run may start late, be preempted,
-    or be finished by somebody else meanwhile. A finished run is left as it is.
+    or be finished by somebody else meanwhile. A finished run is left as it is;
+    one of the same hash that was made with other defaults is moved aside.
 
     Raises:
         InUseError: another process is making the same run.
     """
     run = Path(message["path"])
     with locked(run.with_name(f".{run.name}.lock"), f"{run}: this run", LOCK_SECONDS):
+        from sslcollapse.recipe import changes_since, load
+
+        if changes_since(run, message["recipe"]):
+            _move_aside(run)
         if (run / "result.json").exists():
             return
-        from sslcollapse.recipe import load
         from sslcollapse.trainer import train
 
         resume = any((run / "checkpoints").glob("step*.pt"))
@@ -41,6 +46,15 @@ def work(message: Mapping[str, Any]) -> None:
             overwrite=not resume and run.exists(),
             command=message["command"],
         )
+
+
+def _move_aside(run: Path) -> None:
+    """Give a run of other defaults a folder of its own: this one is wanted, and that run is not to be lost."""
+    from sslcollapse.recipe import digest, from_json, learnt
+
+    made = digest(learnt(from_json((run / "recipe.json").read_text(encoding="utf-8"))))
+    names = itertools.chain([f"{run.name}-{made}"], (f"{run.name}-{made}-{k}" for k in itertools.count(2)))
+    run.rename(next(path for path in map(run.with_name, names) if not path.exists()))
 
 
 def attempt(message: Mapping[str, Any]) -> str | None:
