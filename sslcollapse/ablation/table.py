@@ -135,10 +135,10 @@ def effects(ablation: Ablation, records: Records, column: Column) -> dict[str, E
     """Hash of a cell → its difference to its baseline, where both have records that can be paired.
 
     The intervals hold together at 95 %, whatever has been run, and a corrected p-value is below 0.05 just where 0 is
-    outside its interval (Bonferroni over all planned differences of the metric).
+    outside its interval: Bonferroni over ``planned_differences``.
     """
     found: dict[str, Effect] = {}
-    tests = len(ablation.baselines)
+    tests = planned_differences(ablation, records, column)
     for hash_ in ablation.baselines:
         try:
             difference = paired_difference(*_paired(ablation, records, column, hash_), shared_confidence(tests))
@@ -147,6 +147,16 @@ def effects(ablation: Ablation, records: Records, column: Column) -> dict[str, E
         if difference is not None:
             found[hash_] = Effect(difference, bonferroni(difference.p, tests))
     return found
+
+
+def planned_differences(ablation: Ablation, records: Records, column: Column) -> int:
+    """Cells with a baseline, but for those whose records show that they do not have the metric."""
+
+    def lacks(cell: Cell) -> bool:
+        own = records.of([cell], ablation.seeds)
+        return bool(own) and not column.by_seed(own)
+
+    return sum(not any(map(lacks, _pair(ablation, hash_))) for hash_ in ablation.baselines)
 
 
 def unpaired(ablation: Ablation, records: Records, column: Column) -> dict[str, str]:
@@ -257,16 +267,20 @@ def _difference_lines(ablation: Ablation, records: Records, metrics: Sequence[Co
             shown = [f"{text} ({each})" if each else text for text, each in zip(shown, why, strict=True)]
             rows.append([*labels(cell, titles), pairs, *shown])
     lines = [*markdown([*titles.values(), "pairs", *map(full_title, metrics)], rows), ""]
-    tests = len(ablation.baselines)
     if any(effect.corrected is not None for by_hash in found for effect in by_hash.values()):
-        over = (
-            f"over the {tests} differences of a column, so that they hold together at 95 %" if tests > 1 else "at 95 %"
-        )
-        lines += [
-            "Paired over equal seeds and splits; Student's intervals and two-sided p-values"
-            + ("," if tests > 1 else ""),
-            f"{'both corrected by Bonferroni ' if tests > 1 else ''}{over}; evaluation in points of %.",
-        ]
+        sizes = {planned_differences(ablation, records, column) for column in metrics} - {0}
+        if sizes == {1}:
+            lines.append(
+                "Paired over equal seeds and splits; Student's 95 % intervals and two-sided p-values; evaluation"
+            )
+            lines.append("in points of %.")
+        else:
+            lines += [
+                "Paired over equal seeds and splits; Student's intervals and two-sided p-values, both corrected by",
+                f"Bonferroni over the {' or '.join(map(str, sorted(sizes)))} differences of a column, so that the intervals "
+                "hold together at 95 %; evaluation",
+                "in points of %.",
+            ]
     else:
         lines.append("Paired over equal seeds and splits; evaluation in points of %.")
     if any(effect.difference.n == 1 for by_hash in found for effect in by_hash.values()):

@@ -51,15 +51,17 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     lines += [
         f"Intervals over seeds at confidence {share}{100 * verdict.confidence:.6g} %, which all hold together at 95 %;",
         "accuracy in points of %. A test is supported where its interval lies wholly within what is expected,",
-        f"contradicted where it lies wholly outside, in both cases of at least {FEWEST_SEEDS} seeds. A claim is supported if all",
-        "its tests are, and interim until all planned runs are there.",
+        f"contradicted where it lies wholly outside, in both cases of at least {FEWEST_SEEDS} seeds. A claim is supported",
+        "if all its tests are, and interim until all planned runs are there.",
     ]
     if verdict.seeds < FEWEST_SEEDS:
         lines.append(f"The plan has {verdict.seeds} seeds, so no test of it can be decided.")
     if any(check.select for check in claim.checks):
         lines += ["Where validation chooses, each half of the seeds is tested on what the other half has chosen."]
     if any(result.margin != result.test.check.margin and result.margin for result in verdict.results):
-        lines += [f"A change of rank counts from {RANK_MARGIN:.0%} of what is attainable, where no margin was planned."]
+        lines += [
+            f"A change of rank counts from {100 * RANK_MARGIN:g} % of what is attainable, where no margin was planned."
+        ]
     return lines
 
 
@@ -96,7 +98,7 @@ def _label(test: Planned, chosen: Chosen[Cell]) -> str:
 def _expected(result: Result) -> str:
     check, margin = result.test.check, result.margin
     if margin is None and check.margin is None and check.metric.startswith("rank.") and check.kind != "correlation":
-        shown = f"{RANK_MARGIN:.0%} of what is attainable"
+        shown = f"{100 * RANK_MARGIN:g} % of what is attainable"
         minus = f"−{shown}"
     else:
         number = (check.margin or 0.0) if margin is None else margin
