@@ -34,6 +34,12 @@ PACKAGES = (
     "scikit-learn",
     "numpy",
 )
+STREAMS = 2
+"""Version of the random streams (``seeding``); a run of another version may have drawn other numbers.
+
+1: keys were numbers alone, padded with zeros, so that some streams that should be independent were equal.
+2: a key has a purpose and its length.
+"""
 
 
 class RunDirectory:
@@ -161,6 +167,7 @@ def environment(
         "device": device,
         "world_size": world_size,
         "threads": _threads(),
+        "streams": STREAMS,
     }
 
 

@@ -171,7 +171,7 @@ class Trainer:
             for step in range(start, self.steps):
                 done = step + 1
                 # Dropout and the like draw from here, so that a resumed run repeats them without saved states.
-                seed_default(context.device, derive_seed(recipe["seed"], step, context.rank))
+                seed_default(context.device, derive_seed("step", recipe["seed"], step, context.rank))
                 measured = bool(monitor) and (done % monitor == 0 or done == self.steps)
                 gradients = self._step(step, batches, compare=measured and recipe["monitor"]["gradients"])
                 if done % recipe["train"]["log_every"] == 0:

@@ -21,7 +21,7 @@ def make_module(objective=None, steps=10, **regularizers):
 
 
 def batch(step=0):
-    rngs = [generator(torch.device("cpu"), step, k) for k in range(2)]
+    rngs = [generator(torch.device("cpu"), "test", step, k) for k in range(2)]
     return Batch([augment(random_graph(), 0.3, 0.2, rng) for rng in rngs], torch.arange(1), None, True)
 
 

@@ -25,8 +25,8 @@ ablation = dict(
         number=6,
         statement="Strong augmentation along features collapses rank, because views share less.",
         note="Slopes per unit of mask rate. What views share is measured on the representations of two views. The mask "
-        "rate 0.7 and the seeds from 5 on were planned later, since a correlation needs six cells and eight seeds; slopes "
-        "are of the five rates of the first plan.",
+        "rate 0.7 and the seeds from 5 on were planned later, since a correlation needs six cells and eight seeds; "
+        "slopes are of the five rates of the first plan.",
         checks=[
             dict(
                 name="rank of the representation falls with the mask rate",

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def run_ablation(
         print("\n".join(preview(ablation, Records(folder / "runs.jsonl"))))
         return 0
     check_writable(folder, "--results")
+    if tables:
+        ablation = _as_recorded(ablation, Records(folder / "runs.jsonl"))
     with locked(folder / ".lock", f"{folder}: this results folder"):
         driver = _Driver(ablation, folder, out, live=executor != "debug")
         write_plan(folder, ablation, typed)
@@ -219,6 +222,16 @@ def _jobs(ablation: Ablation, out: Path) -> Iterator[Job]:
             values = [f"{path}={value!r}" for path, value in cell.values.items()]
             command = ["sslcollapse", "train", str(cell.source), *ablation.settings, *values, f"seed={seed}"]
             yield Job(cell, seed, RunDirectory.of(cell.with_seed(seed), out).path, out, [*command, "--out", str(out)])
+
+
+def _as_recorded(ablation: Ablation, records: Records) -> Ablation:
+    """The plan with the version of the random streams that most of its records have: for tables nothing is drawn."""
+    from sslcollapse.ablation.streams import of_most
+
+    depending = {cell.hash for cell in ablation.cells if cell.streams is not None}
+    version = of_most(record for record in records if record["hash"] in depending)
+    cells = [replace(cell, streams=version) if cell.hash in depending else cell for cell in ablation.cells]
+    return replace(ablation, cells=cells)
 
 
 @contextmanager

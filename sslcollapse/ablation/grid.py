@@ -235,6 +235,7 @@ def _from_grid(
 def _cells(
     bases: Mapping[str, Path], axes: Mapping[tuple[str, ...], Sequence[Any]], settings: Sequence[str]
 ) -> list[Cell]:
+    from sslcollapse.ablation.streams import streams_of
     from sslcollapse.recipe import assign, load, override, recipe_hash, resolve
 
     choices = [_choices(paths, values) for paths, values in axes.items()]
@@ -248,7 +249,7 @@ def _cells(
                 resolved = resolve(assign(recipe, values))
             except ValueError as error:
                 raise RecipeError(f"cell {cell.name}: {error}") from error
-            cell = Cell(label, source, values, resolved, recipe_hash(resolved))
+            cell = Cell(label, source, values, resolved, recipe_hash(resolved), streams_of(resolved))
             for other in cells:
                 if other.hash == cell.hash:
                     raise RecipeError(f"cells {other.name} and {cell.name} are the same recipe; remove one of them")

@@ -10,7 +10,7 @@ from typing import Any
 
 from sslcollapse.recipe import changed_defaults, digest, learnt
 
-STREAMS = 1
+FIRST_STREAMS = 1
 """Version of the random streams of records that name none."""
 
 FIRST = "0.1.0"
@@ -36,7 +36,7 @@ def why_another(record: Mapping[str, Any], recipe: Mapping[str, Any], streams: i
             changes = [] if first_hash(recipe) == record["hash"] else [UNSAID]
         if changes:
             return "; ".join(changes)
-    made_with = record.get("streams", STREAMS)
+    made_with = record.get("streams", FIRST_STREAMS)
     return "" if streams in (None, made_with) else f"random streams of version {made_with}, {streams} asked for"
 
 

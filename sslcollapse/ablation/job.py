@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sslcollapse.ablation.grid import Cell
-from sslcollapse.recipe import changes_since
 
 TAIL_BYTES = 1 << 16
 
@@ -46,8 +45,10 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its result, and its folder is not one of other defaults."""
-        return (self.path / "result.json").exists() and not changes_since(self.path, self.cell.recipe)
+        """Whether the run has its result, and its folder is not that of another run of the same hash."""
+        from sslcollapse.ablation.streams import made_otherwise
+
+        return (self.path / "result.json").exists() and not made_otherwise(self.path, self.cell.recipe)
 
     @property
     def log(self) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sslcollapse.ablation.grid import Cell
-from sslcollapse.ablation.identity import STREAMS, why_another
+from sslcollapse.ablation.identity import FIRST_STREAMS, why_another
 from sslcollapse.errors import RunError
 from sslcollapse.recipe import learnt
 
@@ -172,7 +172,6 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
         "rank": _ranks(result["rank"]),
         "regularizers": result["regularizers"],
         "seconds": result["seconds"],
-        "streams": environment.get("streams", STREAMS),
         "sslcollapse": packages.get("sslcollapse"),
         "plugins": environment.get("plugins", {}),
         "commit": environment["commit"],
@@ -180,6 +179,7 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
         "torch": packages["torch"],
         "torch_geometric": packages["torch_geometric"],
         "threads": environment["threads"],
+        "streams": environment.get("streams", FIRST_STREAMS),
     }
 
 

@@ -270,16 +270,14 @@ def _difference_lines(ablation: Ablation, records: Records, metrics: Sequence[Co
     if any(effect.corrected is not None for by_hash in found for effect in by_hash.values()):
         sizes = {planned_differences(ablation, records, column) for column in metrics} - {0}
         if sizes == {1}:
-            lines.append(
-                "Paired over equal seeds and splits; Student's 95 % intervals and two-sided p-values; evaluation"
-            )
-            lines.append("in points of %.")
+            lines.append("Paired over equal seeds and splits; Student's 95 % intervals and two-sided p-values;")
+            lines.append("evaluation in points of %.")
         else:
+            count = " or ".join(map(str, sorted(sizes)))
             lines += [
                 "Paired over equal seeds and splits; Student's intervals and two-sided p-values, both corrected by",
-                f"Bonferroni over the {' or '.join(map(str, sorted(sizes)))} differences of a column, so that the intervals "
-                "hold together at 95 %; evaluation",
-                "in points of %.",
+                f"Bonferroni over the {count} differences of a column, so that the intervals hold together at 95 %;",
+                "evaluation in points of %.",
             ]
     else:
         lines.append("Paired over equal seeds and splits; evaluation in points of %.")
@@ -307,8 +305,8 @@ def _correlation_lines(found: Sequence[Correlated]) -> list[str]:
         *markdown(["base", "accuracy", "effective rank", "cells", "Spearman", "Pearson"], rows),
         "",
         "Of the cells' means over seeds, within a base recipe, since ranks of different data or networks are not",
-        f"comparable; at least {LEAST_CELLS} cells that differ; 95 % intervals by Fisher's z, which take the cells for a",
-        "sample, each by itself.",
+        f"comparable; at least {LEAST_CELLS} cells that differ; 95 % intervals by Fisher's z, each by itself, which",
+        "take the cells for a sample.",
     ]
 
 
@@ -318,7 +316,8 @@ def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]], others: 
     text += f" Other recipes' records in the file, which count for nothing here: {others}." if others else ""
     for key in ("sslcollapse", "torch", "torch_geometric"):
         text += _distinct(key, key, shown)
-    text += _distinct("Random streams", "streams", shown)
+    versions = sorted({cell.streams for cell in ablation.cells if cell.streams is not None})
+    text += f" Random streams: version {', '.join(map(str, versions))}." if versions else ""
     plugins = {f"{name} of {origin}" for record in shown for name, origin in (record.get("plugins") or {}).items()}
     text += f" Plug-ins: {', '.join(sorted(plugins))}." if plugins else ""
     text += _distinct("Device", "device", shown)

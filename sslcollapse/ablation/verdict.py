@@ -51,8 +51,8 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     lines += [
         f"Intervals over seeds at confidence {share}{100 * verdict.confidence:.6g} %, which all hold together at 95 %;",
         "accuracy in points of %. A test is supported where its interval lies wholly within what is expected,",
-        f"contradicted where it lies wholly outside, in both cases of at least {FEWEST_SEEDS} seeds. A claim is supported",
-        "if all its tests are, and interim until all planned runs are there.",
+        f"contradicted where it lies wholly outside, in both cases of at least {FEWEST_SEEDS} seeds. A claim is",
+        "supported if all its tests are, and interim until all planned runs are there.",
     ]
     if verdict.seeds < FEWEST_SEEDS:
         lines.append(f"The plan has {verdict.seeds} seeds, so no test of it can be decided.")

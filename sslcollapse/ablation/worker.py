@@ -22,19 +22,21 @@ def work(message: Mapping[str, Any]) -> None:
 
     What to do is decided here and not when the run was queued, because a queued run may start late, be preempted,
     or be finished by somebody else meanwhile. A finished run is left as it is;
-    one of the same hash that was made with other defaults is moved aside.
+    one of the same hash that was made with other defaults or other random streams is moved aside.
 
     Raises:
         InUseError: another process is making the same run.
     """
     run = Path(message["path"])
     with locked(run.with_name(f".{run.name}.lock"), f"{run}: this run", LOCK_SECONDS):
-        from sslcollapse.recipe import changes_since, load
+        if (run / "recipe.json").exists():
+            from sslcollapse.ablation.streams import made_otherwise
 
-        if changes_since(run, message["recipe"]):
-            _move_aside(run)
+            if made_otherwise(run, message["recipe"]):
+                _move_aside(run)
         if (run / "result.json").exists():
             return
+        from sslcollapse.recipe import load
         from sslcollapse.trainer import train
 
         resume = any((run / "checkpoints").glob("step*.pt"))
@@ -49,7 +51,7 @@ def work(message: Mapping[str, Any]) -> None:
 
 
 def _move_aside(run: Path) -> None:
-    """Give a run of other defaults a folder of its own: this one is wanted, and that run is not to be lost."""
+    """Give another run of the same hash a folder of its own: this one is wanted, and that run is not to be lost."""
     from sslcollapse.recipe import digest, from_json, learnt
 
     made = digest(learnt(from_json((run / "recipe.json").read_text(encoding="utf-8"))))

@@ -107,7 +107,7 @@ class Ours:
         base = next(self.domain.batches(0, Context())).views[0]
         views, copies = [], []
         for k in range(2):
-            view = augment(base, EDGE_DROP[k], FEATURE_MASK[k], generator(torch.device("cpu"), 0, k))
+            view = augment(base, EDGE_DROP[k], FEATURE_MASK[k], generator(torch.device("cpu"), "bench", k))
             data = plain.data.clone()
             data.x, data.edge_index = view.x.clone(), view.edge_index
             views.append(view)

@@ -204,7 +204,7 @@ def train_linear(
     targets = one_hot(labels, num_classes).to(x)  # [n, C]
     batches = math.ceil(n / batch_size)
     for epoch in range(epochs):
-        order = torch.randperm(n, generator=generator(torch.device("cpu"), seed, epoch)).to(x.device)
+        order = torch.randperm(n, generator=generator(torch.device("cpu"), "probe order", seed, epoch)).to(x.device)
         for k, rows in enumerate(order.tensor_split(batches)):
             inputs = x[rows]  # [B, d]
             logits = torch.addmm(bias, inputs, weight.T).view(-1, *shape)

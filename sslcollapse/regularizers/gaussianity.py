@@ -15,9 +15,6 @@ from sslcollapse.regularizers.base import Feature, FeaturePenalty
 from sslcollapse.seeding import generator
 from sslcollapse.spec import AtLeast, Coefficient
 
-_STREAM = 0x516
-"""Sets the directions apart from all other random draws of a step."""
-
 
 class SIGRegPenalty(FeaturePenalty):
     """Epps-Pulley distance of the features to N(0, I), a mean over random directions a of unit length.
@@ -75,7 +72,7 @@ class SIGRegPenalty(FeaturePenalty):
 
     def directions_at(self, step: int, dim: int) -> Tensor:
         """The directions of a step as columns of unit length: [dim, directions], float32, on the CPU."""
-        rng = generator(torch.device("cpu"), _STREAM, step)
+        rng = generator(torch.device("cpu"), "sigreg directions", step)
         return torch.nn.functional.normalize(torch.randn(dim, self.directions, generator=rng), dim=0)
 
 

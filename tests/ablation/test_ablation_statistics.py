@@ -94,7 +94,9 @@ def test_choosing_by_validation_leaves_the_rate_of_false_positives_at_most_nomin
     for _ in range(trials):
         validation, own = rng.normal(size=(2, 4, n))  # four cells and a baseline, all equal
         test = agreement * validation + math.sqrt(1 - agreement**2) * own - rng.normal(size=n)
-        taken = choose([(row, dict(enumerate(row_validation))) for row, row_validation in zip(test, validation)])
+        taken = choose(
+            [(row, dict(enumerate(row_validation))) for row, row_validation in zip(test, validation, strict=True)]
+        )
         values = [taken.halves[seed % 2][seed] for seed in range(n)]
         crossed += student(values, widening=WIDENING).interval[0] > 0
         plain += student(list(test[validation.mean(1).argmax()])).interval[0] > 0

@@ -21,7 +21,8 @@ def planned(workspace):
     text = (
         'name="a_b", base={"one": "tiny.py", "two": "other.py"}, seeds=3, baseline={"regularizers.w": None}, '
         'metrics=["rank.representation.effective_rank"], axes={"regularizers.w": [None, dict(type="werank")], '
-        '("optim.lr", "train.steps"): [(0.1, 3), (0.2, 4)], "encoder": [dict(type="gcn", hidden=(4,)), dict(type="mlp")]}, '
+        '("optim.lr", "train.steps"): [(0.1, 3), (0.2, 4)], '
+        '"encoder": [dict(type="gcn", hidden=(4,)), dict(type="mlp")]}, '
         f'claim=dict(number=3, statement="It helps", checks=[{check}])'
     )
     recipe = workspace.recipe.read_text()

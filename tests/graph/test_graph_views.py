@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def dropped(view, edge_drop=0.4, feature_mask=0.4, key=(0, 1)):
-    return augment(view, edge_drop, feature_mask, generator(CPU, *key))
+    return augment(view, edge_drop, feature_mask, generator(CPU, "test", *key))
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -66,7 +66,7 @@ def test_each_direction_of_an_edge_is_dropped_independently():
 
 def test_both_directions_of_an_edge_go_together_where_undirected_is_asked_for():
     view = random_graph(nodes=400, degree=20)
-    keep = augment(view, 0.3, 0.0, generator(CPU, 1), undirected=True).keep
+    keep = augment(view, 0.3, 0.0, generator(CPU, "test", 1), undirected=True).keep
     half = keep.numel() // 2
     assert torch.equal(keep[:half], keep[half:])  # the second half are the reverses of the first
     assert abs(float((~keep).double().mean()) - 0.3) < 0.03
@@ -90,7 +90,7 @@ def test_the_domain_drops_edges_as_its_views_say(undirected):
 
 
 def test_edge_drop_and_feature_mask_rates_are_the_probabilities_asked_for():
-    view = augment(random_graph(2000, 20, 4000), 0.3, 0.2, generator(CPU, 5))
+    view = augment(random_graph(2000, 20, 4000), 0.3, 0.2, generator(CPU, "test", 5))
     assert abs(float((~view.keep).double().mean()) - 0.3) < 0.02
     assert abs(float((view.features.mask == 0).double().mean()) - 0.2) < 0.02
 
@@ -125,7 +125,7 @@ def test_strength_scales_all_probabilities_and_zero_leaves_the_graph_alone():
     assert edge == [0.2, 0.1]
     assert feature == [0.3, 0.0]
     edge, feature = GraphViews(strength=0.0).probabilities()
-    view = augment(tiny_view(), edge[0], feature[0], generator(CPU, 0))
+    view = augment(tiny_view(), edge[0], feature[0], generator(CPU, "test", 0))
     assert view.keep is None
     assert view.features.mask is None
 

@@ -139,7 +139,8 @@ class GraphDomain:
         step = start_step
         while True:
             epoch, position = divmod(step, per_epoch)
-            order = torch.randperm(len(graphs), generator=generator(torch.device("cpu"), context.seed, epoch))
+            rng = generator(torch.device("cpu"), "order", context.seed, epoch)
+            order = torch.randperm(len(graphs), generator=rng)
             chosen = order[position * size : (position + 1) * size]
             if not self.replicated:
                 chosen = chosen.chunk(context.world_size)[context.rank]
@@ -153,7 +154,7 @@ class GraphDomain:
                     base,
                     edge,
                     feature,
-                    generator(context.device, context.seed, step, context.rank, k),
+                    generator(context.device, "view", context.seed, step, context.rank, k),
                     undirected=self.views.undirected,
                 )
                 for k, (edge, feature) in enumerate(zip(edge_drop, feature_mask, strict=True))

@@ -111,7 +111,7 @@ class ToyDomain:
         step = start_step
         while True:
             # All is drawn on the host by every rank, so that neither devices nor their number change a sample.
-            rng = generator(torch.device("cpu"), context.seed, step, _BATCHES)
+            rng = generator(torch.device("cpu"), "toy samples", context.seed, step, _BATCHES)
             x = torch.randn(self.batch_size, 1, self.dim, generator=rng)
             views = [self._noisy(x, rng)[own].to(context.device) for _ in range(2)]
             index = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)[own]
@@ -120,7 +120,7 @@ class ToyDomain:
 
     def probe_set(self) -> ProbeSet:
         """Samples without noise, the same in every run; without labels and splits."""
-        rng = generator(torch.device("cpu"), 0, 0, _PROBE_SET)
+        rng = generator(torch.device("cpu"), "toy samples", 0, 0, _PROBE_SET)
         x = torch.randn(PROBE_SAMPLES, 1, self.dim, generator=rng)
         return ProbeSet([x], torch.full((PROBE_SAMPLES,), -1), 0, {})
 

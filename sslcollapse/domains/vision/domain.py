@@ -123,7 +123,7 @@ class VisionDomain:
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k, rank) only.
 
-        View v of step k of epoch e is drawn from (seed, e, k, rank, v). Labels are -1 for images that have none.
+        View v of step k is drawn from (seed, k, rank, v). Labels are -1 for images that have none.
         """
         self.check(context.world_size)
         dataset, device = self.dataset, context.device
@@ -136,9 +136,9 @@ class VisionDomain:
             stream = streamed(dataset.images, order, start_step, self.workers)
         for place, images in stream:
             index = place.rows.to(device, non_blocking=True)
-            key = context.seed, place.epoch, place.step, context.rank
+            key = context.seed, place.step, context.rank
             # Parameters are drawn on the CPU: the device is not waited for, and every device has the same views.
-            views = [augment(images, generator(CPU, *key, k)) for k, augment in enumerate(augmentations)]
+            views = [augment(images, generator(CPU, "view", *key, k)) for k, augment in enumerate(augmentations)]
             yield Batch(views, index, labels[index], self.replicated)
 
     def probe_set(self) -> ProbeSet:

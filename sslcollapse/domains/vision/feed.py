@@ -24,10 +24,9 @@ PREFETCH = 4
 
 
 class Place(NamedTuple):
-    """Where a batch is: its step, its epoch, and the dataset rows [B] of this rank (on the CPU)."""
+    """Where a batch is: its step, and the dataset rows [B] of this rank (on the CPU)."""
 
     step: int
-    epoch: int
     rows: Tensor
 
 
@@ -56,10 +55,10 @@ class Order:
         while True:
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
-                rng = generator(torch.device("cpu"), context.seed, epoch)
+                rng = generator(torch.device("cpu"), "order", context.seed, epoch)
                 order = self.pretrain[torch.randperm(len(self.pretrain), generator=rng)]
             start = step % per_epoch * self.batch_size + context.rank * share
-            yield Place(step, epoch, order[start : start + share])
+            yield Place(step, order[start : start + share])
             step += 1
 
 

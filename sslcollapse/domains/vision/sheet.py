@@ -42,7 +42,9 @@ def contact_sheet(
 
     columns = [plain(images, augmentations[0].size, mean, std)]
     for view, augmentation in enumerate(augmentations):
-        columns += [augmentation(images, generator(torch.device("cpu"), seed, draw, view)) for draw in range(draws)]
+        columns += [
+            augmentation(images, generator(torch.device("cpu"), "sheet", seed, draw, view)) for draw in range(draws)
+        ]
     rows = torch.stack(columns, 1).flatten(0, 1)  # [B × columns, C, size, size]
     zoom = max(1, LEGIBLE // rows.shape[-1])
     rows = rows.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
