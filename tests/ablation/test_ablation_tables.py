@@ -80,7 +80,7 @@ def test_long_lists_of_splits_are_paired_by_their_number_too(workspace):
 
 def test_ranks_at_different_numbers_of_samples_are_neither_averaged_nor_paired(workspace):
     ablation, records = ablation_with_records(workspace, '{"optim.lr": [0.1, 0.2, 0.3]}')
-    first, second, third = (cell.hash for cell in ablation.cells)
+    _, second, third = (cell.hash for cell in ablation.cells)
     for record in records:
         rank = record["rank"]["representation"]
         if record["hash"] == third or (record["hash"] == second and record["seed"] == 2):

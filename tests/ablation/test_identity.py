@@ -1,16 +1,21 @@
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from sslcollapse.ablation import identity, run_ablation
+from sslcollapse.ablation.claims import judge
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.identity import first_hash
 from sslcollapse.ablation.plan_file import read_plan
 from sslcollapse.ablation.records import Records
+from sslcollapse.ablation.table import page
+from sslcollapse.ablation.verdict import verdict_json
 from sslcollapse.cli import main
 from sslcollapse.recipe import digest, learnt, load, recipe_hash, resolve
 from sslcollapse.registry import PROBES
+from sslcollapse.run import environment
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -76,6 +81,20 @@ def test_the_run_directory_of_other_defaults_is_moved_aside_and_kept(workspace):
         assert json.loads((kept / "recipe.json").read_text())["evaluate"]["own"]["rate"] == 0.3
         assert json.loads((path / "recipe.json").read_text())["evaluate"]["own"]["rate"] == 2.0
     assert len(old) == 4
+
+
+def test_the_origin_of_a_recipes_own_component_is_kept_with_its_runs(workspace):
+    with_own_component(workspace)
+    resolved = resolve(load(workspace.recipe))
+    source = hashlib.sha256(workspace.recipe.read_bytes()).hexdigest()[:12]
+    expected = {"probe identity_test": f"tiny.py sha256:{source}"}
+    assert environment(1, "cpu", [], resolved)["plugins"] == expected
+    run(workspace)
+    path = workspace.results / "tiny" / "runs.jsonl"
+    path.write_text("".join(json.dumps({**record, "plugins": expected}) + "\n" for record in workspace.records()))
+    run(workspace)
+    text = (workspace.results / "tiny" / "README.md").read_text()
+    assert f"Plug-ins: probe identity_test of tiny.py sha256:{source}." in text
 
 
 def test_a_default_that_is_changed_back_finds_its_records_again(workspace):
@@ -164,12 +183,15 @@ def test_the_first_versions_hash_is_found_from_the_whole_recipe_alone(name):
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent.name for path in RESULTS.glob("*/runs.jsonl")))
-def test_every_recorded_run_of_this_repository_still_counts(folder):
-    ablation, _ = read_plan(RESULTS / folder)
+def test_every_recorded_run_of_this_repository_still_counts_and_its_page_says_what_the_records_say(folder):
+    ablation, command = read_plan(RESULTS / folder)
     records = Records(RESULTS / folder / "runs.jsonl")
     there = sum((cell.hash, seed) in records for cell in ablation.cells for seed in range(ablation.seeds))
     assert len(records.of(ablation.cells, ablation.seeds)) == there > 0
     assert records.set_aside(ablation.cells, ablation.seeds) == {}
+    assert (RESULTS / folder / "README.md").read_text() == page(ablation, records, {}, command)
+    if ablation.claim is not None:
+        assert (RESULTS / folder / "claim.json").read_text() == verdict_json(judge(ablation, records))
 
 
 def test_records_of_other_random_streams_are_set_aside_where_a_cell_asks_for_some(workspace):
