@@ -1,8 +1,14 @@
 """Errors meant for people: each message says what is wrong, where, and what to do next."""
 
+from sslcollapse.texts import printable
+
 
 class SSLCollapseError(Exception):
     """Base of all errors that are shown without a traceback."""
+
+    def __str__(self) -> str:
+        """The message; control characters of names that it quotes are written as escapes."""
+        return printable(super().__str__(), keep="\n")
 
 
 class DataError(SSLCollapseError, ValueError):

@@ -63,11 +63,10 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
         RunError: no exported encoder there.
         RecipeError: a probe that the recipe does not have.
     """
-    from rich.console import Console
-
     from sslcollapse.build import build_domain, build_module
     from sslcollapse.diagnostics.measure import represent
     from sslcollapse.export import load_encoder
+    from sslcollapse.progress import PlainConsole
     from sslcollapse.tables import accuracy_table
 
     encoder, description = load_encoder(target)
@@ -85,5 +84,5 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
     evaluation, _ = run_probes(probes, trained, probe_set)
     baseline, _ = run_probes(probes, untrained, probe_set)
     result = {"evaluation": evaluation, "untrained": baseline}
-    Console().print(accuracy_table(result))
+    PlainConsole().print(accuracy_table(result))
     return result

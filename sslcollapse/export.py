@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from sslcollapse import __version__
 from sslcollapse.checkpoint import write_atomic
 from sslcollapse.errors import RunError
+from sslcollapse.rebuild import rebuild
 from sslcollapse.recipe import recipe_hash
-from sslcollapse.registry import ENCODERS
+from sslcollapse.untrusted import check_regular, read_regular
 
 
 def save_encoder(
@@ -40,6 +41,9 @@ def save_encoder(
 def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     """The encoder in a run directory (or the path of its ``encoder.safetensors``), in eval mode, and its description.
 
+    Nothing but the two files is read, no code of them is run and no network is asked: arguments that would fetch
+    weights are left out (``offline``).
+
     Raises:
         RunError: when the files are absent or do not belong together.
     """
@@ -52,9 +56,12 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
         )
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     try:
-        description = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+        description = json.loads(read_regular(folder / "encoder.json"))
+        check_regular(folder / "encoder.safetensors")
         tensors = load_file(folder / "encoder.safetensors")
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        if not isinstance(description, dict):
+            raise ValueError(f"encoder.json holds a {type(description).__name__}, not a description")
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise RunError(
             f"{folder}: no readable exported encoder (encoder.safetensors and encoder.json): {error}"
         ) from error
@@ -64,12 +71,8 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
             f"{folder / 'encoder.json'}: has no {', '.join(map(repr, missing))}; it is damaged or of another version "
             "of this package: train the recipe again with --overwrite"
         )
-    encoder = ENCODERS.build(description["encoder"], tuple(description["in_shape"]))
-    try:
-        encoder.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise RunError(f"{folder}: encoder.safetensors does not fit encoder.json: {error}") from error
-    return encoder.eval(), description
+    files = ("encoder.json", "encoder.safetensors")
+    return rebuild(description["encoder"], description["in_shape"], tensors, folder, files), description
 
 
 _PLAIN_NAMES: dict[str, list[tuple[str, str]]] = {

@@ -13,14 +13,14 @@ _HALVED_FROM = 2048
 
 
 def gram_matrix(w: Tensor) -> Tensor:
-    """``w @ w.t()``: [n, k] → [n, n]."""
+    """``w @ w.mH``, the product with the conjugate transpose: [n, k] → [n, n]."""
     if not _halved(w):
-        return w @ w.t()
+        return w @ w.mH
     return mirrored_(add_gram_(w.new_empty(w.shape[0], w.shape[0]), w, beta=0))
 
 
 def add_gram_(total: Tensor, w: Tensor, *, beta: float = 1) -> Tensor:
-    """Make ``total`` beta · total + ``w @ w.t()`` up to mirroring: above the diagonal it may hold anything.
+    """Make ``total`` beta · total + ``w @ w.mH`` up to mirroring: above the diagonal it may hold anything.
 
     Args:
         total: [n, n], changed and returned; ``mirrored_`` completes it.
@@ -28,16 +28,16 @@ def add_gram_(total: Tensor, w: Tensor, *, beta: float = 1) -> Tensor:
         beta: with 0 ``total`` may be uninitialised.
     """
     if not _halved(w):
-        return total.addmm_(w, w.t(), beta=beta)
+        return total.addmm_(w, w.mH, beta=beta)
     for top, bottom in _panels(w.shape[0]):
-        total[top:bottom, :bottom].addmm_(w[top:bottom], w[:bottom].t(), beta=beta)
+        total[top:bottom, :bottom].addmm_(w[top:bottom], w[:bottom].mH, beta=beta)
     return total
 
 
 def mirrored_(total: Tensor) -> Tensor:
     """Copy what ``add_gram_`` has below the diagonal of ``total`` [n, n] to above it; changed and returned."""
     for top, bottom in _panels(total.shape[0]):
-        total[:top, top:bottom] = total[top:bottom, :top].t()
+        total[:top, top:bottom] = total[top:bottom, :top].mH
     return total
 
 

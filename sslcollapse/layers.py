@@ -35,6 +35,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from sslcollapse.distributed import unsharded
 from sslcollapse.errors import SSLCollapseError
 from sslcollapse.registry import suggest
 
@@ -74,9 +75,10 @@ class Layer:
     def weight(self) -> Tensor:
         """The [out, in] matrix that the forward pass multiplies with, differentiable.
 
-        Weight standardisation, weight and spectral norm and parametrizations are part of it.
+        Weight standardisation, weight and spectral norm and parametrizations are part of it. Of a sharded network
+        (FSDP2) it is the whole weight, brought together from all ranks: every one of them must call.
         """
-        return self._part(_effective(self.module, self.tensor))
+        return self._part(unsharded(_effective(self.module, self.tensor)))
 
     def rows(self, like_parameter: Tensor) -> Tensor:
         """The [out, in] part of a tensor shaped as ``parameter`` (its gradient, say) that is this layer's.

@@ -106,7 +106,7 @@ class SSLModule(nn.Module):
         if self.target is not None:
             with torch.no_grad():
                 target = [self.target(view) for view in batch.views]
-        gather = Gather(enabled=not batch.replicated)
+        gather = Gather(enabled=not batch.replicated, equal=batch.equal)
         losses = self.objective(online, target, gather)
         parts = {f"objective/{name}": value for name, value in losses.items()}
         total = sum(losses.values())

@@ -6,11 +6,11 @@ Everything is computed in float32 or wider: in float16 the products of a covaria
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def widen(x: Tensor) -> Tensor:
@@ -39,6 +39,16 @@ def covariance_excess(x: Tensor) -> Tensor:
     """
     rows, dim = x.shape
     return off_diagonal_square_sum(x - x.mean(0)) / ((rows - 1) ** 2 * dim)
+
+
+def gradients_to_differentiate(function: Callable[..., Tensor], grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of a plain function of tensors that can be differentiated themselves, for a backward pass.
+
+    What a forward pass of our own keeps does not know where it comes from. ``once_differentiable`` would notice only
+    where the gradient that comes in has one itself.
+    """
+    own = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in inputs]  # apart, if one is twice
+    return torch.autograd.grad(function(*own), own, grad, create_graph=True)
 
 
 def off_diagonal_square_sum(a: Tensor, b: Tensor | None = None) -> Tensor:
@@ -76,9 +86,11 @@ class _OffDiagonalSquareSum(torch.autograd.Function):
         return torch.dot(gram.view(-1), other_gram.view(-1)) - torch.dot(diagonal, diagonal)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         a, b, *rest = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            found = gradients_to_differentiate(_plain_off_diagonal, grad, *(x for x in (a, b) if x is not None))
+            return found[0], None if b is None else found[1]
         other, factor = (a, 4.0 * grad) if b is None else (b, 2.0 * grad)
         with torch.autocast(a.device.type, enabled=False):
             if ctx.tall:
@@ -87,3 +99,8 @@ class _OffDiagonalSquareSum(torch.autograd.Function):
             diagonal, gram, other_gram = rest[0] * factor, rest[1], rest[2]
             to_a = (other_gram * factor) @ a - other * diagonal
             return to_a, None if b is None else (gram * factor) @ b - a * diagonal
+
+
+def _plain_off_diagonal(a: Tensor, b: Tensor | None = None) -> Tensor:
+    product = a.t() @ (a if b is None else b)
+    return product.square().sum() - product.diagonal().square().sum()

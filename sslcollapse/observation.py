@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sslcollapse.control import Point, Reading
 from sslcollapse.diagnostics.covariance import StreamingCovariance
-from sslcollapse.diagnostics.measure import activation_rows, evaluating, output_rows
+from sslcollapse.diagnostics.measure import activation_rows, output_rows
+from sslcollapse.diagnostics.modes import EAGER, resting
 from sslcollapse.diagnostics.spectrum import NotFiniteError, effective_rank_from_singular_values, singular_values
 from sslcollapse.distributed import world_size
 from sslcollapse.errors import RunError
@@ -51,7 +52,7 @@ class Observation:
             module, rows = self._source(point)
             self._hooks.callback(module.register_forward_hook(self._recorder(point, rows)).remove)
         if hooked:
-            self._hooks.enter_context(torch.compiler.set_stance("force_eager"))
+            self._hooks.enter_context(EAGER.held())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -68,7 +69,7 @@ class Observation:
         """
         if not self._points:
             return {}
-        with evaluating(self._module):  # where a spectral norm stands still
+        with resting(self._module):  # where a spectral norm stands still
             readings = [self._weight(p) if p.kind == "weight" else self._output(p) for p in self._points]
         if world_size() > 1:
             device = next(self._module.parameters()).device

@@ -8,6 +8,24 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from sslcollapse.texts import printable
+
+
+class PlainConsole(Console):
+    """A terminal on which text is shown as it is.
+
+    Square brackets and words between colons are no markup, and control characters, which a terminal would obey, are
+    written as escapes: text holds paths, names and values that somebody chose.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text, also of a table's cell or title, ready to be shown."""
+        return super().render_str(printable(text, keep="\n"), **options)
 
 
 class Reporter:
@@ -21,7 +39,7 @@ class Reporter:
     def __init__(self, enabled: bool, sink: Callable[[str], None] | None = None) -> None:
         self.enabled = enabled
         self.sink = sink
-        self.console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
+        self.console = PlainConsole(quiet=not enabled, soft_wrap=True)
         self._progress: Progress | None = None
 
     def print(self, renderable: Any) -> None:
@@ -30,7 +48,7 @@ class Reporter:
             return
         self.console.print(renderable)
         if self.sink is not None:
-            plain = Console(width=120, no_color=True, highlight=False, soft_wrap=True)
+            plain = PlainConsole(width=120, no_color=True, soft_wrap=True)
             with plain.capture() as capture:
                 plain.print(renderable)
             self.sink(capture.get())

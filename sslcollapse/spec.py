@@ -20,6 +20,9 @@ from sslcollapse.errors import RecipeError
 from sslcollapse.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.typecheck import Marker, Resolved, check, check_fields, expect, join, quote, string_keys, try_construct
 
+LONGEST_NAME = 200
+"""Letters of a folder's name; file systems take 255, and files beside it have longer ones."""
+
 
 @dataclass(frozen=True)
 class AtLeast(Marker):
@@ -55,10 +58,22 @@ class Word(Marker):
 
     def check(self, value: Any, annotation: Any, path: str) -> Any:
         """The string; raises RecipeError for any other."""
-        word = check(value, annotation, path)
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", word):
-            raise RecipeError(f"{path}: must be made of letters, digits, '_', '-' and '.', got {word!r}")
-        return word
+        return folder_name(check(value, annotation, path), path)
+
+
+def folder_name(name: Any, place: str) -> str:
+    """The name itself, if a folder of that name lies where it is made: the one check of all names that become paths.
+
+    Raises:
+        RecipeError: it is hidden, leads elsewhere, or is too long; starts with ``place``.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
+        raise RecipeError(
+            f"{place}: must be made of letters, digits, '_', '-' and '.', got {quote(name)}; a '.' may not be the first"
+        )
+    if len(name) > LONGEST_NAME:
+        raise RecipeError(f"{place}: has {len(name)} letters, at most {LONGEST_NAME} make a folder: {quote(name)}")
+    return name
 
 
 @dataclass(frozen=True)

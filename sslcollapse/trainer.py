@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
-from rich.console import Console
+from rich.text import Text
 from torch import nn
 
 from sslcollapse import evaluate
@@ -28,13 +28,14 @@ from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
 from sslcollapse.observation import Observation
-from sslcollapse.optim.base import OptimizerSpec
-from sslcollapse.progress import Reporter
+from sslcollapse.optim.base import OptimizerSpec, stepped
+from sslcollapse.progress import PlainConsole, Reporter
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.registry import OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
 from sslcollapse.seeding import derive_seed, seed_default
 from sslcollapse.tables import accuracy_table, layer_table, rank_table
+from sslcollapse.texts import printable
 from sslcollapse.trackers import check_trackers
 from sslcollapse.types import Batch, Context, Domain
 
@@ -93,7 +94,7 @@ def _accelerator(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accel
 def dry_run(recipe: Mapping[str, Any]) -> None:
     """Print the resolved recipe, the layer table, parameter counts and the data that will be read."""
     check_trackers(recipe["train"]["trackers"])
-    console = Console(soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     console.print_json(data=dict(recipe))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
@@ -208,8 +209,7 @@ class Trainer:
                 self.accelerator.unscale_gradients(self.optimizer)
             gradients = penalty_gradients(self.module, step)
         readings = observation.readings()
-        self.optimizer.step()
-        if not self.optimizer.step_was_skipped:
+        if stepped(self.optimizer, self.accelerator.scaler):
             self.module.update_target(step)
         self.optimizer.zero_grad()
         self._pending.append((step + 1, {name: value.detach() for name, value in parts.items()}))
@@ -259,7 +259,7 @@ class Trainer:
         subject = line.partition(":")[0]
         if subject not in self._warned:
             self._warned.add(subject)
-            self.reporter.print(f"[yellow]warning[/yellow] step {done}: {line}")
+            self.reporter.print(Text.assemble(("warning", "yellow"), printable(f" step {done}: {line}")))
 
     def _measure(self, done: int) -> Measurement:
         module, views = self.module, self.probe_set.rank_views(self.recipe["monitor"]["samples"])

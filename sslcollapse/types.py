@@ -19,12 +19,14 @@ class Batch(NamedTuple):
         index: [B] dataset indices of the samples (for graph batches, of the graphs).
         labels: [B] or None; never used by an objective, only by an online probe.
         replicated: every rank holds the same samples (full-batch graphs), so nothing is gathered.
+        equal: every rank holds as many samples, so that what is gathered need not be compared at every step.
     """
 
     views: Sequence[Any]
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls here
     labels: Tensor | None
     replicated: bool
+    equal: bool = False
 
 
 class Branch(NamedTuple):

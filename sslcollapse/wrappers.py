@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -44,10 +46,50 @@ def layers_of(model: nn.Module, patterns: str | Sequence[str] = "*") -> dict[str
 
 
 def check_model(model: object, what: str) -> None:
-    """Refuse what is not a network.
+    """Refuse what is not a network, and one whose weights are nowhere as a whole.
 
     Raises:
-        SSLCollapseError: says what was given.
+        SSLCollapseError: says what was given, and what to do.
     """
     if not isinstance(model, nn.Module):
         raise SSLCollapseError(f"{what} needs a torch.nn.Module as its first argument, got {type(model).__name__}")
+    for name, part in model.named_modules():
+        reason = _in_pieces(part)
+        if reason is not None:
+            place = f" ({name!r})" if name else ""
+            raise SSLCollapseError(f"{what} cannot read {type(part).__name__}{place}: {reason}")
+
+
+def _in_pieces(part: nn.Module) -> str | None:
+    """Why a module does not hold its weights, and what to do; None where it does, or where shards can be gathered."""
+    if _is_flat(part):
+        return (
+            "it keeps its weights as flat shards, so that no layer has its own. Use FSDP2, "
+            "torch.distributed.fsdp.fully_shard, whose weights can be brought together"
+        )
+    if getattr(part, "_is_replica", False):
+        return "it is a copy that nn.DataParallel makes for one forward pass. Give the network that is wrapped"
+    if any(hasattr(parameter, "ds_id") for parameter in part.parameters(recurse=False)):
+        return (
+            "DeepSpeed's stage 3 keeps its weights in pieces. Use stage 1 or 2, or FSDP2, "
+            "torch.distributed.fsdp.fully_shard"
+        )
+    return None
+
+
+def _is_flat(part: nn.Module) -> bool:
+    """Whether it is FSDP1's wrapper; looked up, not imported, since without that import there is none."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(part, fsdp.FullyShardedDataParallel)
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number of at least 1.
+
+    Raises:
+        ValueError: quotes it.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")

@@ -15,6 +15,7 @@ from sslcollapse.ablation.schema import Claim, check_metric, read_claim
 from sslcollapse.ablation.values import parse_baseline, parse_grid, plain, show
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import suggest
+from sslcollapse.spec import folder_name
 
 FIELDS = ("name", "base", "axes", "seeds", "baseline", "metrics", "claim")
 
@@ -125,6 +126,7 @@ def plan(
             raise RecipeError(f"{path}: {what} an axis of the ablation and cannot be overridden as well")
     cells = _cells(described["base"], axes, settings)
     name = described["name"] or "_".join(dict.fromkeys(cell.recipe["name"] for cell in cells))
+    folder_name(name, f"{target}: ablation.name" if described["file"] else "--name (by default the recipes' names)")
     count = described["seeds"] if seeds is None else seeds
     for number in (count, described["seeds"]):
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
@@ -207,8 +209,8 @@ def _from_grid(
         raise RecipeError(f"{targets[0]} is a recipe, not an ablation file: give at least one --grid path=v1,v2,...")
     if seeds is None:
         raise RecipeError(f"{targets[0]}: say how many seeds each cell has with --seeds N")
-    if name is not None and (not name or "/" in name):
-        raise RecipeError(f"--name {name!r}: the name of a folder is needed")
+    if name is not None:
+        folder_name(name, "--name")
     axes: dict[Any, list[Any]] = {}
     for path, values in map(parse_grid, grid):
         if set(_paths(path)) & set(itertools.chain.from_iterable(map(_paths, axes))):

@@ -10,6 +10,7 @@ from sslcollapse.ablation.notation import full_title, heads, labels, number, sho
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Effect, effects, errors_of
+from sslcollapse.texts import printable
 
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -63,7 +64,7 @@ def table_latex(ablation: Ablation, records: Records, failures: Mapping[str, str
 
 def escape(text: str) -> str:
     """Text that LaTeX shows as it is."""
-    return "".join(ESCAPES.get(character, character) for character in " ".join(text.split()))
+    return "".join(ESCAPES.get(character, character) for character in printable(" ".join(text.split())))
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str) -> list[str]:

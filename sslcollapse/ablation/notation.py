@@ -9,6 +9,7 @@ from sslcollapse.ablation.columns import SECTIONS, Column
 from sslcollapse.ablation.grid import Ablation, Cell
 from sslcollapse.ablation.statistics import Difference, Summary
 from sslcollapse.ablation.values import plain, short
+from sslcollapse.texts import printable
 
 
 def heads(ablation: Ablation) -> dict[str, str]:
@@ -82,7 +83,7 @@ def shown_p(p: float) -> str:
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table."""
-    escaped = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in (titles, *rows)]
+    escaped = [[printable(" ".join(text.split())).replace("|", "\\|") for text in row] for row in (titles, *rows)]
     lines = [f"| {' | '.join(row)} |" for row in escaped]
     return [lines[0], "|" + " --- |" * len(titles), *lines[1:]]
 

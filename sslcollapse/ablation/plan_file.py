@@ -12,6 +12,7 @@ from sslcollapse.ablation.grid import Ablation, Cell, axis_values
 from sslcollapse.ablation.pairing import planned
 from sslcollapse.ablation.schema import check_metric, read_claim
 from sslcollapse.errors import RunError
+from sslcollapse.spec import folder_name
 
 NAME = "plan.json"
 FORMAT = 1
@@ -95,7 +96,9 @@ def _ablation(made: Mapping[str, Any]) -> tuple[Ablation, str]:
         if set(cell["values"]) != paths:
             raise ValueError(f"cell {cell['hash']} has other paths than the axes")
         recipe = _changed(recipe, cell["changes"])
-        cells.append(Cell(cell["base"], source, cell["values"], recipe, _text(cell["hash"]), cell["streams"]))
+        cells.append(
+            Cell(cell["base"], source, cell["values"], recipe, folder_name(cell["hash"], "hash"), cell["streams"])
+        )
     hashes = [cell.hash for cell in cells]
     if not cells or len(set(hashes)) < len(hashes) or not set(made["baselines"]) <= {*hashes}:
         raise ValueError("its cells are none, or have equal hashes, or not those of its baselines")
@@ -108,7 +111,7 @@ def _ablation(made: Mapping[str, Any]) -> tuple[Ablation, str]:
         claim = read_claim(made["claim"], axis_values(cells, axes), made["baseline"], probes)
         tests = planned(claim, cells, axes)
     ablation = Ablation(
-        _text(made["name"]),
+        folder_name(made["name"], "name"),
         cells,
         axes,
         _count(made["seeds"]),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from sslcollapse.ablation.eta import Durations, remaining
 from sslcollapse.ablation.job import Job
+from sslcollapse.progress import PlainConsole
 
 REFRESH_SECONDS = 1.0
 SHOWN_RUNS = 12
@@ -44,7 +45,7 @@ class Progress:
     """
 
     def __init__(self, durations: Durations, *, live: bool = True) -> None:
-        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        self.console = PlainConsole(soft_wrap=True)
         self._total = self._done = self._failed = 0
         self._durations = durations
         self._waiting: list[Job] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,6 +32,7 @@ from sslcollapse.ablation.statistics import (
 )
 from sslcollapse.ablation.values import show
 from sslcollapse.ablation.verdict import verdict_lines
+from sslcollapse.texts import csv_text
 
 __all__ = [
     "Column",
@@ -222,9 +221,7 @@ def table_csv(ablation: Ablation, records: Records) -> str:
         titles += [column.path] if column.is_text else [f"{column.path}:{part}" for part in ("mean", "std")]
         if column.metric and ablation.baselines:
             titles += [f"{column.path}:{part}" for part in ("difference", "low", "high", "pairs", "p", "p_corrected")]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(titles)
+    rows = [titles]
     for cell in ablation.cells:
         own = records.of([cell], ablation.seeds)
         row: list[Any] = [cell.hash, *(show(cell.at(path)) for path in paths), len(own)]
@@ -236,8 +233,8 @@ def table_csv(ablation: Ablation, records: Records) -> str:
             row += ["", ""] if summary is None else [summary.mean, summary.std]
             if column.metric and ablation.baselines:
                 row += _effect_fields(compared[column.path].get(cell.hash))
-        writer.writerow(row)
-    return text.getvalue()
+        rows.append(row)
+    return csv_text(rows)
 
 
 def _effect_fields(effect: Effect | None) -> list[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from sslcollapse.checkpoint import write_atomic
 from sslcollapse.diagnose.diagnosis import Diagnosis, LayerReport, OutputReport, WeightReport
 from sslcollapse.diagnose.verdict import COLLAPSED, COLLAPSED_BELOW, DEGRADING, DEGRADING_BELOW, HEALTHY
+from sslcollapse.texts import printable
 
 COLOURS = {HEALTHY: "#2a7f62", DEGRADING: "#e0a100", COLLAPSED: "#c8321f"}
 _FLOOR = 1e-4
@@ -46,7 +47,7 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
         colours = _fan(figure, left, word, entries)
         _ranks(right, word, reference, entries)
         figure.colorbar(colours, ax=left, label="depth")
-    figure.suptitle(diagnosis.title, fontsize=10)
+    figure.suptitle(printable(diagnosis.title), fontsize=10, parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.removeprefix(".") or "png", dpi=120)
     write_atomic(path, buffer.getvalue())
@@ -100,8 +101,9 @@ def _ranks(
         name, depth, _ = entries[k]
         beyond = depth > 0.6 * deepest
         axis.annotate(
-            name,
+            printable(name),
             (depth, shares[k]),
+            parse_math=False,  # names may have dollar signs
             xytext=(-6 if beyond else 6, 5),
             textcoords="offset points",
             fontsize=8,

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sslcollapse.checkpoint import write_atomic
 from sslcollapse.diagnose.diagnosis import (
@@ -23,6 +22,8 @@ from sslcollapse.diagnose.diagnosis import (
 from sslcollapse.diagnose.state_dict import TargetError
 from sslcollapse.diagnose.targets import load_target
 from sslcollapse.diagnose.verdict import COLLAPSED, COLLAPSED_BELOW, DEGRADING, DEGRADING_BELOW, FEW_DIRECTIONS, HEALTHY
+from sslcollapse.progress import PlainConsole
+from sslcollapse.texts import printable
 
 NEVER = "never"
 FAIL_ON = (COLLAPSED, DEGRADING, NEVER)
@@ -78,7 +79,7 @@ def run_diagnosis(
 def table(diagnosis: Diagnosis) -> Table:
     """One row a layer, the representation last."""
     outputs = diagnosis.representation is not None
-    view = Table(title=escape(diagnosis.title), title_justify="left")
+    view = Table(title=diagnosis.title, title_justify="left")
     view.add_column("layer", overflow="fold")
     titles = ["shape", "effective rank", "of random", "stable rank", "condition", "‖WᵀW−I‖"]
     titles += ["output's rank", "of untrained"] if outputs else []
@@ -87,7 +88,7 @@ def table(diagnosis: Diagnosis) -> Table:
     view.add_column("verdict")
     for layer in diagnosis.layers:
         cells = _weight_cells(layer.weight) + (_output_cells(layer.output) if outputs else [])
-        view.add_row(escape(layer.name), *cells, _styled(layer.verdict))
+        view.add_row(printable(layer.name), *cells, _styled(layer.verdict))
     if diagnosis.representation is not None:
         cells = [""] * 6 + _output_cells(diagnosis.representation)
         view.add_row("representation", *cells, _styled(diagnosis.representation.verdict))
@@ -131,9 +132,9 @@ def findings(diagnosis: Diagnosis) -> list[str]:
 
 
 def _print(diagnosis: Diagnosis) -> None:
-    console = Console()
+    console = PlainConsole()
     if not console.is_terminal:
-        console = Console(width=_WIDTH)  # a log has no width, and folded numbers cannot be read
+        console = PlainConsole(width=_WIDTH)  # a log has no width, and folded numbers cannot be read
     console.print(table(diagnosis))
     if diagnosis.data:
         n = f", N = {diagnosis.representation.n}" if diagnosis.representation else ""
@@ -147,8 +148,8 @@ def _print(diagnosis: Diagnosis) -> None:
     _line(console, f"{len(diagnosis.layers)} layers: {counts}")
 
 
-def _line(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _line(console: PlainConsole, text: str) -> None:
+    console.print(printable(text), soft_wrap=True)  # a line break in a name would begin a line of its own
 
 
 def _weight_cells(weight: WeightReport) -> list[str]:
@@ -172,8 +173,8 @@ def _output_cells(output: OutputReport | None) -> list[str]:
     return [f"{output.effective_rank:.1f} / {output.attainable}", share]
 
 
-def _styled(verdict: str) -> str:
-    return f"[{_STYLES[verdict]}]{verdict}[/]"
+def _styled(verdict: str) -> Text:
+    return Text(verdict, style=_STYLES[verdict])
 
 
 def _layer_record(layer: LayerReport) -> dict[str, Any]:

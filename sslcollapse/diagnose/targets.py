@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslcollapse.diagnose.state_dict import Matrix, TargetError, find_matrices, read_tensors
+from sslcollapse.diagnose.state_dict import Matrix, TargetError, check_stored, find_matrices, read_tensors
 from sslcollapse.errors import SSLCollapseError
 from sslcollapse.layers import layer_map
+from sslcollapse.untrusted import check_regular, check_zip, read_regular
+
+ENCODER = "encoder."
+"""What names of the encoder's tensors begin with in a checkpoint."""
 
 TIMM = "timm:"
 KINDS = "a run directory, an exported encoder.safetensors, a .safetensors or .pt state dict, or timm:MODEL"
@@ -51,6 +56,7 @@ def load_target(target: str, *, pretrained: bool = False) -> Target:
 
     Raises:
         TargetError: not there, damaged, or without weight matrices.
+        DataError: no regular file.
         RunError: a run directory whose files do not belong together.
     """
     with torch.random.fork_rng(devices=[]):
@@ -63,10 +69,15 @@ def _load(target: str, pretrained: bool) -> Target:
     if pretrained:
         raise TargetError(f"--pretrained: is for {TIMM}MODEL, and {target!r} is not one")
     path = Path(target)
-    if not path.exists():
-        raise TargetError(f"{target}: no such file or folder; a target is {KINDS}")
+    try:
+        there = path.exists()
+    except OSError:  # a name that is too long
+        there = False
+    if not there:
+        raise TargetError(f"{target[:1000]}: no such file or folder; a target is {KINDS}")
     if path.is_dir():
         return _run(path)
+    check_regular(path)
     if path.name == "encoder.safetensors" and path.with_name("encoder.json").exists():
         return _exported(path)
     tensors, entry = read_tensors(path)
@@ -86,21 +97,30 @@ def _run(path: Path) -> Target:
         raise TargetError(
             f"{path}: no run directory (no encoder.safetensors or recipe.json in it); a target is {KINDS}"
         )
-    from sslcollapse.build import build_domain, build_module
+    from sslcollapse.build import build_domain
     from sslcollapse.checkpoint import load_latest_checkpoint
+    from sslcollapse.rebuild import rebuild
 
+    for file in (path / "checkpoints").glob("step*"):
+        if not file.is_dir():
+            check_regular(file)
+            if zipfile.is_zipfile(file):
+                check_zip(file)
     try:
         state = load_latest_checkpoint(path / "checkpoints")
-        recipe = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
-        domain = build_domain(recipe)
-        module = build_module(recipe, domain)
-        module.load_state_dict(state["module"])
+        recipe = json.loads(read_regular(path / "recipe.json"))
+        in_shape = tuple(build_domain(recipe).in_shape)
+        tensors = {
+            name.removeprefix(ENCODER): tensor for name, tensor in state["module"].items() if name.startswith(ENCODER)
+        }
+        check_stored(tensors, path)
+        encoder = rebuild(recipe["encoder"], in_shape, tensors, path, ("recipe.json", "its checkpoint"))
+        title, seed = f"{path} (checkpoint of step {state['step']})", recipe["seed"]
     except SSLCollapseError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UnpicklingError) as error:
         raise TargetError(f"{path}: its checkpoint and recipe.json do not belong together: {error}") from error
-    title = f"{path} (checkpoint of step {state['step']})"
-    return _encoder(title, module.encoder.eval(), recipe["encoder"], domain.in_shape, recipe["seed"])
+    return _encoder(title, encoder, recipe["encoder"], in_shape, seed)
 
 
 def _exported(path: Path) -> Target:
@@ -108,9 +128,11 @@ def _exported(path: Path) -> Target:
 
     try:
         encoder, description = load_encoder(path)
-        spec, in_shape, seed = description["encoder"], tuple(description["in_shape"]), description["recipe"]["seed"]
-        step = description["step"]
-    except (KeyError, TypeError) as error:
+        spec, in_shape, step = description["encoder"], tuple(description["in_shape"]), description["step"]
+        seed = int(description["recipe"]["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, SSLCollapseError):
+            raise
         raise TargetError(f"{path}: encoder.json lacks what an export has ({error!r}); export it again") from error
     return _encoder(f"{path} (encoder after step {step})", encoder, spec, in_shape, seed)
 
@@ -119,12 +141,12 @@ def _encoder(title: str, encoder: nn.Module, spec: dict[str, Any], in_shape: tup
     def networks(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
         if tuple(shape) != in_shape:
             raise TargetError(f"--data: its samples have shape {list(shape)}, the encoder reads {list(in_shape)}")
+        from sslcollapse.rebuild import offline
         from sslcollapse.registry import ENCODERS
 
-        untrained = {**spec, "pretrained": False} if spec.get("pretrained") else spec
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return encoder, ENCODERS.build(untrained, in_shape)
+            torch.manual_seed(seed % 2**63)
+            return encoder, ENCODERS.build(offline(spec), in_shape)
 
     return Target(title, _matrices(encoder, title), networks=networks)
 

@@ -107,7 +107,7 @@ def _row(
         n=n,
         attainable=attainable,
         effective_rank=measures["effective_rank"],
-        fraction=measures["effective_rank"] / reachable,
+        fraction=measures["effective_rank"] / reachable if reachable else 0.0,
         rankme=measures["rankme"],
         stable_rank=measures["stable_rank"],
         participation_ratio=measures["participation_ratio"],

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.diagnostics.covariance import StreamingCovariance
-from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize
+from sslcollapse.diagnostics.modes import evaluating, resting
+from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize, unreadable
 from sslcollapse.layers import CONVOLUTIONS, Layer, layer_map
 from sslcollapse.quantities import attainable
 
@@ -93,7 +94,7 @@ def measure(
         ranks["embedding"] = ranks["representation"]
     ranks["layers"] = {}
     for name, layer in found.items():
-        with _named(f"weight/{name}"):
+        with _named(f"weight/{name}"), resting(layer.module):
             sigma = singular_values(layer.weight())
         singular[f"weight/{name}"] = sigma.cpu().numpy()
         ranks["layers"][name] = {"weight": summarize(sigma, min(layer.shape))}
@@ -154,6 +155,8 @@ def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tenso
     """
     if isinstance(output, tuple):
         output = output[0]
+    if isinstance(output, Tensor) and not _is_plain(output):
+        return None
     if layer.tensor != "weight" or not isinstance(output, Tensor) or output.layout != torch.strided:
         return None
     channels = 1 if output.dim() >= 4 else -1
@@ -164,6 +167,28 @@ def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tenso
     if output.dim() == 0 or output.shape[channels] < layer.start + layer.shape[0]:
         return None
     return activation_rows(output.detach().narrow(channels, layer.start, layer.shape[0]), max_rows, channels)
+
+
+def unread(output: Any) -> str:
+    """Why an output has no rows, for messages."""
+    if isinstance(output, tuple) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        return f"it is no tensor but {type(output).__name__}"
+    if torch._C._functorch.is_functorch_wrapped_tensor(output):
+        return "it is inside torch.func (grad, vmap and the like), where it has no values of its own"
+    if output.is_nested:
+        return "it is nested; nn.TransformerEncoder makes none with enable_nested_tensor=False"
+    if hasattr(output, "full_tensor"):
+        return "it is sharded (DTensor); measure a module that puts out plain tensors"
+    reason = unreadable(output)
+    return f"it has the shape {tuple(output.shape)} and the type {output.dtype}" if reason is None else f"it {reason}"
+
+
+def _is_plain(output: Tensor) -> bool:
+    """Whether a tensor has values of its own here: not nested, sharded, on the meta device or inside ``torch.func``."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(output)
+    return not (wrapped or output.is_nested or output.is_meta or hasattr(output, "full_tensor"))
 
 
 def _all_layers(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Layer]:
@@ -224,20 +249,3 @@ def _output_hooks(layers: Mapping[str, Layer], streams: dict[str, StreamingCovar
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, then as before.
-
-    Compiled networks run eagerly, since compiled code skips hooks that are set after it.
-    """
-    before = [(part, part.training) for module in modules for part in module.modules()]
-    try:
-        for module in modules:
-            module.eval()
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        for part, training in before:
-            part.training = training

@@ -1,8 +1,9 @@
 """Measures of features and weights as pure functions of a matrix.
 
 Each takes a matrix (rows are samples, or the outputs of a weight), computes in float64 on the matrix's device, gives a
-Python number, and refuses NaN and infinite entries with ``NotFiniteError``. Where only a spectrum is left, of a
-streaming covariance for example, use the functions called ``*_from_singular_values``; both share their formulas.
+Python number, and refuses NaN and infinite entries with ``NotFiniteError``. A complex matrix is measured as such: Aᴴ
+stands for Aᵀ. What is no dense tensor is refused with ``TypeError`` or ``ValueError``. Where only a spectrum is left,
+of a streaming covariance for example, use the functions called ``*_from_singular_values``; both share their formulas.
 
 Sample size and centring change a rank: fix N, and say which of the two it is. ``centred`` means that the mean row is
 subtracted; a centred rank is at most min(N − 1, d).
@@ -26,6 +27,7 @@ from sslcollapse.diagnostics.spectrum import (
     participation_ratio_from_singular_values,
     rankme_from_singular_values,
     stable_rank_from_singular_values,
+    widest,
 )
 
 _CHUNK = 1024
@@ -110,11 +112,11 @@ def lidar(features: Tensor, *, delta: float = 1e-4, eps: float = 1e-7) -> float:
     means = x.mean(1)  # [n, d]
     within = (x - means[:, None]).reshape(n * q, d)
     between = means - means.mean(0)
-    scatter = within.t() @ within / (n * q)
+    scatter = within.mH @ within / (n * q)
     scatter.diagonal().add_(delta)
     # With S_w = L Lᵀ the eigenvalues of L⁻¹ S_b L⁻ᵀ are those of S_w^−½ S_b S_w^−½.
-    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), between.t(), upper=False)  # [d, n]
-    gram = whitened @ whitened.t() if d <= n else whitened.t() @ whitened
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), between.mH, upper=False)  # [d, n]
+    gram = whitened @ whitened.mH if d <= n else whitened.mH @ whitened
     return rankme_from_singular_values(from_gram(gram).square(), eps)
 
 
@@ -136,7 +138,7 @@ def local_intrinsic_dimension(features: Tensor, *, k: int = 64) -> float:
 
     Source: Huang et al. 2024 (LDReg); the estimator is of Amsaleg et al. 2018.
     """
-    x = _wide(features)
+    x = _real(_wide(features))
     if not 2 <= k < len(x):
         raise ValueError(f"k must be between 2 and N - 1 = {len(x) - 1}, got {k}")
     logs = []
@@ -160,10 +162,10 @@ def alignment(x: Tensor, y: Tensor) -> float:
 
     Source: Wang & Isola 2020, with exponent 2.
     """
+    x, y = _real(_wide(x)), _real(_wide(y))
     if x.shape != y.shape:
         raise ValueError(f"x and y must be of one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
-    x, y = F.normalize(_wide(x)), F.normalize(_wide(y))
-    return float((x - y).square().sum(1).mean())
+    return float((F.normalize(x) - F.normalize(y)).square().sum(1).mean())
 
 
 def uniformity(features: Tensor, *, t: float = 2.0) -> float:
@@ -174,7 +176,7 @@ def uniformity(features: Tensor, *, t: float = 2.0) -> float:
 
     Source: Wang & Isola 2020.
     """
-    x = F.normalize(_wide(features))
+    x = F.normalize(_real(_wide(features)))
     n = len(x)
     if n < 2:
         raise ValueError(f"uniformity is over pairs and needs two samples, got {n}")
@@ -200,18 +202,23 @@ def _spectrum(matrix: Tensor, centred: bool) -> Tensor:
     return torch.linalg.svdvals(rows - rows.mean(0) if centred else rows)
 
 
+def _real(x: Tensor) -> Tensor:
+    """Real and imaginary parts side by side, between whose rows distances are the same: [N, d] → [N, d] or [N, 2d]."""
+    return torch.view_as_real(x.resolve_conj()).flatten(1) if x.is_complex() else x
+
+
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """‖x_i − y_j‖ without the cancellation of ‖x‖² + ‖y‖² − 2xy: [n, d], [N, d] → [n, N]."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _wide(values: Tensor, dims: int = 2, shape: str = "a matrix [N, d]") -> Tensor:
+    wide = widest(values, shape)
     if values.dim() != dims:
         hint = "; for singular values use the function called ..._from_singular_values" if values.dim() == 1 else ""
         raise ValueError(f"expected {shape}, got shape {tuple(values.shape)}{hint}")
     if not values.numel():
         raise ValueError(f"expected {shape}, got the empty shape {tuple(values.shape)}")
-    wide = values.detach().double()
     if not torch.isfinite(wide).all():
         raise NotFiniteError("the features have NaN or infinite entries, so they have no spectrum and no distances")
     return wide

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,11 +16,13 @@ from torch import Tensor, nn
 
 from sslcollapse.diagnostics.covariance import StreamingCovariance
 from sslcollapse.diagnostics.layer_rank import LayerRank, layer_ranks
-from sslcollapse.diagnostics.measure import MAX_ROWS, evaluating, output_rows
+from sslcollapse.diagnostics.measure import MAX_ROWS, output_rows, unread
+from sslcollapse.diagnostics.modes import EAGER, resting
+from sslcollapse.diagnostics.watch import Watch
 from sslcollapse.errors import SSLCollapseError
 from sslcollapse.evaluation.threads import map_on_threads
 from sslcollapse.layers import Layer
-from sslcollapse.wrappers import check_model, layers_of, unwrap
+from sslcollapse.wrappers import check_count, check_model, layers_of, unwrap
 
 EVERY = 100
 """Training forwards from one that is measured to the next, by default."""
@@ -48,10 +52,14 @@ class CollapseMonitor:
     On every ``every``-th training forward the outputs of layers go into streaming covariances (float64, O(d²) a layer,
     on the layer's device, without waiting for it). The other forwards cost two empty calls. Eigenvalues are computed by
     ``summary`` only. The network is left as it was: hooks are there until ``close``, nothing else is changed, no random
-    number is drawn, and a copy or a pickle of the network is not watched.
+    number is drawn, and a copy or a pickle of the network is not watched. A forward never fails because it is watched:
+    an output that cannot be read (inside ``torch.func``, say) has no row, and ``summary`` warns of it once. Forwards in
+    several threads are measured one by one.
 
     A summary covers the measured forwards since the summary before, so that calling it once an epoch gives a history.
     With two forwards a step (two views) an even ``every`` measures the first view only; an odd one both in turn.
+
+    A network sharded by FSDP2's ``fully_shard`` is brought together layer by layer: every rank must call ``summary``.
 
     ``torch.compile``: give the compiled network. Measured forwards then run eagerly, because compiled code would skip
     the hooks; their rounding, and the random numbers of dropout under inductor, are those of eager code. A network that
@@ -69,11 +77,13 @@ class CollapseMonitor:
         layers: name → ``Layer`` of what is watched, ordered by depth.
         forwards: training forwards seen so far.
         measured: forwards measured so far.
+        unread: name of a layer → why an output of it could not be read.
 
     Raises:
         LayerError: a glob matches nothing; the message lists the layers.
         MonitorError: for ``nn.DataParallel``.
-        ValueError: for an ``every`` or ``max_rows`` below 1.
+        SSLCollapseError: for a network whose weights are nowhere as a whole (FSDP1, DeepSpeed's stage 3).
+        ValueError: for an ``every`` or ``max_rows`` that is no whole number of at least 1.
     """
 
     def __init__(
@@ -87,27 +97,27 @@ class CollapseMonitor:
         check_model(model, "CollapseMonitor")
         if isinstance(model, nn.DataParallel):
             raise MonitorError("nn.DataParallel runs copies of the network; use DistributedDataParallel, or no wrapper")
-        for name, value in (("every", every), ("max_rows", max_rows)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_count("every", every)
+        check_count("max_rows", max_rows)
         self.layers: dict[str, Layer] = layers_of(model, layers)
         self.every = every
         self.max_rows = max_rows
         self.forwards = 0
         self.measured = 0
+        self.unread: dict[str, str] = {}
         self._network = unwrap(model)
         self._streams: dict[str, StreamingCovariance] = {}
         self._records: list[_Record] = []
         self._summarized = False
         self._forced = 0
         self._by_steps = False
-        self._stance: Any = None
+        self._told = 0
+        self._lock = threading.RLock()
+        self._thread = threading.local()  # .measuring: whether the forward that this thread is in is measured
+        self._running = 0  # measured forwards and steps under way, in all threads
+        self._recorders = self._make_recorders()
         self._layer_handles: list[Any] = []
-        # On the outermost wrapper, so that they run outside compiled code; where they do not, they break the graph.
-        self._handles = [
-            model.register_forward_pre_hook(_Hook(torch.compiler.disable(self._before))),
-            model.register_forward_hook(_Hook(torch.compiler.disable(self._after)), always_call=True),
-        ]
+        self._watch = Watch(model, self._before, self._after)
 
     def __enter__(self) -> CollapseMonitor:
         return self
@@ -120,11 +130,13 @@ class CollapseMonitor:
     @contextmanager
     def observe(self) -> Iterator[None]:
         """Within it every forward is measured, in eval mode as well; ``forwards`` does not count them."""
-        self._forced += 1
+        with self._lock:
+            self._forced += 1
         try:
             yield
         finally:
-            self._forced -= 1
+            with self._lock:
+                self._forced -= 1
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -133,14 +145,14 @@ class CollapseMonitor:
         What runs within it is measured, if it is this step's turn. After the first one, forwards outside steps and
         ``observe`` do not count.
         """
-        self._by_steps = True
-        self._finish()
-        if self._is_due():
-            self._start()
+        with self._lock:
+            self._by_steps = True
+            self._end()
+            self._begin(self._is_due())
         try:
             yield
         finally:
-            self._finish()
+            self._end()
 
     def summary(self, step: int | None = None, *, all_reduce: bool = False) -> list[LayerRank]:
         """A row for each layer's weight, as it is now, and output, since the summary before; also kept in ``history``.
@@ -161,13 +173,19 @@ class CollapseMonitor:
                 "the wrapper if there is one, and to the compiled network if it ran before the monitor was attached. "
                 "Forward passes in eval mode are seen within monitor.observe()"
             )
-        self._finish()
-        step = self.forwards if step is None else step
+        self._end()
+        with self._lock:
+            return self._summary(self.forwards if step is None else step, all_reduce)
+
+    def _summary(self, step: int, all_reduce: bool) -> list[LayerRank]:
+        self._tell_unread()
         streams = [self._stream_of(name, layer, all_reduce) for name, layer in self.layers.items()]
-        with evaluating(self._network):
-            found = map_on_threads(
-                lambda pair: layer_ranks(step, *pair), zip(self.layers.values(), streams, strict=True), _THREADS
-            )
+        pairs = list(zip(self.layers.values(), streams, strict=True))
+        with resting(self._network):
+            if any(hasattr(layer.parameter, "full_tensor") for layer in self.layers.values()):
+                found = [layer_ranks(step, *pair) for pair in pairs]  # all ranks gather shards in the same order
+            else:
+                found = map_on_threads(lambda pair: layer_ranks(step, *pair), pairs, _THREADS)
         rows = [row for of_layer in found for row, _ in of_layer]
         spectra = {f"{row.kind}/{row.layer}": sigma for of_layer in found for row, sigma in of_layer}
         if self._records and self._records[-1].measured == self.measured:
@@ -249,16 +267,17 @@ class CollapseMonitor:
 
     def reset(self) -> None:
         """Forget outputs, counts and history; the monitor stays attached, and the next training forward is measured."""
-        self._finish()
-        self._streams, self._records = {}, []
-        self.forwards = self.measured = 0
-        self._summarized = False
+        self._end()
+        with self._lock:
+            self._streams, self._records, self.unread = {}, [], {}
+            self.forwards = self.measured = self._told = 0
+            self._summarized = False
 
     def close(self) -> None:
         """Take every hook off the network; what was seen can still be summarised. Closing twice does nothing."""
-        self._finish()
-        while self._handles:
-            self._handles.pop().remove()
+        with self._lock:
+            self._detach()
+            self._watch.remove()
 
     def _known(self) -> list[LayerRank]:
         return self.history or self.summary()
@@ -266,52 +285,92 @@ class CollapseMonitor:
     def _before(self) -> None:
         if self._by_steps and not self._forced:
             return
-        self._finish()  # a forward that raised inside compiled code may have left its hooks
-        if self._forced or (self._network.training and self._is_due()):
-            self._start()
+        with self._lock:
+            self._end()  # a forward that raised inside compiled code may have left its hooks
+            self._begin(bool(self._forced) or (self._network.training and self._is_due()))
 
     def _after(self) -> None:
         if not self._by_steps or self._forced:
-            self._finish()
+            self._end()
 
     def _is_due(self) -> bool:
         """Count a training forward; whether it is one of those that are measured."""
         self.forwards += 1
         return (self.forwards - 1) % self.every == 0
 
-    def _start(self) -> None:
+    def _begin(self, measuring: bool) -> None:
+        """This thread's forward, or step, begins."""
+        self._thread.measuring = measuring
+        if not measuring:
+            return
         if self._summarized:
             self._streams, self._summarized = {}, False
         self.measured += 1
+        self._running += 1
+        if self._running == 1:
+            EAGER.hold()
+            self._layer_handles = [module.register_forward_hook(record) for module, record in self._recorders]
+
+    def _end(self) -> None:
+        """This thread's forward, or step, is over, if it is in one."""
+        measuring, self._thread.measuring = getattr(self._thread, "measuring", None), None
+        if measuring:
+            with self._lock:
+                self._running = max(self._running - 1, 0)
+                if not self._running:
+                    self._detach()
+
+    def _detach(self) -> None:
+        self._running = 0
+        if self._layer_handles:
+            EAGER.release()
+        while self._layer_handles:
+            self._layer_handles.pop().remove()
+
+    def _make_recorders(self) -> list[tuple[nn.Module, Callable[..., None]]]:
         by_module: dict[nn.Module, list[Layer]] = {}
         for layer in self.layers.values():
             by_module.setdefault(layer.module, []).append(layer)
-        self._layer_handles = [
-            module.register_forward_hook(self._recorder(layers)) for module, layers in by_module.items()
-        ]
-        self._stance = torch.compiler.set_stance("force_eager")
-
-    def _finish(self) -> None:
-        while self._layer_handles:
-            self._layer_handles.pop().remove()
-        if self._stance is not None:
-            self._stance.__exit__(None, None, None)
-            self._stance = None
+        return [(module, torch.compiler.disable(self._recorder(layers))) for module, layers in by_module.items()]
 
     def _recorder(self, layers: list[Layer]) -> Callable[..., None]:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
-            # Outside inference mode, since what is created there could not be added to later.
-            with torch.inference_mode(False), torch.no_grad():
-                for layer in layers:
-                    rows = output_rows(layer, output, self.max_rows)
-                    if rows is None or not rows.is_floating_point():
-                        continue
-                    if layer.name not in self._streams:
-                        self._streams[layer.name] = StreamingCovariance(layer.shape[0], rows.device)
-                    stream = self._streams[layer.name]
-                    stream.update(rows.to(stream.mean.device))
+            if getattr(self._thread, "measuring", None) is False:
+                return  # another thread's forward is measured, this one's is not
+            for layer in layers:
+                try:
+                    self._add(layer, output)
+                except Exception as error:  # whatever it is, the forward that is watched goes on
+                    with self._lock:
+                        self._streams.pop(layer.name, None)  # half of an output may be in it
+                        self.unread[layer.name] = f"{type(error).__name__}: {error}"
 
         return record
+
+    def _add(self, layer: Layer, output: Any) -> None:
+        # Outside inference mode, since what is created there could not be added to later.
+        with torch.inference_mode(False), torch.no_grad():
+            rows = output_rows(layer, output, self.max_rows)
+            with self._lock:
+                if rows is None or not (rows.is_floating_point() or rows.is_complex()):
+                    if layer.tensor == "weight":
+                        self.unread[layer.name] = unread(output)
+                    return
+                if layer.name not in self._streams:
+                    self._streams[layer.name] = StreamingCovariance(layer.shape[0], rows.device)
+                stream = self._streams[layer.name]
+                stream.update(rows.to(stream.mean.device))
+
+    def _tell_unread(self) -> None:
+        if len(self.unread) <= self._told:
+            return
+        self._told = len(self.unread)
+        name, reason = next(reversed(self.unread.items()))
+        warnings.warn(
+            f"CollapseMonitor leaves out an output of layer {name!r}: {reason}. monitor.unread has the layers of which "
+            f"something was left out ({self._told})",
+            stacklevel=4,
+        )
 
     def _stream_of(self, name: str, layer: Layer, all_reduce: bool) -> StreamingCovariance | None:
         stream = self._streams.get(name)
@@ -320,26 +379,7 @@ class CollapseMonitor:
         # On every rank for every layer, since all ranks must take part, and on a copy, which is not counted again.
         device = layer.parameter.device
         stream = StreamingCovariance(layer.shape[0], device) if stream is None else stream.copy()
+        if layer.parameter.is_complex():
+            stream.become_complex()
         stream.all_reduce()
         return stream
-
-
-class _Hook:
-    """A hook that stays behind when its network is copied or pickled: the copy has one that does nothing."""
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-
-    def __call__(self, *args: Any) -> None:
-        self._call()
-
-    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return _no_hook, ()
-
-
-def _no_hook() -> Callable[..., None]:
-    return _ignore
-
-
-def _ignore(*args: Any) -> None:
-    pass

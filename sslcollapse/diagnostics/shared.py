@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.diagnostics.measure import evaluating
+from sslcollapse.diagnostics.modes import evaluating
 from sslcollapse.diagnostics.spectrum import (
     NUMERICAL_RANK_RTOL,
     effective_rank_from_singular_values,

@@ -10,10 +10,12 @@ Every function takes singular values [k], computes in float64, and refuses NaN, 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sslcollapse.distributed import unsharded
 from sslcollapse.gram import gram_matrix
 
 NUMERICAL_RANK_RTOL = 1e-3
@@ -29,18 +31,59 @@ class NotFiniteError(ValueError):
     """A matrix has NaN or infinite entries, so it has no spectrum."""
 
 
+def widest(values: Any, what: str = "a matrix") -> Tensor:
+    """Values without their gradient, in float64, or in complex128 where they are complex.
+
+    Of a sharded tensor (DTensor) all of it, so that every rank must call.
+
+    Raises:
+        TypeError: for anything but a tensor.
+        ValueError: for a tensor that is sparse, nested or quantised, or that has no values (on the meta device).
+    """
+    if not isinstance(values, Tensor):
+        raise TypeError(f"expected {what} as a torch.Tensor, got {type(values).__name__}; use torch.as_tensor first")
+    reason = unreadable(values)
+    if reason is not None:
+        raise ValueError(f"expected {what}, got a tensor that {reason}")
+    values = unsharded(values.detach())
+    return values.to(torch.promote_types(values.dtype, torch.float64))
+
+
+def unreadable(tensor: Tensor) -> str | None:
+    """What keeps the values of a tensor from being measured, and what to do; None for a dense one with values."""
+    if tensor.is_nested:
+        return "is nested; use the tensors of its unbind()"
+    if tensor.layout != torch.strided:
+        return f"has the layout {tensor.layout}; use its to_dense()"
+    if tensor.is_quantized:
+        return "is quantised; use its dequantize()"
+    if tensor.is_meta:
+        return "is on the meta device, where it has no values; load its values first"
+    return None
+
+
 def singular_values(matrix: Tensor) -> Tensor:
     """Singular values of [n, d] in float64, descending, from the Gram matrix of the smaller side.
 
     Exact to about 1e-8 of the largest, which is below anything that the measures here depend on, and much
-    faster than an SVD.
+    faster than an SVD. A complex matrix is measured as one. Of a sharded matrix every rank must call.
+
+    Raises:
+        TypeError, ValueError: for what ``widest`` refuses.
     """
-    rows = matrix.detach().double()
-    return from_gram(gram_matrix(rows if rows.shape[0] <= rows.shape[1] else rows.t()))
+    rows = widest(matrix)
+    side = rows if rows.shape[0] <= rows.shape[1] else rows.mH
+    try:
+        return from_gram(gram_matrix(side))
+    except NotFiniteError:
+        peak = side.abs().amax()  # a finite matrix may be too large to be squared
+        if not torch.isfinite(peak):
+            raise
+        return from_gram(gram_matrix(side / peak)) * peak
 
 
 def from_gram(gram: Tensor) -> Tensor:
-    """Singular values, descending, of any matrix with this Gram matrix [d, d] (float64).
+    """Singular values, descending, of any matrix with this Gram matrix [d, d] (float64 or complex128).
 
     Eigenvalues within rounding of zero (d · 2⁻⁵² of the largest) count as zero: their square roots would be of the size
     1e-8, and several hundred of them are seen in an effective rank.
@@ -51,7 +94,7 @@ def from_gram(gram: Tensor) -> Tensor:
     if not torch.isfinite(gram).all():
         raise NotFiniteError("the matrix has NaN or infinite entries, so it has no spectrum")
     if not gram.numel():
-        return gram.new_zeros(0)
+        return gram.real.new_zeros(0)
     energy = torch.linalg.eigvalsh(gram).flip(0)
     noise = gram.shape[0] * torch.finfo(gram.dtype).eps * energy[0]
     return torch.where(energy > noise, energy, 0.0).clamp(min=0.0).sqrt()
@@ -147,12 +190,14 @@ def summarize(sigma: Tensor, attainable: int) -> dict[str, float | int]:
 
 
 def _checked(sigma: Tensor) -> Tensor:
+    sigma = widest(sigma, "singular values")
     if sigma.dim() != 1:
         raise ValueError(
             f"singular values must be 1-D, got shape {tuple(sigma.shape)}; for a matrix use the function of the same "
             "name without _from_singular_values"
         )
-    sigma = sigma.detach().double()
+    if sigma.is_complex():
+        raise ValueError(f"singular values are real numbers, got {sigma.dtype}")
     if not torch.isfinite(sigma).all():
         raise NotFiniteError("there are NaN or infinite singular values, so there is no spectrum")
     if (sigma < 0).any():

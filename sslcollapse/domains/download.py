@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sslcollapse.untrusted import check_regular
+
 DOWNLOAD_SILENCE_SECONDS = 30.0
 """A download server that says nothing for this long is given up on."""
 
@@ -47,6 +49,21 @@ def socket_timeout(seconds: float = DOWNLOAD_SILENCE_SECONDS) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def missing_files(files: Iterable[Path]) -> list[Path]:
+    """Those that are not there.
+
+    Raises:
+        DataError: one is there and no regular file, so that neither reading nor downloading can help.
+    """
+    missing = []
+    for file in files:
+        try:
+            check_regular(file)
+        except OSError:
+            missing.append(file)
+    return missing
 
 
 def reason(error: BaseException) -> str:

@@ -121,15 +121,18 @@ class _BatchNormPReLU(torch.autograd.Function):
         # Above a thousandth, so that dividing by the slope again costs no precision.
         ctx.overwritten = x.device.type == "cpu" and slope.item() > 1e-3
         out = prelu(y, slope, inplace=ctx.overwritten)
-        ctx.save_for_backward(x, weight, slope, out if ctx.overwritten else y, mean, inverse_std)
+        ctx.save_for_backward(x, weight, bias, slope, out if ctx.overwritten else y, mean, inverse_std)
         ctx.running, ctx.eps = (running_mean, running_var), eps
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, slope, y, mean, inverse_std = ctx.saved_tensors
+        x, weight, bias, slope, y, mean, inverse_std = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # to be differentiated again: what was kept does not know where it comes from
+        if again:
+            y = functional.batch_norm(x, None, None, weight, bias, True, 0.0, ctx.eps)
         grad_slope, grad_y = prelu_backward(grad.contiguous(), y, slope)
-        if ctx.overwritten:
+        if ctx.overwritten and not again:
             grad_slope = grad_slope / slope
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad_y, x, weight, *ctx.running, mean, inverse_std, True, ctx.eps, [True, True, True]
@@ -174,7 +177,7 @@ def prelu_backward(grad: Tensor, x: Tensor, slope: Tensor) -> tuple[Tensor, Tens
     """Gradients of ``prelu`` for the slope ([1]) and for x, from contiguous ``grad`` and x of one shape."""
     buffer = x.clamp_max(0)
     grad_slope = torch.dot(grad.reshape(-1), buffer.reshape(-1))
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and not torch.is_grad_enabled():  # an out= argument cannot be differentiated
         grad_x = torch.ops.aten.leaky_relu_backward.grad_input(grad, x, slope.item(), False, grad_input=buffer)
     else:
         grad_x = torch.where(x > 0, grad, grad * slope.to(grad.dtype))

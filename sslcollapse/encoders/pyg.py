@@ -44,6 +44,7 @@ class PyG(nn.Module):
         if not inspect.isclass(factory) or not issubclass(factory, nn.Module):
             known = [name for name in dir(library) if inspect.isclass(getattr(library, name))]
             raise ValueError(f"module: torch_geometric.nn has no module {module!r}{suggest(module, known)}")
+        _check_call(factory, module)
         arguments = dict(kwargs or {})
         if arguments.get("cached"):
             raise ValueError("kwargs.cached: a cached normalisation ignores edge dropping; leave it out")
@@ -73,3 +74,13 @@ class PyG(nn.Module):
         if out.shape[-1] != self.out_dim:
             raise ValueError(f"out_dim is {self.out_dim}, but the module returned width {out.shape[-1]}")
         return out
+
+
+def _check_call(factory: type[nn.Module], module: str) -> None:
+    """Refuse a class whose instances are not called with features and edges: containers, losses, language models."""
+    names = list(inspect.signature(factory.forward).parameters)[1:3]
+    if len(names) < 2 or names[0] != "x" or names[1] not in ("edge_index", "hyperedge_index", "adj_t"):
+        raise ValueError(
+            f"module: torch_geometric.nn.{module} is not called as module(x, edge_index), but with "
+            f"({', '.join(names)}, ...); an encoder is a convolution or a model of node features such as GCN or GAT"
+        )

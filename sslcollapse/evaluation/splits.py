@@ -15,6 +15,7 @@ import numpy as np
 from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.registry import suggest
 from sslcollapse.types import ProbeSet, Split
+from sslcollapse.untrusted import read_arrays
 
 PARTS = ("train", "validation", "test")
 
@@ -181,8 +182,7 @@ def save_splits(path: str | os.PathLike[str], splits: Mapping[str, Sequence[Spli
 def load_splits(path: str | os.PathLike[str]) -> dict[str, tuple[Split, ...]]:
     """Read what :func:`save_splits` wrote: probe name → splits."""
     parts: dict[str, dict[int, dict[str, np.ndarray]]] = {}
-    with np.load(path) as file:
-        for key in file.files:
-            probe, k, part = key.rsplit("/", 2)
-            parts.setdefault(probe, {}).setdefault(int(k), {})[part] = file[key]
+    for key, rows in read_arrays(Path(path)).items():
+        probe, k, part = key.rsplit("/", 2)
+        parts.setdefault(probe, {}).setdefault(int(k), {})[part] = rows
     return {probe: tuple(Split(**several[k]) for k in sorted(several)) for probe, several in parts.items()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslcollapse.diagnostics.measure import MAX_ROWS
 from sslcollapse.diagnostics.monitor import EVERY, CollapseMonitor
+from sslcollapse.wrappers import check_count
 
 
 def _lightning() -> Any:
@@ -52,14 +53,13 @@ class CollapseCallback(Callback):
         monitor: the ``CollapseMonitor`` of the latest training, with ``history`` and ``plot``; None before the first.
 
     Raises:
-        ValueError: for an ``every`` or ``max_rows`` below 1.
+        ValueError: for an ``every`` or ``max_rows`` that is no whole number of at least 1.
         LayerError: when training starts: a glob matches nothing; the message lists the layers.
     """
 
     def __init__(self, every: int = EVERY, layers: str | Sequence[str] = "*", *, max_rows: int = MAX_ROWS) -> None:
-        for name, value in (("every", every), ("max_rows", max_rows)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_count("every", every)
+        check_count("max_rows", max_rows)
         self.every, self.layers, self.max_rows = every, layers, max_rows
         self.monitor: CollapseMonitor | None = None
         self._step = ExitStack()

@@ -17,6 +17,7 @@ from sslcollapse.diagnostics.spectrum import (
     rankme_from_singular_values,
     stable_rank_from_singular_values,
 )
+from sslcollapse.wrappers import check_count
 
 try:
     from torchmetrics import Metric
@@ -60,7 +61,7 @@ class EffectiveRank(Metric):
         infinite.
 
     Raises:
-        ValueError: for a ``dim`` below 1, an unknown ``kind``, or a centred RankMe.
+        ValueError: for a ``dim`` that is no whole number of at least 1, an unknown ``kind``, or a centred RankMe.
 
     The mean is subtracted from the sum of squares, which costs digits where it is large: with a mean of 1000 standard
     deviations six of sixteen. ``StreamingCovariance`` loses none.
@@ -75,8 +76,7 @@ class EffectiveRank(Metric):
     count: Tensor
 
     def __init__(self, dim: int, kind: Kind = "effective_rank", *, centred: bool | None = None, **kwargs: Any) -> None:
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
+        check_count("dim", dim)
         if kind not in _MEASURES:
             raise ValueError(f"kind must be one of {', '.join(_MEASURES)}, got {kind!r}")
         if kind == "rankme" and centred:

@@ -249,6 +249,10 @@ class _MeanCosine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         p, z, scale, pull = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again: what was kept does not know where it comes from
+            p_norm = torch.linalg.vector_norm(p, dim=1).clamp(min=1e-8)
+            scale = 1.0 / (p_norm * torch.linalg.vector_norm(z, dim=1).clamp(min=1e-8))
+            pull = torch.linalg.vecdot(p, z) * scale / p_norm.square()
         grad = grad / p.shape[0]
         return (z * (scale * grad)[:, None]).addcmul_(p, (pull * grad)[:, None], value=-1.0), None
 

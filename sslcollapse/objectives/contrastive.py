@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from sslcollapse.distributed import Gather
 from sslcollapse.encoders.heads import Head
 from sslcollapse.encoders.norm import ActivationName, NormName
+from sslcollapse.moments import gradients_to_differentiate
 from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
 from sslcollapse.objectives.checks import check_projector
 from sslcollapse.types import Branch
@@ -150,11 +150,26 @@ class _NTXent(torch.autograd.Function):
             to_anchors -= partners
             to_keys[start : start + count] -= anchors.roll(count // 2, 0)
             scale = 1.0 / (count * temperature)
-            ctx.save_for_backward(to_anchors.mul_(scale), to_keys.mul_(scale))
+            ctx.temperature, ctx.start = temperature, start
+            ctx.save_for_backward(to_anchors.mul_(scale), to_keys.mul_(scale), anchors, keys)
         return loss / count
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        to_anchors, to_keys = ctx.saved_tensors
+        to_anchors, to_keys, anchors, keys = ctx.saved_tensors
+        if torch.is_grad_enabled():
+
+            def plain(a: Tensor, k: Tensor) -> Tensor:
+                return _plain_nt_xent(a, k, ctx.temperature, ctx.start)
+
+            to_anchors, to_keys = gradients_to_differentiate(plain, grad, anchors, keys)
+            return to_anchors, to_keys, None, None
         return grad * to_anchors, grad * to_keys, None, None
+
+
+def _plain_nt_xent(anchors: Tensor, keys: Tensor, temperature: float, start: int) -> Tensor:
+    """The same in one piece, with all [2N, W·2N] logits in memory."""
+    places = torch.arange(start, start + len(anchors), device=keys.device)
+    own = one_hot(places, len(keys)).bool()
+    logits = (anchors / temperature @ keys.t()).masked_fill(own, -math.inf)
+    return cross_entropy(logits, places.roll(len(anchors) // 2))

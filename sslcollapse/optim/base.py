@@ -70,6 +70,22 @@ class OptimizerSpec:
         return [group for group in groups if group["params"]]
 
 
+def stepped(optimizer: Any, scaler: Any) -> bool:
+    """Take an optimiser step; whether it moved the weights, which it does not where a scaled gradient overflowed.
+
+    Asked of the scaler, which lowers its scale after an overflow and at no other time. Accelerate's
+    ``step_was_skipped`` stays False for a fused optimizer, whose kernel itself leaves the weights alone. The host waits
+    for the device only where there is a scaler.
+
+    Args:
+        optimizer: as Accelerate prepared it.
+        scaler: Accelerate's gradient scaler; None without one.
+    """
+    before = 0.0 if scaler is None else scaler.get_scale()
+    optimizer.step()
+    return scaler is None or bool(scaler.get_scale() >= before)
+
+
 def check_momentum(momentum: float) -> float:
     """The momentum of a heavy-ball optimizer.
 

@@ -4,7 +4,8 @@
     loss = loss + werank()
 
 Every rank of a data-parallel job computes the same penalty, so that the averaged gradient is the right one: it needs no
-factor of the world size. Sharded parameters (FSDP) are not supported, since a weight is then nowhere as a whole.
+factor of the world size. Weights sharded by FSDP2's ``fully_shard`` are brought together for the penalty, and the
+gradient goes back to the shards: every rank must call. FSDP1, whose shards have no layers, is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_c
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty
 from sslcollapse.regularizers.werank import GramSide, WERankPenalty
 from sslcollapse.spec import Coefficient
-from sslcollapse.wrappers import check_model, layers_of
+from sslcollapse.wrappers import check_count, check_model, layers_of
 
 
 class AttachedPenalty:
@@ -50,6 +51,8 @@ class AttachedPenalty:
         LayerError: a glob matches nothing; the message lists the layers.
         RecipeError: a coefficient that is wrong, that matches no layer, or that needs ``total_steps``; a regularizer of
             features.
+        SSLCollapseError: a network whose weights are nowhere as a whole (FSDP1, DeepSpeed's stage 3).
+        ValueError: ``total_steps`` that are no whole number of at least 1.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class AttachedPenalty:
         total_steps: int | None = None,
     ) -> None:
         check_model(model, type(self).__name__)
+        if total_steps is not None:
+            check_count("total_steps", total_steps)
         self.layers: dict[str, Layer] = layers_of(model, layers)
         self.penalty = _penalty(penalty)
         self.total_steps = total_steps
@@ -78,7 +83,7 @@ class AttachedPenalty:
         coefficients = self.coefficients(step)
         active = {name: self.layers[name] for name, value in coefficients.items() if value}
         first = next(iter(self.layers.values())).parameter
-        total = torch.zeros((), dtype=torch.promote_types(first.dtype, torch.float32), device=first.device)
+        total = torch.zeros((), dtype=torch.promote_types(first.dtype, torch.float32).to_real(), device=first.device)
         with torch.autocast(first.device.type, enabled=False):
             for name, value in self.penalty(active).items() if active else ():
                 total = total + coefficients[name] * value.to(first.device)
@@ -210,6 +215,7 @@ class WERank(AttachedPenalty):
     Raises:
         LayerError: a glob matches nothing; the message lists the layers.
         RecipeError: a coefficient that is wrong or matches no layer.
+        ValueError: a ``gram``, ``squared`` or ``total_steps`` that cannot be.
 
     Source: Saheb Pasand et al. 2024, arXiv 2402.09586.
     """

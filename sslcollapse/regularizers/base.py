@@ -33,10 +33,15 @@ class WeightPenalty(nn.Module):
         coefficient: any form that ``resolve_coefficient`` takes.
         networks: whose layers are regularised; by default the encoder's only, since an exactly orthogonal
             projector behaves like none (Jing et al. 2022).
+
+    Raises:
+        ValueError: for a network that is named twice.
     """
 
     def __init__(self, coefficient: Any, networks: Sequence[Network]) -> None:
         super().__init__()
+        if len(set(networks)) < len(networks):
+            raise ValueError(f"networks must name each network once, got {list(networks)!r}")
         self.coefficient = coefficient
         self.networks = tuple(networks)
 
@@ -58,7 +63,7 @@ class FeaturePenalty(nn.Module):
         on: which features are regularised.
 
     Raises:
-        ValueError: for an ``on`` that is empty or names no kind of feature.
+        ValueError: for an ``on`` that is empty, names no kind of feature, or one twice.
     """
 
     couples_batch = True
@@ -69,6 +74,8 @@ class FeaturePenalty(nn.Module):
         unknown = [name for name in on if name not in FEATURES]
         if unknown or not on:
             raise ValueError(f"on must name some of {', '.join(FEATURES)}, got {list(on)!r}")
+        if len(set(on)) < len(on):
+            raise ValueError(f"on must name each kind of feature once, got {list(on)!r}")
         self.coefficient = coefficient
         self.on = tuple(on)
 

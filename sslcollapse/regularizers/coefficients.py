@@ -163,6 +163,11 @@ def _relative_depths(layers: Mapping[str, Placed]) -> dict[str, float]:
 
 
 def _by_name(values: Mapping[str, Any], layers: Mapping[str, Placed]) -> dict[str, float]:
+    if not values:
+        raise RecipeError(
+            f"coefficient {{}} names no layer (layers: {', '.join(layers) or 'none'}); give a number, or leave the "
+            "regularizer out"
+        )
     chosen: dict[str, tuple[str, float]] = {}
     for pattern, value in sorted(values.items(), key=lambda item: item[0] in layers):
         number = _number(value, f"coefficient of {pattern!r}")

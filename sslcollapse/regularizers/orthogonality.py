@@ -7,11 +7,20 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sslcollapse.layers import Layer
 from sslcollapse.regularizers.base import Network, WeightPenalty
-from sslcollapse.regularizers.werank import GramSide, WERankPenalty, orthogonality_defects, same_shapes
+from sslcollapse.regularizers.werank import (
+    GramSide,
+    WERankPenalty,
+    check_gram,
+    checked_weight,
+    fitting,
+    orthogonality_defects,
+    overflowed,
+    same_shapes,
+    widened,
+)
 from sslcollapse.spec import AtLeast, Coefficient
 
 
@@ -100,14 +109,13 @@ class SRIPPenalty(WeightPenalty):
         super().__init__(coefficient, networks)
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}")
-        if gram not in ("output", "input", "smaller"):
-            raise ValueError(f"gram must be 'output', 'input' or 'smaller', got {gram!r}")
+        check_gram(gram)
         self.iterations = iterations
         self.gram = gram
 
     def forward(self, layers: Mapping[str, Layer]) -> Mapping[str, Tensor]:
         """Layers → layer name → largest |eigenvalue|."""
-        weights = {name: layer.weight() for name, layer in layers.items()}
+        weights = {name: checked_weight(layer.weight(), name) for name, layer in layers.items()}
         values: dict[str, Tensor] = {}
         for names in same_shapes(weights):
             stack = weights[names[0]][None] if len(names) == 1 else torch.stack([weights[name] for name in names])
@@ -126,46 +134,49 @@ class SRIPPenalty(WeightPenalty):
 def isometry_defect(weights: Tensor, iterations: int = 2) -> Tensor:
     """Estimate of the largest |eigenvalue| of S − I, S being the smaller Gram: [L, out, in] → [L].
 
-    Where S = I the gradient is zero. Half-precision weights are computed in float32.
+    Where S = I the gradient is zero. Of complex weights Wᴴ stands for Wᵀ. Half-precision weights are computed in
+    float32; on a CPU, what overflows there in float64. The gradient can be differentiated again.
     """
     with torch.autocast(weights.device.type, enabled=False):
-        w = weights.to(torch.promote_types(weights.dtype, torch.float32))
-        return _IsometryDefect.apply(w if w.shape[1] <= w.shape[2] else w.mT, iterations)
+        values = _isometry_defect(widened(weights), iterations)
+        if overflowed(values):
+            values = fitting(_isometry_defect(widened(weights, torch.float64), iterations))
+        return values
+
+
+def _isometry_defect(w: Tensor, iterations: int) -> Tensor:
+    return _IsometryDefect.apply(w if w.shape[1] <= w.shape[2] else w.mH, iterations)
 
 
 class _IsometryDefect(torch.autograd.Function):
-    """v_0 fixed; y_k = wᵀv_k, u_k = w y_k − v_k, v_{k+1} = u_k / ‖u_k‖; value ‖u_K‖ / ‖v_K‖: [L, n, m] → [L].
+    """v_0 fixed; y_k = wᴴv_k, u_k = w y_k − v_k, v_{k+1} = u_k / ‖u_k‖; value ‖u_K‖ / ‖v_K‖: [L, n, m] → [L].
 
     The value depends on v_K's direction only, so that lengths are constants in the gradient. It goes back through
-    u_k: ∂w += ū_k y_kᵀ + v_k (wᵀū_k)ᵀ and v̄_k = w wᵀū_k − ū_k. All these outer products are one product of matrices
+    u_k: ∂w += ū_k y_kᴴ + v_k (wᴴū_k)ᴴ and v̄_k = w wᴴū_k − ū_k. All these outer products are one product of matrices
     with 2 (K + 1) columns, where autograd would write and add as many full-size gradients.
     """
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, iterations: int) -> Tensor:
-        steps = torch.arange(1, w.shape[1] + 1, dtype=torch.float64, device=w.device)
-        start = torch.cos(steps.square()).to(w.dtype)
-        vectors, images, lengths = [(start / _length(start))[None, :, None].expand(len(w), -1, 1)], [], []
-        for _ in range(iterations + 1):
-            images.append(w.mT @ vectors[-1])
-            change = w @ images[-1] - vectors[-1]
-            lengths.append(_length(change, dim=1))
-            vectors.append(change / lengths[-1])
-        # Every v but the first has length 1, or is zero where S = I; then the value is zero as well.
+        vectors, images, lengths, change = _power_iteration(w, iterations)
+        ctx.iterations = iterations
         ctx.save_for_backward(w, *vectors, *images, *lengths)
-        return torch.linalg.vector_norm(change, dim=1)[:, 0]
+        sizes = torch.linalg.vector_norm(change, dim=1)[:, 0]
+        # A vector with an infinite length became zero, which would look like S = I.
+        return torch.where(torch.isfinite(torch.stack(lengths).sum(0)[:, 0, 0]), sizes, torch.inf)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         w, *saved = ctx.saved_tensors
         count = len(saved) // 3
         vectors, images, lengths = saved[: count + 1], saved[count + 1 : 2 * count + 1], saved[2 * count + 1 :]
         with torch.autocast(w.device.type, enabled=False):
+            if torch.is_grad_enabled():  # to be differentiated again: what was kept does not know where it comes from
+                vectors, images, lengths, _ = _power_iteration(w, ctx.iterations)
             to_change = grad[:, None, None] * vectors[-1]  # ∂value / ∂u_K = u_K / ‖u_K‖
             left, right = [], []
             for k in reversed(range(count)):
-                back = w.mT @ to_change
+                back = w.mH @ to_change
                 left += [to_change, vectors[k]]
                 right += [images[k], back]
                 if k:
@@ -173,7 +184,20 @@ class _IsometryDefect(torch.autograd.Function):
                     if k == count - 1:  # the value's division by ‖v_K‖ = 1
                         to_vector = to_vector - grad[:, None, None] * lengths[-1] * vectors[k]
                     to_change = to_vector / lengths[k - 1]
-            return torch.cat(left, dim=2) @ torch.cat(right, dim=2).mT, None
+            return torch.cat(left, dim=2) @ torch.cat(right, dim=2).mH, None
+
+
+def _power_iteration(w: Tensor, iterations: int) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+    """All v_k, y_k and ‖u_k‖, and the last u_k. Every v but the first has length 1, or is zero where S = I."""
+    steps = torch.arange(1, w.shape[1] + 1, dtype=torch.float64, device=w.device)
+    start = torch.cos(steps.square()).to(w.dtype)
+    vectors, images, lengths = [(start / _length(start))[None, :, None].expand(len(w), -1, 1)], [], []
+    for _ in range(iterations + 1):
+        images.append(w.mH @ vectors[-1])
+        change = w @ images[-1] - vectors[-1]
+        lengths.append(_length(change, dim=1))
+        vectors.append(change / lengths[-1])
+    return vectors, images, lengths, change
 
 
 def _length(v: Tensor, dim: int = 0) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sslcollapse.diagnostics.spectrum import unreadable
+from sslcollapse.distributed import unsharded
 from sslcollapse.gram import gram_matrix
 from sslcollapse.layers import Layer
 from sslcollapse.regularizers.base import Network, WeightPenalty
@@ -29,6 +31,9 @@ class WERankPenalty(WeightPenalty):
             smaller of the two. The larger one cannot get below √|in − out|; see ``floor``.
         networks: whose layers are regularised.
 
+    Raises:
+        ValueError: for a ``gram``, ``squared`` or ``networks`` that there is not.
+
     Source: Saheb Pasand et al. 2024, arXiv 2402.09586.
 
     A singular value that is exactly zero gets no gradient: the gradient is 4 (W Wᵀ − I) W for the squared form,
@@ -44,6 +49,9 @@ class WERankPenalty(WeightPenalty):
         networks: Sequence[Network] = ("encoder",),
     ) -> None:
         super().__init__(coefficient, networks)
+        if not isinstance(squared, bool):
+            raise ValueError(f"squared must be True or False, got {squared!r}")
+        check_gram(gram)
         self.squared = squared
         self.gram = gram
 
@@ -59,23 +67,29 @@ class WERankPenalty(WeightPenalty):
 
 
 def orthogonality_defect(weight: Tensor, *, squared: bool = False, gram: GramSide = "output") -> Tensor:
-    """‖G − I‖_F for a Gram matrix G of ``weight`` [out, in], or its square; a scalar.
+    """‖G − I‖_F for a Gram matrix G of ``weight`` [out, in], or its square; a real scalar.
 
     Always computed from the smaller Gram S: the squared norms for the two sides differ by |in − out|, so that
     ``‖G − I‖² = ‖S − I‖² + |in − out|`` for the larger. One product for the value, one for the gradient
-    ``2 (S − I) W / ‖G − I‖`` (4 (S − I) W squared). At an exactly orthogonal weight the gradient is zero.
+    ``2 (S − I) W / ‖G − I‖`` (4 (S − I) W squared). At an exactly orthogonal weight the gradient is zero. It can be
+    differentiated again.
 
     Args:
-        weight: [out, in].
+        weight: [out, in]; of a complex one Wᴴ stands for Wᵀ, so that a unitary weight has 0.
         squared: return the squared norm.
         gram: ``"output"`` W Wᵀ [out, out] (the paper's WᵀW), ``"input"`` WᵀW [in, in], or ``"smaller"``.
 
-    Half-precision weights are computed in float32.
+    Half-precision weights are computed in float32. On a CPU, what overflows there is computed, and given, in float64.
     """
-    if weight.dim() != 2:
-        raise ValueError(f"weight must be a matrix [out, in], got shape {tuple(weight.shape)}")
+    return _defect_of(checked_weight(weight), squared, gram)
+
+
+def _defect_of(weight: Tensor, squared: bool, gram: GramSide) -> Tensor:
     extra = _extra_dimensions((weight.shape[0], weight.shape[1]), gram)
-    return _OrthogonalityDefect.apply(weight, squared, extra)
+    value = _OrthogonalityDefect.apply(weight, squared, extra)
+    if overflowed(value):
+        value = fitting(_OrthogonalityDefect.apply(widened(weight, torch.float64), squared, extra))
+    return value
 
 
 def orthogonality_defects(
@@ -85,7 +99,8 @@ def orthogonality_defects(
 
     Args:
         weights: name → [out, in].
-        squared: return the squared norms.
+        squared: return the squared norms. What overflows float32 is infinite where weights are grouped; its gradient is
+            right.
         gram: as for one weight.
         grouped: whether weights of one shape, type and device are stacked and multiplied together; None for where they
             are not on a CPU. There the number of kernel launches then is that of distinct shapes, not of layers; on
@@ -94,10 +109,10 @@ def orthogonality_defects(
     if grouped is None:
         grouped = any(weight.device.type != "cpu" for weight in weights.values())
     if not grouped:
-        return {name: orthogonality_defect(weight, squared=squared, gram=gram) for name, weight in weights.items()}
+        return {name: _defect_of(checked_weight(weight, name), squared, gram) for name, weight in weights.items()}
     values: dict[str, Tensor] = {}
     for names in same_shapes(weights):
-        group = [weights[name] for name in names]
+        group = [checked_weight(weights[name], name) for name in names]
         out_dim, in_dim = group[0].shape
         extra = _extra_dimensions((out_dim, in_dim), gram)
         defects = _OrthogonalityDefects.apply(squared, extra, *group)  # [L]
@@ -113,69 +128,140 @@ def same_shapes(weights: Mapping[str, Tensor]) -> list[list[str]]:
     return list(groups.values())
 
 
+def widened(weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A weight in ``dtype`` or wider, and complex where it is."""
+    return weight.to(torch.promote_types(weight.dtype, dtype))
+
+
+def overflowed(values: Tensor) -> bool:
+    """Whether a value on a CPU is not finite; elsewhere to ask would make the host wait."""
+    if values.device.type != "cpu" or values.dtype == torch.float64 or torch.compiler.is_compiling():
+        return False
+    return not math.isfinite((values.detach().sum() if values.dim() else values).item())
+
+
+def fitting(values: Tensor) -> Tensor:
+    """Values in float32 where they fit."""
+    return values.float() if bool((values <= torch.finfo(torch.float32).max).all()) else values
+
+
 class _OrthogonalityDefects(torch.autograd.Function):
     """The same formulas as for one weight, for L weights of one shape: → [L]."""
 
     @staticmethod
     def forward(ctx: Any, squared: bool, extra: int, *weights: Tensor) -> Tensor:
-        ctx.squared, ctx.dtype = squared, weights[0].dtype
         with torch.autocast(weights[0].device.type, enabled=False):
-            stack = torch.stack(weights)  # [L, out, in]
-            w = stack if stack.dtype == torch.float64 else stack.float()
-            defect = w @ w.mT if w.shape[1] <= w.shape[2] else w.mT @ w
+            w = widened(torch.stack(weights))  # [L, out, in]
+            defect = w @ w.mH if w.shape[1] <= w.shape[2] else w.mH @ w
             defect.diagonal(dim1=1, dim2=2).sub_(1.0)
-            flat = defect.flatten(1)
-            square = torch.linalg.vecdot(flat, flat) + extra
-            values = square if squared else square.sqrt()
-        ctx.save_for_backward(w, defect, values)
+            # In float64, since a sum of squares overflows before what is summed does.
+            square = torch.linalg.vector_norm(defect, dim=(1, 2), dtype=_double(w)).square() + extra
+            values = (square if squared else square.sqrt()).to(w.real.dtype)
+        ctx.squared, ctx.extra = squared, extra
+        ctx.save_for_backward(w, defect, values, *weights)
         return values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        w, defect, values = ctx.saved_tensors
-        factor = 4.0 * grad if ctx.squared else torch.where(values > 0, 2.0 * grad / values, torch.zeros_like(values))
+        w, defect, values, *weights = ctx.saved_tensors
         with torch.autocast(w.device.type, enabled=False):
+            if torch.is_grad_enabled():
+                w = widened(torch.stack(weights))
+            defect, factor = _defect_and_factor(w, defect, values, grad, ctx.squared, ctx.extra)
             defect = defect * factor[:, None, None]
             product = defect @ w if w.shape[1] <= w.shape[2] else w @ defect
-            return None, None, *product.to(ctx.dtype).unbind()
+            return None, None, *product.to(weights[0].dtype).unbind()
 
 
 class _OrthogonalityDefect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, squared: bool, extra: int) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
-            w = weight if weight.dtype == torch.float64 else weight.float()
-            defect = gram_matrix(w if w.shape[0] <= w.shape[1] else w.t())
+            w = widened(weight)
+            defect = gram_matrix(w if w.shape[0] <= w.shape[1] else w.mH)
             defect.diagonal().sub_(1.0)
             flat = defect.view(-1)
-            square = torch.dot(flat, flat) + extra
-        ctx.squared, ctx.dtype = squared, weight.dtype
+            square = torch.vdot(flat, flat).real + extra
+        ctx.squared, ctx.extra = squared, extra
         value = square if squared else square.sqrt()
-        ctx.save_for_backward(w, defect, value)
+        ctx.save_for_backward(w, defect, value, weight)
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        w, defect, value = ctx.saved_tensors
-        # At the minimum of the un-squared norm the direction is undefined and 0 is a subgradient.
-        factor = 4.0 * grad if ctx.squared else torch.where(value > 0, 2.0 * grad / value, torch.zeros_like(value))
+        w, defect, value, weight = ctx.saved_tensors
         with torch.autocast(w.device.type, enabled=False):
+            if torch.is_grad_enabled():
+                w = widened(weight)
+            defect, factor = _defect_and_factor(w, defect, value, grad, ctx.squared, ctx.extra)
             # The gradient gets the weight's memory layout (a GCN weight is stored column by column), since
-            # the optimizer would otherwise copy it at every step. The defect is symmetric.
+            # the optimizer would otherwise copy it at every step. The defect is Hermitian.
             left = w.shape[0] <= w.shape[1]
             defect = defect * factor  # the smaller of the two factors of the product
             if w.stride(0) == 1 and w.stride(1) != 1:
-                product = (w.t() @ defect if left else defect @ w.t()).t()
+                product = (w.mH @ defect if left else defect @ w.mH).mH.resolve_conj()
             else:
                 product = defect @ w if left else w @ defect
-            return product.to(ctx.dtype), None, None
+            return product.to(weight.dtype), None, None
+
+
+def _defect_and_factor(
+    w: Tensor, defect: Tensor, values: Tensor, grad: Tensor, squared: bool, extra: int
+) -> tuple[Tensor, Tensor]:
+    """S − I and the factor that makes (S − I) W the gradient.
+
+    At the minimum of the un-squared norm the direction is undefined and 0 is a subgradient. Where the gradient will be
+    differentiated again both are computed from ``w``: what the forward pass kept does not know where it comes from.
+    """
+    if not torch.is_grad_enabled():
+        factor = 4.0 * grad if squared else torch.where(values > 0, 2.0 * grad / values, torch.zeros_like(values))
+        return defect, factor
+    gram = w @ w.mH if w.shape[-2] <= w.shape[-1] else w.mH @ w
+    defect = gram - torch.eye(gram.shape[-1], dtype=w.dtype, device=w.device)
+    if squared:
+        return defect, 4.0 * grad
+    square = (defect * defect.conj()).real.sum((-2, -1)) + extra
+    return defect, 2.0 * grad * torch.where(square > 0, torch.where(square > 0, square, 1.0).rsqrt(), 0.0)
+
+
+def _double(w: Tensor) -> torch.dtype:
+    return torch.complex128 if w.is_complex() else torch.float64
+
+
+def checked_weight(weight: Any, name: str = "") -> Tensor:
+    """A weight that is a matrix of numbers, whole where it was sharded.
+
+    Raises:
+        TypeError: for anything but a tensor.
+        ValueError: for another shape, integers, or a tensor that is not dense or has no values.
+    """
+    label = f"the weight of layer {name!r}" if name else "weight"
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{label} must be a torch.Tensor, got {type(weight).__name__}; use torch.as_tensor first")
+    reason = unreadable(weight)
+    if reason is None and not (weight.is_floating_point() or weight.is_complex()):
+        reason = f"has the type {weight.dtype}; use floating-point or complex numbers"
+    if reason is not None:
+        raise ValueError(f"{label} must be a matrix [out, in], got a tensor that {reason}")
+    if weight.dim() != 2:
+        raise ValueError(f"{label} must be a matrix [out, in], got shape {tuple(weight.shape)}")
+    return unsharded(weight)
+
+
+def check_gram(gram: GramSide) -> None:
+    """Refuse another side than those that there are.
+
+    Raises:
+        ValueError: quotes it.
+    """
+    if gram not in ("output", "input", "smaller"):
+        raise ValueError(f"gram must be 'output', 'input' or 'smaller', got {gram!r}")
 
 
 def _extra_dimensions(shape: tuple[int, int], gram: GramSide) -> int:
+    check_gram(gram)
     out_dim, in_dim = shape
     if gram == "smaller":
         return 0
-    if gram not in ("output", "input"):
-        raise ValueError(f"gram must be 'output', 'input' or 'smaller', got {gram!r}")
     size = out_dim if gram == "output" else in_dim
     return size - min(out_dim, in_dim)

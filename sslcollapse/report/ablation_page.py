@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from sslcollapse.report.plots_ablation import effects, scatters
 from sslcollapse.report.plots_cells import forest, layer_ranks
 from sslcollapse.report.plots_time import find_runs, over_time
 from sslcollapse.report.tables import Table, scrolling
+from sslcollapse.texts import in_html
 
 ABLATIONS = Path("recipes/ablations")
 OPEN_PLOTS = 12
@@ -221,8 +221,8 @@ def _box(statement: str, verdict: str, tally: str, table: str = "") -> str:
     kind = verdict.lower().replace(" ", "-") if verdict in VERDICTS else ""
     tally = f": {tally}" if tally else ""
     return (
-        f'<div class="claim {escape(kind)}"><p>{escape(statement)}</p>'
-        f'<p class="verdict">{escape(f"{verdict[:1].upper()}{verdict[1:]}{tally}.")}</p>{table}</div>\n'
+        f'<div class="claim {in_html(kind)}"><p>{in_html(statement)}</p>'
+        f'<p class="verdict">{in_html(f"{verdict[:1].upper()}{verdict[1:]}{tally}.")}</p>{table}</div>\n'
     )
 
 

@@ -44,7 +44,7 @@ def write_report(
     directories = list(dict.fromkeys(run for path in paths for run in _runs(path)))
     found = [read_run(path) for path in directories]
     name = found[0].name if len(found) == 1 else f"{found[0].recipe['name']} and {len(found) - 1} more"
-    return write_page(run_page(found), out or REPORTS / slug(name))
+    return write_page(run_page(found), out or REPORTS / (slug(name) or "runs"))
 
 
 def _ablation(path: Path, results: Path) -> Recorded:

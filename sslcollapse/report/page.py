@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from sslcollapse.checkpoint import write_atomic
 from sslcollapse.errors import RunError
 from sslcollapse.report.plot import Plot, inline
 from sslcollapse.report.tables import Table
+from sslcollapse.texts import in_html
 
 GENERATOR = "sslcollapse report"
 LONG_TABLE = 40
@@ -114,16 +114,16 @@ def write_page(page: Page, out: Path) -> Path:
 
 def _html(page: Page, sections: Sequence[str]) -> str:
     shown = [section for section in page.sections if not section.empty]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in page.notes)
+    notes = "".join(f"<li>{in_html(note)}</li>" for note in page.notes)
     return _PAGE.format(
         generator=GENERATOR,
-        title=escape(page.title),
+        title=in_html(page.title),
         style=files("sslcollapse.report").joinpath("page.css").read_text(encoding="utf-8"),
-        lead=escape(page.lead),
+        lead=in_html(page.lead),
         top=page.top + (f'<div class="notes"><ul>{notes}</ul></div>\n' if notes else ""),
-        links="".join(f'<a href="#{section.name}">{escape(section.title)}</a>' for section in shown),
+        links="".join(f'<a href="#{section.name}">{in_html(section.title)}</a>' for section in shown),
         sections="".join(sections),
-        foot=escape(page.foot),
+        foot=in_html(page.foot),
     )
 
 
@@ -135,13 +135,15 @@ def _section(section: Section, written: dict[str, bytes]) -> str:
     folded = _plots(section.folded, written)
     if folded:
         plots += f"<details><summary>{len(section.folded)} more</summary>{folded}</details>\n"
-    return f'<section id="{section.name}">\n<h2>{escape(section.title)}</h2>\n{section.html}{tables}{plots}</section>\n'
+    return (
+        f'<section id="{section.name}">\n<h2>{in_html(section.title)}</h2>\n{section.html}{tables}{plots}</section>\n'
+    )
 
 
 def _table(table: Table, written: dict[str, bytes]) -> str:
     path = f"{TABLES}/{table.name}.csv"
     written[path] = table.csv()
-    note = f"{escape(table.note)} " if table.note else ""
+    note = f"{in_html(table.note)} " if table.note else ""
     shown = table.html()
     if len(table.rows) > LONG_TABLE:
         shown = f"<details><summary>{len(table.rows)} rows</summary>{shown}</details>\n"
@@ -163,9 +165,9 @@ def _figure(plot: Plot, written: dict[str, bytes]) -> str:
     for word, (suffix, data) in made.items():
         written[f"{PLOTS}/{name}.{suffix}"] = data
         links.append(f'<a href="{PLOTS}/{name}.{suffix}">{word}</a>')
-    caption = f"{escape(plot.caption)} " if plot.caption else ""
+    caption = f"{in_html(plot.caption)} " if plot.caption else ""
     return (
-        f"<figure>\n<h3>{escape(plot.title)}</h3>\n{inline(svg, name, plot.title)}\n"
+        f"<figure>\n<h3>{in_html(plot.title)}</h3>\n{inline(svg, name, plot.title)}\n"
         f"<figcaption>{caption}{' · '.join(links)}</figcaption>\n</figure>\n"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslcollapse.report.style import INK, RC
+from sslcollapse.texts import csv_text, in_html
 
 WIDTH = 5.2
 """Inches. Text of 9.5 points is then legible on a phone, where a plot is as wide as the screen."""
@@ -61,28 +61,22 @@ class Plot:
 
 def to_csv(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     """A table in UTF-8; None is an empty field."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return csv_text([heads, *rows]).encode()
 
 
 def slug(text: str) -> str:
-    """Text as part of a file name."""
-    return re.sub(r"[^\w.=-]+", "_", text).strip("_")
+    """Text as a file name, or part of one; never hidden, never a place above."""
+    return re.sub(r"[^\w.=-]+", "_", text).strip("_.")
 
 
 def inline(svg: bytes, name: str, label: str) -> str:
     """An SVG as an element of a page: ids that no other plot has, as wide as its place, with a label for readers."""
-    from html import escape
-
     text = svg.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{slug(name)}-", text)
     head, _, body = text.partition(">")
     head = re.sub(r' (?:width|height|xmlns(?::\w+)?|version)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{escape(label)}">{body}'
+    return f'{head} role="img" aria-label="{in_html(label)}">{body}'
 
 
 def _tidy(svg: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.errors import RunError
+from sslcollapse.untrusted import read_arrays
 
 _RANK = re.compile(r"rank/layers/(.+)/(weight|output)/effective_rank")
 _ABSENT = object()
@@ -83,12 +84,9 @@ class Run:
 
     def spectra(self, newest_first: bool = False) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Step and arrays of every spectra file in the order of steps; damaged files are left out."""
-        import numpy as np
-
         for path in sorted(self.spectra_files, reverse=newest_first):
             try:
-                with np.load(path) as file:
-                    yield int(path.stem), dict(file)
+                yield int(path.stem), read_arrays(path)
             except (OSError, ValueError, zipfile.BadZipFile):
                 continue  # named in the notes
 

@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 from sslcollapse.quantities import PARTS, attainable
 from sslcollapse.report.plot import to_csv
 from sslcollapse.report.plots_run import FEATURES, Named
 from sslcollapse.report.runs import Run, brief, differences
+from sslcollapse.texts import in_html
 
 _NUMBER = re.compile(r"\[?[+−-]?\d[\d.,]*(e[+-]?\d+)?%?(\s.*)?|–|")
 _ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
@@ -45,7 +45,7 @@ class Table:
 
     def html(self) -> str:
         """A table that scrolls sideways where it is wider than the page."""
-        head = "".join(f"<th>{escape(title)}</th>" for title in self.heads)
+        head = "".join(f"<th>{in_html(title)}</th>" for title in self.heads)
         forms = [self.formats.get(head, "") for head in self.heads]
         rows = "".join(f"<tr>{''.join(map(_cell, row, forms))}</tr>" for row in self.rows)
         return scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
@@ -205,4 +205,4 @@ def _cell(value: Any, form: str) -> str:
         return "<td></td>"
     if isinstance(value, float):
         value = f"{value:{form or '.4g'}}" if math.isfinite(value) else "not finite"
-    return f"<td>{escape(str(value))}</td>"
+    return f"<td>{in_html(str(value))}</td>"

@@ -3,6 +3,7 @@ import pytest
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.values import parse_grid
 from sslcollapse.errors import RecipeError
+from sslcollapse.recipe import load, resolve
 
 GRID = ["encoder.hidden=[4],[8]"]
 
@@ -139,7 +140,7 @@ def test_two_recipes_need_no_grid(workspace):
         (dict(baseline=["encoder.hidden=[5]"]), "baseline: no cell with"),
         (dict(others=["tiny.py"]), "two recipes of one name"),
         (dict(others=["tny.py"]), "tny.py: no such file"),
-        (dict(name="a/b"), "--name 'a/b': the name of a folder is needed"),
+        (dict(name="a/b"), "--name: must be made of letters.*got 'a/b'"),
         (dict(more=["train.steps,optim.lr=1,2"]), "each entry needs 2 values, one a path, got 1"),
         (dict(more=["encoder.hidden,optim.lr=([4],1)"]), "--grid encoder.hidden,optim.lr: given twice"),
     ],
@@ -148,6 +149,21 @@ def test_mistakes_on_the_command_line_are_quoted(workspace, options, message):
     grid = [*GRID, *options.pop("more", [])]
     with pytest.raises(RecipeError, match=message):
         plan(workspace.recipe, grid, 1, [], **options)
+
+
+OUTSIDE = ("..", ".", "../../x", "/tmp/x", ".hidden", "a/../../x", "a\\x", "", " ", "x\n", "x" * 201)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_name_that_leaves_the_results_folder_or_hides_in_it_is_refused_wherever_it_is_given(workspace, name):
+    message = "at most 200 make a folder" if len(name) > 200 else "must be made of letters"
+    with pytest.raises(RecipeError, match=f"--name.*{message}"):
+        plan(workspace.recipe, GRID, 1, [], name=name)
+    target = workspace.ablation(f'name={name!r}, base="tiny.py", axes={{"optim.lr": [0.1]}}')
+    with pytest.raises(RecipeError, match=rf"ablation.py: ablation.name.*{message if name else 'is missing'}"):
+        plan(target, [], None, [])
+    with pytest.raises(RecipeError, match=f"name: .*{message}"):
+        resolve({**load(workspace.recipe), "name": name})
 
 
 def test_what_a_file_says_is_not_said_again(workspace):

@@ -79,6 +79,8 @@ def test_a_folder_without_a_plan_has_none(tmp_path):
         lambda made: {**made, "metrics": ["nothing"]},
         lambda made: {**made, "claim": {"number": "one"}},
         lambda made: {**made, "bases": 3},
+        lambda made: {**made, "name": "../elsewhere"},
+        lambda made: {**made, "cells": [{**made["cells"][0], "hash": "../../elsewhere"}], "baselines": {}},
     ],
 )
 def test_a_damaged_plan_is_named_with_what_to_do(planned, workspace, damage):

@@ -108,6 +108,32 @@ def test_wrong_arguments_are_refused_with_what_was_given():
         AttachedPenalty(network(), "variance")
     with pytest.raises(RecipeError, match="finite number >= 0, got -1"):
         WERank(network(), -1)
+    with pytest.raises(RecipeError, match=r"coefficient \{\} names no layer"):
+        WERank(network(), {})
+    with pytest.raises(ValueError, match="gram must be 'output', 'input' or 'smaller', got 'ouput'"):
+        WERank(network(), gram="ouput")
+    with pytest.raises(ValueError, match="squared must be True or False, got 'False'"):
+        WERank(network(), squared="False")
+
+
+@pytest.mark.parametrize("make", ALL.values())
+def test_lengths_of_training_that_cannot_be_are_refused(make):
+    for steps, message in ((-5, "at least 1, got -5"), (0, "at least 1, got 0"), (1.5, "a whole number, got 1.5")):
+        with pytest.raises(ValueError, match=f"total_steps must be {message}"):
+            make(network(), total_steps=steps)
+
+
+def test_the_penalty_of_a_complex_network_is_real_with_a_gradient():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3, dtype=torch.complex64), nn.Linear(3, 3, dtype=torch.complex64))
+    value = WERank(model, coefficient=1.0)()
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(sum(orthogonality_defect(model[k].weight) for k in (0, 1)).item())
+    value.backward()
+    with torch.no_grad():
+        for parameter in (model[0].weight, model[1].weight):
+            parameter.sub_(0.05 * parameter.grad)
+    assert WERank(model, coefficient=1.0)() < value
 
 
 def test_as_an_attribute_of_the_network_it_registers_nothing():

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sslcollapse.layers import layer_map
+from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty, isometry_defect
 from sslcollapse.regularizers.werank import WERankPenalty, orthogonality_defect, orthogonality_defects
 
 SHAPES = [(3, 5), (5, 3), (4, 4), (515, 530)]  # the last is computed by panels
@@ -154,3 +155,94 @@ def test_gradients_reach_convolutions_and_each_part_of_a_fused_qkv(grouped):
     sum(defects.values()).backward()
     assert (network["conv"].weight.grad.flatten(1).abs().sum(1) > 0).all()
     assert (network["attention"]["qkv"].weight.grad.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("make", [WERankPenalty, SOPenalty, DSOPenalty, SRIPPenalty])
+def test_a_unitary_weight_has_no_penalty_and_a_complex_one_that_of_its_singular_values(make):
+    torch.manual_seed(0)
+    model = nn.Linear(6, 6, bias=False, dtype=torch.complex64)
+    layers = layer_map(model)
+    with torch.no_grad():
+        model.weight.copy_(torch.linalg.qr(model.weight)[0])
+    (value,) = make()(layers).values()
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(0.0, abs=1e-5)
+    with torch.no_grad():
+        model.weight.mul_(torch.linspace(0.5, 2.0, 6)[:, None])  # singular values
+    (value,) = make(**({"iterations": 60} if make is SRIPPenalty else {}))(layers).values()
+    square = (torch.linspace(0.5, 2.0, 6).square() - 1).square()
+    expected = {
+        WERankPenalty: square.sum().sqrt(),
+        SOPenalty: square.sum(),
+        DSOPenalty: 2 * square.sum(),
+        SRIPPenalty: square.max().sqrt(),
+    }
+    torch.testing.assert_close(value, expected[make], rtol=1e-4, atol=1e-4)
+    value.backward()
+    assert torch.isfinite(torch.view_as_real(model.weight.grad)).all()
+
+
+@pytest.mark.parametrize("scale", [1e10, 1e18])
+@pytest.mark.parametrize("make", [WERankPenalty, SRIPPenalty])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_weights_whose_gram_overflows_have_the_value_and_gradient_of_float64(scale, make, dtype):
+    torch.manual_seed(0)
+    start = scale * torch.randn(1, 6, 8, dtype=dtype)
+    results = []
+    for weight in (start.clone(), start.to(torch.promote_types(dtype, torch.float64))):
+        weight.requires_grad_()
+        value = isometry_defect(weight) if make is SRIPPenalty else orthogonality_defect(weight[0])
+        value.sum().backward()
+        results.append((value.detach().double(), weight.grad.to(torch.complex128)))
+    torch.testing.assert_close(*(value for value, _ in results), rtol=1e-5, atol=0)
+    torch.testing.assert_close(*(gradient for _, gradient in results), rtol=1e-4, atol=float(scale) * 1e-5)
+
+
+def test_a_square_too_large_for_float32_is_given_in_float64_and_an_infinite_weight_stays_infinite():
+    weight = torch.full((3, 4), 1e10, requires_grad=True)
+    value = orthogonality_defect(weight, squared=True)
+    assert value.dtype == torch.float64
+    assert float(value) == pytest.approx(9 * 16e40, rel=1e-6)
+    value.backward()
+    assert torch.isfinite(weight.grad).all()
+    assert not torch.isfinite(orthogonality_defect(torch.full((3, 4), torch.inf)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_grouped_weights_whose_sum_of_squares_overflows_have_the_values_and_gradients_of_each_alone(dtype):
+    torch.manual_seed(0)
+    weights = {name: (1e10 * torch.randn(6, 8, dtype=dtype)).requires_grad_() for name in "ab"}
+    values = orthogonality_defects(weights, grouped=True)
+    for name, weight in weights.items():
+        alone = weight.detach().requires_grad_()
+        expected = orthogonality_defect(alone)
+        expected.backward()
+        torch.testing.assert_close(values[name], expected)
+        (gradient,) = torch.autograd.grad(values[name], weight, retain_graph=True)
+        torch.testing.assert_close(gradient, alone.grad)
+
+
+@pytest.mark.parametrize("make", [WERankPenalty, SRIPPenalty])
+def test_a_network_on_the_meta_device_is_refused_with_its_layer(make):
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 3))
+    with pytest.raises(
+        ValueError, match=r"the weight of layer '0' must be .* is on the meta device, .* load its values"
+    ):
+        make()(layer_map(model))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (WERankPenalty, {"gram": "ouput"}, "gram must be 'output', 'input' or 'smaller', got 'ouput'"),
+        (SOPenalty, {"gram": "ouput"}, "gram must be 'output', 'input' or 'smaller', got 'ouput'"),
+        (SRIPPenalty, {"gram": "ouput"}, "gram must be 'output', 'input' or 'smaller', got 'ouput'"),
+        (WERankPenalty, {"squared": "False"}, "squared must be True or False, got 'False'"),
+        (WERankPenalty, {"networks": ["encoder", "encoder"]}, r"got \['encoder', 'encoder'\]"),
+        (DSOPenalty, {"networks": ["encoder", "encoder"]}, r"networks .* once, got \['encoder', 'encoder'\]"),
+    ],
+)
+def test_impossible_arguments_are_refused_when_the_penalty_is_built(make, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(**arguments)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sslcollapse.domains.graph.data import Graph, GraphDataset, make_graph, split_from_masks
 from sslcollapse.domains.graph.npz import read_npz
+from sslcollapse.domains.graph.planetoid import PARTS, read_part, read_planetoid
 from sslcollapse.domains.graph.stored import Sizes, StoredGraphs, check_name, in_memory
 from sslcollapse.errors import RecipeError
 from sslcollapse.geometric import import_geometric
@@ -80,19 +81,27 @@ class Planetoid(_LoadedGraphs):
         "CiteSeer": Sizes(3327, 9104, 3703, 6, (120, 500, 1000)),
         "PubMed": Sizes(19717, 88648, 500, 3, (60, 500, 1000)),
     }
-    PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 
     def __init__(
         self, data_root: Path, *, name: Literal["Cora", "CiteSeer", "PubMed"], normalize_features: bool = True
     ) -> None:
         check_name(name, list(self.SIZES), "Planetoid")
-        raw = [f"{name}/raw/ind.{name.lower()}.{part}" for part in self.PARTS]
+        self._name = name
+        raw = [f"{name}/raw/ind.{name.lower()}.{part}" for part in PARTS]
         super().__init__(data_root, "Planetoid", raw, self.SIZES[name], name=name, normalize=normalize_features)
 
+    def parse(self, root: Path) -> GraphDataset:
+        """Read the raw files, which are pickles, without running anything of them."""
+        folder = self.files_below(root)[0].parent
+        x, edge_index, y, masks = read_planetoid(folder, self._name.lower(), self.sizes)
+        graph = make_graph(x, edge_index, y, name=self.title, normalize=self.normalize)
+        train, validation, test = masks
+        splits = {"public": split_from_masks(train, validation, test, graph.num_nodes, self.title)}
+        return GraphDataset(self.title, (graph,), int(y.max()) + 1, splits)
+
     def read_alone(self, file: Path) -> None:
-        """Read one raw file with the loader's own function."""
-        _, prefix, part = file.name.split(".", 2)
-        import_geometric("io.planetoid").read_file(str(file.parent), prefix, part)
+        """Read one raw file."""
+        read_part(file)
 
 
 class _NpzGraphs(_LoadedGraphs):

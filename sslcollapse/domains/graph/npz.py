@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sslcollapse.domains.graph.data import csr_tensor
 from sslcollapse.geometric import import_geometric
+from sslcollapse.untrusted import read_arrays
 
 
 def read_npz(path: Path) -> tuple[Tensor, Tensor, Tensor]:
@@ -19,6 +20,7 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor, Tensor]:
     features become 1, self-loops are removed, edges are made undirected.
 
     Raises:
+        DataError: see ``read_arrays``.
         ValueError: indices beyond the shape.
 
     Shapes:
@@ -27,11 +29,11 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor, Tensor]:
     import scipy.sparse as sp
 
     utils = import_geometric("utils")
-    with np.load(path) as file:
-        nodes, width = (int(n) for n in file["attr_shape"])
-        attributes = sp.csr_matrix((file["attr_data"], file["attr_indices"], file["attr_indptr"]), (nodes, width))
-        adjacency = sp.csr_matrix((file["adj_data"], file["adj_indices"], file["adj_indptr"]), file["adj_shape"])
-        y = torch.from_numpy(file["labels"]).long()
+    file = read_arrays(path)
+    nodes, width = (int(n) for n in file["attr_shape"])
+    attributes = sp.csr_matrix((file["attr_data"], file["attr_indices"], file["attr_indptr"]), (nodes, width))
+    adjacency = sp.csr_matrix((file["adj_data"], file["adj_indices"], file["adj_indptr"]), file["adj_shape"])
+    y = torch.from_numpy(file["labels"]).long()
     for matrix in (attributes, adjacency):
         matrix.check_format(full_check=True)  # a damaged file may hold indices beyond the shape
     links = adjacency.tocoo()

@@ -7,7 +7,6 @@ enough, an interrupted run leaves nothing half-written, and no stale or corrupt 
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from abc import ABC, abstractmethod
@@ -16,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sslcollapse.domains.download import missing_text, publish, reason, socket_timeout, staging_folder
+from sslcollapse.domains.download import missing_files, missing_text, publish, reason, socket_timeout, staging_folder
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.errors import DataError, MissingDataError, RecipeError, SSLCollapseError
 from sslcollapse.registry import suggest
+from sslcollapse.untrusted import check_arrays, check_gzip, check_regular, read_arrays
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class StoredGraphs(ABC):
             MissingDataError: files are missing and the download fails; nothing of the attempt is left behind.
             DataError: a file is truncated, corrupt, or not the dataset it should be.
         """
-        missing = [file for file in self.files() if not file.is_file()]
+        missing = missing_files(self.files())
         if missing:
             return self._download(missing)
         return self._read_or_explain()
@@ -118,20 +116,18 @@ class StoredGraphs(ABC):
         """Read one raw file by itself, to tell which of several is damaged; raises whatever its reader raises."""
         if file.suffix == ".json":
             json.loads(file.read_bytes())
-        elif file.suffix == ".gz":
-            with gzip.open(file) as stream:
-                while stream.read(1 << 20):
-                    pass
         elif file.suffix in (".npy", ".npz"):
-            content = np.load(file)
-            for name in getattr(content, "files", ()):
-                _ = content[name]
+            read_arrays(file)
+        else:
+            check_claims(file)
 
     @property
     def _folder(self) -> Path:
         return Path(os.path.commonpath([file.parent for file in self.files()]))
 
     def _read(self, root: Path) -> GraphDataset:
+        for file in self.files_below(root):
+            check_claims(file)  # the loaders of libraries believe them
         dataset = self.parse(root)
         # A text file that was cut between two lines parses well, and trains to a wrong result.
         differences = self.sizes.differences(dataset)
@@ -188,6 +184,20 @@ class StoredGraphs(ABC):
                 f"{missing_text(missing, self.data_root, 'recipes/quickstart.py')}"
             ) from error
         return dataset
+
+
+def check_claims(file: Path) -> None:
+    """Refuse a file that is no regular one, or claims to hold far more than it does.
+
+    Raises:
+        DataError: it is refused.
+        Exception: whatever a damaged file makes of its reader.
+    """
+    check_regular(file)
+    if file.suffix == ".gz":
+        check_gzip(file)
+    elif file.suffix in (".npy", ".npz"):
+        check_arrays(file)
 
 
 def in_memory(loader: Any) -> Any:

@@ -115,7 +115,7 @@ class ToyDomain:
             x = torch.randn(self.batch_size, 1, self.dim, generator=rng)
             views = [self._noisy(x, rng)[own].to(context.device) for _ in range(2)]
             index = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)[own]
-            yield Batch(views, index, None, self.replicated)
+            yield Batch(views, index, None, self.replicated, equal=True)
             step += 1
 
     def probe_set(self) -> ProbeSet:

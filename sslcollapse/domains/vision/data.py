@@ -169,11 +169,11 @@ def official_split(train: int, test: int, validation: float) -> Split:
 
 
 def check_apart(train: Path, test: Path) -> tuple[Path, Path]:
-    """Both places themselves; RecipeError if they are the same, since pre-training would see the test images."""
-    if os.path.abspath(train) == os.path.abspath(test):
+    """Both places themselves; RecipeError if they are the same, also by a link: the test images would be trained on."""
+    one, other = os.path.realpath(train), os.path.realpath(test)
+    if one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)):
         raise RecipeError(
-            f"train and test are both {train}, so that the test images would be trained on; give test images of "
-            "their own"
+            f"train and test are both {one}, so that the test images would be trained on; give test images of their own"
         )
     return train, test
 

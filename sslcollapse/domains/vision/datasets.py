@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.domains.vision.stored import StoredImages
+from sslcollapse.untrusted import check_regular, unpickle
 
 
 class _CIFAR(StoredImages):
@@ -23,14 +24,28 @@ class _CIFAR(StoredImages):
     channels, size = 3, 32
 
     def fetch(self, root: Path) -> None:
-        """Download and unpack the archive."""
-        self._loader()(root, train=False, download=True)
+        """Download and unpack the archive, whose checksum torchvision knows."""
+        from torchvision.datasets.utils import download_and_extract_archive
+
+        loader = self._loader()
+        download_and_extract_archive(loader.url, root, filename=loader.filename, md5=loader.tgz_md5)
 
     def parts(self, root: Path) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Training and test images."""
-        for train in (True, False):
-            loader = self._loader()(root, train=train)
-            yield torch.from_numpy(loader.data).permute(0, 3, 1, 2), torch.tensor(loader.targets)
+        """Training and test images, from pickles of which nothing is run."""
+        from torchvision.datasets.utils import check_integrity
+
+        loader = self._loader()
+        for part in (loader.train_list, loader.test_list):
+            pixels, labels = [], []
+            for name, checksum in part:
+                path = Path(root, loader.base_folder, name)
+                check_regular(path)
+                if not check_integrity(str(path), checksum):
+                    raise ValueError(f"{path}: its checksum is not that of the published file")
+                entry = unpickle(path)
+                pixels.append(entry["data"])
+                labels += entry["labels"] if "labels" in entry else entry["fine_labels"]
+            yield torch.from_numpy(np.vstack(pixels)).view(-1, 3, 32, 32), torch.tensor(labels)
 
     def _loader(self) -> Any:
         from torchvision import datasets
@@ -184,9 +199,11 @@ class MNIST(StoredImages):
         datasets.MNIST(root, train=False, download=True)
 
     def parts(self, root: Path) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Training and test images."""
-        from torchvision import datasets
+        """Training and test images, never from the ``processed`` folder of an old torchvision."""
+        from torchvision.datasets.mnist import read_image_file, read_label_file
 
-        for train in (True, False):
-            loader = datasets.MNIST(root, train=train)
-            yield loader.data[:, None], loader.targets
+        images, labels, test_images, test_labels = (str(root / name) for name in self.raw)
+        for pixels, classes in ((images, labels), (test_images, test_labels)):
+            check_regular(Path(pixels))
+            check_regular(Path(classes))
+            yield read_image_file(pixels)[:, None], read_label_file(classes)

@@ -17,6 +17,9 @@ from sslcollapse.errors import DataError
 
 Mode = Literal["RGB", "L"]
 CHANNELS = {"RGB": 3, "L": 1}
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "JPEG2000", "MPO", "PPM", "TIFF")
+"""Pillow's names of what is read. It knows more, some of which it hands to other programs (EPS to Ghostscript)."""
+
 DEEP_MODES = ("I", "F")
 """Pillow's modes of more than 8 bits (also "I;16" and the like), which converting to 8 bits would clip."""
 
@@ -70,44 +73,40 @@ class EncodedImages(ABC):
     def _fill(self, result: Tensor, slots: list[tuple[int, int]]) -> None:
         target = result.numpy()  # of small images, copying costs less through NumPy
         for slot, row in slots:
-            pixels = decode(self.encoded(row), self.mode, self.size if self.resize else None, self.place(row))
-            if pixels.shape != result.shape[1:]:
-                height, width = pixels.shape[1:]
-                raise DataError(
-                    f"{self.place(row)}: the image is {width}x{height} where others are {self.size}x{self.size}; give "
-                    "the dataset a size to resize all images to"
-                )
+            pixels = decode(self.encoded(row), self.mode, self.size, self.place(row), resize=self.resize)
             target[slot] = pixels.numpy()
 
 
-def decode(data: bytes, mode: Mode, size: int | None, place: str) -> Tensor:
-    """One image as uint8 [C, H, W].
+def decode(data: bytes, mode: Mode, size: int, place: str, *, resize: bool = True) -> Tensor:
+    """One image as uint8 [C, size, size].
 
-    With ``size``, an image of another size is scaled (bilinear, antialiased) until its shorter side is ``size``
-    and the middle is cut out.
+    An image of another size is scaled (bilinear, antialiased) until its shorter side is ``size`` and the middle is cut
+    out, or refused without ``resize``. The size is that of the image's header, compared before anything is decoded.
 
     Raises:
-        DataError: the bytes are no readable image, or one of more than 8 bits a channel; starts with ``place``.
+        DataError: the bytes are no readable image, one of another or too large a size, or of more than 8 bits a
+            channel; starts with ``place``.
     """
-    jpeg = data[:2] == b"\xff\xd8"
-    if jpeg and (size is None or probe_size(data, place) == (size, size)):
+    if _jpeg_size(data) == (size, size):
         pixels = _decode_jpeg(data)
         if pixels is not None and pixels.shape[0] == CHANNELS[mode]:
             return pixels
-    return _decode_with_pillow(data, mode, size, place)
+    return _decode_with_pillow(data, mode, size, place, resize)
 
 
 def probe_size(data: bytes, place: str) -> tuple[int, int]:
     """Width and height of an encoded image, from its header.
 
     Raises:
-        DataError: the bytes are no readable image; starts with ``place``.
+        DataError: the bytes are no readable image, or one of too large a size; starts with ``place``.
     """
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
+        with _opened(data) as image:
+            width, height = image.size
+            _check_pixels(width, height, place)
+            return width, height
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(_unreadable(place, error)) from error
 
@@ -140,26 +139,77 @@ def _decode_jpeg(data: bytes) -> Tensor | None:
         return None
 
 
-def _decode_with_pillow(data: bytes, mode: Mode, size: int | None, place: str) -> Tensor:
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in the header of a JPEG; None where the header is not plain, so that Pillow has to tell."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    place = 2
+    while place + 9 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame, but three are tables
+            height, width = (int.from_bytes(data[start : start + 2], "big") for start in (place + 5, place + 7))
+            return width, height
+        if marker in (0x01, 0xDA, 0xFF) or 0xD0 <= marker <= 0xD9:  # no segment with a length
+            return None
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
+
+
+def _opened(data: bytes) -> Any:
+    """The image, of which Pillow has read the header."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data), formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow has."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _check_pixels(width: int, height: int, place: str) -> None:
+    from PIL import Image
+
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and width * height > most:
+        raise DataError(
+            f"{place}: the image says that it is {width}x{height}, more than {most:,} pixels; replace or remove it (if "
+            "it is yours, raise PIL.Image.MAX_IMAGE_PIXELS in the recipe)"
+        )
+
+
+def _decode_with_pillow(data: bytes, mode: Mode, size: int, place: str, resize: bool) -> Tensor:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with _opened(data) as opened:
+            width, height = opened.size
+            _check_pixels(width, height, place)
+            if not resize and (width, height) != (size, size):
+                raise DataError(
+                    f"{place}: the image is {width}x{height} where others are {size}x{size}; give the dataset a size "
+                    "to resize all images to"
+                )
             if opened.mode.split(";")[0] in DEEP_MODES:
                 raise DataError(
                     f"{place}: the image has more than 8 bits a channel (mode {opened.mode}); save it with 8 bits"
                 )
-            if size is not None:
+            if resize:
                 opened.draft(mode, (2 * size, 2 * size))  # a JPEG far larger is scaled while it is decoded
             image = opened.convert(mode)
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise anything from OSError to struct.error
         raise DataError(_unreadable(place, error)) from error
-    if size is not None and image.size != (size, size):
+    if image.size != (size, size):
         width, height = image.size
         scale = size / min(width, height)
         scaled = max(size, round(width * scale)), max(size, round(height * scale))
+        _check_pixels(scaled[0], scaled[1], f"{place}, scaled to a shorter side of {size}")  # a thin one grows
         image = image.resize(scaled, Image.Resampling.BILINEAR)
         left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
         image = image.crop((left, top, left + size, top + size))

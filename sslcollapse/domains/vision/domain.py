@@ -139,7 +139,7 @@ class VisionDomain:
             key = context.seed, place.step, context.rank
             # Parameters are drawn on the CPU: the device is not waited for, and every device has the same views.
             views = [augment(images, generator(CPU, "view", *key, k)) for k, augment in enumerate(augmentations)]
-            yield Batch(views, index, labels[index], self.replicated)
+            yield Batch(views, index, labels[index], self.replicated, equal=True)
 
     def probe_set(self) -> ProbeSet:
         """Every labelled image un-augmented, training rows first, made a batch at a time; labels and splits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,18 +19,24 @@ from sslcollapse.domains.vision.data import (
     statistics_of,
 )
 from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode
+from sslcollapse.domains.vision.listing import class_names, list_images
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
 from sslcollapse.errors import DataError, MissingDataError, RecipeError
 from sslcollapse.spec import AtLeast
+from sslcollapse.untrusted import read_regular
 
 
 class ImageFolder:
-    """Image files in one folder a class, as torchvision's ImageFolder reads them.
+    """Image files in one folder a class, in the order of torchvision's ImageFolder.
 
     Classes are the subfolders of ``train`` in alphabetical order; those of ``test`` must be among them. An image is
     scaled until its shorter side is ``size`` and its middle is cut out; views are made from that. Rows and the
     split ``"public"`` are as with the other datasets: the test folder for testing, a fixed random part of the
     training images for validation. Pre-training sees all training images.
+
+    Files and folders whose names begin with a dot are skipped. A link that stays in its class folder adds nothing; one
+    that leads out of it is an error, or is followed where ``follow_links`` says so. No image may be reached twice with
+    two classes, or for training and for testing.
 
     Args:
         data_root: the data root.
@@ -41,6 +48,7 @@ class ImageFolder:
         std: standard deviation of each channel; None as for ``mean``.
         validation: share of the training images that is for validation.
         name: as shown to people; None is the name of the folder that ``train`` is in.
+        follow_links: whether links out of a class folder are followed.
     """
 
     def __init__(
@@ -55,14 +63,16 @@ class ImageFolder:
         std: Sequence[float] | None = None,
         validation: float = 0.1,
         name: str | None = None,
+        follow_links: bool = False,
     ) -> None:
         if size < 1:
             raise RecipeError(f"size must be >= 1, got {size}")
         self.data_root = Path(data_root).expanduser()
         self.folders = check_apart(*(self.data_root / Path(folder).expanduser() for folder in (train, test)))
+        _check_not_nested(*self.folders)
         self.size, self.mode, self.channels = size, mode, CHANNELS[mode]
         self.mean, self.std = statistics_of(mode, mean, std)
-        self.validation = check_fraction(validation)
+        self.validation, self.follow_links = check_fraction(validation), follow_links
         self.title = name or self.folders[0].parent.name or self.folders[0].name
 
     @property
@@ -86,7 +96,8 @@ class ImageFolder:
 
         Raises:
             MissingDataError: a folder is not there.
-            DataError: no class folders, one without images, or test classes that are not training classes.
+            DataError: no class folders, one without images, test classes that are not training classes, or a link that
+                is not to be followed.
         """
         classes = self._classes(self.folders[0])
         strange = sorted(set(self._classes(self.folders[1])) - set(classes))
@@ -95,7 +106,20 @@ class ImageFolder:
                 f"{self.folders[1]}: the class folder {strange[0]!r} is not among those of {self.folders[0]} "
                 f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''})"
             )
-        parts = [self._samples(folder, classes) for folder in self.folders]
+        from torchvision.datasets.folder import IMG_EXTENSIONS
+
+        present = {folder: self._classes(folder) for folder in self.folders}
+        found = list_images(present, IMG_EXTENSIONS, follow_links=self.follow_links)
+        empty = next((os.path.join(*kind) for kind, paths in found.items() if not paths), None)
+        if empty is not None:
+            raise DataError(
+                f"{empty}: an empty class folder; put images into it ({', '.join(IMG_EXTENSIONS)}) or remove it"
+            )
+        numbers = {name: number for number, name in enumerate(classes)}
+        parts = [
+            [(path, numbers[name]) for name in names for path in found[folder, name]]
+            for folder, names in present.items()
+        ]
         train, test = map(len, parts)
         samples = [sample for part in parts for sample in part]
         dataset = ImageDataset(
@@ -114,25 +138,21 @@ class ImageFolder:
                 f"{self.title}: the folder {folder} is not there. "
                 f"{missing_text([folder], self.data_root, EMBEDDED_RECIPE)}"
             )
-        classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        classes = class_names(folder)
         if not classes:
             raise DataError(f"{folder}: no class folders; it should have one subfolder a class, with images in it")
         return classes
 
-    def _samples(self, folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
-        """Paths and labels of the images below a folder, in alphabetical order."""
-        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-        numbers = {name: number for number, name in enumerate(classes)}
-        present = {name: numbers[name] for name in self._classes(folder)}
-        samples = make_dataset(str(folder), present, extensions=IMG_EXTENSIONS, allow_empty=True)
-        empty = sorted(set(present.values()) - {label for _, label in samples})
-        if empty:
-            raise DataError(
-                f"{folder / classes[empty[0]]}: an empty class folder; put images into it "
-                f"({', '.join(IMG_EXTENSIONS)}) or remove it"
+def _check_not_nested(train: Path, test: Path) -> None:
+    """Refuse one folder inside the other; RecipeError."""
+    outer, inner = (Path(os.path.realpath(folder)) for folder in (train, test))
+    for above, below in ((outer, inner), (inner, outer)):
+        if above in below.parents:
+            raise RecipeError(
+                f"{train} and {test}: {below} lies inside {above}, so that test images would be trained on; give each "
+                "a folder of its own"
             )
-        return samples
 
 
 class FileImages(EncodedImages):
@@ -145,7 +165,7 @@ class FileImages(EncodedImages):
     def encoded(self, row: int) -> bytes:
         """The file's bytes."""
         try:
-            return Path(self.paths[row]).read_bytes()
+            return read_regular(Path(self.paths[row]))
         except OSError as error:
             raise DataError(f"{self.paths[row]}: cannot be read ({error.strerror}); replace or remove it") from error
 

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sslcollapse.domains.download import missing_text, publish, reason, socket_timeout, staging_folder
+from sslcollapse.domains.download import missing_files, missing_text, publish, reason, socket_timeout, staging_folder
 from sslcollapse.domains.vision.data import ImageDataset, MemoryImages, check_dataset, check_fraction, official_split
-from sslcollapse.errors import DataError, MissingDataError
+from sslcollapse.errors import DataError, MissingDataError, SSLCollapseError
 
 EMBEDDED_RECIPE = "recipes/simclr_digits.py"
 
@@ -79,7 +79,7 @@ class StoredImages(ABC):
             self._download(missing)
         try:
             return self._read(self.root)
-        except (MemoryError, ImportError):
+        except (SSLCollapseError, MemoryError, ImportError):
             raise
         except Exception as error:  # whatever a parser makes of a damaged file
             raise DataError(
@@ -126,7 +126,7 @@ class StoredImages(ABC):
             ) from error
 
     def _missing(self) -> list[Path]:
-        return [file for file in self.files() if not file.is_file()]
+        return missing_files(self.files())
 
     def _files_below(self, root: Path) -> list[Path]:
         return [root / name for name in self.raw]

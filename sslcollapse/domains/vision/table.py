@@ -24,15 +24,25 @@ from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode, pro
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
 from sslcollapse.errors import DataError, MissingDataError, RecipeError, RunError
 from sslcollapse.spec import AtLeast
+from sslcollapse.untrusted import check_regular, check_unpacked, most_unpacked
+
+FEW_ROWS = 2**16
+"""A table may have this many rows, and more only with a byte for each."""
+
+MOST_ROWS = 1024
+"""Rows that are read at a time."""
+
+FEW_CLASSES = 1000
+"""A table without names of classes may have this many, and more only with an image for each."""
 
 
 class ImageTable:
     """Encoded images and labels in two Parquet tables, one for training and one for testing.
 
-    A table has a column of images (a struct with a field ``bytes``, or plain binary; JPEG, PNG or whatever Pillow
-    reads) and one of integer labels from 0. Without ``size``, all images must have the size of the first training
-    image, which must be square; with it, an image of another size is scaled until its shorter side is ``size`` and
-    its middle is cut out. Encoded images are held in memory and decoded when they are read.
+    A table has a column of images (a struct with a field ``bytes``, or plain binary; JPEG, PNG or another of
+    ``decode.FORMATS``) and one of integer labels from 0. Without ``size``, all images must have the size of the first
+    training image, which must be square; with it, an image of another size is scaled until its shorter side is ``size``
+    and its middle is cut out. Encoded images are held in memory and decoded when they are read.
 
     Rows and the split ``"public"`` are as with the other datasets: the test table for testing, a fixed random part
     of the training rows for validation. Pre-training sees all training images.
@@ -111,7 +121,14 @@ class ImageTable:
             names = _class_names(table.schema_arrow.metadata or {}, self.label)
             if names is not None:
                 return len(names)
-            return int(_labels(table.read(columns=[self.label]).column(0), path, self.label).max(initial=-1)) + 1
+            labels = _labels(table.read(columns=[self.label]).column(0), path, self.label)
+        largest, most = int(labels.max(initial=-1)), max(FEW_CLASSES, len(labels))
+        if largest >= most:
+            raise DataError(
+                f"{path}, row {int(labels.argmax())}: label {largest} would make {largest + 1:,} classes of "
+                f"{len(labels):,} images; number the classes from 0"
+            )
+        return largest + 1
 
     def files(self) -> list[Path]:
         """The two tables."""
@@ -143,7 +160,7 @@ class ImageTable:
         columns, labels = [], []
         for path in self.paths:
             with _explained(path):
-                table = self._open(path).read(columns=[self.image, self.label])
+                table = _read_bounded(self._open(path), path, [self.image, self.label])
                 columns.append(_binary(table.column(self.image), path, self.image))
                 labels.append(_labels(table.column(self.label), path, self.label))
         train, test = map(len, labels)
@@ -165,11 +182,14 @@ class ImageTable:
         """The Parquet file, whose columns have been checked."""
         if path.is_dir():
             raise DataError(f"{path}: a folder; name one Parquet file")
-        if not path.is_file():
+        if not path.exists():
             raise MissingDataError(
                 f"{self.title}: the table {path} is not there. {missing_text([path], self.data_root, EMBEDDED_RECIPE)}"
             )
+        size = check_regular(path)
         table = _pyarrow().parquet.ParquetFile(path)
+        if table.metadata.num_rows > size + FEW_ROWS:
+            raise DataError(f"{path}: {table.metadata.num_rows:,} rows in {size:,} bytes, too few to hold images")
         known = table.schema_arrow.names
         for column in (self.image, self.label):
             if column not in known:
@@ -178,6 +198,24 @@ class ImageTable:
                     "label name the two"
                 )
         return table
+
+
+def _read_bounded(table: Any, path: Path, columns: list[str]) -> Any:
+    """Columns of a Parquet file, read in pieces, so that a value that many rows share cannot fill the memory."""
+    groups = []
+    for k in range(table.num_row_groups):
+        group = table.metadata.row_group(k)
+        chunks = [group.column(c) for c in range(group.num_columns)]
+        groups.append(sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns))
+    check_unpacked(path, sum(groups))
+    most, batches, total = most_unpacked(check_regular(path)), [], 0
+    for k, unpacked in enumerate(groups):
+        rows = min(MOST_ROWS, max(1, most // max(1, unpacked)))  # no value is larger than its group
+        for batch in table.iter_batches(batch_size=rows, row_groups=[k], columns=columns):
+            total += batch.nbytes
+            check_unpacked(path, total)
+            batches.append(batch)
+    return _pyarrow().Table.from_batches(batches) if batches else table.read(columns=columns)
 
 
 class TableImages(EncodedImages):
@@ -287,6 +325,7 @@ def _present(data: bytes | None, path: Path, row: int) -> bytes:
 def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
     """Names of the classes in the metadata that dataset hubs write, if there are any."""
     try:
-        return list(json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"])
-    except (KeyError, TypeError, ValueError):
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
+    return names if isinstance(names, list) else None

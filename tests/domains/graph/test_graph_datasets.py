@@ -1,8 +1,12 @@
 """Graph datasets from files: the values of PyTorch Geometric, errors for missing or damaged files."""
 
+import hashlib
+import io
 import os
+import pickle
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -371,6 +375,92 @@ def test_corrupt_processed_cache_is_never_read_and_nothing_is_written(tmp_path):
         warnings.simplefilter("error", UserWarning)
         assert tiny(Planetoid(tmp_path, name="Cora")).load().graphs[0].num_nodes == 527
     assert contents(tmp_path) == before  # so a read-only data root does as well
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("part", ["x", "tx", "allx", "y", "ty", "ally", "graph"])
+def test_code_in_a_planetoid_file_is_refused_by_file_and_name_and_does_not_run(tmp_path, part):
+    write_planetoid(tmp_path)
+    path = tmp_path / f"graph/Planetoid/Cora/raw/ind.cora.{part}"
+    path.write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    with pytest.raises(DataError, match=rf"ind\.cora\.{part}: refused: its pickle asks for \w+\.mkdir"):
+        tiny(Planetoid(tmp_path, name="Cora")).load()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_in_a_processed_cache_does_not_run(tmp_path):
+    write_planetoid(tmp_path)
+    processed = tmp_path / "graph/Planetoid/Cora/processed"
+    processed.mkdir()
+    for name in ("data.pt", "pre_transform.pt", "pre_filter.pt"):
+        torch.save(Evil(tmp_path / "ran"), processed / name)
+    tiny(Planetoid(tmp_path, name="Cora")).load()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("nodes", [528, 10**12])
+def test_a_planetoid_file_of_more_nodes_than_were_published_is_refused_before_it_is_laid_out(tmp_path, nodes):
+    write_planetoid(tmp_path)
+    index = tmp_path / "graph/Planetoid/Cora/raw/ind.cora.test.index"
+    index.write_text(index.read_text() + f"{nodes - 1}\n")
+    with pytest.raises(DataError, match=f"{nodes:,} nodes instead of 527"):
+        tiny(Planetoid(tmp_path, name="Cora")).load()
+
+
+def test_a_test_index_that_names_a_known_node_is_refused(tmp_path):
+    write_planetoid(tmp_path)
+    (tmp_path / "graph/Planetoid/Cora/raw/ind.cora.test.index").write_text("-1\n507\n")
+    with pytest.raises(DataError, match="the test index names node -1"):
+        tiny(Planetoid(tmp_path, name="Cora")).load()
+
+
+@pytest.mark.parametrize("make", [write_webkb, write_ppi])
+def test_claims_in_array_headers_are_refused_before_the_loader_believes_them(tmp_path, make):
+    make(tmp_path)
+    dataset = tiny(WebKB(tmp_path, name="Cornell") if make is write_webkb else PPI(tmp_path))
+    path = next(path for path in dataset.files() if path.suffix in (".npz", ".npy"))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+    path.write_bytes(header.getvalue())
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("train_mask.npy", header.getvalue())
+    with pytest.raises(DataError, match=r"claims shape \(1000000000000,\)"):
+        dataset.load()
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    write_wikics(tmp_path)
+    (tmp_path / "graph/WikiCS/raw/data.json").unlink()
+    os.mkfifo(tmp_path / "graph/WikiCS/raw/data.json")
+    with pytest.raises(DataError, match="a named pipe, not a regular file"):
+        tiny(WikiCS(tmp_path)).load()
+
+
+@needs_real_data
+@pytest.mark.parametrize(("name", "digest"), [("Cora", "a7593dd891228a82"), ("CiteSeer", "374c20c0ccf7bcc0")])
+def test_real_citation_graphs_are_bit_for_bit_those_of_recorded_results(name, digest):
+    dataset = Planetoid(Path(os.environ["SSLCOLLAPSE_DATA"]), name=name)
+    if not all(path.is_file() for path in dataset.files()):
+        pytest.skip(f"{dataset.title} is not below SSLCOLLAPSE_DATA")
+    loaded = dataset.load()
+    graph, (split,) = loaded.graphs[0], loaded.splits["public"]
+    found = hashlib.sha256()
+    tensors = (graph.x.crow_indices(), graph.x.col_indices(), graph.x.values(), graph.edge_index, graph.y)
+    for tensor in tensors:
+        found.update(str((tensor.dtype, tensor.shape)).encode() + tensor.numpy().tobytes())
+    for rows in (split.train, split.validation, split.test):
+        found.update(str(rows.dtype).encode() + rows.tobytes())
+    assert found.hexdigest()[:16] == digest
 
 
 @needs_real_data

@@ -141,3 +141,21 @@ def test_importing_ogb_starts_no_version_check(monkeypatch):
     import_ogb()
     assert sys.modules["ogb.version"].check_outdated is None
     assert "outdated" not in sys.modules
+
+
+def test_a_file_that_unpacks_to_far_more_than_its_size_is_refused_before_ogb_reads_it(tmp_path):
+    write_arxiv(tmp_path / FOLDER)
+    with gzip.open(tmp_path / FOLDER / "raw/node_year.csv.gz", "wb", compresslevel=1) as file:
+        for _ in range(70):
+            file.write(b"2010\n" * 2**18)
+    with pytest.raises(DataError, match=r"node_year\.csv\.gz: .* that unpack to"):
+        tiny(OGBN(tmp_path)).load()
+
+
+def test_a_cache_of_ogb_beside_the_raw_files_is_not_read(tmp_path):
+    write_arxiv(tmp_path / FOLDER)
+    for name in ("processed/geometric_data_processed.pt", "split/time/split_dict.pt"):
+        path = tmp_path / FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"garbage, or code")
+    assert tiny(OGBN(tmp_path)).load().num_classes == 40

@@ -1,6 +1,7 @@
 """Image datasets: torchvision's values, splits, errors for missing or damaged files and folders."""
 
 import hashlib
+import os
 import pickle
 import shutil
 import struct
@@ -119,6 +120,35 @@ def test_cifar10_rows_are_torchvisions_training_then_test_images(tmp_path, monke
     assert split.test.tolist() == list(range(20, 26))
     assert (len(split.train), len(split.validation)) == (18, 2)
     assert sorted([*split.train, *split.validation]) == list(range(20))
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_cifar_file_does_not_run_even_with_the_right_checksum(tmp_path, monkeypatch):
+    folder = write_cifar10(monkeypatch, tmp_path)
+    evil = folder / "test_batch"
+    evil.write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    monkeypatch.setattr(torchvision_datasets.CIFAR10, "test_list", [["test_batch", md5(evil)]])
+    with pytest.raises(DataError, match=r"test_batch: refused: its pickle asks for \w+\.mkdir"):
+        CIFAR10(tmp_path).load()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_mnist_is_read_from_its_raw_files_and_never_from_a_processed_cache(tmp_path):
+    write_mnist(tmp_path)
+    (tmp_path / "vision/MNIST/processed").mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save(Evil(tmp_path / "ran"), tmp_path / "vision/MNIST/processed" / name)
+    assert len(MNIST(tmp_path).load().images) == 14
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_damaged_file_is_an_error_that_names_the_folder(tmp_path, monkeypatch):

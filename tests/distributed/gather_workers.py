@@ -1,0 +1,63 @@
+"""Gathering of unequal shapes, and its second derivative, in two processes; imported by name in each of them."""
+
+import torch
+import torch.distributed as dist
+from workers import coupled_loss, start
+
+from sslcollapse.diagnostics.covariance import StreamingCovariance
+from sslcollapse.distributed import Gather
+
+
+def unequal(rank: int, world_size: int, store: str, results: str) -> None:
+    """What is said where one rank has 3 rows and the other 5, and where widths or dimensions differ."""
+    start(rank, world_size, store)
+    said = []
+    for shape in ((3 + 2 * rank, 4), (3, 4 + rank), (3, 4, 2)[: 2 + rank]):
+        try:
+            Gather()(torch.ones(shape))
+            said.append("gathered")
+        except ValueError as error:
+            said.append(str(error))
+    said.append(Gather()(torch.full((2, 1), float(rank))).flatten().tolist())
+    torch.save(said, f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def collectives(rank: int, world_size: int, store: str, results: str) -> None:
+    """How many collectives a call takes, where shapes are known to be equal and where not."""
+    start(rank, world_size, store)
+    counts = []
+    for equal in (True, False):
+        with torch.profiler.profile() as profile:
+            Gather(equal=equal)(torch.ones(3, 4))
+        counts.append(sum(event.count for event in profile.key_averages() if event.key == "gloo:all_gather"))
+    torch.save(counts, f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def samples() -> torch.Tensor:
+    return torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def second(rank: int, world_size: int, store: str, results: str) -> None:
+    """This rank's part of a product with the Hessian of a loss of all samples."""
+    start(rank, world_size, store)
+    x = samples().chunk(world_size)[rank].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(coupled_loss(Gather()(x)) / world_size, x, create_graph=True)
+    (product,) = torch.autograd.grad(gradient.square().sum(), x)
+    torch.save((gradient.detach(), product), f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def complex_rows() -> torch.Tensor:
+    return torch.complex(samples(), samples().flip(0))
+
+
+def complex_covariance(rank: int, world_size: int, store: str, results: str) -> None:
+    """Singular values of the complex rows of both ranks."""
+    start(rank, world_size, store)
+    stream = StreamingCovariance(3)
+    stream.update(complex_rows().chunk(world_size)[rank])
+    stream.all_reduce()
+    torch.save((stream.n, stream.singular_values(centred=True)), f"{results}/{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,162 @@
+"""Exports that somebody else made: loaded without a network, another file, or more memory than their tensors."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny import tiny_recipe
+from torch.nn.modules import module as torch_module
+
+from sslcollapse.cli import main
+from sslcollapse.diagnose.targets import load_target
+from sslcollapse.errors import DataError, RunError
+from sslcollapse.export import load_encoder, save_encoder
+from sslcollapse.hub import HubEncoder
+from sslcollapse.rebuild import offline
+from sslcollapse.registry import ENCODERS
+
+VIT = dict(
+    type="timm",
+    model="vit_tiny_patch16_224",
+    kwargs=dict(embed_dim=24, depth=2, num_heads=3, patch_size=8),
+)
+SHAPE = (3, 16, 16)
+
+
+@pytest.fixture(autouse=True)
+def blocked_socket(monkeypatch):
+    """A connection, or the question for an address, ends the test with an error of its own."""
+
+    def refuse(*_, **__):
+        pytest.fail("the network was asked")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def export(folder: Path, spec: dict, in_shape: tuple[int, ...], changes: dict | None = None) -> Path:
+    """An export of the encoder of ``spec``, whose description is then changed."""
+    folder.mkdir(exist_ok=True)
+    recipe = tiny_recipe("export", optim=dict(type="adamw", lr=1e-3), train=dict(steps=1)) | dict(encoder=spec, seed=0)
+    save_encoder(folder, ENCODERS.build(spec, in_shape), recipe, in_shape, 1)
+    described = json.loads((folder / "encoder.json").read_text())
+    (folder / "encoder.json").write_text(json.dumps({**described, **(changes or {})}))
+    return folder
+
+
+LOCAL = "the file of another export"
+SOURCES = [
+    dict(pretrained=True),
+    dict(kwargs=dict(pretrained_cfg_overlay=dict(url="http://127.0.0.1:9/weights"))),
+    dict(pretrained=True, kwargs=dict(pretrained_cfg_overlay=dict(url="http://127.0.0.1:9/weights"))),
+    dict(pretrained=True, kwargs=dict(pretrained_cfg=dict(hf_hub_id="somebody/something"))),
+    dict(kwargs=dict(checkpoint_path=LOCAL)),
+    dict(pretrained=True, kwargs=dict(pretrained_cfg=dict(file=LOCAL), cache_dir=LOCAL)),
+]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_export_that_names_other_weights_loads_its_own_without_network_and_files(source, tmp_path, monkeypatch):
+    spec = {**VIT, **source, "kwargs": {**VIT["kwargs"], **source.get("kwargs", {})}}
+    folder = export(tmp_path / "run", VIT, SHAPE)
+    plain, _ = load_encoder(folder)
+    (tmp_path / "run" / "encoder.json").write_text(
+        json.dumps({**json.loads((folder / "encoder.json").read_text()), "encoder": spec}).replace(
+            LOCAL, str(tmp_path / "other.pt")
+        )
+    )
+    os.mkfifo(tmp_path / "other.pt")  # opening it would not come back
+    fail = lambda *_, **__: pytest.fail("weights were looked for")  # noqa: E731
+    monkeypatch.setattr(timm.models._builder, "load_pretrained", fail)
+    for load in (lambda: load_encoder(folder)[0], lambda: HubEncoder.from_pretrained(folder).encoder):
+        assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), load().parameters(), strict=True))
+    target = load_target(str(folder))
+    assert len(target.networks(SHAPE)) == 2
+    assert main(["diagnose", str(folder), "--fail-on", "never"]) == 0
+
+
+def test_what_names_no_weights_is_kept():
+    spec = {**VIT, "kwargs": dict(depth=2, norm=dict(eps=1e-5))}
+    assert offline(spec) == spec
+    assert offline(dict(type="timm", pretrained=True, kwargs=dict(pretrained_cfg=1))) == dict(
+        type="timm", pretrained=False, kwargs={}
+    )
+
+
+GCN = dict(type="gcn", hidden=[8, 4])
+MLP = dict(type="mlp", hidden=[8, 4])
+GAT = dict(type="pyg", module="GAT", out_dim=4, kwargs=dict(hidden_channels=8, num_layers=2))
+HOSTILE = [
+    (GCN, (5,), dict(in_shape=[10**9]), "in_shape .* for one input"),
+    (GCN, (5,), dict(in_shape=[10**12]), "in_shape .* for one input"),
+    (GCN, (5,), dict(in_shape=[10**7]), r"does not fit encoder\.json"),
+    (GCN, (5,), dict(in_shape=[]), "in_shape must be a list of positive numbers"),
+    (GCN, (5,), dict(in_shape=["x"]), "in_shape must be a list of positive numbers"),
+    (GCN, (5,), dict(in_shape={"a": 1}), "in_shape must be a list of positive numbers"),
+    (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[10**9, 4])), "no stored tensor is longer than 65,536"),
+    (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[10**400, 4])), "cannot be built"),
+    (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[60000, 60000])), "does not fit|makes a tensor"),
+    (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[8] * 100_000)), "has more than [\\d,]+ parameters"),
+    (MLP, (5,), dict(encoder=dict(type="mlp", hidden=[8] * 100_000)), "has more than [\\d,]+ parameters"),
+    (GCN, (5,), dict(encoder=[]), "cannot be built"),
+    (GCN, (5,), dict(encoder=dict(type="nothing")), "unknown encoder 'nothing'"),
+    (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[8, 4], other=1)), "unknown argument"),
+    (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[8, 5])), r"encoder\.safetensors does not fit encoder\.json"),
+    (GAT, (5,), dict(encoder={**GAT, "module": "DataParallel"}), "is not called as module"),
+    (GAT, (5,), dict(encoder={**GAT, "module": "Sequential"}), "is not called as module"),
+    (GAT, (5,), dict(encoder={**GAT, "kwargs": dict(hidden_channels=8, num_layers=60000)}), "has more than"),
+    (VIT, SHAPE, dict(in_shape=[3, 60000, 60000]), "in_shape .* for one input"),
+    (VIT, SHAPE, dict(encoder={**VIT, "kwargs": dict(depth=60000)}), "has more than"),
+    (VIT, SHAPE, dict(encoder={**VIT, "kwargs": dict(embed_dim=60000, depth=1)}), "does not fit|makes a tensor"),
+]
+
+
+@pytest.mark.parametrize(("spec", "in_shape", "changes", "message"), HOSTILE)
+def test_a_description_that_its_tensors_do_not_bear_out_is_refused_soon(spec, in_shape, changes, message, tmp_path):
+    folder = export(tmp_path, spec, in_shape, changes)
+    began = time.monotonic()
+    with pytest.raises(RunError, match=message):
+        load_encoder(folder)
+    assert time.monotonic() - began < 30  # tens of seconds to hours, or gigabytes, if it were built
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff", b"[" * 100_000, b'{"in_shape": ' + b"1" * 5000 + b"}", b"[]", b"null", b'"x"', b"{"]
+)
+def test_a_description_that_is_no_json_object_is_refused(text, tmp_path):
+    folder = export(tmp_path, GCN, (5,))
+    (folder / "encoder.json").write_bytes(text)
+    with pytest.raises(RunError, match="no readable exported encoder"):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "encoder.safetensors"])
+def test_a_pipe_in_place_of_a_file_of_an_export_is_not_waited_for(name, tmp_path):
+    folder = export(tmp_path, GCN, (5,))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises((RunError, DataError), match="named pipe"):
+        load_encoder(folder)
+
+
+def test_a_refusal_leaves_no_hook_behind(tmp_path):
+    with pytest.raises(RunError):
+        load_encoder(export(tmp_path, GCN, (5,), dict(encoder=dict(type="gcn", hidden=[8] * 100_000))))
+    assert not torch_module._global_parameter_registration_hooks
+    assert not torch_module._global_module_registration_hooks
+
+
+def test_a_tensor_that_is_not_stored_is_named(tmp_path):
+    folder = export(tmp_path, GCN, (5,))
+    state = load_encoder(folder)[0].state_dict()
+    del state["convs.1.weight"]
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "encoder.safetensors")
+    with pytest.raises(RunError, match=r"does not fit encoder\.json: convs\.1\.weight is not stored"):
+        load_encoder(folder)
