@@ -140,9 +140,11 @@ class Registry:
         point = next((p for p in entry_points(group=f"sslcollapse.{self.kind}") if p.name == name), None)
         if point is not None and point.dist is not None:
             return f"{point.dist.name} {point.dist.version}"
-        for distribution in packages_distributions().get(root, ()):
-            return f"{distribution} {version(distribution)}"
-        place = self._places.get(name) or getattr(sys.modules.get(module), "__file__", None)
+        loaded = getattr(sys.modules.get(module), "__file__", None)
+        place = self._places.get(name) or loaded
+        if place == loaded:  # a recipe may have the name of a package
+            for distribution in packages_distributions().get(root, ()):
+                return f"{distribution} {version(distribution)}"
         try:
             source = Path(place or "").read_bytes()
         except OSError:

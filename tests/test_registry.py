@@ -69,12 +69,13 @@ def test_the_origin_of_a_plug_in_is_its_distribution_with_the_version(tmp_path, 
     assert Registry("tool", {}).origin("level") == "my-package 1.2"
 
 
-def test_the_origin_of_a_recipes_own_component_is_its_file_and_the_hash_of_its_source(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["mine", "numpy"])
+def test_the_origin_of_a_recipes_own_component_is_its_file_and_the_hash_of_its_source(tmp_path, monkeypatch, name):
     from sslcollapse.recipe import load
 
-    for name in ("_targets", "_factories", "_places"):
-        monkeypatch.setattr(REGISTRIES["probe"], name, dict(getattr(REGISTRIES["probe"], name)))
-    recipe = tmp_path / "mine.py"
+    for known in ("_targets", "_factories", "_places"):
+        monkeypatch.setattr(REGISTRIES["probe"], known, dict(getattr(REGISTRIES["probe"], known)))
+    recipe = tmp_path / f"{name}.py"
     source = """
 from sslcollapse.registry import PROBES
 
@@ -86,7 +87,7 @@ recipe = dict(name="x")
     recipe.write_text(source)
     load(recipe)
     expected = hashlib.sha256(source.encode()).hexdigest()[:12]
-    assert REGISTRIES["probe"].origin("origin_test") == f"mine.py sha256:{expected}"
+    assert REGISTRIES["probe"].origin("origin_test") == f"{name}.py sha256:{expected}"
 
 
 def test_a_name_cannot_be_registered_twice():
