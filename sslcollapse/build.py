@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sslcollapse.errors import RecipeError
-from sslcollapse.module import SSLModule
+from sslcollapse.diagnostics.measure import evaluating
+from sslcollapse.distributed import Gather
+from sslcollapse.errors import RecipeError, SSLCollapseError
+from sslcollapse.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
 from sslcollapse.registry import DOMAINS
-from sslcollapse.types import Domain
+from sslcollapse.types import Batch, Domain, LazyViews, ProbeSet
 
 DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
 SHEET_ROWS = 100
@@ -40,6 +43,82 @@ def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:
     module = SSLModule.from_recipe(recipe, domain.in_shape, domain.num_classes)
     _check_accumulation(recipe, module)
     return module
+
+
+def build_encoder(recipe: Mapping[str, Any], domain: Domain) -> Any:
+    """The untrained encoder that ``build_module`` has; needs no other part of the recipe.
+
+    Raises:
+        RecipeError: an encoder that does not read the domain's views.
+    """
+    torch.manual_seed(recipe["seed"])
+    return encoder_from_recipe(recipe, domain.in_shape)
+
+
+@torch.no_grad()
+def check_batch(module: SSLModule, batch: Batch) -> None:
+    """Try on a batch, in eval mode, what a step of training will ever do with it but the loss of the objective.
+
+    That is one forward pass, and the feature penalties of all steps, some of which may start late.
+
+    Raises:
+        RecipeError: a part that cannot read what it is given, by its place in the recipe.
+    """
+    with evaluating(module):
+        branches = []
+        for view in batch.views:
+            with _tried("encoder", f"the views of this domain ({type(view).__name__})"):
+                branches.append(module.branch(view))
+            _check_representation(module.encoder, branches[-1].h)
+        gather = Gather(enabled=not batch.replicated)
+        for name, kind in module.observed():
+            features = [getattr(branch, BRANCH_FIELD[kind]) for branch in branches]
+            with _tried(f"regularizers.{name}", f"the {kind} of a batch, {[list(each.shape) for each in features]}"):
+                module.regularizers[name](features, gather, 0)
+
+
+@torch.no_grad()
+def check_probe_views(encoder: Any, probe_set: ProbeSet, *, labelled: bool) -> None:
+    """Try the first inputs of a probe set on an encoder.
+
+    Args:
+        encoder: one view in, [N, out_dim] out.
+        probe_set: with inputs.
+        labelled: whether there has to be one row a label.
+
+    Raises:
+        RecipeError: it cannot read them, or they are not as many as the labels.
+    """
+    views = probe_set.rank_views(2)
+    with evaluating(encoder), _tried("encoder", "the inputs of the probe set"):
+        view = next(iter(views))
+        h = encoder(view)
+    _check_representation(encoder, h)
+    whole = not isinstance(probe_set.views, LazyViews) and len(probe_set.views) == 1
+    if labelled and whole and len(h) != len(probe_set.labels):
+        raise RecipeError(
+            f"domain: its probe set has {len(probe_set.labels)} labels and inputs of {len(h)} samples; a probe needs "
+            "one label for each, or pre-train without probes (evaluate={})"
+        )
+
+
+@contextmanager
+def _tried(place: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (SSLCollapseError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise RecipeError(f"{place}: cannot read {what}: {type(error).__name__}: {error}") from error
+
+
+def _check_representation(encoder: Any, h: Any) -> None:
+    if not isinstance(h, torch.Tensor) or h.dim() != 2 or h.shape[1] != encoder.out_dim:
+        got = f"shape {list(h.shape)}" if isinstance(h, torch.Tensor) else f"a {type(h).__name__}"
+        raise RecipeError(
+            f"encoder: it returned {got} for a view, where [N, {encoder.out_dim}] is needed (out_dim is "
+            f"{encoder.out_dim}); pool over what is left, or set out_dim"
+        )
 
 
 def draw_views(recipe: Mapping[str, Any], path: Path, samples: int) -> Path:

@@ -2,65 +2,238 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from sslcollapse.errors import RunError
+from sslcollapse.errors import RunError, SSLCollapseError, WriteError
+
+ADVICE = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "make this file system writable again",
+    errno.ENOENT: "its folder was moved or deleted meanwhile; put it back, or start again",
+}
+"""What to do about an error of the system, before the command is given again."""
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write ``state`` as the checkpoint of ``step`` completed steps and delete all but the newest ``keep``.
 
     The file is written under a temporary name and renamed, its SHA-256 beside it first; a crash at any moment
-    leaves the previous checkpoint usable.
+    leaves the previous checkpoint usable. Checkpoints of later steps are deleted too: a run that writes this one has
+    passed them over as damaged.
+
+    Raises:
+        WriteError: it cannot be written; the previous ones are still there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
     path = folder / f"step{step:08d}.pt"
-    write_atomic(path.with_suffix(".sha256"), hashlib.sha256(data).hexdigest().encode())
-    write_atomic(path, data)
-    for old in sorted(folder.glob("step*.pt"))[:-keep]:
-        old.unlink()
-        old.with_suffix(".sha256").unlink(missing_ok=True)
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        for place, content in ((_checksum(path), hashlib.sha256(data).hexdigest().encode()), (path, data)):
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            write_atomic(place, content)
+        found = dict(_checkpoints(folder))
+        older = sorted(number for number in found if number <= step)
+        for number in found.keys() - set(older[-keep:]):
+            for place in (found[number], _checksum(found[number])):
+                if place.is_dir() and not place.is_symlink():
+                    shutil.rmtree(place)
+                else:
+                    place.unlink(missing_ok=True)
     return path
 
 
-def load_latest_checkpoint(folder: Path) -> dict[str, Any]:
-    """The newest checkpoint whose checksum is right; tensors only, no code is unpickled.
+def newest_step(folder: Path) -> int | None:
+    """Of the newest checkpoint, sound or not; None where there is none."""
+    return max((step for step, _ in _checkpoints(folder)), default=None)
+
+
+def load_latest_checkpoint(
+    folder: Path,
+    *,
+    use: Callable[[dict[str, Any]], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """The newest checkpoint that is sound; tensors only, no code is unpickled.
+
+    Args:
+        folder: of checkpoints.
+        use: is given the state; where it raises, the checkpoint counts as damaged and the one before is tried. An error
+            meant for people is raised on.
+        say: is told which newer ones are damaged, and why.
 
     Raises:
         RunError: when there is none, naming those that are damaged.
     """
     damaged = []
-    for path in sorted(folder.glob("step*.pt"), reverse=True):
-        data = path.read_bytes()
-        checksum = path.with_suffix(".sha256")
-        if checksum.exists() and checksum.read_text() == hashlib.sha256(data).hexdigest():
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        damaged.append(path.name)
+    for step, path in sorted(_checkpoints(folder), reverse=True):
+        try:
+            state = _read(path, step)
+            if use is not None:
+                use(state)
+        except (SSLCollapseError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a damaged file makes torch raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            damaged.append(f"{path.name}: {reason[:200]}")
+            continue
+        if damaged and say is not None:
+            say(f"{folder}: passed over as damaged, for the one of step {step} ({'; '.join(damaged)})")
+        return state
     if damaged:
         raise RunError(
-            f"{folder}: every checkpoint is damaged ({', '.join(damaged)}); start again with --overwrite, or "
+            f"{folder}: every checkpoint is damaged ({'; '.join(damaged)}); start again with --overwrite, or "
             f"delete {folder.parent}"
         )
-    raise RunError(f"{folder}: no checkpoint was written yet; start again with --overwrite")
+    raise RunError(f"{folder}: no checkpoint was written yet; `train` with --resume starts this run from its beginning")
+
+
+def check_state(state: Mapping[str, Any], steps: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse what is no state of this run, before anything is taken from it.
+
+    Args:
+        state: as a checkpoint has it.
+        steps: of the whole run.
+        module: what its tensors have to fit.
+        optimizer: likewise.
+
+    Raises:
+        ValueError: something is absent, or of another kind, shape or type.
+    """
+    missing = [name for name in ("step", "world_size", "module", "optimizer", "scaler") if name not in state]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    if not 1 <= state["step"] <= steps:
+        raise ValueError(f"it is of step {state['step']}, of {steps}")
+    if not _is_count(state["world_size"]):
+        raise ValueError(f"its world size is {state['world_size']!r}")
+    ours, theirs = module.state_dict(), state["module"]
+    if not isinstance(theirs, Mapping) or theirs.keys() != ours.keys():
+        raise ValueError("it has other parameters than this recipe's networks")
+    for name, value in ours.items():
+        if _kind(value) != _kind(theirs[name]):
+            raise ValueError(f"{name} is {_kind(theirs[name])} in it and {_kind(value)} here")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, entry in state["optimizer"]["state"].items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and value.numel() not in (1, parameters[index].numel()):
+                raise ValueError(f"the optimizer's {name} of parameter {index} has shape {list(value.shape)}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes ``path``: an error of the system becomes a sentence that says what to do.
+
+    Raises:
+        WriteError: it could not be written.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "see to that")
+        reason = error.strerror or str(error)
+        told = WriteError(f"{path}: cannot be written ({reason}); {advice}, then give the same command again")
+        told.errno, told.strerror = error.errno, error.strerror
+        raise told from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name in the same folder, then rename it; a crash leaves the old one or the new."""
+    """Write a file under a temporary name in the same folder, then rename it; a crash leaves the old one or the new.
+
+    Raises:
+        WriteError: it could not be written; the old one is still there.
+    """
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with writing(path):
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its file system may have become read-only
+            temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote have left in a folder."""
+    for path in folder.glob(".*"):
+        found = re.search(r"\.(?:tmp|writable)(\d+)$", path.name)
+        if found and not _is_alive(int(found[1])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until names are on disk too, so that a machine that crashes keeps the order of what was renamed."""
+    with suppress(OSError):  # some file systems do not let folders be synchronised
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _read(path: Path, step: int) -> dict[str, Any]:
+    checksum = _checksum(path)
+    for place in (path, checksum):
+        if not place.is_file():
+            raise ValueError(f"{place.name} is no file")
+    data = path.read_bytes()
+    if checksum.read_bytes() != hashlib.sha256(data).hexdigest().encode():
+        raise ValueError("its checksum is another one")
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise ValueError(f"it holds a {type(state).__name__}")
+    if not _is_count(state.get("step")) or state["step"] != step:
+        raise ValueError(f"the step in it is {state.get('step')!r}")
+    return state
+
+
+def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Step and path of each, in no order."""
+    for path in folder.glob("step*.pt"):
+        if found := re.fullmatch(r"step(\d+)\.pt", path.name):
+            yield int(found[1]), path
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

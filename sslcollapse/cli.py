@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sslcollapse.errors import SSLCollapseError
+from sslcollapse.errors import PreemptedError, SSLCollapseError
 
 RANK_0_SECONDS = 10.0
 """How long other ranks let rank 0 go first with an error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 2 for an error the user can mend, 130 if interrupted."""
+    """Run one command and return its exit code.
+
+    2 for an error the user can mend, 130 after Ctrl-C, 75 where another signal ended a run that can be resumed.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -32,9 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.run
     try:
         return command(options)
-    except KeyboardInterrupt:
-        _say("interrupted")
+    except KeyboardInterrupt as interrupt:
+        _say(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
         return 130
+    except PreemptedError as error:
+        _say(str(error))
+        return PreemptedError.EXIT_CODE
     except SSLCollapseError as error:
         if options.debug:
             raise
@@ -70,9 +76,14 @@ def _train(options: argparse.Namespace) -> int:
 
     recipe = resolve(override(load(options.recipe), options.overrides))
     from sslcollapse import trainer  # imports much, so mistakes in the recipe are reported before it
+    from sslcollapse.run import RunDirectory
 
     if options.dry_run:
         trainer.dry_run(recipe)
+        return 0
+    run = RunDirectory.of(recipe, options.out)
+    if options.resume and not options.overwrite and run.finished:
+        _say(f"{run.path}: this run is finished; there is nothing to do")
         return 0
     trainer.train(
         recipe,
@@ -179,7 +190,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file")
     _add_overrides(train)
     _add_out(train)
-    train.add_argument("--resume", action="store_true", help="continue the unfinished run of this recipe and seed")
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run of this recipe and seed from its newest checkpoint, if it has one",
+    )
     train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
     train.add_argument(
         "--dry-run", action="store_true", help="show the resolved recipe, layers and data; train nothing"

@@ -1,17 +1,29 @@
-"""Rank, world size, and collectives that gradients flow through.
+"""Rank, world size, collectives that gradients flow through, and a barrier without a time limit.
 
 A plain ``all_gather`` with the own slice put back, or an in-place ``all_reduce``, scales gradients by
-1 / world size without an error; the functions here have exact backward passes, so that W ranks with B/W
+1 / world size without an error; ``Gather`` has an exact backward pass, so that W ranks with B/W
 samples each give the gradient of one rank with B.
 """
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from sslcollapse.errors import RunError
+
+HEARTBEAT = 2.0
+"""Seconds after which a rank that works shows again that it is alive."""
+PATIENCE = 600.0
+"""Seconds without such a sign after which a rank is taken for frozen or dead."""
 
 
 def rank() -> int:
@@ -119,3 +131,134 @@ class _SumOfOwn(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _AllGather.apply(grad), None
+
+
+class Meeting:
+    """What a ``meeting`` is given and gives back.
+
+    Attributes:
+        result: what this rank hands to the others, set inside the block; it could be JSON.
+        results: what every rank handed over, in rank order, known after the block.
+    """
+
+    def __init__(self) -> None:
+        self.result: Any = None
+        self.results: list[Any] = []
+
+
+@contextmanager
+def meeting(what: str) -> Iterator[Meeting]:
+    """A barrier without a time limit: each rank does its part in the block, however long it takes, then all go on.
+
+    Where some ranks work while others wait in a collective, the timeout of the process group (ten minutes with NCCL)
+    ends the job. Here ranks wait by looking into the group's store, where a rank that works shows that it is alive.
+
+    Args:
+        what: is done in the block, for messages: "measuring ranks".
+
+    Raises:
+        RunError: another rank failed in its block, or has shown no life for ``PATIENCE`` seconds; it is named.
+    """
+    found = Meeting()
+    if world_size() == 1:
+        yield found
+        found.results = [found.result]
+        return
+    talk = _Talk(rank(), world_size())
+    try:
+        yield found
+    except BaseException as error:
+        talk.give({"error": str(error) or type(error).__name__})
+        talk.sent.wait(min(PATIENCE, 10.0))  # the process may be about to end
+        raise
+    talk.give({"result": found.result})
+    found.results = [answer["result"] for answer in _answers(talk, what)]
+
+
+def made_by_rank_0(what: str, make: Callable[[], Tensor], device: torch.device) -> Tensor:
+    """What ``make`` returns on rank 0, on every rank: float32, on ``device``; it may take any time."""
+    with meeting(what) as together:
+        if rank() == 0:
+            made = make()
+            together.result = list(made.shape)
+    if world_size() > 1:
+        if rank():
+            made = torch.empty(together.results[0], device=device)
+        dist.broadcast(made, 0)
+    return made
+
+
+def _answers(talk: _Talk, what: str) -> list[dict[str, Any]]:
+    """What all ranks gave, once they have."""
+    while True:
+        talk.join(0.2)
+        for other, answer in enumerate(talk.answers):
+            if "error" in answer:
+                raise RunError(f"rank {other} failed while {what}: {answer['error']}")
+        other, silent = len(talk.answers), time.monotonic() - talk.heard
+        if other == talk.ranks:
+            return talk.answers
+        if talk.failure is not None:  # the store ended with the process that had it
+            raise RunError(f"rank {other} cannot be reached while {what}: {talk.failure}") from talk.failure
+        if silent > PATIENCE:
+            raise RunError(
+                f"rank {other} has shown no life for {silent:.0f} s while {what}, so it is frozen or dead; look at its "
+                "process and its machine, then continue with --resume"
+            )
+
+
+class _Talk(Thread):
+    """What a rank says to the others in one meeting, and hears of them, through the store of the process group.
+
+    In a thread, since a rank has to show that it is alive while it works, and since a store that is in a frozen process
+    does not answer.
+
+    Attributes:
+        answers: of the ranks so far, in their order.
+        heard: when the rank whose answer is awaited was last known to be alive.
+        failure: why nothing can be heard any more.
+        sent: whether the own answer is in the store.
+    """
+
+    def __init__(self, own: int, ranks: int) -> None:
+        super().__init__(name="meeting", daemon=True)
+        self.own, self.ranks = own, ranks
+        self.answers: list[dict[str, Any]] = []
+        self.heard = time.monotonic()
+        self.failure: Exception | None = None
+        self.sent = Event()
+        self._given = Event()
+        self._answer = ""
+        self.start()
+
+    def give(self, answer: dict[str, Any]) -> None:
+        """Say what the own part of the work gave."""
+        self._answer, self.heard = json.dumps(answer), time.monotonic()
+        self._given.set()
+
+    def run(self) -> None:
+        """Beat until the own answer is given, then wait for those of the others."""
+        try:
+            store = dist.PrefixStore("sslcollapse", dist.distributed_c10d._get_default_store())
+            # Every rank comes to the same meetings, so all count to the same number.
+            place = f"meeting/{store.add(f'rank/{self.own}', 1)}"
+            while not self._given.wait(HEARTBEAT):
+                store.add(f"{place}/{self.own}/alive", 1)
+            store.set(f"{place}/{self.own}", self._answer)
+            self.sent.set()
+            for other in range(self.ranks):
+                self.answers.append(json.loads(self._awaited(store, f"{place}/{other}")))
+        except Exception as error:
+            self.failure = error
+            self.sent.set()
+
+    def _awaited(self, store: Any, key: str) -> bytes:
+        began, beats = time.monotonic(), -1
+        self.heard = began
+        while not store.check([key]):
+            count = store.add(f"{key}/alive", 0)
+            if count != beats:
+                self.heard, beats = time.monotonic(), count
+            # Of short work little is lost by waiting, and long work is not disturbed.
+            time.sleep(min(0.25, 0.001 + 0.05 * (time.monotonic() - began)))
+        return store.get(key)

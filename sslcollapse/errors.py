@@ -29,3 +29,28 @@ class RunError(SSLCollapseError, RuntimeError):
 
 class NonFiniteLossError(RunError):
     """A part of the loss, a parameter or an output became NaN or infinite."""
+
+
+class WriteError(RunError, OSError):
+    """A file could not be written; ``errno`` and ``strerror`` are the system's."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class PreemptedError(RunError):
+    """A signal asked the run to stop, as a cluster does with a job; ``resume`` goes on with it.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    EXIT_CODE = 75
+    """What a process ends with: ``EX_TEMPFAIL`` of sysexits.h, "try again later"."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message, number)
+        self.number = number
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from sslcollapse.errors import DataError, RecipeError
-from sslcollapse.registry import PROBES, suggest
-from sslcollapse.types import ProbeSet
+from sslcollapse.distributed import Meeting, made_by_rank_0, meeting, rank, world_size
+from sslcollapse.errors import DataError, RecipeError, RunError, SSLCollapseError
+from sslcollapse.registry import PROBES, RegistryError, suggest
+from sslcollapse.types import ProbeSet, Split
+
+if TYPE_CHECKING:
+    from sslcollapse.evaluation.probe import Outcome
+    from sslcollapse.evaluation.result import ProbeResult
+    from sslcollapse.progress import Reporter
+
+Plan: TypeAlias = tuple[tuple[Split, ...], str]
+"""The splits of a probe, and the metric."""
 
 
 def build_probes(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -22,67 +35,208 @@ def build_probes(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def check_probes(probes: Mapping[str, Any], probe_set: ProbeSet) -> None:
     """Let every probe refuse a set that it cannot evaluate, before there are features.
 
+    A probe that has ``check(probe_set)`` is asked; it may have none.
+
     Raises:
         RecipeError, DataError: fewer than two classes, or see the probe's ``check``; the message begins with the
             probe's place in the recipe.
     """
     for name, probe in probes.items():
-        try:
+        with _place(name):
             if probe_set.num_classes < 2 and not probe_set.multilabel:
                 raise DataError(
                     "all samples are of one class, so there is nothing to tell apart; label them, or pre-train without "
                     "probes (evaluate={})"
                 )
-            probe.check(probe_set)
-        except (RecipeError, DataError) as error:
-            raise type(error)(f"evaluate.{name}: {error}") from error
+            if hasattr(probe, "check"):
+                probe.check(probe_set)
+
+
+def count_splits(probes: Mapping[str, Any], probe_set: ProbeSet) -> dict[str, int]:
+    """Probe name → how many splits of a set it evaluates; 1 for a probe that does not work split by split."""
+    from sslcollapse.evaluation.probe import SplitProbe
+
+    return {n: probe.splits.count(probe_set) if isinstance(probe, SplitProbe) else 1 for n, probe in probes.items()}
+
+
+def evaluate_networks(
+    probes: Mapping[str, Any], encoders: Mapping[str, Any], probe_set: ProbeSet, reporter: Reporter
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """Name of encoder → results by probe name, and the splits used; says what is done and how long it takes.
+
+    On several ranks all call this. Rank 0 computes the representations, and all share the probes' splits.
+
+    Args:
+        probes: name → probe.
+        encoders: name → encoder, the trained one before the untrained one.
+        probe_set: labels and splits; on rank 0 also the inputs, on the encoders' device.
+        reporter: shows progress.
+    """
+    if not probes:
+        return {name: {} for name in encoders}, {}
+    from sslcollapse.diagnostics.measure import represent
+
+    counts = count_splits(probes, probe_set)
+    named = ", ".join(f"{name} on {count} {'split' if count == 1 else 'splits'}" for name, count in counts.items())
+    shared = f", shared by {world_size()} processes" if world_size() > 1 else ""
+    total = len(encoders) * -(-sum(counts.values()) // world_size())
+    results: dict[str, dict[str, Any]] = {}
+    with reporter.stage(f"evaluating the trained and the untrained encoder: {named}{shared}", total) as done:
+        for name, encoder in encoders.items():
+            device = next(encoder.parameters(), torch.empty(0)).device
+            make = partial(represent, encoder, probe_set.views)
+            features = made_by_rank_0("computing representations", make, device)
+            results[name], splits = run_probes(probes, features, probe_set, shared=True, progress=done)
+    return results, splits
 
 
 def run_probes(
-    probes: Mapping[str, Any], features: Tensor, probe_set: ProbeSet
+    probes: Mapping[str, Any],
+    features: Tensor,
+    probe_set: ProbeSet,
+    *,
+    shared: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Results by probe name, and the splits used as arrays ``<probe>/<k>/<train|validation|test>``."""
+    """Results by probe name, and the splits used as arrays ``<probe>/<k>/<train|validation|test>``.
+
+    Args:
+        probes: name → probe.
+        features: [N, d], one row a label.
+        probe_set: labels and splits; its inputs are not read.
+        shared: whether the splits are divided over the ranks of the process group, all of which call this with the
+            same arguments and get the same results. A probe that does not work split by split runs on rank 0, which
+            alone has its result.
+        progress: called with the probe's name after each split of this rank.
+
+    Raises:
+        RecipeError, DataError: see the probe; the message begins with the probe's place in the recipe.
+        RunError: a probe failed in another way, or another rank did.
+    """
+    from sslcollapse.evaluation.probe import Outcome, SplitProbe
     from sslcollapse.evaluation.splits import splits_to_arrays
 
-    results, splits = {}, {}
+    ranks, own = (world_size(), rank()) if shared else (1, 0)
+    plans: dict[str, Plan] = {}
     for name, probe in probes.items():
-        outcome = probe(features, probe_set)
-        results[name] = outcome.to_json()
-        splits[name] = outcome.splits
-    return results, splits_to_arrays(splits)
+        if isinstance(probe, SplitProbe):
+            with _place(name):
+                plans[name] = probe.check(probe_set)
+    units = [(name, k) for name, (splits, _) in plans.items() for k in range(len(splits))]
+    done = progress or (lambda name: None)
+    whole = {name: probe for name, probe in probes.items() if name not in plans} if own == 0 else {}
+    with meeting("evaluating") if ranks > 1 else nullcontext(Meeting()) as together:
+        found = _run_whole(whole, features, probe_set, done)
+        together.result = _run_splits(probes, plans, units[own::ranks], features, probe_set, done)
+    shares = together.results or [together.result]
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in plans}
+    for i, (name, _) in enumerate(units):
+        outcomes[name].append(Outcome(*shares[i % ranks][i // ranks]))
+    for name, (splits, metric) in plans.items():
+        found[name] = probes[name].result(metric, splits, outcomes[name])
+    results = {name: found[name] for name in probes if name in found}
+    return (
+        {name: result.to_json() for name, result in results.items()},
+        splits_to_arrays({name: result.splits for name, result in results.items()}),
+    )
+
+
+def _run_whole(
+    probes: Mapping[str, Any], features: Tensor, probe_set: ProbeSet, done: Callable[[str], None]
+) -> dict[str, ProbeResult]:
+    """Results of probes that have ``__call__`` alone."""
+    from sslcollapse.evaluation.result import ProbeResult
+
+    results = {}
+    for name, probe in probes.items():
+        with _place(name):
+            results[name] = probe(features, probe_set)
+            if not isinstance(results[name], ProbeResult):
+                raise TypeError(f"a probe returns a ProbeResult, got {type(results[name]).__name__}")
+        done(name)
+    return results
+
+
+def _run_splits(
+    probes: Mapping[str, Any],
+    plans: Mapping[str, Plan],
+    units: Sequence[tuple[str, int]],
+    features: Tensor,
+    probe_set: ProbeSet,
+    done: Callable[[str], None],
+) -> list[Outcome]:
+    """The outcome of each (probe, number of the split), those of one probe together."""
+    from sslcollapse.evaluation.inputs import check_features
+
+    outcomes = []
+    for name, several in groupby(units, key=lambda unit: unit[0]):
+        splits, metric = plans[name]
+        with _place(name):
+            check_features(features, probe_set.labels)
+            evaluate = probes[name].evaluator(features, probe_set, splits, metric)
+        for _, k in several:
+            with _place(name):
+                outcomes.append(evaluate(splits[k]))
+            done(name)
+    return outcomes
+
+
+@contextmanager
+def _place(name: str) -> Iterator[None]:
+    """Put a probe's place in the recipe before its errors."""
+    try:
+        yield
+    except (RecipeError, DataError) as error:
+        raise type(error)(f"evaluate.{name}: {error}") from error
+    except SSLCollapseError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"evaluate.{name}: the probe failed with {type(error).__name__}: {error}; the trained encoder is exported, "
+            "so mend the probe and evaluate again (train --resume, or evaluate), which does not train again"
+        ) from error
 
 
 def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]:
     """Evaluate the exported encoder of a run directory again, print its table and return the results.
+
+    Encoder, domain and the probes are built again, and nothing else of the recipe. What the recipe's file registered
+    must be registered: import it before.
 
     Args:
         target: run directory or its ``encoder.safetensors``.
         names: which of the recipe's probes; by default all.
 
     Raises:
-        RunError: no exported encoder there.
+        RunError: no exported encoder there, or a part of the recipe that is not registered.
         RecipeError: a probe that the recipe does not have.
     """
-    from sslcollapse.build import build_domain, build_module
-    from sslcollapse.diagnostics.measure import represent
+    from sslcollapse.build import build_domain, build_encoder
     from sslcollapse.export import load_encoder
-    from sslcollapse.progress import PlainConsole
+    from sslcollapse.progress import Reporter
     from sslcollapse.tables import accuracy_table
 
-    encoder, description = load_encoder(target)
-    recipe = description["recipe"]
-    known = list(recipe["evaluate"])
-    for name in names or []:
-        if name not in known:
-            raise RecipeError(f"--probe {name}: not in this recipe{suggest(name, known)} (known: {', '.join(known)})")
-    probes = build_probes({name: recipe["evaluate"][name] for name in names or known})
-    domain = build_domain(recipe)
-    probe_set = domain.probe_set()
+    try:
+        encoder, description = load_encoder(target)
+        recipe = description["recipe"]
+        known = list(recipe["evaluate"])
+        for name in names or []:
+            if name not in known:
+                near = suggest(name, known)
+                raise RecipeError(f"--probe {name}: not in this recipe{near} (known: {', '.join(known)})")
+        probes = build_probes({name: recipe["evaluate"][name] for name in names or known})
+        domain = build_domain(recipe)
+    except RegistryError as error:
+        raise RunError(
+            f"{target}: {error}; if the recipe's file registers it, import that file in Python and call "
+            "sslcollapse.evaluate.evaluate_run(path), or give it an entry point"
+        ) from error
+    domain.load()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    probe_set = domain.probe_set().to(device)
     check_probes(probes, probe_set)
-    trained = represent(encoder, probe_set.views)
-    untrained = represent(build_module(recipe, domain).encoder, probe_set.views)
-    evaluation, _ = run_probes(probes, trained, probe_set)
-    baseline, _ = run_probes(probes, untrained, probe_set)
-    result = {"evaluation": evaluation, "untrained": baseline}
-    PlainConsole().print(accuracy_table(result))
+    networks = {"evaluation": encoder.to(device), "untrained": build_encoder(recipe, domain).to(device)}
+    reporter = Reporter(True)
+    result, _ = evaluate_networks(probes, networks, probe_set, reporter)
+    reporter.print(accuracy_table(result))
     return result

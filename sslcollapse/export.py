@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from sslcollapse import __version__
 from sslcollapse.checkpoint import write_atomic
-from sslcollapse.errors import RunError
+from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.rebuild import rebuild
 from sslcollapse.recipe import recipe_hash
 from sslcollapse.untrusted import check_regular, read_regular
@@ -22,10 +24,7 @@ def save_encoder(
     folder: Path, encoder: nn.Module, recipe: Mapping[str, Any], in_shape: Sequence[int], step: int
 ) -> None:
     """Write ``encoder.safetensors`` and ``encoder.json`` into ``folder``."""
-    from safetensors.torch import save
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    write_atomic(folder / "encoder.safetensors", save(tensors, metadata={"format": "pt"}))
+    write_atomic(folder / "encoder.safetensors", encoder_bytes(encoder))
     description = {
         "encoder": recipe["encoder"],
         "in_shape": list(in_shape),
@@ -38,6 +37,72 @@ def save_encoder(
     write_atomic(folder / "encoder.json", (json.dumps(description, indent=2) + "\n").encode())
 
 
+def encoder_bytes(encoder: nn.Module) -> bytes:
+    """An encoder's tensors as a safetensors file.
+
+    A tensor under several names is stored once, under the first; the file's metadata has the other names, each with
+    the stored one.
+    """
+    from safetensors.torch import save
+
+    state, shared = encoder.state_dict(), _shared_names(encoder)
+    tensors = {name: _whole(value.detach().cpu()) for name, value in state.items() if name not in shared}
+    return save(tensors, metadata={"format": "pt", **shared})
+
+
+def check_exportable(encoder: nn.Module) -> None:
+    """Make sure that an encoder can be exported after training; copies none of its tensors.
+
+    Raises:
+        RecipeError: something in its state dict is no dense tensor, or of a type that safetensors does not know; it
+            is named.
+    """
+    from safetensors.torch import save
+
+    for name, value in encoder.state_dict().items():
+        if not isinstance(value, Tensor):
+            reason = f"is a {type(value).__name__} and no tensor"
+        elif is_lazy(value) or value.is_meta or value.layout != torch.strided:
+            reason = "is sparse, or has no values yet"
+        else:
+            try:
+                save({name: torch.empty(0, dtype=value.dtype)})
+                continue
+            except Exception as error:  # of safetensors, in many kinds
+                reason = f"is of type {value.dtype}, which safetensors does not store: {error}"
+        raise RecipeError(
+            f"encoder: it cannot be exported after training, since {name!r} in its state dict {reason}; let its state "
+            "dict have dense tensors only"
+        )
+
+
+def _shared_names(encoder: nn.Module) -> dict[str, str]:
+    """Each further name of a tensor → its first one."""
+    first: dict[Any, str] = {}
+    shared = {}
+    for name, value in encoder.state_dict().items():
+        if value.numel():
+            place = value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride(), value.dtype
+            if first.setdefault(place, name) != name:
+                shared[name] = first[place]
+    return shared
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The tensor in a storage of its own size: safetensors refuses two that are parts of one."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size() else tensor.clone()
+
+
+def _share(encoder: nn.Module, shared: Mapping[str, str]) -> None:
+    """Give names that share a tensor in a file the same one in the network, where building it has not done so."""
+    parameters = dict(encoder.named_parameters(remove_duplicate=False))
+    for name, kept in shared.items():
+        if name in parameters and kept in parameters and parameters[name] is not parameters[kept]:
+            owner, _, leaf = name.rpartition(".")
+            setattr(encoder.get_submodule(owner), leaf, parameters[kept])
+
+
 def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     """The encoder in a run directory (or the path of its ``encoder.safetensors``), in eval mode, and its description.
 
@@ -47,8 +112,7 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         RunError: when the files are absent or do not belong together.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     if not Path(path).exists():
         raise RunError(
@@ -58,7 +122,9 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     try:
         description = json.loads(read_regular(folder / "encoder.json"))
         check_regular(folder / "encoder.safetensors")
-        tensors = load_file(folder / "encoder.safetensors")
+        with safe_open(folder / "encoder.safetensors", framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+            metadata = file.metadata() or {}
         if not isinstance(description, dict):
             raise ValueError(f"encoder.json holds a {type(description).__name__}, not a description")
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
@@ -71,8 +137,12 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
             f"{folder / 'encoder.json'}: has no {', '.join(map(repr, missing))}; it is damaged or of another version "
             "of this package: train the recipe again with --overwrite"
         )
+    shared = {name: kept for name, kept in metadata.items() if kept in tensors and name not in tensors}
+    tensors |= {name: tensors[kept] for name, kept in shared.items()}
     files = ("encoder.json", "encoder.safetensors")
-    return rebuild(description["encoder"], description["in_shape"], tensors, folder, files), description
+    encoder = rebuild(description["encoder"], description["in_shape"], tensors, folder, files)
+    _share(encoder, shared)
+    return encoder, description
 
 
 _PLAIN_NAMES: dict[str, list[tuple[str, str]]] = {

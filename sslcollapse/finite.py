@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sslcollapse.checkpoint import newest_step
 from sslcollapse.errors import NonFiniteLossError
 
 
@@ -53,10 +54,10 @@ def first_non_finite(module: nn.Module) -> str | None:
 
 def way_out(checkpoints: Path) -> str:
     """What is left of a run that diverged, and what to do."""
-    newest = max((path.stem for path in checkpoints.glob("step*.pt")), default=None)
+    newest = newest_step(checkpoints)
     left = "No checkpoint was written"
     if newest is not None:
-        left = f"The last checkpoint in {checkpoints}, of step {int(newest.removeprefix('step'))}, is from before"
+        left = f"The last checkpoint in {checkpoints}, of step {newest}, is from before"
     return (
         f"{left}. Lower optim.lr or the regularizer's coefficient, or use train.precision=no or bf16, and train again: "
         "a changed recipe is a run of its own"

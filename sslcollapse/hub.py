@@ -16,7 +16,7 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import nn
 
 from sslcollapse.checkpoint import write_atomic
-from sslcollapse.export import load_encoder
+from sslcollapse.export import encoder_bytes, load_encoder
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 
@@ -59,10 +59,7 @@ class HubEncoder(
         return self.encoder(view)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from safetensors.torch import save
-
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.encoder.state_dict().items()}
-        write_atomic(save_directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+        write_atomic(save_directory / WEIGHTS, encoder_bytes(self.encoder))
         write_atomic(save_directory / DESCRIPTION, (json.dumps(self.description, indent=2) + "\n").encode())
 
     @classmethod

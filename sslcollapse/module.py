@@ -84,9 +84,9 @@ class SSLModule(nn.Module):
 
     @classmethod
     def from_recipe(cls, recipe: Mapping[str, Any], in_shape: Sequence[int], num_classes: int | None) -> SSLModule:
-        """Build all networks that a resolved recipe asks for, from torch's global random state."""
+        """Build all networks that a resolved recipe asks for, from torch's global random state; the encoder first."""
+        encoder = encoder_from_recipe(recipe, in_shape)
         regularizers = {name: REGULARIZERS.build(spec) for name, spec in recipe["regularizers"].items()}
-        encoder = _encoder_of(recipe["encoder"], in_shape)
         probe = None
         if recipe["train"]["online_probe"]:
             if num_classes is None:
@@ -143,7 +143,7 @@ class SSLModule(nn.Module):
         for name in self._observed:
             for kind, coefficient in self._coefficients[name](step).items():
                 if coefficient:
-                    features = [getattr(branch, _BRANCH_FIELD[kind]) for branch in online]
+                    features = [getattr(branch, BRANCH_FIELD[kind]) for branch in online]
                     yield name, kind, self.regularizers[name](features, gather, step), coefficient
 
     def coefficients(self, step: int) -> dict[str, dict[str, float]]:
@@ -159,6 +159,14 @@ class SSLModule(nn.Module):
             for layer, value in self._coefficients[name](step).items()
             if value
         }
+
+    def observed(self) -> Iterator[tuple[str, str]]:
+        """(Regularizer, kind of feature) of all penalties on features that have a coefficient at some step."""
+        last = self.total_steps - 1
+        steps = {*range(0, last, max(1, last // 100)), last}  # of a long schedule, so many moments are enough
+        for name, kinds in self._observed.items():
+            at = self._coefficients[name]
+            yield from ((name, kind) for kind in kinds if name in self.controllers or any(at(k)[kind] for k in steps))
 
     def coupling(self) -> set[str]:
         """Names of the parts whose loss depends on how samples are divided into batches.
@@ -222,7 +230,7 @@ class SSLModule(nn.Module):
         return {kind: FEATURE_POINTS[kind] for kind in penalty.on}
 
 
-_BRANCH_FIELD = {"representation": "h", "embedding": "z", "prediction": "p"}
+BRANCH_FIELD = {"representation": "h", "embedding": "z", "prediction": "p"}
 
 
 class Target(nn.Module):
@@ -255,7 +263,13 @@ def _followed(online: SSLModule) -> list[nn.Module]:
     return [online.encoder] + ([] if online.projector is None else [online.projector])
 
 
-def _encoder_of(spec: Mapping[str, Any], in_shape: Sequence[int]) -> Any:
+def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> Any:
+    """The encoder of a resolved recipe, from torch's global random state.
+
+    Raises:
+        RecipeError: its constructor refuses the shape of the data.
+    """
+    spec = recipe["encoder"]
     arguments = {key: value for key, value in spec.items() if key != "type"}
     try:
         return ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -46,7 +47,10 @@ class Reporter:
         """Show text or a table, and keep it in the log."""
         if not self.enabled:
             return
-        self.console.print(renderable)
+        try:
+            self.console.print(renderable)
+        except (OSError, ValueError, SystemExit):  # its terminal, pipe or disk is gone; rich exits for a broken pipe
+            self.console = PlainConsole(quiet=True)
         if self.sink is not None:
             plain = PlainConsole(width=120, no_color=True, soft_wrap=True)
             with plain.capture() as capture:
@@ -69,13 +73,21 @@ class Reporter:
             self._progress.start()
             self._task = self._progress.add_task("", total=total, completed=step, loss="-", rank="-", rate="-")
 
-    def update(self, step: int, loss: float, rank: float | None) -> None:
-        """Show the state after ``step`` completed steps; a plain line at most every ten seconds."""
+    def update(self, step: int, loss: float, rank: tuple[int, float] | None) -> None:
+        """Show the state after ``step`` completed steps; a plain line at most every ten seconds.
+
+        Args:
+            step: completed steps.
+            loss: of the last one.
+            rank: the newest measured one, after the step at which it was measured.
+        """
         if not self.enabled:
             return
         now = time.perf_counter()
         rate = (step - self._first) / max(now - self._began, 1e-9)
-        shown = {"loss": f"{loss:.4f}", "rank": "-" if rank is None else f"{rank:.1f}", "rate": f"{rate:.1f}"}
+        shown = {"loss": f"{loss:.4f}", "rank": "-", "rate": f"{rate:.1f}"}
+        if rank is not None:
+            shown["rank"] = f"{rank[1]:.1f}" + ("" if rank[0] == step else f" (at step {rank[0]})")
         if self._progress is not None:
             fields: dict[str, Any] = shown
             self._progress.update(self._task, completed=step, **fields)
@@ -86,6 +98,43 @@ class Reporter:
                 f"step {step}/{self._total}  loss {shown['loss']}  rank {shown['rank']}  "
                 f"{shown['rate']} steps/s  {_clock(left)} left"
             )
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Callable[[str], None]]:
+        """Say what comes, then how much of it is done and about how long the rest takes.
+
+        The function that is given counts one of ``total`` parts as done, and is told its name. Without a terminal a
+        line is shown at most every ten seconds, and none for what takes less.
+        """
+        if not self.enabled or not total:
+            yield lambda name: None
+            return
+        self.print(title)
+        done, began = 0, time.perf_counter()
+        next_line = began
+
+        def advance(name: str) -> None:
+            nonlocal done, next_line
+            done += 1
+            now = time.perf_counter()
+            left = (now - began) / done * (total - done)
+            if bar is not None:
+                bar.update(task, completed=done, name=name)
+            elif now >= next_line and left >= 10.0:
+                next_line = now + 10.0
+                self.print(f"{done} of {total} done ({name}), about {_clock(left)} left")
+
+        bar = None
+        if self.console.is_terminal:
+            columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]}"), TimeRemainingColumn()
+            bar = Progress(*columns, console=self.console, transient=True)
+            task = bar.add_task("", total=total, name="")
+            bar.start()
+        try:
+            yield advance
+        finally:
+            if bar is not None:
+                bar.stop()
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -22,7 +22,7 @@ from sslcollapse.registry import suggest
 from sslcollapse.spec import RecipeSpec
 from sslcollapse.typecheck import check, join, quote, stated_only
 
-CADENCE = ("checkpoint_every", "keep_checkpoints", "log_every", "trackers")
+CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers")
 """Fields of ``train`` that change what is written, not what is learnt."""
 
 

@@ -9,7 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sslcollapse import __version__
-from sslcollapse.checkpoint import write_atomic
+from sslcollapse.checkpoint import remove_temporaries, write_atomic, writing
 from sslcollapse.errors import RunError
 from sslcollapse.recipe import changes_since, components, difference, recipe_hash
 from sslcollapse.registry import REGISTRIES
@@ -70,8 +71,8 @@ class RunDirectory:
         """Raise RunError unless the run may start or resume; reads only.
 
         Refused: a run of other defaults, or a finished one (without ``overwrite``); an unfinished one (without
-        ``resume`` or ``overwrite``);
-        ``resume`` where there is no such run, naming the nearest and the fields that differ.
+        ``resume`` or ``overwrite``); ``resume`` where there is no such run but another of this name, which may have
+        been meant: the nearest is named with the fields that differ.
         """
         if resume and overwrite:
             raise RunError("--resume and --overwrite contradict each other; give one of them")
@@ -88,26 +89,38 @@ class RunDirectory:
                 f"(seed={recipe['seed'] + 1})"
             )
         if resume and not self.path.exists():
-            raise RunError(f"--resume: no unfinished run at {self.path}. {_nearest(recipe, out)}")
+            nearest = _nearest(recipe, out)
+            if nearest is not None:
+                raise RunError(
+                    f"--resume: no unfinished run at {self.path}. {nearest} Start this one without --resume."
+                )
         if not resume and (self.path / "recipe.json").exists():
             raise RunError(
                 f"{self.path}: an unfinished run is here; use --resume to continue it or --overwrite to start again"
             )
 
     def create(self, *, overwrite: bool) -> None:
-        """Make the directory, emptied if ``overwrite``.
+        """Make the directory, emptied if ``overwrite``, and without what killed processes were writing in it.
 
         Raises:
             RunError: when it cannot be written.
         """
-        try:
+        folders = (self.path, self.path / "spectra", self.checkpoints)
+        with self.startable():
             if overwrite and self.path.exists():
                 shutil.rmtree(self.path)
-            (self.path / "spectra").mkdir(parents=True, exist_ok=True)
-            self.checkpoints.mkdir(exist_ok=True)
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_temporaries(folder)
             probe = self.path / f".writable{os.getpid()}"
-            probe.touch()
+            probe.write_bytes(b"\n")
             probe.unlink()
+
+    @contextmanager
+    def startable(self) -> Iterator[None]:
+        """Around the first that is written: an error of the system is raised as RunError."""
+        try:
+            yield
         except OSError as error:
             raise RunError(
                 f"{self.path}: cannot write the run here ({error.strerror}); choose another folder with --out"
@@ -125,31 +138,53 @@ class RunDirectory:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def truncate_metrics(self, step: int) -> None:
-        """Drop the lines after ``step``, and a line torn by a crash, before a run resumes from it."""
-        path = self.path / "metrics.jsonl"
-        if path.exists():
-            kept = [record for record in read_metrics(path) if record["step"] <= step]
-            write_atomic(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        self._append("metrics.jsonl", json.dumps(record) + "\n")
 
     def log(self, text: str) -> None:
         """Add text to ``train.log``."""
-        with open(self.path / "train.log", "a", encoding="utf-8") as file:
+        self._append("train.log", text)
+
+    def rewind(self, step: int) -> tuple[list[dict[str, Any]], list[int]]:
+        """Drop what was measured after ``step``, before a run resumes from it, and lines that cannot be read.
+
+        Returns:
+            The records that are left, and the numbers of damaged lines; the torn last one that a kill leaves is none.
+        """
+        path = self.path / "metrics.jsonl"
+        with writing(path):
+            records, damaged = read_metrics(path)
+            kept = [record for record in records if record["step"] <= step]
+            if path.exists():
+                write_atomic(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+            for file in (self.path / "spectra").glob("*.npz"):
+                if file.stem.isdigit() and int(file.stem) > step:
+                    file.unlink()
+        return kept, damaged
+
+    def _append(self, name: str, text: str) -> None:
+        path = self.path / name
+        with writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(text)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a ``metrics.jsonl``; a last line torn by a crash is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Records of a ``metrics.jsonl``, which may be absent, and the numbers of the lines that are none.
+
+    A last line without an end is what a kill leaves; it counts as no damage.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    records, damaged = [], []
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record["step"], int) and not isinstance(record["step"], bool):
+                records.append(record)
+                continue
+        except (ValueError, KeyError, RecursionError):
+            pass
+        if line.strip() and number < len(lines):
+            damaged.append(number)
+    return records, damaged
 
 
 def environment(
@@ -224,16 +259,18 @@ def _threads() -> int:
     return torch.get_num_threads() if torch else 0
 
 
-def _nearest(recipe: Mapping[str, Any], out: Path) -> str:
+def _nearest(recipe: Mapping[str, Any], out: Path) -> str | None:
+    """The run of this name that differs least, and in what; None where there is none."""
     candidates = []
-    for path in sorted(out.glob("*/*/seed*/recipe.json")):
+    for path in sorted((out / recipe["name"]).glob("*/seed*/recipe.json")):
         try:
             other = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError, RecursionError):
             continue
-        candidates.append((difference(recipe, other), path.parent))
+        if isinstance(other, dict):
+            candidates.append((difference(recipe, other), path.parent))
     if not candidates:
-        return f"There is no run below {out}; start it without --resume."
+        return None
     fields, path = min(candidates, key=lambda item: len(item[0]))
     state = "finished" if (path / "result.json").exists() else "unfinished"
     return f"The nearest run is {path} ({state}), which differs in: {'; '.join(fields) or 'nothing'}."

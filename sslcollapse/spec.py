@@ -167,7 +167,9 @@ class TrainSpec:
 
     Args:
         steps: optimiser steps.
-        checkpoint_every: steps between checkpoints; 0 saves one at the end only.
+        checkpoint_every: steps between checkpoints, beside those by time; 0 for none.
+        checkpoint_minutes: minutes between checkpoints, whatever the number of steps; 0 for none. One is always written
+            after the last step, and when a signal stops the run.
         keep_checkpoints: how many of the newest are kept.
         log_every: steps between lines of ``metrics.jsonl``.
         precision: mixed precision, as Accelerate calls it.
@@ -184,6 +186,7 @@ class TrainSpec:
 
     steps: Annotated[int, AtLeast(1)]
     checkpoint_every: Annotated[int, AtLeast(0)] = 0
+    checkpoint_minutes: Annotated[float, AtLeast(0)] = 5.0
     keep_checkpoints: Annotated[int, AtLeast(1)] = 2
     log_every: Annotated[int, AtLeast(1)] = 10
     precision: Literal["no", "bf16", "fp16"] = "no"

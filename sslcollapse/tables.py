@@ -54,14 +54,10 @@ def rank_table(result: Mapping[str, Any]) -> Table:
     for name, layer in ranks["layers"].items():
         table.add_row(name, *(_rank(layer[part], attainable(layer, part)) if part in layer else "" for part in PARTS))
     for name in ("representation", "embedding", "prediction"):
-        shared = name == "embedding" and ranks[name] == ranks["representation"]  # no projector
-        if ranks.get(name) and not shared:
+        same = name == "embedding" and ranks[name] == ranks["representation"]  # no projector
+        if ranks.get(name) and not same:
             table.add_row(name, "", _rank(ranks[name], ranks[name]["attainable"]))
-    for name in ("shared", "shared_input"):
-        if ranks.get(name):
-            title = f"{name.replace('_', ' ')}, N = {ranks[name]['n']}"
-            table.add_row(title, "", _rank(ranks[name], ranks[name]["attainable"]))
-    table.caption = f"N = {ranks['representation']['n']} samples, un-augmented, eval mode; shared: of two views"
+    table.caption = f"N = {ranks['representation']['n']} samples, un-augmented, eval mode"
     return table
 
 

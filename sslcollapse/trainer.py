@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from rich.text import Text
-from torch import nn
 
 from sslcollapse import evaluate
-from sslcollapse.build import build_domain, build_module, prepare_networks
-from sslcollapse.checkpoint import load_latest_checkpoint, save_checkpoint
+from sslcollapse.ablation.locks import run_lock
+from sslcollapse.build import (
+    build_domain,
+    build_encoder,
+    build_module,
+    check_batch,
+    check_probe_views,
+    prepare_networks,
+)
+from sslcollapse.checkpoint import check_state, load_latest_checkpoint, newest_step, save_checkpoint
 from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
-from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure, represent
-from sslcollapse.diagnostics.shared import measure_shared
+from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure
+from sslcollapse.diagnostics.shared import MAX_ROWS, measure_shared
 from sslcollapse.diagnostics.spectrum import NotFiniteError
-from sslcollapse.errors import NonFiniteLossError, RunError
-from sslcollapse.export import save_encoder
+from sslcollapse.distributed import meeting
+from sslcollapse.errors import NonFiniteLossError, RunError, SSLCollapseError, WriteError
+from sslcollapse.export import check_exportable, save_encoder
 from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
@@ -34,6 +45,7 @@ from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.registry import OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
 from sslcollapse.seeding import derive_seed, seed_default
+from sslcollapse.stopping import Pace, StopSignals
 from sslcollapse.tables import accuracy_table, layer_table, rank_table
 from sslcollapse.texts import printable
 from sslcollapse.trackers import check_trackers
@@ -47,11 +59,26 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     command: list[str] | None = None,
+    lock: bool = True,
 ) -> Path:
     """Train, measure and evaluate what a recipe describes; return the run directory.
 
+    SIGTERM, SIGUSR1, SIGUSR2 and the first SIGINT let it write a checkpoint after the step in hand, and end it; what a
+    program has set for one of them stays. All is put back at the end.
+
+    Args:
+        recipe: not necessarily resolved.
+        out: folder of all runs.
+        resume: go on from the newest sound checkpoint, from the beginning where none was written yet; a finished run
+            is left as it is.
+        overwrite: start again where a run already is.
+        command: what is kept in ``environment.json``.
+        lock: False where the caller holds the run's lock (``run_lock``).
+
     Raises:
-        RunError: the run may not start (finished, unfinished without ``resume``, not writable, ...).
+        RunError: the run may not start (finished, unfinished without ``resume``, not writable, in use, ...).
+        WriteError: a file could not be written on the way; the run can be resumed.
+        PreemptedError: a signal ended the run; it can be resumed. SIGINT raises KeyboardInterrupt.
         MissingDataError, DataError: the dataset is absent or damaged.
         RecipeError: the recipe is wrong; no directory was made for it.
         NonFiniteLossError: a part of the loss, the networks or their outputs were not finite; the last good
@@ -60,19 +87,28 @@ def train(
     recipe = resolve(recipe)
     check_trackers(recipe["train"]["trackers"])
     run = RunDirectory.of(recipe, out)
-    run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
+    if resume and not overwrite and run.finished:
+        return run.path
     keep_freed_memory()
-    with _accelerator(recipe, run) as accelerator:
+    with _accelerator(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
+        if lock and accelerator.is_main_process:
+            with run.startable():
+                stack.enter_context(run_lock(run.path))
+        run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
         domain = build_domain(recipe)
         domain.check(accelerator.num_processes)
         module = build_module(recipe, domain)
+        check_exportable(module.encoder)
         domain.load()
-        evaluate.check_probes(evaluate.build_probes(recipe["evaluate"]), domain.probe_set())
-        trainer = Trainer(recipe, run, accelerator, domain, module)  # the last that may refuse the recipe
+        trainer = Trainer(recipe, run, accelerator, domain, module, signals)  # the last that may refuse the recipe
         accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
         if accelerator.is_main_process:
             run.create(overwrite=overwrite)
-        return trainer.run(resume, command or [])
+        try:
+            return trainer.run(resume, command or [])
+        except WriteError as error:
+            error.args = (f"{error}, with --resume",)
+            raise
 
 
 @contextmanager
@@ -98,6 +134,7 @@ def dry_run(recipe: Mapping[str, Any]) -> None:
     console.print_json(data=dict(recipe))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
+    check_exportable(module.encoder)
     console.print(layer_table(module))
     counts = {
         name: sum(p.numel() for p in part.parameters())
@@ -123,47 +160,68 @@ class Trainer:
         accelerator: Accelerator,
         domain: Domain,
         module: SSLModule,
+        signals: StopSignals,
     ) -> None:
         self.recipe = recipe
         self.run_directory = run
         self.accelerator = accelerator
         self.domain = domain
         self.module = module
+        self.signals = signals
         self.steps: int = recipe["train"]["steps"]
         self.main = accelerator.is_main_process
         self.reporter = Reporter(self.main, run.log)
+        self.probes = evaluate.build_probes(recipe["evaluate"])
+        probe_set = domain.probe_set()
+        evaluate.check_probes(self.probes, probe_set)
         self.optimizer_spec: OptimizerSpec = OPTIMIZERS.build(recipe["optim"])
         prepare_networks(recipe, module, domain, accelerator.num_processes)
         self.optimizer = self.optimizer_spec.build(module)
         self.wrapped, self.optimizer = accelerator.prepare(module, self.optimizer)
-        self.probe_set: Any = domain.probe_set().to(accelerator.device) if self.main else None  # a ProbeSet on rank 0
+        # Other ranks fit probes to the labels, and need no inputs.
+        self.probe_set = probe_set.to(accelerator.device) if self.main else replace(probe_set, views=())
         self._pending: list[tuple[int, dict[str, torch.Tensor]]] = []
         self._last: dict[str, float] = {}  # the newest logged losses
         self._measurement: Measurement | None = None  # the newest
+        self._newest_rank: tuple[int, float] | None = None  # with its step
         self._warned: set[str] = set()
 
     def run(self, resume: bool, command: list[str]) -> Path:
         """Train to the last step, then evaluate and write the result."""
+        self.signals.hold()  # until the last step is saved
         start = self._resume() if resume else 0
-        self._announce(start, command)
+        self._pace = Pace(self.accelerator, self.signals, self.recipe["train"]["checkpoint_minutes"], start)
+        batches = self._rehearsed(start)
+        self._announce(start, resume, command)
         began = time.perf_counter()
-        self._train(start)
+        self._train(start, batches)
+        del batches  # and with them worker processes
         trained_seconds = time.perf_counter() - began
-        if self.main:  # before the checkpoint, which must not be written if outputs overflow
-            self._measurement = self._measurement or self._measure(self.steps)
+        self._measure_last()  # before the checkpoint, which must not be written if outputs overflow
         self._save(self.steps)
-        if self.main:
-            self._finish(trained_seconds, self.steps - start)
+        self.signals.release("after the last step, which is saved; --resume evaluates it")
+        self._finish(trained_seconds, self.steps - start)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.run_directory.path
 
-    def _train(self, start: int) -> None:
+    def _context(self) -> Context:
+        accelerator = self.accelerator
+        return Context(self.recipe["seed"], accelerator.process_index, accelerator.num_processes, accelerator.device)
+
+    def _rehearsed(self, start: int) -> Iterator[Batch]:
+        """Batches from a step on, the first of which all that will ever read one has been tried on."""
+        batches = self.domain.batches(start * self.recipe["train"]["accumulate"], self._context())
+        first = next(batches)
+        check_batch(self.module, first)
+        with meeting("trying the probe set"):
+            if self.main:
+                check_probe_views(self.module.encoder, self.probe_set, labelled=bool(self.probes))
+        return chain([first], batches)
+
+    def _train(self, start: int, batches: Iterator[Batch]) -> None:
         recipe, monitor = self.recipe, self.recipe["monitor"]["every"]
-        context = Context(
-            recipe["seed"], self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
-        )
-        batches = self.domain.batches(start * recipe["train"]["accumulate"], context)
+        context = self._context()
         self.wrapped.train()
         if start == 0 and monitor:
             self._monitor(0)
@@ -177,15 +235,22 @@ class Trainer:
                 gradients = self._step(step, batches, compare=measured and recipe["monitor"]["gradients"])
                 if done % recipe["train"]["log_every"] == 0:
                     self._flush(done)
+                due = self._pace.after(done)
                 every = recipe["train"]["checkpoint_every"]
-                saved = done < self.steps and every > 0 and done % every == 0  # the last one: when it is measured
-                if measured or saved or done == self.steps:
+                planned = every > 0 and done % every == 0
+                saved = done < self.steps and (planned or due.save or due.stop is not None)
+                if measured or planned or done == self.steps:
                     self._flush(done)
+                elif saved:
+                    self._check_losses()  # without a line in metrics.jsonl, which must not depend on the clock
+                if measured or saved or done == self.steps:
                     check_tensors(done, self.module, self.run_directory.checkpoints)
                 if measured:
                     self._monitor(done, gradients)
-                if saved:
+                if saved:  # the last one: when it is measured
                     self._save(done)
+                    if due.stop is not None:
+                        self._stop(done, due.stop)
         finally:
             self.reporter.stop()
 
@@ -224,25 +289,41 @@ class Trainer:
         """Bring the pending losses to the host, refuse non-finite ones, log the last, as a mean over ranks."""
         if not self._pending:
             return
-        losses = torch.stack([parts["loss"].float() for _, parts in self._pending])
-        if not torch.isfinite(losses).all():
-            for step, parts in self._pending:
-                check_losses(step, parts, self.run_directory.checkpoints)
         step, parts = self._pending[-1]
-        self._pending.clear()
+        self._check_losses()
         values = self.accelerator.reduce(torch.stack([value.float() for value in parts.values()]), reduction="mean")
         record = dict(zip(parts, values.tolist(), strict=True))
         record["lr"] = self.optimizer_spec.lr_at(step - 1, self.steps)
         self._last = record
         self._log(done, record)
-        rank = self._measurement.ranks["representation"]["effective_rank"] if self._measurement else None
-        self.reporter.update(done, record["loss"], rank)
+        self.reporter.update(done, record["loss"], self._newest_rank)
 
+    def _check_losses(self) -> None:
+        """Refuse non-finite pending losses, and forget the others."""
+        if not self._pending:
+            return
+        losses = torch.stack([parts["loss"].float() for _, parts in self._pending])
+        if not torch.isfinite(losses).all():
+            for step, parts in self._pending:
+                check_losses(step, parts, self.run_directory.checkpoints)
+        self._pending.clear()
+
+    def _stop(self, done: int, number: int) -> None:
+        """End the run after a step that is saved."""
+        if self.recipe["train"]["trackers"]:
+            self.accelerator.end_training()
+        self.signals.place = f"after step {done}, which is saved; --resume goes on from there"
+        if self.main:
+            self.run_directory.log(f"stopped by {Signals(number).name} {self.signals.place}\n")
+        self.signals.stop(number)
+
+    @meeting("measuring ranks")
     def _monitor(self, done: int, gradients: dict[str, dict[str, float]] | None = None) -> None:
-        """Measure ranks on the probe set; rank 0 only, the others wait at the next collective."""
+        """Measure ranks on the probe set; rank 0 only, the others wait for as long as it takes."""
         if not self.main:
             return
         measurement = self._measurement = self._measure(done)
+        self._newest_rank = done, measurement.ranks["representation"]["effective_rank"]
         record = measurement.metrics()
         warnings = low_rank_warnings(measurement, self.recipe["monitor"]["rank_warning"]) if done else []
         for layer, values in (gradients or {}).items():
@@ -270,13 +351,30 @@ class Trainer:
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self.run_directory.checkpoints)}"
             ) from error
 
+    @meeting("measuring ranks")
+    def _measure_last(self) -> None:
+        """Measure the last step, unless that is done. What fails unexpectedly will be tried again after the export."""
+        if self.main and self._measurement is None:
+            try:
+                self._measurement = self._measure(self.steps)
+            except SSLCollapseError:
+                raise
+            except Exception:
+                self.run_directory.log(traceback.format_exc())
+
     def _measure_shared(self) -> dict[str, Any]:
         """What two training views share, on the batches that would come after the last step."""
         recipe, start = self.recipe, self.steps * self.recipe["train"]["accumulate"]
+        # More samples than are measured otherwise would take long, and without end where samples never come again.
+        most = min(recipe["monitor"]["samples"], max(len(self.probe_set.labels), MAX_ROWS))
         context = Context(recipe["seed"], device=self.accelerator.device)  # rank 0 has all samples of a batch
-        stream: Any = self.domain.batches(start, context)  # a generator: closing it ends its worker processes
-        with closing(stream) as batches:
-            return measure_shared(self.module.encoder, batches, recipe["monitor"]["samples"])
+        batches = self.domain.batches(start, context)
+        try:
+            return measure_shared(self.module.encoder, batches, most, getattr(self.domain, "measurable", None))
+        finally:
+            close: Any = getattr(batches, "close", None)  # of a generator: ends its worker processes
+            if close is not None:
+                close()
 
     def _log(self, done: int, record: Mapping[str, float]) -> None:
         if self.main:
@@ -284,6 +382,7 @@ class Trainer:
         if self.recipe["train"]["trackers"]:
             self.accelerator.log(dict(record), step=done)
 
+    @meeting("writing a checkpoint")
     def _save(self, done: int) -> None:
         if self.main:
             scaler = self.accelerator.scaler
@@ -295,11 +394,28 @@ class Trainer:
                 "scaler": None if scaler is None else scaler.state_dict(),
             }
             save_checkpoint(self.run_directory.checkpoints, done, state, self.recipe["train"]["keep_checkpoints"])
-        self.accelerator.wait_for_everyone()
+        self._pace.saved()
 
     def _resume(self) -> int:
-        """Load the newest sound checkpoint on every rank; return its step."""
-        state = load_latest_checkpoint(self.run_directory.checkpoints)
+        """Load the newest sound checkpoint on every rank; return its step, 0 where none was written yet."""
+        accelerator, run = self.accelerator, self.run_directory
+        step = 0
+        if newest_step(run.checkpoints) is not None:
+            step = load_latest_checkpoint(run.checkpoints, use=self._restore, say=self.reporter.print)["step"]
+        steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+        if len(set(steps)) > 1:
+            raise RunError(f"{run.checkpoints}: ranks read the checkpoints of different steps {steps}; start again")
+        if self.main:
+            kept, damaged = run.rewind(step or -1)
+            if damaged:
+                lines = ", ".join(map(str, damaged))
+                self.reporter.print(f"{run.path / 'metrics.jsonl'}: damaged and left out: line {lines}")
+            self._last = next((record for record in reversed(kept) if "loss" in record), {})
+        return step
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Take everything from a checkpoint; raises whatever the first thing that is wrong with it makes it raise."""
+        check_state(state, self.steps, self.module, self.optimizer)
         world_size = self.accelerator.num_processes
         if state["world_size"] != world_size:
             raise RunError(
@@ -310,11 +426,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.main:
-            self.run_directory.truncate_metrics(state["step"])
-        return state["step"]
 
-    def _announce(self, start: int, command: list[str]) -> None:
+    def _announce(self, start: int, resumed: bool, command: list[str]) -> None:
         accelerator, recipe = self.accelerator, self.recipe
         if self.main:
             device = device_name(accelerator.device)
@@ -326,47 +439,68 @@ class Trainer:
             notice = self.domain.notice(accelerator.num_processes)
             if notice:
                 self.reporter.print(notice)
-            if start:
-                self.reporter.print(f"resuming after step {start}")
+            if resumed:
+                self.reporter.print(
+                    f"resuming after step {start}" if start else "no checkpoint yet: from the beginning"
+                )
         if recipe["train"]["trackers"]:
             accelerator.init_trackers(recipe["name"], config={"hash": recipe_hash(recipe), "seed": recipe["seed"]})
 
     def _finish(self, trained_seconds: float, trained_steps: int) -> None:
-        """Evaluate trained and untrained encoder, export, write the result last, show the closing tables."""
-        recipe, run, module = self.recipe, self.run_directory, self.module
-        began = time.perf_counter()
-        measurement = self._measurement or self._measure(self.steps)
-        untrained = build_module(recipe, self.domain).to(self.accelerator.device)
-        probes = evaluate.build_probes(recipe["evaluate"])
-        evaluation, splits = self._probe(probes, module.encoder)
-        baseline, _ = self._probe(probes, untrained.encoder)
-        run.write_arrays("splits.npz", splits)
-        save_encoder(run.path, module.encoder, recipe, self.domain.in_shape, self.steps)
-        result = {
-            "status": "finished",
-            "recipe": dict(recipe),
-            "hash": recipe_hash(recipe),
-            "seed": recipe["seed"],
-            "steps": self.steps,
-            "seconds": {
-                "training": trained_seconds,
-                "steps_trained": trained_steps,
-                "evaluation": time.perf_counter() - began,
-            },
-            "evaluation": evaluation,
-            "untrained": baseline,
-            "rank": {**measurement.ranks, **self._measure_shared()},
-            "regularizers": self._penalty_summary(),
-        }
-        if evaluation:
-            self.reporter.print(accuracy_table(result))
-        self.reporter.print(rank_table(result))
-        run.write_json("result.json", result)
-        self.reporter.print(f"finished in {trained_seconds:.0f} s of training: {run.path / 'result.json'}")
+        """Export, evaluate trained and untrained encoder, write the result, and only then do what is optional.
 
-    def _probe(self, probes: Mapping[str, Any], encoder: nn.Module) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        features = represent(encoder, self.probe_set.views) if probes else torch.empty(0)
-        return evaluate.run_probes(probes, features, self.probe_set)
+        Ranks share the probes. Rank 0 does the rest; the others wait for as long as it takes.
+        """
+        recipe, run = self.recipe, self.run_directory
+        began = time.perf_counter()
+        with meeting("exporting the encoder"):
+            if self.main:
+                save_encoder(run.path, self.module.encoder, recipe, self.domain.in_shape, self.steps)
+                measurement = self._measurement or self._measure(self.steps)
+        untrained = build_encoder(recipe, self.domain).to(self.accelerator.device)
+        evaluation, splits = evaluate.evaluate_networks(
+            self.probes, {"evaluation": self.module.encoder, "untrained": untrained}, self.probe_set, self.reporter
+        )
+        with meeting("writing the result"):
+            if not self.main:
+                return
+            result = {
+                "status": "finished",
+                "recipe": dict(recipe),
+                "hash": recipe_hash(recipe),
+                "seed": recipe["seed"],
+                "steps": self.steps,
+                "seconds": {
+                    "training": trained_seconds,
+                    "steps_trained": trained_steps,
+                    "evaluation": time.perf_counter() - began,
+                },
+                **evaluation,
+                "rank": dict(measurement.ranks),
+                "regularizers": self._penalty_summary(),
+                "warnings": ["what two views share is not measured: the process ended before it"],
+            }
+            run.write_arrays("splits.npz", splits)
+            run.write_json("result.json", result)
+            result["warnings"] = []
+            self._add_optional(result)
+            run.write_json("result.json", result)
+            if self.probes:
+                self.reporter.print(accuracy_table(result))
+            self.reporter.print(rank_table(result))
+            self.reporter.print(f"finished in {trained_seconds:.0f} s of training: {run.path / 'result.json'}")
+
+    def _add_optional(self, result: dict[str, Any]) -> None:
+        """Measure what the result is complete without; what fails is a warning, its traceback is in the log."""
+        try:
+            result["rank"] |= self._measure_shared()
+        except Exception as error:
+            line = f"what two views share is not measured: {type(error).__name__}: {error}"
+            result["warnings"].append(line)
+            self.run_directory.log(traceback.format_exc())
+            self.reporter.print(
+                Text.assemble(("warning", "yellow"), printable(f" {line}; the traceback is in train.log"))
+            )
 
     @torch.no_grad()
     def _penalty_summary(self) -> dict[str, dict[str, dict[str, float]]]:

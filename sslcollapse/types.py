@@ -15,7 +15,8 @@ class Batch(NamedTuple):
     """What a domain yields for one training step.
 
     Shapes:
-        views: one entry a view; for images a tensor [B, C, H, W], for graphs a ``GraphView``.
+        views: one entry a view, whatever the encoders of the domain read; for images a tensor [B, C, H, W], for graphs
+            a ``GraphView``.
         index: [B] dataset indices of the samples (for graph batches, of the graphs).
         labels: [B] or None; never used by an objective, only by an online probe.
         replicated: every rank holds the same samples (full-batch graphs), so nothing is gathered.
@@ -102,9 +103,11 @@ class ProbeSet:
         return self.labels.dim() == 2
 
     def to(self, device: torch.device) -> ProbeSet:
-        """The same set with its inputs on another device."""
+        """The same set with its inputs on another device: tensors, what has a ``to(device)``, and lists of them."""
+        from accelerate.utils import send_to_device  # takes seconds, which a mistake in a recipe should not cost
+
         views = self.views
-        moved = views.to(device) if isinstance(views, LazyViews) else [view.to(device) for view in views]
+        moved = views.to(device) if isinstance(views, LazyViews) else [send_to_device(view, device) for view in views]
         return replace(self, views=moved)
 
     def rank_views(self, samples: int) -> Sequence[Any] | LazyViews:
@@ -115,6 +118,10 @@ class ProbeSet:
 @runtime_checkable
 class Domain(Protocol):
     """A source of batches of views and of a probe set; nothing else knows what the data are.
+
+    A domain may also have ``measurable(view) -> Tensor | None``: the samples of a view as rows [N, d], or None where
+    they have no fixed width or a very large one. It is asked on batches of training, for what two views share; a domain
+    without it has no such measurement of the views themselves.
 
     Attributes:
         in_shape: of one sample of a view, known before data are read: (F,) for graphs, (C, H, W) for images.
@@ -135,7 +142,7 @@ class Domain(Protocol):
         ...
 
     def load(self) -> None:
-        """Read the data, or raise MissingDataError or DataError."""
+        """Read the data, or raise MissingDataError or DataError; called before batches and probe set are asked for."""
         ...
 
     def notice(self, world_size: int) -> str | None:
@@ -143,7 +150,10 @@ class Domain(Protocol):
         ...
 
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
-        """Endless batches from ``start_step``; batch k depends on (seed, k, rank) only."""
+        """Endless batches from ``start_step``; batch k depends on (seed, k, rank) only.
+
+        After training rank 0 asks for batches again, with a context of one rank, whatever trained.
+        """
         ...
 
     def probe_set(self) -> ProbeSet:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sslcollapse.registry import REGISTRIES
+
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
 
@@ -17,6 +19,16 @@ def data_root() -> Path:
     if not root:
         pytest.skip("set SSLCOLLAPSE_DATA to test on the real datasets")
     return Path(root)
+
+
+@pytest.fixture(scope="module")
+def own_components():
+    """What a test module registers is known to that module only."""
+    registries = REGISTRIES.values()
+    before = [(registry, dict(registry._targets), dict(registry._factories)) for registry in registries]
+    yield
+    for registry, targets, factories in before:
+        registry._targets, registry._factories = targets, factories
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def steered(run):
 
 
 def metrics(run):
-    return read_metrics(run / "metrics.jsonl")
+    return read_metrics(run / "metrics.jsonl")[0]
 
 
 @pytest.fixture(scope="module")

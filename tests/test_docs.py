@@ -128,6 +128,30 @@ recipe = extend(Path(__file__).with_name("quickstart.py"), {})
     assert "regularizer/c/representation/weighted" in metrics.read_text()
 
 
+def test_the_probe_of_the_guide_is_evaluated_in_a_run_and_again_after_its_file_is_imported(tmp_path):
+    shutil.copy(ROOT / "recipes/quickstart.py", tmp_path)
+    recipe = """
+from pathlib import Path
+
+from sslcollapse import extend
+
+recipe = extend(Path(__file__).with_name("quickstart.py"), dict(evaluate=dict(means=dict(type="nearest_mean"))))
+"""
+    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[3] + recipe)
+    shorter = ["train.steps=1", "optim.warmup_steps=0", "evaluate.public=None", "monitor.every=0"]
+    process = run("sslcollapse train mine.py", *shorter, folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    (folder,) = tmp_path.glob("runs/quickstart/*/seed0")
+    means = json.loads((folder / "result.json").read_text())["evaluation"]["means"]
+    assert 0.5 < means["test_accuracy"]["mean"] < 1
+    again = f"import mine; from sslcollapse.evaluate import evaluate_run; print(evaluate_run({str(folder)!r}))"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    process = subprocess.run(
+        [sys.executable, "-c", again], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert str(means["test_accuracy"]["mean"]) in process.stdout, process.stderr
+
+
 def test_the_file_and_the_commands_of_the_guide_to_ablations_resolve(tmp_path):
     from sslcollapse.ablation.grid import plan
     from sslcollapse.cli import _parser

@@ -7,18 +7,27 @@ import pytest
 import timm
 import torch
 import torchvision
+from safetensors import safe_open
 from tiny import tiny_recipe
 from torch import nn
 from torch_geometric.nn import GAT, GCNConv, LayerNorm, SAGEConv
 
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
-from sslcollapse.errors import RunError
-from sslcollapse.export import plain_state_dict, save_encoder
+from sslcollapse.errors import RecipeError, RunError
+from sslcollapse.export import check_exportable, load_encoder, plain_state_dict, save_encoder
+from sslcollapse.hub import HubEncoder
 from sslcollapse.registry import ENCODERS
+from sslcollapse.trainer import train
 
 N, F = 12, 7
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0]])
 EDGES = torch.cat([EDGES, EDGES.flip(0)], 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(own_components):
+    ENCODERS.register("one_slope")(OneSlope)
+    ENCODERS.register("with_state")(WithState)
 
 
 def exported(folder: Path, spec: dict, in_shape: tuple[int, ...]) -> nn.Module:
@@ -123,3 +132,126 @@ def test_an_architecture_that_is_no_other_librarys_is_refused_with_the_known_one
     message = f"{re.escape(str(tmp_path))}: encoder 'resnet_narrow' is an architecture of this package.*timm, pyg"
     with pytest.raises(RunError, match=message):
         plain_state_dict(tmp_path)
+
+
+class OneSlope(nn.Module):
+    """One PReLU after each of two layers, and a buffer that is a part of another."""
+
+    def __init__(self, in_shape, *, out_dim: int = 5, tied: bool = True) -> None:
+        super().__init__()
+        self.out_dim = out_dim
+        slope = nn.PReLU()
+        self.layers = nn.Sequential(nn.Linear(F, 6), slope, nn.Linear(6, out_dim), slope if tied else nn.PReLU())
+        table = torch.arange(12.0)
+        self.register_buffer("table", table)
+        self.register_buffer("tail", table[6:])
+
+    def forward(self, view):
+        return self.layers(view.x)
+
+
+SHARED_GAT = dict(
+    type="pyg",
+    module="GAT",
+    out_dim=5,
+    kwargs=dict(hidden_channels=6, num_layers=2, v2=True, share_weights=True),
+)
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+TIED = {
+    "one PReLU used twice": (dict(type="one_slope"), (F,), lambda: graph()[1]),
+    "GATv2 with shared weights": (SHARED_GAT, (F,), lambda: graph()[1]),
+    "coat_lite_tiny": (dict(type="timm", model="coat_lite_tiny"), (3, 64, 64), lambda: IMAGES),
+}
+
+
+def names_by_tensor(encoder: nn.Module) -> set[frozenset[str]]:
+    """Names of parameters, those of one tensor together."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in encoder.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return {frozenset(group) for group in names.values()}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", TIED)
+def test_a_tensor_under_several_names_is_exported_once_and_shared_again_after_loading(case, tmp_path):
+    spec, in_shape, view = TIED[case]
+    encoder = exported(tmp_path, spec, in_shape)
+    shared = [group for group in names_by_tensor(encoder) if len(group) > 1]
+    assert shared
+    with safe_open(tmp_path / "encoder.safetensors", "pt") as file:
+        stored = set(file.keys())
+    assert all(len(group & stored) == 1 for group in shared)
+    for loaded in (load_encoder(tmp_path)[0], HubEncoder.from_pretrained(tmp_path).encoder):
+        assert names_by_tensor(loaded) == names_by_tensor(encoder)
+        torch.testing.assert_close(loaded.state_dict(), encoder.state_dict())
+        agree(loaded, view(), encoder(view()))
+    HubEncoder.from_run(tmp_path).save_pretrained(tmp_path / "hub")
+    assert names_by_tensor(load_encoder(tmp_path / "hub")[0]) == names_by_tensor(encoder)
+
+
+@torch.no_grad()
+def test_tensors_that_were_tied_after_the_encoder_was_built_are_tied_again(tmp_path):
+    torch.manual_seed(0)
+    encoder = ENCODERS.build(dict(type="one_slope", tied=False), (F,))
+    encoder.layers[3].weight = encoder.layers[1].weight
+    recipe = tiny_recipe("export", optim=dict(type="adamw", lr=1e-3), train=dict(steps=1))
+    save_encoder(tmp_path, encoder, recipe | dict(encoder=dict(type="one_slope", tied=False)), (F,), 1)
+    loaded = load_encoder(tmp_path)[0]
+    assert loaded.layers[3].weight is loaded.layers[1].weight
+
+
+def test_an_encoder_with_shared_weights_is_trained_exported_and_evaluated(tmp_path):
+    recipe = tiny_recipe("shared", optim=dict(type="adamw", lr=1e-3), train=dict(steps=2), monitor=dict(every=0))
+    recipe |= dict(objective=dict(type="simsiam", predictor_hidden=4), evaluate={}, encoder=SHARED_GAT)
+    encoder, _ = load_encoder(train(recipe, out=tmp_path))
+    assert any(len(group) > 1 for group in names_by_tensor(encoder))
+
+
+class WithState(OneSlope):
+    """Ends in a layer whose state cannot be exported."""
+
+    def __init__(self, in_shape, *, out_dim: int = 5) -> None:
+        super().__init__(in_shape, out_dim=out_dim)
+        self.layers.append(State(out_dim, out_dim))
+
+    def reset_parameters(self):
+        pass
+
+
+class State(nn.Linear):
+    """Keeps something in its state dict that is no tensor."""
+
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (State(3, 3), r"encoder: .*'1._extra_state' in its state dict is a dict and no tensor"),
+        (nn.LazyLinear(3), r"encoder: .*'1.weight' in its state dict is sparse, or has no values yet"),
+        (nn.Linear(3, 3, device="meta"), r"encoder: .*'1.weight' in its state dict is sparse, or has no values yet"),
+    ],
+)
+def test_an_encoder_that_cannot_be_exported_is_refused_by_the_name_of_what_cannot(layer, message):
+    with pytest.raises(RecipeError, match=message):
+        check_exportable(nn.Sequential(nn.Linear(3, 3), layer))
+
+
+def test_what_cannot_be_exported_is_refused_before_there_is_a_run(tmp_path):
+    recipe = tiny_recipe("state", optim=dict(type="adamw", lr=1e-3), train=dict(steps=2))
+    with pytest.raises(RecipeError, match="it cannot be exported after training"):
+        train(recipe | dict(encoder=dict(type="with_state")), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_argument_of_an_encoder_that_is_not_json_is_refused_before_there_is_a_run(tmp_path):
+    recipe = tiny_recipe("json", optim=dict(type="adamw", lr=1e-3), train=dict(steps=2))
+    kwargs = dict(hidden_channels=4, num_layers=2, act=nn.ReLU())
+    with pytest.raises(RecipeError, match=r"encoder.kwargs.act: ReLU\(\) cannot be written as JSON"):
+        train(recipe | dict(encoder=dict(type="pyg", module="GAT", out_dim=5, kwargs=kwargs)), out=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -8,10 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from tiny import tiny_recipe
 
+from sslcollapse import cli
+from sslcollapse.checkpoint import save_checkpoint
 from sslcollapse.errors import RunError
 from sslcollapse.recipe import override, resolve
 from sslcollapse.run import RunDirectory
@@ -106,6 +110,107 @@ def test_only_the_newest_checkpoints_are_kept(straight):
     ]
 
 
+def test_a_run_killed_before_its_first_checkpoint_is_resumed_from_its_beginning(straight, tmp_path):
+    run = unfinished(straight, tmp_path, 0)
+    assert not list((run / "checkpoints").glob("step*.pt"))
+    (run / "spectra/00000033.npz").write_bytes(b"measured when the monitor's settings were others")
+    train(RECIPE, out=tmp_path, resume=True)
+    assert learnt(run) == learnt(straight)
+    assert "no checkpoint yet: from the beginning" in (run / "train.log").read_text()
+
+
+def test_resume_starts_a_run_where_no_other_one_may_have_been_meant(straight, tmp_path):
+    shutil.copytree(straight, tmp_path / "of_another_name/00000000/seed0")
+    run = train(RECIPE, out=tmp_path, resume=True)
+    assert learnt(run) == learnt(straight)
+
+
+def test_a_run_resumed_after_its_last_step_has_the_features_penalties_in_its_result(tmp_path):
+    penalty = dict(variance=dict(type="variance", on=["representation"], coefficient=0.1))
+    recipe = override(RECIPE, ["train.steps=4", f"regularizers={penalty}"])
+    run = train(recipe, out=tmp_path)
+    before = learnt(run)
+    (run / "result.json").unlink()
+    train(recipe, out=tmp_path, resume=True)
+    assert learnt(run) == before
+    assert before["result"]["regularizers"]["variance"]["representation"]["penalty"] > 0
+
+
+def test_checkpoints_by_time_leave_metrics_and_everything_learnt_as_they_are(straight, tmp_path):
+    recipe = override(RECIPE, ["train.checkpoint_minutes=1e-6", "train.keep_checkpoints=100", "train.log_every=7"])
+    plain = override(RECIPE, ["train.checkpoint_minutes=0", "train.log_every=7"])
+    run, other = (train(each, out=tmp_path / name) for each, name in ((recipe, "timed"), (plain, "plain")))
+    assert len(list((run / "checkpoints").glob("step*.pt"))) == 60
+    assert {**learnt(run), "result": None} == {**learnt(other), "result": None}
+    assert run.relative_to(tmp_path / "timed") == other.relative_to(tmp_path / "plain")  # the hash is the same
+
+
+def test_by_default_a_checkpoint_is_written_every_five_minutes(monkeypatch, tmp_path):
+    clock = iter(range(0, 10**9, 61))  # every look at the clock is 61 seconds later
+    monkeypatch.setattr("sslcollapse.stopping.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    recipe = override(RECIPE, ["train.steps=20", "train.checkpoint_every=0", "train.keep_checkpoints=100"])
+    run = train(recipe, out=tmp_path)
+    steps = [int(path.stem.removeprefix("step")) for path in sorted((run / "checkpoints").glob("*.pt"))]
+    assert steps == [5, 10, 15, 20]
+
+
+def other_shapes(state):
+    name = next(iter(state["module"]))
+    return {**state, "module": {**state["module"], name: torch.zeros(3, 5)}}
+
+
+def other_moments(state):
+    moments = {0: {**state["optimizer"]["state"][0], "exp_avg": torch.zeros(3, 5)}}
+    return {**state, "optimizer": {**state["optimizer"], "state": {**state["optimizer"]["state"], **moments}}}
+
+
+CONTENT = {
+    "keys missing": lambda state: {"step": state["step"]},
+    "networks no dict": lambda state: {**state, "module": [1]},
+    "a parameter missing": lambda state: {**state, "module": dict(list(state["module"].items())[1:])},
+    "other shapes": other_shapes,
+    "optimizer empty": lambda state: {**state, "optimizer": {}},
+    "optimizer of other shapes": other_moments,
+    "world size": lambda state: {**state, "world_size": "two"},
+    "after the last step": lambda state: {**state, "step": 10**9},
+}
+
+
+@pytest.mark.parametrize("kind", CONTENT)
+def test_a_checkpoint_with_wrong_content_and_the_right_checksum_is_passed_over_with_a_word(kind, straight, tmp_path):
+    run = unfinished(straight, tmp_path, 60)
+    newest = run / "checkpoints/step00000060.pt"
+    state = CONTENT[kind](torch.load(newest, weights_only=True))
+    newest.unlink()
+    save_checkpoint(run / "checkpoints", state["step"], state, keep=5)
+    train(RECIPE, out=tmp_path, resume=True)
+    log = (run / "train.log").read_text()
+    assert "passed over as damaged, for the one of step 50 (" in log
+    assert "resuming after step 50" in log
+    assert learnt(run) == learnt(straight)
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"{not json", b"5", b'{"loss": 1.0}', b'{"step": "1"}', b"[" * 9999])
+def test_a_damaged_line_of_metrics_costs_that_line_and_no_other(line, straight, tmp_path):
+    run = unfinished(straight, tmp_path, 50)
+    path = run / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:9], line, *lines[10:]]))
+    train(RECIPE, out=tmp_path, resume=True)
+    expected = learnt(straight)["metrics"]
+    assert learnt(run)["metrics"] == expected[:9] + expected[10:]
+    assert "metrics.jsonl: damaged and left out: line 10" in (run / "train.log").read_text()
+
+
+def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(straight, tmp_path):
+    run = unfinished(straight, tmp_path, 50)
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    for place in ("checkpoints/.step00000060.pt", "spectra/.00000060.npz", ".result.json"):
+        (run / f"{place}.tmp{int(ended.stdout)}").write_bytes(b"half a file")
+    train(RECIPE, out=tmp_path, resume=True)
+    assert not list(run.rglob(".*"))
+
+
 def test_resuming_what_does_not_exist_names_the_nearest_run_and_the_fields_that_differ(straight, tmp_path):
     unfinished(straight, tmp_path, 50)
     other = override(RECIPE, ["optim.lr=0.5"])
@@ -113,13 +218,17 @@ def test_resuming_what_does_not_exist_names_the_nearest_run_and_the_fields_that_
         train(other, out=tmp_path, resume=True)
 
 
-def test_a_finished_run_is_refused_with_the_way_out(straight):
-    before = learnt(straight)
+def test_a_finished_run_is_refused_with_the_way_out_and_left_as_it_is_by_resume(straight, tmp_path, capsys):
+    before = {path: path.stat().st_mtime_ns for path in straight.rglob("*")}
     out = straight.parents[2]
-    for resume in (False, True):
-        with pytest.raises(RunError, match=r"this run is finished; use --overwrite .* another seed \(seed=1\)"):
-            train(RECIPE, out=out, resume=resume)
-    assert learnt(straight) == before
+    with pytest.raises(RunError, match=r"this run is finished; use --overwrite .* another seed \(seed=1\)"):
+        train(RECIPE, out=out)
+    assert train(RECIPE, out=out, resume=True) == straight
+    recipe = tmp_path / "resumed.json"
+    recipe.write_text(json.dumps(RECIPE))
+    assert cli.main(["train", str(recipe), "--out", str(out), "--resume"]) == 0
+    assert f"{straight}: this run is finished; there is nothing to do" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in straight.rglob("*")} == before
 
 
 def test_an_unfinished_run_is_neither_overwritten_nor_resumed_unasked(straight, tmp_path):

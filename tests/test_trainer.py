@@ -11,7 +11,7 @@ from tiny import tiny_recipe
 
 import sslcollapse
 from sslcollapse import cli
-from sslcollapse.build import build_domain, build_module
+from sslcollapse.build import build_domain, build_encoder, build_module
 from sslcollapse.checkpoint import load_latest_checkpoint
 from sslcollapse.diagnostics.measure import measure, represent
 from sslcollapse.diagnostics.spectrum import effective_rank_from_singular_values
@@ -277,3 +277,36 @@ def test_an_exported_encoder_whose_description_lacks_a_field_is_refused_by_its_n
     (tmp_path / "encoder.json").write_text(json.dumps(description))
     with pytest.raises(RunError, match=r"encoder\.json: has no 'in_shape'"):
         load_encoder(tmp_path)
+
+
+def test_evaluation_says_what_it_does_before_it_begins(run):
+    log = (run / "train.log").read_text()
+    said = log.index("evaluating the trained and the untrained encoder: public on 1 split, random on 2 splits")
+    assert log.index("step 6/6") < said < log.index("evaluation (test)")
+
+
+def test_a_rank_that_was_measured_earlier_is_shown_with_its_step(run):
+    (rank,) = [r["rank/representation/effective_rank"] for r in metrics(run) if r["step"] == 3 and "loss" not in r]
+    assert f" rank {rank:.1f} (at step 3) " in (run / "train.log").read_text()
+
+
+@pytest.mark.parametrize("domain", [RECIPE["domain"], dict(type="toy", dim=12, batch_size=64)])
+def test_a_number_of_samples_beyond_the_data_ends(domain, tmp_path):
+    encoder, objective = dict(type="mlp", hidden=[16, 8]), dict(type="simsiam", predictor_hidden=7)
+    recipe = dict(RECIPE, domain=domain, encoder=encoder, objective=objective, regularizers={}, evaluate={})
+    ranks = read(train(override(recipe, ["monitor.samples=1000000000000", "train.steps=2"]), out=tmp_path))["rank"]
+    assert ranks["shared"]["n"] <= 4096 + 120
+    assert ranks["shared_input"]["n"] == ranks["shared"]["n"]
+
+
+def test_the_closing_table_has_no_row_that_the_docs_do_not_explain(run):
+    assert "shared" in read(run)["rank"]
+    assert "shared" not in (run / "train.log").read_text()
+
+
+def test_the_encoder_alone_is_built_as_with_all_the_rest_of_the_recipe():
+    recipe = resolve(override(RECIPE, ["regularizers.flat={'type': 'sigreg', 'on': ['representation']}"]))
+    domain = build_domain(recipe)
+    alone, whole = build_encoder(recipe, domain), build_module(recipe, domain).encoder
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), whole.parameters(), strict=True))
+    assert len(list(alone.parameters())) > 2

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sslcollapse.build import build_domain, build_module
 from sslcollapse.checkpoint import load_latest_checkpoint
-from sslcollapse.errors import RecipeError
+from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.evaluate import evaluate_run
 from sslcollapse.export import load_encoder
 from sslcollapse.recipe import assign, recipe_hash, resolve
@@ -171,3 +172,27 @@ def test_compiled_networks_train_as_others_do_and_are_measured_layer_by_layer(tm
         if "loss" in one:
             assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
     assert result(plain)["rank"]["layers"].keys() == result(compiled)["rank"]["layers"].keys()
+
+
+def test_a_folder_of_which_validation_has_one_class_is_refused_before_there_is_a_run(tmp_path):
+    for part, counts in (("train", (95, 5)), ("test", (5, 5))):
+        for name, count in zip(("common", "rare"), counts, strict=True):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for k in range(count):
+                Image.new("L", (8, 8), color=10 * (k % 20)).save(folder / f"{k}.png")
+    dataset = dict(type="image_folder", train=str(tmp_path / "train"), test=str(tmp_path / "test"), size=8, mode="L")
+    recipe = dict(
+        name="rare",
+        domain=dict(type="vision", dataset=dataset, views=dict(preset="weak"), batch_size=20),
+        encoder=dict(type="mlp", hidden=[8, 4]),
+        objective=dict(type="simsiam", predictor_hidden=4),
+        optim=dict(type="sgd", lr=0.1),
+        train=dict(steps=1),
+        evaluate=dict(first=dict(type="knn")),
+    )
+    with pytest.raises(DataError, match="split 0 of 'public': all 10 rows of the validation part are of class 0"):
+        train(recipe, out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    recipe["evaluate"]["first"]["metric"] = "accuracy"  # as the message says
+    assert (train(recipe, out=tmp_path / "runs") / "result.json").exists()

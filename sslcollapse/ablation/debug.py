@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from sslcollapse.ablation.job import Job, Watch, last_line
 from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
+from sslcollapse.errors import PreemptedError
 
 
 def run_here(jobs: Sequence[Job], watch: Watch, *, threads: int | None = None) -> None:
@@ -21,6 +22,9 @@ def run_here(jobs: Sequence[Job], watch: Watch, *, threads: int | None = None) -
         began = time.monotonic()
         try:
             error = attempt(job.message())
+        except PreemptedError as stopped:
+            watch.stopped(job)
+            raise KeyboardInterrupt(str(stopped)) from stopped  # this process was asked to stop, so nothing more starts
         except Exception as exception:
             trace = traceback.format_exc()
             print(trace, file=sys.stderr)

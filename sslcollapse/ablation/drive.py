@@ -86,6 +86,9 @@ def run_ablation(
     if tables:
         ablation = _as_recorded(ablation, Records(folder / "runs.jsonl"))
     with locked(folder / ".lock", f"{folder}: this results folder"):
+        from sslcollapse.checkpoint import remove_temporaries  # imports torch
+
+        remove_temporaries(folder)
         driver = _Driver(ablation, folder, out, live=executor != "debug")
         write_plan(folder, ablation, typed)
         try:
@@ -151,6 +154,10 @@ class _Driver:
         else:
             self.failures.add(job, error)
         self.progress.ended(job, error, seconds)
+
+    def stopped(self, job: Job) -> None:
+        """Show that a run was stopped; it is neither finished nor failed."""
+        self.progress.stopped(job)
 
     def tick(self) -> None:
         """Let the time left be shown again."""

@@ -85,6 +85,9 @@ class Watch(Protocol):
     def ended(self, job: Job, error: str | None, seconds: float) -> None:
         """A run has ended after ``seconds``, with the error in one line or None if it has its result."""
 
+    def stopped(self, job: Job) -> None:
+        """A run was asked by a signal to stop; it has not failed, and the same command goes on with it."""
+
     def tick(self) -> None:
         """Time has passed; called some times a second."""
 

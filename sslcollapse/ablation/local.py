@@ -22,7 +22,7 @@ from typing import Any
 
 from sslcollapse.ablation.job import Job, Watch, last_line
 from sslcollapse.ablation.worker import THREAD_VARIABLES, add_to_log, attempt, use_threads
-from sslcollapse.errors import RunError
+from sslcollapse.errors import PreemptedError, RunError
 
 PRELOAD = (
     "sslcollapse.trainer",
@@ -36,8 +36,12 @@ PRELOAD = (
 REFUSED = 3
 """Exit code of a run that ended with an error meant for people, which is in its log already."""
 
+STOPPED = (PreemptedError.EXIT_CODE, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2)
+"""Exit codes of a run that a signal asked to stop: it has not failed. The others are of before it could answer."""
+
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 30.0
+"""How long a run may take for the step in hand and a checkpoint, when the ablation is interrupted."""
 
 
 def run_locally(jobs: Sequence[Job], watch: Watch, *, parallel: int, threads: int | None = None) -> None:
@@ -66,6 +70,9 @@ def run_locally(jobs: Sequence[Job], watch: Watch, *, parallel: int, threads: in
             for slot, process in list(running.items()):
                 if process.done():
                     del running[slot]
+                    if process.stopped:
+                        watch.stopped(process.job)
+                        continue
                     watch.ended(process.job, process.error(), process.seconds)
             watch.tick()
     finally:
@@ -96,6 +103,11 @@ class _Process:
 
     def done(self) -> bool:
         return self._process.exitcode is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was asked to end, by somebody else than this ablation, before it had its result."""
+        return self._process.exitcode in STOPPED and not self.job.finished
 
     def error(self) -> str | None:
         """None if the run has its result, else the last line of its errors, all of which go to its log."""
@@ -130,7 +142,10 @@ def _serve(message: dict[str, Any], threads: int, variables: dict[str, str], std
         os.dup2(descriptor, target)
         os.close(descriptor)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    error = attempt(message)
+    try:
+        error = attempt(message)
+    except PreemptedError as stopped:
+        sys.exit(stopped.EXIT_CODE)
     if error is not None:
         print(error, file=sys.stderr)
         sys.exit(REFUSED)

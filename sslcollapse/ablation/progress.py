@@ -98,6 +98,12 @@ class Progress:
         self.print(f"{outcome}  [{', '.join(shown)}]")
         self._draw()
 
+    def stopped(self, job: Job) -> None:
+        """A run was stopped by a signal."""
+        self._running.pop(job.key, None)
+        self.print(f"stopped   {job.name} by a signal; the same command goes on with it")
+        self._draw()
+
     def tick(self) -> None:
         """Draw again if the last time is a while ago."""
         if self._live is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from sslcollapse.ablation.job import Job, Watch, last_line
 from sslcollapse.ablation.local import search_path, variables
 from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
-from sslcollapse.errors import RecipeError, RunError
+from sslcollapse.errors import PreemptedError, RecipeError, RunError
 from sslcollapse.literals import literal
 from sslcollapse.registry import suggest
 
@@ -27,6 +28,9 @@ ARRAY_SIZE = 1000
 POLL_SECONDS = 1.0
 RESULT_SECONDS = 60.0
 """How long a result may take to appear here after its job said that it was written (network file systems)."""
+
+USER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+"""One of them tells submitit of a preemption or of a time limit that is near."""
 
 SUBMITIT_NAMES = {"timeout_min": "time", "mem_gb": "mem"}
 OURS = ("job_name", "array_parallelism", "nodes", "ntasks_per_node", "num_gpus")
@@ -41,10 +45,27 @@ class Run:
         self.threads = threads
 
     def __call__(self) -> str | None:
-        """None, or an error meant for people."""
+        """None, or an error meant for people.
+
+        Submitit's handler would queue the job again in the middle of a step. It is put aside, so that the run saves
+        first, and called then.
+        """
         if self.threads is not None:
             use_threads(self.threads)
-        return attempt(self.message)
+        import sslcollapse.trainer  # noqa: F401 - now, since a signal would only be fatal while it is imported
+
+        handlers = {number: handler for number in USER_SIGNALS if callable(handler := signal.getsignal(number))}
+        for number in handlers:
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            return attempt(self.message)
+        except PreemptedError as stopped:
+            for number, queue_again in handlers.items():
+                queue_again(number, None)  # ends this process
+            return str(stopped)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def checkpoint(self) -> Any:
         """Called by submitit on preemption and before a time limit."""

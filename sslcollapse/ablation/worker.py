@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.locks import InUseError, locked
-from sslcollapse.errors import SSLCollapseError
+from sslcollapse.ablation.locks import InUseError, run_lock
+from sslcollapse.errors import PreemptedError, SSLCollapseError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOCK_SECONDS = 5.0
@@ -18,7 +18,7 @@ LOCK_SECONDS = 5.0
 
 
 def work(message: Mapping[str, Any]) -> None:
-    """Make the run that a ``Job.message`` describes: go on from its checkpoint if it has one, else start again.
+    """Make the run that a ``Job.message`` describes: go on from its checkpoint if it has one, else from its beginning.
 
     What to do is decided here and not when the run was queued, because a queued run may start late, be preempted,
     or be finished by somebody else meanwhile. A finished run is left as it is;
@@ -26,9 +26,10 @@ def work(message: Mapping[str, Any]) -> None:
 
     Raises:
         InUseError: another process is making the same run.
+        PreemptedError: a signal stopped it; it can be gone on with.
     """
     run = Path(message["path"])
-    with locked(run.with_name(f".{run.name}.lock"), f"{run}: this run", LOCK_SECONDS):
+    with run_lock(run, LOCK_SECONDS):
         if (run / "recipe.json").exists():
             from sslcollapse.ablation.streams import made_otherwise
 
@@ -39,14 +40,13 @@ def work(message: Mapping[str, Any]) -> None:
         from sslcollapse.recipe import load
         from sslcollapse.trainer import train
 
-        resume = any((run / "checkpoints").glob("step*.pt"))
         load(message["source"])  # may register components; the recipe itself is the one resolved by the parent
         train(
             message["recipe"],
             out=Path(message["out"]),
-            resume=resume,
-            overwrite=not resume and run.exists(),
+            resume=run.exists(),
             command=message["command"],
+            lock=False,
         )
 
 
@@ -60,9 +60,14 @@ def _move_aside(run: Path) -> None:
 
 
 def attempt(message: Mapping[str, Any]) -> str | None:
-    """``work``, with an error meant for people returned as one line and kept in the run's log; others are raised."""
+    """``work``, with an error meant for people returned as one line and kept in the run's log; others are raised.
+
+    So is PreemptedError, since a run that was stopped has not failed.
+    """
     try:
         work(message)
+    except PreemptedError:
+        raise
     except SSLCollapseError as error:
         text = " ".join(str(error).split())
         if not isinstance(error, InUseError):  # the log is somebody else's then

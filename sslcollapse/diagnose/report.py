@@ -72,7 +72,8 @@ def run_diagnosis(
             draw(diagnosis, plot_file)
     except (OSError, ValueError) as error:
         where = " or ".join(str(path) for path in (json_file, plot_file) if path is not None)
-        raise TargetError(f"{where}: cannot be written: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TargetError(f"{where}: cannot be written: {reason}") from error
     return int(fail_on != NEVER and diagnosis.fails(fail_on))
 
 

@@ -105,9 +105,9 @@ def measure(
 
 
 def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:
-    """Representations [N, d] of un-augmented views in eval mode, float32, on the CPU; the encoder is left as it was."""
+    """Representations [N, d] of un-augmented views in eval mode, float32, on their device; the encoder is unchanged."""
     with evaluating(encoder):
-        return torch.cat([encoder(view).float().cpu() for view in views])
+        return torch.cat([encoder(view).float() for view in views])
 
 
 def low_rank_warnings(measurement: Measurement, threshold: float) -> list[str]:

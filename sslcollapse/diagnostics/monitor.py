@@ -248,6 +248,7 @@ class CollapseMonitor:
             ValueError: for another ``kind``, or a ``layer`` for a picture of all.
         """
         from sslcollapse.diagnostics.course_plot import rank_heat_map, spectrum_fan
+        from sslcollapse.diagnostics.drawing import attainable_over_time
         from sslcollapse.diagnostics.monitor_plot import plot_record
 
         if kind not in ("overview", "heatmap", "spectrum"):
@@ -263,7 +264,8 @@ class CollapseMonitor:
             last = [row.layer for row in rows if row.kind == "output"][-1:]
             name = layer if layer is not None else "".join(last)
             spectra = self.spectra_over_time(f"output/{name}")
-            spectrum_fan({f"outputs of {name}": spectra}, path)
+            limits = attainable_over_time(self.history, f"output/{name}")
+            spectrum_fan({(title := f"outputs of {name}"): spectra}, path, attainable={title: limits})
 
     def reset(self) -> None:
         """Forget outputs, counts and history; the monitor stays attached, and the next training forward is measured."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -19,10 +19,6 @@ from sslcollapse.types import Batch
 
 MAX_ROWS = 4096
 """Samples that views are compared on, at most."""
-MAX_INPUT_DIM = 3072
-"""Inputs of more dimensions are left out; this is a CIFAR image."""
-MAX_GRAPH_INPUT_DIM = 2048
-"""The same for node features, which may be sparse and are made dense here."""
 
 
 def cross_covariance(first: Tensor, second: Tensor) -> Tensor:
@@ -72,43 +68,47 @@ def shared_rank(first: Tensor, second: Tensor) -> dict[str, float | int]:
 
 
 def measure_shared(
-    encoder: nn.Module, batches: Iterable[Batch], max_rows: int = MAX_ROWS
+    encoder: nn.Module,
+    batches: Iterable[Batch],
+    max_rows: int = MAX_ROWS,
+    measurable: Callable[[Any], Tensor | None] | None = None,
 ) -> dict[str, dict[str, float | int]]:
     """``shared``: of the representations of two views in eval mode; ``shared_input``: of the views themselves.
 
-    Batches are taken until there are ``max_rows`` samples; of a larger batch, evenly spaced ones. ``shared_input`` is
-    left out for inputs of more than ``MAX_INPUT_DIM`` dimensions (``MAX_GRAPH_INPUT_DIM`` for graphs), both are for
-    batches with a single view. The encoder is left as it was.
+    Batches are taken until there are ``max_rows`` samples; of a larger batch, evenly spaced ones. Endless batches end
+    where all samples of one have been seen before, if there are ``MAX_ROWS`` by then. Both are left out for batches
+    with a single view. The encoder is left as it was.
+
+    Args:
+        encoder: one view in, [N, d] out.
+        batches: two views or more of the same samples each.
+        max_rows: number of samples.
+        measurable: rows [N, d] of a view, or None where it has none (see ``Domain``); without it ``shared_input`` is
+            left out.
 
     Raises:
         NotFiniteError: representations or views with NaN or infinite entries.
     """
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {"shared": [], "shared_input": []}
+    count, seen = 0, set[int]()
     with evaluating(encoder):
-        for first, second in _pairs(batches):
-            outputs = encoder(first), encoder(second)
-            rows["shared"].append(_spaced(outputs, max_rows))
-            x, y = _features(first), _features(second)
-            if x is not None and y is not None:
-                rows["shared_input"].append(_spaced((x, y), max_rows))
-            if sum(len(output) for output, _ in rows["shared"]) >= max_rows:
+        for batch in batches:
+            index = set(batch.index.tolist())
+            if len(batch.views) < 2 or (index <= seen and count >= MAX_ROWS):
+                break
+            seen |= index
+            first, second = batch.views[:2]
+            outputs = _spaced((encoder(first), encoder(second)), max_rows)
+            rows["shared"].append(outputs)
+            if measurable is not None:
+                x, y = measurable(first), measurable(second)
+                if x is not None and y is not None:
+                    rows["shared_input"].append(_spaced((x, y), max_rows))
+            count += len(outputs[0])
+            if count >= max_rows:
                 break
     joined = {name: [torch.cat(view)[:max_rows] for view in zip(*pairs, strict=True)] for name, pairs in rows.items()}
     return {name: shared_rank(*views) for name, views in joined.items() if views}
-
-
-def _pairs(batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
-    for batch in batches:
-        if len(batch.views) < 2:
-            return
-        yield batch.views[0], batch.views[1]
-
-
-def _features(view: Any) -> Tensor | None:
-    """[N, d] of a tensor or a graph view, or None where d is large."""
-    if isinstance(view, Tensor):
-        return view.flatten(1) if view[0].numel() <= MAX_INPUT_DIM else None
-    return view.features.dense if view.features.shape[1] <= MAX_GRAPH_INPUT_DIM else None
 
 
 def _spaced(views: tuple[Tensor, Tensor], max_rows: int) -> tuple[Tensor, Tensor]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sslcollapse.evaluation.inputs import check_inputs, check_single_label
-from sslcollapse.evaluation.metrics import check_metric, metric_for, score
-from sslcollapse.evaluation.result import ProbeResult
+from sslcollapse.evaluation.metrics import check_metric, score
+from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
 from sslcollapse.types import ProbeSet, Split
 
@@ -21,7 +21,7 @@ ONE = 2**40
 in parallel; 2^22 neighbours fit into 63 bits."""
 
 
-class KNNProbe:
+class KNNProbe(SplitProbe):
     """Weighted k nearest neighbours by cosine similarity, with nothing to train or to choose.
 
     The k most similar training rows of a query vote for their class with weight exp(similarity / τ); the
@@ -47,6 +47,8 @@ class KNNProbe:
         ValueError: for an argument out of range.
     """
 
+    single_label = "knn"
+
     def __init__(
         self,
         *,
@@ -71,39 +73,18 @@ class KNNProbe:
         self.chunk = chunk
         self.metric = metric
 
-    def check(self, probe_set: ProbeSet) -> tuple[tuple[Split, ...], str]:
-        """The splits and the metric that a set is evaluated with; needs no features.
-
-        Raises:
-            DataError: for a split whose parts overlap or leave the set.
-            RecipeError: for a split that the set does not have, a multi-label set, or a metric that does
-                not fit it.
-        """
-        splits = self.splits.of(probe_set)
-        check_single_label(probe_set, "knn")
-        return splits, metric_for(probe_set, self.metric)
-
-    @torch.no_grad()
-    def __call__(self, features: Tensor, probe_set: ProbeSet) -> ProbeResult:
-        """Evaluate frozen features; ``details`` has ``k``, the neighbours that voted in each split.
-
-        Shapes:
-            features: [N, d], one row a label.
-
-        Raises:
-            DataError: for features that are not finite or do not belong to the labels, for bad labels.
-            RecipeError: see ``check``.
-        """
-        splits, metric = self.check(probe_set)
-        check_inputs(features, probe_set, splits)
-        x = normalize(features.float())  # [N, d]; zero rows stay zero
+    def evaluator(
+        self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
+    ) -> Callable[[Split], Outcome]:
+        """What evaluates one split."""
+        x = normalize(features.detach().float())  # [N, d]; zero rows stay zero
         labels = probe_set.labels.to(x.device)
 
-        validation: list[float] = []
-        test: list[float] = []
-        for split in splits:
+        @torch.no_grad()
+        def evaluate(split: Split) -> Outcome:
             bank, known = x[split.train], labels[split.train]
-            for rows, values in ((split.validation, validation), (split.test, test)):
+
+            def of(rows: np.ndarray) -> float:
                 shares = vote_shares(
                     x[rows],
                     bank,
@@ -113,15 +94,15 @@ class KNNProbe:
                     temperature=self.temperature,
                     chunk=self.chunk,
                 )
-                values.append(score(metric, shares, labels[rows]))
-        return ProbeResult(
-            metric=metric,
-            test=test,
-            validation=validation,
-            solver="knn",
-            splits=splits,
-            details={"k": [min(self.k, len(split.train)) for split in splits], "temperature": self.temperature},
-        )
+                return score(metric, shares, labels[rows])
+
+            return Outcome(of(split.test), of(split.validation), "knn", {"k": min(self.k, len(split.train))})
+
+        return evaluate
+
+    def details(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """``k``, the neighbours that voted in each split, and the temperature."""
+        return {"k": [each["k"] for each in facts], "temperature": self.temperature}
 
 
 def vote_shares(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from sslcollapse.evaluation.inputs import check_inputs, check_single_label
-from sslcollapse.evaluation.metrics import check_metric, metric_for, score
-from sslcollapse.evaluation.result import ProbeResult
+from sslcollapse.evaluation.metrics import check_metric, score
+from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
 from sslcollapse.evaluation.threads import one_thread
 from sslcollapse.schedules import decay
@@ -28,7 +27,7 @@ LARGE = 2**28
 """Multiplications of a step's product (batch × dimensions × outputs) from which steps use several threads."""
 
 
-class LinearProbe:
+class LinearProbe(SplitProbe):
     """Linear evaluation: softmax regression by SGD with momentum and cosine learning rate.
 
     For each split, one layer a learning rate is trained on the training part, all of them at once and on
@@ -57,6 +56,8 @@ class LinearProbe:
     Raises:
         ValueError: for an argument out of range.
     """
+
+    single_label = "linear"
 
     def __init__(
         self,
@@ -94,44 +95,24 @@ class LinearProbe:
         self.seed = seed
         self.metric = metric
 
-    def check(self, probe_set: ProbeSet) -> tuple[tuple[Split, ...], str]:
-        """The splits and the metric that a set is evaluated with; needs no features.
+    def evaluator(
+        self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
+    ) -> Callable[[Split], Outcome]:
+        """What evaluates one split."""
+        x, labels, classes = features.detach().float(), probe_set.labels.to(features.device), probe_set.num_classes
+        large = self.batch_size * x.shape[1] * len(self.lrs) * classes >= LARGE
 
-        Raises:
-            DataError: for a split whose parts overlap or leave the set.
-            RecipeError: for a split that the set does not have, a multi-label set, or a metric that does
-                not fit it.
-        """
-        splits = self.splits.of(probe_set)
-        check_single_label(probe_set, "linear")
-        return splits, metric_for(probe_set, self.metric)
+        @torch.no_grad()
+        def evaluate(split: Split) -> Outcome:
+            with nullcontext() if large else one_thread():
+                chosen = self._choose(x, labels, split, classes, metric)
+            return Outcome(chosen.test, chosen.validation, "sgd", {"lr": chosen.lr})
 
-    @torch.no_grad()
-    def __call__(self, features: Tensor, probe_set: ProbeSet) -> ProbeResult:
-        """Evaluate frozen features; ``details`` has ``chosen_lr`` of each split.
+        return evaluate
 
-        Shapes:
-            features: [N, d], one row a label.
-
-        Raises:
-            DataError: for features that are not finite or do not belong to the labels, for bad labels.
-            RecipeError: see ``check``.
-        """
-        splits, metric = self.check(probe_set)
-        check_inputs(features, probe_set, splits)
-        labels = probe_set.labels.to(features.device)
-
-        product = self.batch_size * features.shape[1] * len(self.lrs) * probe_set.num_classes
-        with nullcontext() if product >= LARGE else one_thread():
-            chosen = [self._choose(features.float(), labels, split, probe_set.num_classes, metric) for split in splits]
-        return ProbeResult(
-            metric=metric,
-            test=[each.test for each in chosen],
-            validation=[each.validation for each in chosen],
-            solver="sgd",
-            splits=splits,
-            details={"chosen_lr": [each.lr for each in chosen], "scaling": self.scaling, "epochs": self.epochs},
-        )
+    def details(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """``chosen_lr`` of each split, scaling and epochs."""
+        return {"chosen_lr": [each["lr"] for each in facts], "scaling": self.scaling, "epochs": self.epochs}
 
     def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, metric: str) -> _Chosen:
         """Train on the training part with every learning rate and keep the best on the validation part."""

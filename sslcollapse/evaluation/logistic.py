@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sslcollapse.evaluation.inputs import check_inputs
 from sslcollapse.evaluation.linear import Fit, LinearModel, Targets
-from sslcollapse.evaluation.metrics import check_metric, metric_for, score
-from sslcollapse.evaluation.result import ProbeResult
+from sslcollapse.evaluation.metrics import check_metric, score
+from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
 from sslcollapse.evaluation.threads import one_thread
 from sslcollapse.types import ProbeSet, Split
@@ -24,7 +23,7 @@ LARGE = 2**22
 use several threads."""
 
 
-class LogisticProbe:
+class LogisticProbe(SplitProbe):
     """Logistic regression with C in 2^{-10..10} chosen on validation, on L2-normalised rows by default.
 
     For each split and C it minimises C Σ_train loss(W x + b, y) + ½ ‖W‖² on the training part. The C with
@@ -79,28 +78,11 @@ class LogisticProbe:
         self.max_iter = max_iter
         self.cs = [2.0**exponent for exponent in range(-10, 11, c_step)]
 
-    def check(self, probe_set: ProbeSet) -> tuple[tuple[Split, ...], str]:
-        """The splits and the metric that a set is evaluated with; needs no features.
-
-        Raises:
-            DataError: for a split whose parts overlap or leave the set.
-            RecipeError: for a split that the set does not have, or a metric that does not fit it.
-        """
-        return self.splits.of(probe_set), metric_for(probe_set, self.metric)
-
-    def __call__(self, features: Tensor, probe_set: ProbeSet) -> ProbeResult:
-        """Evaluate frozen features; ``details`` has ``chosen_c`` a split and ``unconverged`` fits in all.
-
-        Shapes:
-            features: [N, d], one row a label.
-
-        Raises:
-            DataError: for features that are not finite or do not belong to the labels, for bad labels.
-            RecipeError: see ``check``.
-        """
-        splits, metric = self.check(probe_set)
+    def evaluator(
+        self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
+    ) -> Callable[[Split], Outcome]:
+        """What evaluates one split; the largest training part decides on solver, precision and threads of all."""
         features = features.detach()
-        check_inputs(features, probe_set, splits)
         elements = max(len(split.train) for split in splits) * features.shape[1]
         solver = self._solver(elements, probe_set)
         device = features.device if solver == "torch" else torch.device("cpu")
@@ -108,22 +90,17 @@ class LogisticProbe:
         x = self._scaled(features.double()).to(device, precision)  # [N, d]
         labels = probe_set.labels.to(device)
 
-        with nullcontext() if elements >= LARGE else one_thread():
-            chosen = [self._choose(x, labels, split, probe_set.num_classes, solver, metric) for split in splits]
-        return ProbeResult(
-            metric=metric,
-            test=[
-                score(metric, each.model.scores(x[split.test]), labels[split.test])
-                for each, split in zip(chosen, splits, strict=True)
-            ],
-            validation=[each.validation for each in chosen],
-            solver=solver,
-            splits=splits,
-            details={
-                "chosen_c": [each.c for each in chosen],
-                "unconverged": sum(each.unconverged for each in chosen),
-            },
-        )
+        def evaluate(split: Split) -> Outcome:
+            with nullcontext() if elements >= LARGE else one_thread():
+                chosen = self._choose(x, labels, split, probe_set.num_classes, solver, metric)
+            test = score(metric, chosen.model.scores(x[split.test]), labels[split.test])
+            return Outcome(test, chosen.validation, solver, {"c": chosen.c, "unconverged": chosen.unconverged})
+
+        return evaluate
+
+    def details(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """``chosen_c`` of each split, and how many fits of all had not converged."""
+        return {"chosen_c": [each["c"] for each in facts], "unconverged": sum(each["unconverged"] for each in facts)}
 
     def _scaled(self, x: Tensor) -> Tensor:
         """Rows of length 1, or of mean length 1; zero rows stay zero."""

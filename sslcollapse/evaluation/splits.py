@@ -46,6 +46,10 @@ class SplitChoice:
         if self.seed < 0:
             raise ValueError(f"split_seed must be >= 0, got {self.seed}")
 
+    def count(self, probe_set: ProbeSet) -> int:
+        """How many splits of a set are evaluated."""
+        return self.repeats if self.name == "random" else len(probe_set.splits[self.name])
+
     def of(self, probe_set: ProbeSet) -> tuple[Split, ...]:
         """The splits of a set, checked.
 
@@ -56,10 +60,10 @@ class SplitChoice:
         n = len(probe_set.labels)
         if self.name == "random":
             splits = random_splits(n, self.fractions, self.repeats, self.seed)
-        elif self.name in probe_set.splits:
+        elif probe_set.splits.get(self.name):
             splits = tuple(probe_set.splits[self.name])
         else:
-            known = [*probe_set.splits, "random"]
+            known = [*(name for name, several in probe_set.splits.items() if several), "random"]
             raise RecipeError(
                 f"this data set has no split {self.name!r}{suggest(self.name, known)} (known: {', '.join(known)})"
             )

@@ -18,8 +18,10 @@ from sslcollapse.ablation.plan_file import read_plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.table import columns, page, table_csv
 from sslcollapse.errors import RunError
+from sslcollapse.report.captions import shared_note
 from sslcollapse.report.factors import factors
 from sslcollapse.report.from_records import ablation_of
+from sslcollapse.report.key import Key
 from sslcollapse.report.page import TABLES, Page, Section
 from sslcollapse.report.plots_ablation import effects, scatters
 from sslcollapse.report.plots_cells import forest, layer_ranks
@@ -107,19 +109,20 @@ def ablation_page(recorded: Recorded, runs: Path) -> Page:
     every = columns(ablation, shown)
     metrics = [column for column in every if column.metric]
     axes = factors(ablation)
+    key = Key.of_factors(axes)
     directories = find_runs(ablation, runs)
     text = page(ablation, records, recorded.failures, recorded.command)
     intro, sections = _written(text)
-    plots = [plot for column in metrics for plot in effects(ablation, records, column, axes)]
+    plots = [plot for column in metrics for plot in effects(ablation, records, column, axes, key)]
     means = [plot for plot in plots if not plot.name.startswith("difference-")]
     gains = [plot for plot in plots if plot.name.startswith("difference-")]
     intervals = [plot for column in metrics for plot in forest(ablation, records, column, axes)]
     drawn = [
         _plotted("effects", "Against the axes", means),
         _plotted("gains", "Differences, plotted", [*intervals, *gains]),
-        _plotted("scatter", "Rank against accuracy", scatters(ablation, records, every, axes)),
+        _plotted("scatter", "Rank against accuracy", scatters(ablation, records, every, axes, key)),
         _plotted("layers", "Rank by layer", layer_ranks(ablation, records, axes)),
-        _plotted("time", "During training", over_time(ablation, directories, axes)),
+        _plotted("time", "During training", over_time(ablation, directories, axes, key)),
     ]
     lead = f"Ablation of {len(ablation.cells)} cells, {len(shown)} runs recorded."
     foot = f"Made by sslcollapse report from {ablation.name}/runs.jsonl."
@@ -128,7 +131,7 @@ def ablation_page(recorded: Recorded, runs: Path) -> Page:
     top = _claim(recorded) + intro
     failed = len(recorded.failures)
     lost = f"{failed} run{'s' if failed > 1 else ''} failed; the last section has the errors."
-    notes = [*recorded.notes, *([lost] if failed else [])]
+    notes = [*recorded.notes, *([lost] if failed else []), *shared_note(axes)]
     made = Page(ablation.name, lead, [*first, *drawn, *rest], foot, top, notes)
     made.files[f"{TABLES}/cells.csv"] = table_csv(ablation, records).encode()
     return made

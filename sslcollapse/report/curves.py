@@ -7,8 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sslcollapse.report.plot import Plot
-from sslcollapse.report.style import course_map, line_style
+from sslcollapse.diagnostics.drawing import layer_labels
+from sslcollapse.report.key import Key
+from sslcollapse.report.measure import fits, text_inches, wrap
+from sslcollapse.report.plot import WIDTH, Plot
+from sslcollapse.report.style import depth_map
 
 MANY = 7
 """Up to so many lines have colours of their own; more are coloured by their order."""
@@ -16,24 +19,33 @@ MANY = 7
 MAX_COLUMNS = 60
 MAX_LABELS = 26
 
+AXIS_NAME = 2.1
+"""Inches that the name of an upright axis may take; a longer one has two lines."""
+
+NAMES_UPRIGHT = 1.2
+"""Inches that names below columns may take where they stand upright; more is cut."""
+
+_MARKS = 8
+_LEGEND, _TICK = 8.5, 8.5
+"""Points; those of the style."""
+
 
 class Line(NamedTuple):
-    """One line: its label, and step → value, or step → (mean, standard deviation or None)."""
+    """One line: its label; step → value, or step → (mean, standard deviation or None); colour, dash and marker."""
 
     label: str
     points: Mapping[int, Any]
+    look: Mapping[str, Any] = Key(()).line()
 
 
 def course(
     name: str, title: str, caption: str, ylabel: str, lines: Sequence[Line], *, ordered: bool = False
 ) -> Plot | None:
-    """Lines over steps, each with the colour of its place among all; None where no line has a finite value.
+    """Lines over steps; None where no line has a finite value.
 
-    ``ordered=True`` says that the lines have an order (depth) and may be coloured by it.
+    ``ordered=True`` says that the lines have an order (depth); where they are many they are coloured by it.
     """
-    drawn = [any(math.isfinite(_mean(value)) for value in line.points.values()) for line in lines]
-    styles = list(itertools.compress(map(line_style, itertools.count()), drawn))
-    lines = list(itertools.compress(lines, drawn))
+    lines = [line for line in lines if any(math.isfinite(_mean(value)) for value in line.points.values())]
     if not lines:
         return None
     steps = sorted({step for line in lines for step in line.points})
@@ -56,18 +68,20 @@ def course(
         axes = figure.subplots()
         by_order = ordered and len(lines) > MANY
         for index, line in enumerate(lines):
-            style = styles[index]
+            style = dict(line.look)
             if by_order:
-                style = {"color": course_map()(index / (len(lines) - 1)), "linewidth": 1.1}
+                style = {"color": depth_map()(index / (len(lines) - 1)), "linewidth": 1.1}
             places = sorted(line.points)
             means = [_mean(line.points[step]) for step in places]
-            marker = "o" if len(places) < 3 else None
-            axes.plot(places, means, label=line.label, marker=marker, **style)
+            if len(places) < 3:
+                style.setdefault("marker", "o")
+            style["markevery"] = max(len(places) // _MARKS, 1)
+            axes.plot(places, means, label=line.label, **style)
             stds = [_std(line.points[step]) for step in places]
             if any(stds):
                 below, above = ([m + sign * s for m, s in zip(means, stds, strict=True)] for sign in (-1, 1))
                 axes.fill_between(places, below, above, color=style["color"], alpha=0.18, linewidth=0)
-        axes.set(xlabel="step", ylabel=ylabel)
+        axes.set(xlabel="step", ylabel="\n".join(wrap(ylabel, AXIS_NAME, 9.5, 2)))
         axes.grid(True)
         whole_steps(axes)
         if low == high > 0:
@@ -96,13 +110,17 @@ def heat(
 
     cells = np.array([[math.nan if value is None else value for value in row] for row in values], dtype=float)
     numeric = all(isinstance(column, int) for column in columns)
-    longest = max(len(shorten(str(column), 30)) for column in columns)
-    upright = not numeric and longest * len(columns) > 40
+    chosen = thin(range(len(columns)), MAX_COLUMNS)
+    named = every(chosen, MAX_LABELS)
+    names = [str(columns[k]) for k in named]
+    labels, shared = layer_labels(rows)
+    slot = (WIDTH - 0.9 - max(text_inches(text, _TICK) for text in labels)) / len(names) - 0.06
+    upright = not numeric and not all(fits(text, slot, _TICK, 2) for text in names)
+    names = ["\n".join(wrap(text, NAMES_UPRIGHT if upright else slot, _TICK, 1 if upright else 2)) for text in names]
     slim = min(max(14.0, 3.0 * len(rows)), 40.0)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        chosen = thin(range(len(columns)), MAX_COLUMNS)
         places = [columns[k] for k in chosen] if numeric else chosen
         mesh = axes.pcolormesh(
             _edges(places, between=numeric),
@@ -115,21 +133,22 @@ def heat(
         )
         mesh.set_edgecolor("face")  # no light seams between cells
         shown = every(range(len(rows)), MAX_LABELS)
-        axes.set_yticks([k + 0.5 for k in shown], [shorten(rows[k], 26) for k in shown])
+        axes.set_yticks([k + 0.5 for k in shown], [labels[k] for k in shown])
         axes.invert_yaxis()
         axes.set_xlabel(xlabel)
         if numeric:
             whole_steps(axes)
         else:
-            shown = every(chosen, MAX_LABELS)
-            axes.set_xticks(shown, [shorten(str(columns[k]), 30) for k in shown], rotation=90 if upright else 0)
+            axes.set_xticks(named, names, rotation=90 if upright else 0)
         axes.tick_params(length=2)
         for side in axes.spines.values():
             side.set_visible(False)
         figure.colorbar(mesh, ax=axes, label=label, fraction=0.06, pad=0.02, aspect=slim)
 
-    height = min(1.5 + 0.26 * len(rows) + (0.065 * longest if upright else 0.0), 7.0)
+    below = max(text_inches(text, _TICK) for text in names) if upright else 0.15
+    height = min(0.85 + max(0.26 * len(rows), 1.3) + below, 7.0)
     table = [[row, *line] for row, line in zip(rows, values, strict=True)]
+    caption = f"{caption} Names without {shared} at their beginning." if shared else caption
     return Plot(name, title, caption, draw, ["layer", *(str(column) for column in columns)], table, height)
 
 
@@ -145,27 +164,25 @@ def every(items: Sequence[Any], most: int) -> list[Any]:
     return list(items[:: math.ceil(len(items) / most)])
 
 
-def shorten(text: str, most: int) -> str:
-    """Text cut in its middle, where two long names are mostly alike."""
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[len(text) - most // 2 :]}"
-
-
-def legend(figure: Any, axes: Any, most: int = 58) -> None:
+def legend(figure: Any, axes: Any) -> None:
     """A legend below the axes, over no data, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles,
-        [shorten(label, most) for label in labels],
+        ["\n".join(lines) for lines in map(_legend_lines, labels)],
         loc="outside lower center",
-        ncols=_columns(labels, most),
+        ncols=_columns(labels),
         handlelength=2.2,
         columnspacing=1.2,
     )
 
 
-def legend_height(labels: Sequence[str], most: int = 58) -> float:
+def legend_height(labels: Sequence[str]) -> float:
     """Inches that a legend of these labels takes."""
-    return 0.19 * math.ceil(len(labels) / _columns(labels, most))
+    columns = _columns(labels)
+    lines = [len(_legend_lines(label)) for label in labels]
+    down = math.ceil(len(labels) / columns)  # columns are filled one after the other
+    return max(0.155 * sum(lines[k : k + down]) + 0.045 * down for k in range(0, len(labels), down))
 
 
 def whole_steps(axes: Any) -> None:
@@ -175,16 +192,21 @@ def whole_steps(axes: Any) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _columns(labels: Sequence[str], most: int) -> int:
-    longest = max(min(len(label), most) for label in labels)
-    return max(1, min(len(labels), 66 // (longest + 6)))
+def _columns(labels: Sequence[str]) -> int:
+    widest = max(max(text_inches(line, _LEGEND) for line in _legend_lines(label)) for label in labels)
+    room = max(1, min(len(labels), int((WIDTH - 0.1) / (widest + 0.55))))
+    return math.ceil(len(labels) / math.ceil(len(labels) / room))
+
+
+def _legend_lines(label: str) -> list[str]:
+    return wrap(label, WIDTH - 0.8, _LEGEND, 2)
 
 
 def _order_bar(figure: Any, axes: Any, lines: Sequence[Line]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    bar = figure.colorbar(ScalarMappable(Normalize(0, len(lines) - 1), course_map()), ax=axes, fraction=0.06, pad=0.02)
+    bar = figure.colorbar(ScalarMappable(Normalize(0, len(lines) - 1), depth_map()), ax=axes, fraction=0.06, pad=0.02)
     bar.set_ticks([])
     bar.set_label("from the first to the last layer")
 

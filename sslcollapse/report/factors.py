@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from sslcollapse.ablation.grid import Ablation, Cell
-from sslcollapse.report.runs import brief
+from sslcollapse.report.labels import Labels, several, without_beginning
 
 BASE = "base"
 _OFF = "coefficient"
@@ -24,17 +24,24 @@ class Factor:
         labels: one a level, in the grid's order.
         numbers: one a level; None where levels are no numbers.
         level: hash of a cell → its level.
+        shared: what no label says, since it is the same in all that have it.
     """
 
     title: str
     labels: Sequence[str]
     numbers: Sequence[float] | None
     level: Mapping[str, int]
+    shared: str = ""
 
     @property
     def short(self) -> str:
         """The last word of the title."""
         return self.title.rpartition(".")[2]
+
+    @property
+    def words(self) -> str:
+        """The last word of each path of the title."""
+        return ", ".join(path.rpartition(".")[2] for path in self.title.split(", "))
 
     def label(self, cell: Cell) -> str:
         """The level of a cell."""
@@ -42,7 +49,9 @@ class Factor:
 
     def named(self, cell: Cell) -> str:
         """The level of a cell, with what it is the level of where that is no text of its own."""
-        return self.label(cell) if self.numbers is None else f"{self.short} {self.label(cell)}"
+        label = self.label(cell)
+        bare = label in ("none", "True", "False") or not any(map(str.isalpha, label.replace("e-", "")))
+        return f"{self.short} {label}" if bare and "," not in self.title else label
 
 
 def factors(ablation: Ablation) -> list[Factor]:
@@ -68,7 +77,8 @@ def _factor(paths: Sequence[str], values: Mapping[str, tuple[Any, ...]]) -> Fact
     if found is not None:
         title, numbers = found
         return Factor(title, [f"{number:g}" for number in numbers], numbers, place)
-    return Factor(_title(paths), _labels(levels), None, place)
+    labels = _labels(paths, levels)
+    return Factor(_title(paths), labels.texts, None, place, "; ".join(dict.fromkeys(labels.shared)))
 
 
 def _number(paths: Sequence[str], levels: Sequence[tuple[Any, ...]]) -> tuple[str, list[float]] | None:
@@ -116,7 +126,7 @@ def _title(paths: Sequence[str]) -> str:
     return ", ".join(path for path in paths if path != "name" or len(paths) == 1)
 
 
-def _labels(levels: Sequence[tuple[Any, ...]]) -> list[str]:
+def _labels(paths: Sequence[str], levels: Sequence[tuple[Any, ...]]) -> Labels:
     if all(isinstance(level[0], str) for level in levels) and len({level[0] for level in levels}) == len(levels):
-        return [level[0] for level in levels]  # a base or a name says it all
-    return [", ".join(brief(value) for value in level) for level in levels]
+        return without_beginning([level[0] for level in levels])  # a base or a name says it all
+    return several(paths, levels)

@@ -38,8 +38,8 @@ class Plot:
     rows: Sequence[Sequence[Any]]
     height: float = 3.5
 
-    def render(self) -> tuple[bytes, bytes]:
-        """SVG with a transparent ground and ink in ``currentColor``, and PNG on white."""
+    def figure(self) -> Any:
+        """The drawing, laid out, as a matplotlib figure."""
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure  # not pyplot: no window system, no global state
@@ -48,9 +48,18 @@ class Plot:
             figure = Figure(figsize=(WIDTH, self.height), layout="constrained")
             FigureCanvasAgg(figure)
             self.draw(figure)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # as it is; it would be computed again
+        return figure
+
+    def render(self) -> tuple[bytes, bytes]:
+        """SVG with a transparent ground and ink in ``currentColor``, and PNG on white."""
+        import matplotlib
+
+        figure = self.figure()
+        with matplotlib.rc_context(RC):
             vector, raster = io.BytesIO(), io.BytesIO()
             figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
-            figure.set_layout_engine("none")  # as it is; it would be computed again
             figure.savefig(raster, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
         return _tidy(vector.getvalue().decode()).encode(), raster.getvalue()
 

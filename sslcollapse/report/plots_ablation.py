@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from textwrap import fill
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from sslcollapse.ablation.grid import Ablation, Cell
@@ -12,11 +11,13 @@ from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Column
 from sslcollapse.ablation.table import effects as paired_effects
-from sslcollapse.report.curves import legend, legend_height
+from sslcollapse.report.captions import shared_words, without_bars
+from sslcollapse.report.curves import AXIS_NAME, legend, legend_height
 from sslcollapse.report.factors import BASE, Factor, cell_name
+from sslcollapse.report.key import Key, hollow, levels
+from sslcollapse.report.measure import wrap
 from sslcollapse.report.plot import Plot, slug
-from sslcollapse.report.scale import in_order, scale
-from sslcollapse.report.style import COLOURS, MARKERS, line_style
+from sslcollapse.report.scale import ACROSS, Scale, in_order, scale
 
 MAX_LINES = 7
 MAX_LABELS = 16
@@ -44,7 +45,7 @@ def values(ablation: Ablation, records: Records, column: Column) -> dict[str, Va
 
 
 def gains(ablation: Ablation, records: Records, column: Column) -> dict[str, Value]:
-    """Cell → paired difference to its baseline with its 95 % interval; baselines have 0 by definition."""
+    """Cell → paired difference to its baseline with its corrected interval; baselines have 0 by definition."""
     found: dict[str, Value] = {}
     cells = {cell.hash: cell for cell in ablation.cells}
     for name, effect in paired_effects(ablation, records, column).items():
@@ -58,8 +59,9 @@ def gains(ablation: Ablation, records: Records, column: Column) -> dict[str, Val
     return found
 
 
-def effects(ablation: Ablation, records: Records, column: Column, factors: Sequence[Factor]) -> list[Plot]:
+def effects(ablation: Ablation, records: Records, column: Column, factors: Sequence[Factor], key: Key) -> list[Plot]:
     """One metric, and its difference to the baseline, against every axis: a line for each level of the others."""
+    baselines = set(ablation.baselines.values())
     plots = []
     axes = [factor for factor in factors if factor.title != BASE] or list(factors)
     for factor in axes:
@@ -78,31 +80,37 @@ def effects(ablation: Ablation, records: Records, column: Column, factors: Seque
                 factor,
                 lines,
                 values(ablation, records, column),
+                key,
             )
             plots += _against(
                 f"difference-{stem}",
                 f"Difference in {name} to the baseline{suffix}",
-                "Paired over equal seeds, with 95 % confidence interval",
+                "Paired over equal seeds, with intervals that hold together at 95 %",
                 f"difference in {name}",
                 cells,
                 factor,
                 lines,
                 gains(ablation, records, column),
-                zero=True,
+                key,
+                baselines,
             )
     return plots
 
 
-def scatters(ablation: Ablation, records: Records, every: Sequence[Column], factors: Sequence[Factor]) -> list[Plot]:
+def scatters(
+    ablation: Ablation, records: Records, every: Sequence[Column], factors: Sequence[Factor], key: Key
+) -> list[Plot]:
     """Rank against accuracy over cells, for every pair of the two."""
     metrics = [column for column in every if column.metric]
     ranks = [column for column in metrics if column.path.startswith("rank.")]
     scores = [column for column in metrics if column.percent]
-    return [plot for score in scores for rank in ranks for plot in _scatters(ablation, records, score, rank, factors)]
+    return [
+        plot for score in scores for rank in ranks for plot in _scatters(ablation, records, score, rank, factors, key)
+    ]
 
 
 def _scatters(
-    ablation: Ablation, records: Records, score: Column, rank: Column, factors: Sequence[Factor]
+    ablation: Ablation, records: Records, score: Column, rank: Column, factors: Sequence[Factor], key: Key
 ) -> list[Plot]:
     x, y = values(ablation, records, rank), values(ablation, records, score)
     path = next((factor for factor in reversed(factors) if factor.numbers), None)
@@ -112,7 +120,7 @@ def _scatters(
         cells = [cell for cell in members if cell.hash in x and cell.hash in y]
         if len(cells) > 1:
             varying = [other for other in others if len({other.level[cell.hash] for cell in cells}) > 1]
-            plots.append(_scatter(where, score, rank, x, y, path, _groups(cells, varying), factors))
+            plots.append(_scatter(where, score, rank, x, y, path, cells, varying, factors, key))
     return plots
 
 
@@ -123,53 +131,58 @@ def _scatter(
     x: dict[str, Value],
     y: dict[str, Value],
     path: Factor | None,
-    groups: dict[str, list[Cell]],
+    cells: Sequence[Cell],
+    varying: Sequence[Factor],
     factors: Sequence[Factor],
+    key: Key,
 ) -> Plot:
+    groups = _groups(cells, varying)
     cells = [cell for members in groups.values() for cell in members]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for index, (label, members) in enumerate(groups.items()):
-            colour = line_style(index)["color"]
+        for label, members in groups.items():
+            look = key.point(*levels(members[0], varying))
             if path is not None:
                 numbers = path.numbers or []
                 members = sorted(members, key=lambda cell: numbers[path.level[cell.hash]])
                 ends = [x[c.hash].mean for c in members], [y[c.hash].mean for c in members]
-                axes.plot(*ends, color=colour, linewidth=0.8, alpha=0.5)
+                axes.plot(*ends, color=look["color"], linewidth=0.8, alpha=0.5)
             for cell in members:
+                bars = _bar(x[cell.hash]), _bar(y[cell.hash])
                 axes.errorbar(
                     x[cell.hash].mean,
                     y[cell.hash].mean,
-                    xerr=_bar(x[cell.hash]),
-                    yerr=_bar(y[cell.hash]),
-                    fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
-                    color=colour,
+                    xerr=bars[0],
+                    yerr=bars[1],
+                    linestyle="none",
                     elinewidth=0.6,
                     label=label if cell is members[0] else None,
+                    **(hollow(look) if bars == (None, None) else look),
                 )
         if path is not None and len(cells) <= MAX_LABELS:
             _label(axes, [(x[cell.hash].mean, y[cell.hash].mean, path.label(cell)) for cell in cells])
         axes.margins(0.1)
-        axes.set(xlabel=metric_name(rank), ylabel=fill(metric_name(score), 30))
+        axes.set(xlabel=_two_lines(metric_name(rank), ACROSS), ylabel=_two_lines(metric_name(score), AXIS_NAME))
         axes.grid(True)
-        if len(groups) > 1:
+        if any(groups):
             legend(figure, axes)
 
     rows = [[cell_name(cell, factors), cell.hash, *x[cell.hash], *y[cell.hash]] for cell in cells]
     parts = ("mean", "low", "high", "n")
     heads = ["cell", "hash", *(f"{column.path}:{part}" for column in (rank, score) for part in parts)]
     bars = ", mean ± standard deviation over seeds" if any(y[cell.hash].high is not None for cell in cells) else ""
-    along = f" Lines join cells in the order of {path.short}." if path is not None else ""
+    along = f"Lines join cells in the order of {path.short}." if path is not None else ""
+    alone = without_bars([cell for cell in cells if y[cell.hash].high is None], y, factors) if bars else ""
     stem = f"scatter-{score.path.replace('evaluation.', '', 1)}-{rank.path}"
     return Plot(
         slug(f"{stem}-{where}" if where else stem),
         f"{_sentence(metric_name(score))} against {metric_name(rank)}{f', {where}' if where else ''}",
-        f"One point a cell{bars}.{along}",
+        " ".join(filter(None, [f"One point a cell{bars}.", along, alone, shared_words(factors)])),
         draw,
         heads,
         rows,
-        3.4 + (legend_height(list(groups)) if len(groups) > 1 else 0.0),
+        3.4 + (legend_height(list(groups)) if any(groups) else 0.0),
     )
 
 
@@ -182,47 +195,62 @@ def _against(
     factor: Factor,
     others: Sequence[Factor],
     found: dict[str, Value],
-    zero: bool = False,
+    key: Key,
+    baselines: Collection[str] = (),
 ) -> list[Plot]:
     groups = _groups([cell for cell in cells if cell.hash in found], others)
-    if zero:  # no line of baselines only, which is 0
-        groups = {label: own for label, own in groups.items() if any(found[cell.hash].low is not None for cell in own)}
+    # no line of baselines alone, which is 0 by definition
+    groups = {label: own for label, own in groups.items() if any(cell.hash not in baselines for cell in own)}
     cells = [cell for own in groups.values() for cell in own]
     if not cells:
         return []
     where = scale(factor)
-    shift = _shifts(len(groups), where.places)
+    shift = _shifts(len(groups), where)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        if zero:
-            axes.axhline(0.0, linewidth=0.8, color=axes.xaxis.label.get_color(), alpha=0.6)
+        turned = where.upright
+        if baselines:
+            zero = axes.axvline if turned else axes.axhline
+            zero(0.0, linewidth=0.8, color=axes.xaxis.label.get_color(), alpha=0.6)
         for index, (label, members) in enumerate(groups.items()):
             places = [where.places[factor.level[cell.hash]] + shift[index] for cell in members]
             order = in_order(places)
             points = [found[members[k].hash] for k in order]
             places = [places[k] for k in order]
-            style = line_style(index)
-            if factor.numbers is None:
-                style["linestyle"] = ":"  # nothing lies between two levels
-            axes.plot(places, [p.mean for p in points], marker=MARKERS[index % len(MARKERS)], label=label, **style)
-            bars = [(place, point) for place, point in zip(places, points, strict=True) if point.low is not None]
-            for place, point in bars:
-                axes.plot([place, place], [point.low, point.high], color=style["color"], linewidth=1.2, alpha=0.75)
+            look = key.both(*levels(members[0], others))
+            if where.ordered:  # else nothing lies between two levels
+                axes.plot(places, [p.mean for p in points], color=look["color"], linestyle=look["linestyle"])
+            axes.plot([], [], label=label, **(look if where.ordered else {**look, "linestyle": "none"}))
+            for member, place, point in zip((members[k] for k in order), places, points, strict=True):
+                style = {**look, "linestyle": "none"}
+                bare = point.low is None and member.hash not in baselines
+                ends = [place, place], [point.low, point.high]
+                if point.low is not None:
+                    bar = reversed(ends) if turned else ends
+                    axes.plot(*bar, color=look["color"], linewidth=1.2, alpha=0.75)
+                at = (point.mean, place) if turned else (place, point.mean)
+                axes.plot(*([coordinate] for coordinate in at), **(hollow(style) if bare else style))
         where.dress(axes)
-        axes.set_ylabel(fill(ylabel, 30))
+        if turned:
+            axes.set_xlabel(_two_lines(ylabel, ACROSS))
+        else:
+            axes.set_ylabel(_two_lines(ylabel, AXIS_NAME))
         axes.grid(True)
-        if len(groups) > 1:
+        if any(groups):
             legend(figure, axes)
 
     counts = sorted({point.n for cell in cells if (point := found[cell.hash])})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    caption = f"{what}, n = {n}." if counts != [1] else "One run each (n = 1), so there are no bars."
+    bare = [cell for cell in cells if found[cell.hash].low is None and cell.hash not in baselines]
+    caption = f"{what}, n = {n}." if counts != [1] else "One run each (n = 1): hollow, since there are no bars."
+    alone = without_bars(bare, found, [factor, *others]) if counts != [1] else ""
+    caption = " ".join(filter(None, [caption, alone, shared_words([factor, *others])]))
     heads = [factor.title, *(other.title for other in others), "hash", "mean", "low", "high", "n"]
     rows = [
         [factor.label(cell), *(other.label(cell) for other in others), cell.hash, *found[cell.hash]] for cell in cells
     ]
-    height = 3.2 + (legend_height(list(groups)) if len(groups) > 1 else 0.0)
+    height = 3.2 + where.height + (legend_height(list(groups)) if any(groups) else 0.0)
     return [Plot(stem, title, caption, draw, heads, rows, height)]
 
 
@@ -249,10 +277,11 @@ def _groups(cells: Sequence[Cell], by: Sequence[Factor]) -> dict[str, list[Cell]
     return groups
 
 
-def _shifts(count: int, places: Sequence[float]) -> list[float]:
+def _shifts(count: int, where: Scale) -> list[float]:
     """Small steps aside, so that the bars of several lines do not hide each other."""
-    span = (max(places) - min(places)) or 1.0
-    return [0.012 * span * (k - (count - 1) / 2) for k in range(count)]
+    span = (max(where.places) - min(where.places)) or 1.0
+    step = 0.012 * span if where.ordered else min(0.1, 0.6 / count)
+    return [step * (k - (count - 1) / 2) for k in range(count)]
 
 
 def _label(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
@@ -275,6 +304,10 @@ def _label(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
                     fontsize=7.5,
                 )
                 break
+
+
+def _two_lines(text: str, inches: float) -> str:
+    return "\n".join(wrap(text, inches, 9.5, 2))
 
 
 def _sentence(text: str) -> str:

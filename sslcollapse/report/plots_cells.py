@@ -12,46 +12,60 @@ from sslcollapse.ablation.records import Records, lookup
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Column
 from sslcollapse.quantities import PARTS, attainable
-from sslcollapse.report.curves import heat, shorten
+from sslcollapse.report.captions import named, shared_words, split_names, without_bars
+from sslcollapse.report.curves import heat
 from sslcollapse.report.factors import BASE, Factor, cell_name
-from sslcollapse.report.plot import Plot, slug
+from sslcollapse.report.key import hollow
+from sslcollapse.report.measure import text_inches, wrap
+from sslcollapse.report.plot import WIDTH, Plot, slug
 from sslcollapse.report.plots_ablation import gains, metric_name
 from sslcollapse.report.plots_run import WORDS
-from sslcollapse.report.style import COLOURS
+from sslcollapse.report.style import INK
 
-ABOVE, BELOW, ACROSS = COLOURS[0], COLOURS[1], COLOURS[6]
+_BY_LAYER = "Effective rank after training over the attainable rank, mean over seeds; the first layer on top."
+_FOREST = "Paired over equal seeds: mean, interval (all hold together at 95 %), n. Pale: the interval has zero in it."
+
+PALE = 0.45
+"""Of an interval that has zero in it. Colours have other meanings on the page, so the side of zero has none."""
 
 
 def forest(ablation: Ablation, records: Records, column: Column, factors: Sequence[Factor]) -> list[Plot]:
-    """A metric's difference to the baseline, a row a cell: mean, 95 % interval and n."""
+    """A metric's difference to the baseline, a row a cell: mean, corrected interval and n."""
     found = gains(ablation, records, column)
     cells = [cell for cell in ablation.cells if cell.hash in ablation.baselines and cell.hash in found]
     if not cells:
         return []
     pitch = 0.40
+    varying, common = split_names(cells, factors)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        ink = axes.xaxis.label.get_color()
         for row, cell in enumerate(cells):
             value = found[cell.hash]
-            colour = _colour(value.low, value.high)
+            look: dict[str, Any] = {"color": INK, "marker": "o"}
+            look["alpha"] = 1.0 if value.low is None or value.low * (value.high or 0.0) > 0 else PALE
+            axes.plot([0, 0], [row - 0.17, row + 0.17], color=INK, linewidth=0.9)
             if value.low is not None:
-                axes.plot([value.low, value.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
-            axes.plot([0, 0], [row - 0.17, row + 0.17], color=ink, linewidth=0.9)
-            axes.plot(value.mean, row, "o", color=colour)
+                axes.plot([value.low, value.high], [row, row], color=INK, alpha=look["alpha"], linewidth=2.2)
+            axes.plot([value.mean], [row], **(hollow(look) if value.low is None else look))
             across = axes.get_yaxis_transform()
-            axes.text(0.0, row - 0.2, shorten(cell_name(cell, factors), 44), transform=across, va="bottom", fontsize=8)
-            axes.text(1.0, row - 0.2, _words(value, column), transform=across, va="bottom", ha="right", fontsize=8)
+            words = _words(value, column)
+            name = _fitting(cell_name(cell, varying), WIDTH - 0.45 - text_inches(words, 8))
+            axes.text(0.0, row - 0.2, name, transform=across, va="bottom", fontsize=8)
+            axes.text(1.0, row - 0.2, words, transform=across, va="bottom", ha="right", fontsize=8)
         axes.set(ylim=(len(cells) - 0.6, -0.85), xlabel=f"difference in {metric_name(column)}", yticks=[])
         axes.spines["left"].set_visible(False)
 
     rows = [[cell_name(cell, factors), cell.hash, *found[cell.hash]] for cell in cells]
+    alone = without_bars([cell for cell in cells if found[cell.hash].low is None], found, varying)
+    bases = {cell.base for cell in cells}  # another base may have other probes
+    lost = [c for c in ablation.cells if c.hash in ablation.baselines and c.hash not in found and c.base in bases]
+    missing = f"Without a record, so not drawn: {named(cell_name(cell, factors) for cell in lost)}." if lost else ""
     return [
         Plot(
             slug(f"forest-{column.path.replace('evaluation.', '', 1)}"),
             f"Difference in {metric_name(column)} to the baseline",
-            "Paired over equal seeds: mean, 95 % interval, n. Blue: above zero, orange: below, grey: across.",
+            " ".join(filter(None, [_FOREST, common, alone, missing, shared_words(factors)])),
             draw,
             ["cell", "hash", "mean", "low", "high", "n"],
             rows,
@@ -67,6 +81,7 @@ def layer_ranks(ablation: Ablation, records: Records, factors: Sequence[Factor])
     inner = [factor for factor in factors if factor.title != BASE]
     for base in bases:
         cells = [cell for cell in ablation.cells if cell.base == base]
+        varying, common = split_names(cells, inner)
         for part in PARTS:
             table = _fractions(ablation, records, cells, part)
             if not table or not any(value is not None for row in table.values() for value in row):
@@ -76,12 +91,12 @@ def layer_ranks(ablation: Ablation, records: Records, factors: Sequence[Factor])
                 heat(
                     slug(f"layers-{part}{f'-{base}' if len(bases) > 1 else ''}"),
                     f"Rank of {WORDS[part]} by depth and cell{whose}",
-                    "Effective rank after training over the attainable rank, mean over seeds; the first layer on top.",
+                    " ".join(filter(None, [_BY_LAYER, common, shared_words(inner)])),
                     list(table),
-                    [" · ".join(factor.label(cell) for factor in inner) or base for cell in cells],
+                    [" · ".join(factor.label(cell) for factor in varying) or base for cell in cells],
                     list(table.values()),
                     "fraction of attainable",
-                    " · ".join(factor.short for factor in inner),
+                    " · ".join(factor.words for factor in varying),
                 )
             )
     return plots
@@ -105,10 +120,8 @@ def _mean_fraction(records: Sequence[Any], layer: str, part: str) -> float | Non
     return None if summary is None else summary.mean
 
 
-def _colour(low: float | None, high: float | None) -> str:
-    if low is not None and low > 0:
-        return ABOVE
-    return BELOW if high is not None and high < 0 else ACROSS
+def _fitting(text: str, inches: float) -> str:
+    return wrap(text, inches, 8, 1)[0]
 
 
 def _words(value: Any, column: Column) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sslcollapse.quantities import PARTS
 from sslcollapse.report.curves import Line, course, heat
+from sslcollapse.report.key import Key
 from sslcollapse.report.plot import Plot, slug
 from sslcollapse.report.runs import Run
 
@@ -23,30 +24,37 @@ class Named(NamedTuple):
     run: Run
 
 
-def learning(runs: Sequence[Named]) -> list[Plot]:
-    """The loss and its parts, the learning rate."""
-    parts = _ordered(key for _, run in runs for key in run.keys if key == "loss" or key.startswith("objective/"))
-    titles = {key: key.removeprefix("objective/") for key in parts}
-    plots = _together(runs, "loss", "Loss and its parts", "loss", titles) if len(runs) == 1 else []
+def key_of(runs: Sequence[Named]) -> Key:
+    """Colours of a page: of several runs a colour a run; of one run a colour for each thing that has a line."""
     if len(runs) > 1:
-        plots = [plot for key in parts for plot in _overlaid(runs, key, titles[key].capitalize(), titles[key])]
-    return [*plots, *_overlaid(runs, "lr", "Learning rate", "learning rate")]
+        return Key(label for label, _ in runs)
+    places = [place for group in _regularizers(runs).values() for place in group.values()]
+    return Key([*_losses(runs).values(), *FEATURES, *places])
 
 
-def feature_ranks(runs: Sequence[Named]) -> list[Plot]:
+def learning(runs: Sequence[Named], key: Key) -> list[Plot]:
+    """The loss and its parts, the learning rate."""
+    parts = _losses(runs)
+    plots = _together(runs, key, "loss", "Loss and its parts", "loss", parts) if len(runs) == 1 else []
+    if len(runs) > 1:
+        plots = [plot for path, title in parts.items() for plot in _overlaid(runs, key, path, _capital(title), title)]
+    return [*plots, *_overlaid(runs, key, "lr", "Learning rate", "learning rate")]
+
+
+def feature_ranks(runs: Sequence[Named], key: Key) -> list[Plot]:
     """Effective rank of representation, embedding and prediction."""
     keys = {
         f"rank/{name}/effective_rank": name
         for name in FEATURES
         if name != "embedding" or any(_has_embedding(run) for _, run in runs)
     }
-    keys = {key: name for key, name in keys.items() if any(run.series(key) for _, run in runs)}
+    keys = {path: name for path, name in keys.items() if any(run.series(path) for _, run in runs)}
     if len(runs) == 1:
-        return _together(runs, "rank", "Effective rank of the features", "effective rank", keys)
+        return _together(runs, key, "rank", "Effective rank of the features", "effective rank", keys)
     return [
         plot
-        for key, name in keys.items()
-        for plot in _overlaid(runs, key, f"Effective rank of the {name}", "effective rank")
+        for path, name in keys.items()
+        for plot in _overlaid(runs, key, path, f"Effective rank of the {name}", "effective rank")
     ]
 
 
@@ -76,12 +84,9 @@ def rank_by_depth(runs: Sequence[Named]) -> list[Plot]:
     return plots
 
 
-def regularization(runs: Sequence[Named]) -> list[Plot]:
+def regularization(runs: Sequence[Named], key: Key) -> list[Plot]:
     """Coefficients and penalties of every regularizer, and their gradients beside the objective's."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for key in _ordered(key for _, run in runs for key in run.keys):
-        if match := _PLACED.fullmatch(key):
-            found.setdefault((match["group"], match["what"]), {})[key] = match["place"]
+    found = _regularizers(runs)
     order = ["coefficient", "penalty", "weighted", "norm_ratio", "cosine"]
     ranked = sorted(found, key=lambda item: order.index(item[1]) if item[1] in order else len(order))
     plots = []
@@ -90,34 +95,60 @@ def regularization(runs: Sequence[Named]) -> list[Plot]:
         title, ylabel = _regularizer_title(regularizer, what)
         name = slug(f"{regularizer}-{what}")
         if len(runs) == 1:
-            plots += _together(runs, name, title, ylabel, found[group, what], ordered=True)
+            plots += _together(runs, key, name, title, ylabel, found[group, what], ordered=True)
             continue
-        for key, place in found[group, what].items():
-            plots += _overlaid(runs, key, f"{title}, {place}", ylabel, f"{name}-{slug(place)}")
+        for path, place in found[group, what].items():
+            plots += _overlaid(runs, key, path, f"{title}, {place}", ylabel, f"{name}-{slug(place)}")
     return plots
 
 
-def others(runs: Sequence[Named]) -> list[Plot]:
+def others(runs: Sequence[Named], key: Key) -> list[Plot]:
     """Every metric that no other section shows, a plot each."""
     shown = ("loss", "lr", "objective/", "rank/", "regularizer/", "gradient/")
-    keys = _ordered(key for _, run in runs for key in run.keys if not key.startswith(shown))
-    return [plot for key in keys for plot in _overlaid(runs, key, key, key.rpartition("/")[2].replace("_", " "))]
+    paths = _ordered(path for _, run in runs for path in run.keys if not path.startswith(shown))
+    return [p for path in paths for p in _overlaid(runs, key, path, path, path.rpartition("/")[2].replace("_", " "))]
+
+
+def _losses(runs: Sequence[Named]) -> dict[str, str]:
+    """Metric → its name, of the loss and its parts."""
+    paths = _ordered(path for _, run in runs for path in run.keys if path == "loss" or path.startswith("objective/"))
+    return {path: path.removeprefix("objective/") for path in paths}
+
+
+def _regularizers(runs: Sequence[Named]) -> dict[tuple[str, str], dict[str, str]]:
+    """Regularizer (or ``gradient``) and what of it → metric → the layer or feature it is of."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for path in _ordered(path for _, run in runs for path in run.keys):
+        if match := _PLACED.fullmatch(path):
+            found.setdefault((match["group"], match["what"]), {})[path] = match["place"]
+    return found
 
 
 def _together(
-    runs: Sequence[Named], name: str, title: str, ylabel: str, keys: dict[str, str], ordered: bool = False
+    runs: Sequence[Named], key: Key, name: str, title: str, ylabel: str, paths: dict[str, str], ordered: bool = False
 ) -> list[Plot]:
     """Several metrics of one run in one plot."""
     (_, run) = runs[0]
-    plot = course(name, title, "", ylabel, [Line(label, run.series(k)) for k, label in keys.items()], ordered=ordered)
+    lines = [Line(label, run.series(path), key.line(label)) for path, label in paths.items()]
+    plot = course(name, title, "", ylabel, lines, ordered=ordered)
     return [] if plot is None else [plot]
 
 
-def _overlaid(runs: Sequence[Named], key: str, title: str, ylabel: str, name: str | None = None) -> list[Plot]:
+def _overlaid(
+    runs: Sequence[Named], key: Key, path: str, title: str, ylabel: str, name: str | None = None
+) -> list[Plot]:
     """One metric of every run in one plot."""
-    lines = [Line(label if len(runs) > 1 else ylabel, run.series(key)) for label, run in runs]
-    plot = course(slug(name or key), title, "", ylabel, lines)
+    several = len(runs) > 1
+    lines = [
+        Line(label if several else ylabel, run.series(path), key.line(*([label] if several else [])))
+        for label, run in runs
+    ]
+    plot = course(slug(name or path), title, "", ylabel, lines)
     return [] if plot is None else [plot]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _regularizer_title(regularizer: str, what: str) -> tuple[str, str]:

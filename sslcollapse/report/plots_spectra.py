@@ -4,49 +4,67 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from sslcollapse.diagnostics.drawing import draw_spectrum, dress_spectra, relative
 from sslcollapse.report.curves import legend, legend_height, thin
+from sslcollapse.report.key import Key
 from sslcollapse.report.plot import Plot, slug
 from sslcollapse.report.plots_run import WORDS, Named
 from sslcollapse.report.runs import Run
-from sslcollapse.report.style import course_map, line_style
-
-FLOOR = 1e-4
-"""What is smaller is drawn at the lower edge: it carries less than 1e-8 of the energy."""
+from sslcollapse.report.style import course_map
 
 MAX_LINES = 24
 
 
+class Spectrum(NamedTuple):
+    """σ_k/σ_1, descending, and the largest rank that its origin allows."""
+
+    shares: np.ndarray
+    attainable: int
+
+
 def fans(run: Run) -> list[Plot]:
     """A fan for every spectrum that was stored, weights first, then activations and features, by depth."""
-    found: dict[str, dict[int, np.ndarray]] = {}
+    found: dict[str, dict[int, Spectrum]] = {}
     for step, arrays in run.spectra():
-        for name, sigma in arrays.items():
-            if (shares := relative(sigma)) is not None:
-                found.setdefault(name, {})[step] = shares
+        for name, spectrum in _spectra(arrays).items():
+            found.setdefault(name, {})[step] = spectrum
     return [_fan(name, found[name]) for name in _by_kind(found)]
 
 
-def last_spectra(runs: Sequence[Named]) -> list[Plot]:
+def last_spectra(runs: Sequence[Named], key: Key) -> list[Plot]:
     """The spectra of the last measured step, a plot a layer, a line a run."""
-    found: dict[str, dict[str, np.ndarray]] = {}
+    found: dict[str, dict[str, Spectrum]] = {}
     for label, run in runs:
         for _, arrays in itertools.islice(run.spectra(newest_first=True), 1):
-            for name, sigma in arrays.items():
-                if (shares := relative(sigma)) is not None:
-                    found.setdefault(name, {})[label] = shares
-    return [_comparison(name, found[name], [label for label, _ in runs]) for name in _by_kind(found)]
+            for name, spectrum in _spectra(arrays).items():
+                found.setdefault(name, {})[label] = spectrum
+    return [_comparison(name, found[name], key) for name in _by_kind(found)]
 
 
-def relative(sigma: np.ndarray) -> np.ndarray | None:
-    """σ_k/σ_1, descending; None of what is no spectrum, of zeros, and of what is not finite."""
-    if sigma.ndim != 1 or not len(sigma) or not np.isfinite(sigma).all() or not sigma.max() > 0:
-        return None
-    descending = np.sort(sigma.astype(np.float64))[::-1]
-    return descending / descending[0]
+def _spectra(arrays: Mapping[str, Any]) -> dict[str, Spectrum]:
+    """Every spectrum of one file, each with what it can attain.
+
+    No spectrum can have more than N directions. An output has no more than its weight has: a map from 64 dimensions to
+    256 has 64.
+    """
+    n = int(arrays["n"]) if np.ndim(arrays.get("n", ())) == 0 else None
+    found = {}
+    for name, sigma in arrays.items():
+        shares = relative(sigma)
+        if shares is None:
+            continue
+        kind, _, layer = name.partition("/")
+        limits = [len(shares)]
+        if kind != "weight" and n:
+            limits.append(n)
+        if kind == "output" and np.ndim(weight := arrays.get(f"weight/{layer}", 0.0)) == 1:
+            limits.append(len(weight))
+        found[name] = Spectrum(shares, max(min(limits), 1))
+    return found
 
 
 def _by_kind(found: Mapping[str, Any]) -> list[str]:
@@ -54,7 +72,7 @@ def _by_kind(found: Mapping[str, Any]) -> list[str]:
     return sorted(found, key=lambda name: kinds.index(kind) if (kind := name.partition("/")[0]) in kinds else 2)
 
 
-def _fan(name: str, lines: Mapping[int, np.ndarray]) -> Plot:
+def _fan(name: str, lines: Mapping[int, Spectrum]) -> Plot:
     steps = sorted(lines)
     drawn = thin(steps, MAX_LINES)
     colours = course_map()
@@ -66,8 +84,8 @@ def _fan(name: str, lines: Mapping[int, np.ndarray]) -> Plot:
         axes = figure.subplots()
         scale = ScalarMappable(Normalize(steps[0], max(steps[-1], steps[0] + 1)), colours)
         for step in drawn:
-            _line(axes, lines[step], color=scale.to_rgba(np.array(step)), linewidth=1.1)
-        _dress(axes)
+            draw_spectrum(axes, *lines[step], color=scale.to_rgba(np.array(step)), linewidth=1.1)
+        dress_spectra(axes)
         bar = figure.colorbar(scale, ax=axes, label="step", fraction=0.06, pad=0.02)
         bar.outline.set_visible(False)
 
@@ -75,33 +93,30 @@ def _fan(name: str, lines: Mapping[int, np.ndarray]) -> Plot:
     return _plot("fan", name, caption, draw, {str(step): lines[step] for step in steps}, 3.2)
 
 
-def _comparison(name: str, lines: Mapping[str, np.ndarray], labels: Sequence[str]) -> Plot:
+def _comparison(name: str, lines: Mapping[str, Spectrum], key: Key) -> Plot:
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for index, label in enumerate(labels):
-            if label in lines:
-                _line(axes, lines[label], label=label, **line_style(index))
-        _dress(axes)
+        for label, line in lines.items():
+            draw_spectrum(axes, *line, label=label, **key.line(label))
+        dress_spectra(axes)
         legend(figure, axes)
 
     return _plot("spectrum", name, "", draw, lines, 3.2 + legend_height(list(lines)))
 
 
-def _plot(stem: str, name: str, caption: str, draw: Any, lines: Mapping[str, np.ndarray], height: float) -> Plot:
+def _plot(stem: str, name: str, caption: str, draw: Any, lines: Mapping[str, Spectrum], height: float) -> Plot:
     kind, _, layer = name.partition("/")
     title = f"{WORDS[kind].capitalize()} of {layer}" if layer else kind.capitalize()
-    longest = max(map(len, lines.values()))
-    rows = [[k + 1, *(float(line[k]) if k < len(line) else None for line in lines.values())] for k in range(longest)]
+    longest = max(len(line.shares) for line in lines.values())
+    rows = [
+        [k + 1, *(float(line.shares[k]) if k < len(line.shares) else None for line in lines.values())]
+        for k in range(longest)
+    ]
+    caption = " ".join(filter(None, [_limits(list(lines.values())), caption]))
     return Plot(slug(f"{stem}-{name}"), title, caption, draw, ["k", *lines], rows, height)
 
 
-def _line(axes: Any, shares: np.ndarray, **style: Any) -> None:
-    marker = "." if len(shares) < 3 else None
-    axes.plot(np.arange(1, len(shares) + 1), np.maximum(shares, FLOOR / 10), marker=marker, **style)
-
-
-def _dress(axes: Any) -> None:
-    axes.set(yscale="log", ylim=(FLOOR, 1.3), xlabel="k", ylabel="σₖ / σ₁")
-    axes.set_xlim(left=0)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.grid(True)
+def _limits(lines: Sequence[Spectrum]) -> str:
+    """What can be attained, where that is less than there are singular values."""
+    pairs = dict.fromkeys((line.attainable, len(line.shares)) for line in lines)
+    return "".join(f"{limit} of {count} can be attained. " for limit, count in pairs if limit < count).strip()

@@ -9,8 +9,10 @@ from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.errors import RunError
 from sslcollapse.quantities import PARTS
+from sslcollapse.report.captions import shared_words
 from sslcollapse.report.curves import Line, course, heat
 from sslcollapse.report.factors import Factor, cell_name
+from sslcollapse.report.key import Key, levels
 from sslcollapse.report.plot import Plot, slug
 from sslcollapse.report.plots_run import WORDS
 from sslcollapse.report.runs import Run, is_run, read_run
@@ -36,18 +38,22 @@ def find_runs(ablation: Ablation, folder: Path) -> dict[str, list[Run]]:
     return found
 
 
-def over_time(ablation: Ablation, runs: Mapping[str, Sequence[Run]], factors: Sequence[Factor]) -> list[Plot]:
+def over_time(ablation: Ablation, runs: Mapping[str, Sequence[Run]], factors: Sequence[Factor], key: Key) -> list[Plot]:
     """Loss, rank of the representation and coefficients of every cell over steps; rank by depth of each cell."""
     cells = [cell for cell in ablation.cells if cell.hash in runs]
+    caption = "Mean ± standard deviation over the seeds whose run directories are there."
+    caption = " ".join(filter(None, [caption, shared_words(factors)]))
     plots = []
-    keys = {**METRICS, **{key: (key, key.rpartition("/")[2]) for key in _coefficients(runs)}}
+    paths = {**METRICS, **{path: (path, path.rpartition("/")[2]) for path in _coefficients(runs)}}
     for number, start in enumerate(range(0, len(cells), MAX_CELLS)):
         part = cells[start : start + MAX_CELLS]
         more = f" ({number + 1})" if len(cells) > MAX_CELLS else ""
-        for key, (title, ylabel) in keys.items():
-            lines = [Line(cell_name(cell, factors), _mean_course(runs[cell.hash], key)) for cell in part]
-            caption = "Mean ± standard deviation over the seeds whose run directories are there."
-            plot = course(slug(f"time-{key}{more}"), f"{title}{more}", caption, ylabel, lines)
+        for path, (title, ylabel) in paths.items():
+            lines = [
+                Line(cell_name(cell, factors), _mean_course(runs[cell.hash], path), key.both(*levels(cell, factors)))
+                for cell in part
+            ]
+            plot = course(slug(f"time-{path}{more}"), f"{title}{more}", caption, ylabel, lines)
             plots += [] if plot is None else [plot]
     for cell in cells:
         plots += _by_depth(cell_name(cell, factors), runs[cell.hash])

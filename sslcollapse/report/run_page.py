@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sslcollapse.report import tables
 from sslcollapse.report.page import Page, Section
-from sslcollapse.report.plots_run import Named, feature_ranks, learning, others, rank_by_depth, regularization
+from sslcollapse.report.plots_run import Named, feature_ranks, key_of, learning, others, rank_by_depth, regularization
 from sslcollapse.report.plots_spectra import fans, last_spectra
 from sslcollapse.report.runs import Run, labels
 
@@ -19,18 +19,22 @@ def run_page(runs: Sequence[Run]) -> Page:
     named = [Named(label, run) for label, run in zip(labels(runs), runs, strict=True)]
     one = runs[0] if len(runs) == 1 else None
     notes = [note if one else f"{label}: {note}" for label, run in named for note in run.notes]
-    spectra = fans(one) if one else last_spectra(named)
+    key = key_of(named)
+    spectra = fans(one) if one else last_spectra(named, key)
     what = "the colour is the step" if one else "of the last measured step"
     sections = [
         Section("result", "Result", _finished(named), [tables.accuracy(named), tables.ranks(named)]),
         Section("differences", "What differs", "", [tables.recipe_differences(named)] if not one else []),
-        _section("rank", "Rank over time", [*feature_ranks(named), *rank_by_depth(named)], _RANK_WORDS),
+        _section("rank", "Rank over time", [*feature_ranks(named, key), *rank_by_depth(named)], _RANK_WORDS),
         _section(
-            "spectra", "Spectra", spectra, f"<p>σₖ/σ₁ against k, {what}. A fall before the right edge is lost rank.</p>"
+            "spectra",
+            "Spectra",
+            spectra,
+            f"<p>σₖ/σ₁ against k over the attainable rank, {what}. A fall before the dashed line is lost rank.</p>",
         ),
-        _section("learning", "Learning curves", learning(named)),
-        _section("regularization", "Regularization", regularization(named)),
-        _section("other", "Other metrics", others(named)),
+        _section("learning", "Learning curves", learning(named, key)),
+        _section("regularization", "Regularization", regularization(named, key)),
+        _section("other", "Other metrics", others(named, key)),
         Section("penalties", "Final penalties", "", [tables.penalties(named)]),
         Section("recipe", "Recipe", "", [tables.recipe(one)] if one else [], closed=True),
         Section("environment", "Environment", "", [tables.environments(named)]),

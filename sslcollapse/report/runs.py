@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.errors import RunError
+from sslcollapse.report.labels import differing
 from sslcollapse.untrusted import read_arrays
 
 _RANK = re.compile(r"rank/layers/(.+)/(weight|output)/effective_rank")
 _ABSENT = object()
+_NOT_SAID = ("name", "seed", "monitor")
+
+MAX_LETTERS = 56
+"""Labels of runs are no longer."""
 
 
 @dataclass(frozen=True)
@@ -118,20 +123,19 @@ def read_run(path: Path) -> Run:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """A short name of each run that no other has: what differs between them, else hash and seed, else the path."""
-    different = [row for row in differences(runs) if row[0].split(".")[0] not in ("name", "seed", "monitor")]
-    several_names = len({run.recipe["name"] for run in runs}) > 1
-    several_seeds = len({run.recipe["seed"] for run in runs}) > 1
-    short = []
-    for index, run in enumerate(runs):
-        words = [run.recipe["name"]] if several_names or not different or len(different) > 2 else []
-        if len(different) <= 2:
-            words += [_word(path, values, index) for path, values in different]
-        short.append(" ".join([*words, *([f"seed {run.recipe['seed']}"] if several_seeds else [])]))
-    for names in (short, [run.name for run in runs]):
-        if len(set(names)) == len(runs):
-            return names
-    return [str(run.path) for run in runs]
+    """A short name of each run that no other has: what differs between them, else hash and seed, else the path.
+
+    Where much differs, only as many differences are named as tell the runs apart.
+    """
+    columns = [_words(path, values) for path, values in differences(runs) if path.split(".")[0] not in _NOT_SAID]
+    names, seeds = [run.recipe["name"] for run in runs], [f"seed {run.recipe['seed']}" for run in runs]
+    columns = [column for column in (names, *columns, seeds) if len(set(column)) > 1] or [names]
+    for chosen in (columns, _telling(columns)):
+        short = [" · ".join(words) for words in zip(*chosen, strict=True)]
+        if len(set(short)) == len(runs) and max(map(len, short)) <= MAX_LETTERS:
+            return short
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(runs) else [str(run.path) for run in runs]
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
@@ -154,23 +158,42 @@ def brief(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _word(path: str, values: Sequence[Any], index: int) -> str:
-    """``hidden=[64]``, or ``with werank`` where others are without."""
-    name, value = path.rpartition(".")[2], values[index]
+def _words(path: str, values: Sequence[Any]) -> list[str]:
+    """One path's part of each label: ``hidden=64×2``, ``simclr``, or ``with werank`` where others are without."""
+    name = path.rpartition(".")[2]
     others = [other for other in values if other is not None]
     if len(others) < len(values) and all(isinstance(other, Mapping) and other == others[0] for other in others):
-        return f"without {name}" if value is None else f"with {name}"
-    return f"{name}={brief(value)}"
+        return [f"without {name}" if value is None else f"with {name}" for value in values]
+    texts = differing(values).texts
+    speaking = [isinstance(value, Mapping) and "type" in value for value in values]
+    return [text if alone else f"{name}={text}" for text, alone in zip(texts, speaking, strict=True)]
+
+
+def _telling(columns: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """As few of the columns as tell the same rows apart that all together do, in their order."""
+    chosen: list[int] = []
+    rows = len(set(zip(*columns, strict=True)))
+    while len({tuple(columns[k][row] for k in chosen) for row in range(len(columns[0]))}) < rows:
+        rest = [k for k in range(len(columns)) if k not in chosen]
+        chosen.append(
+            max(rest, key=lambda k: len({tuple(columns[c][r] for c in [*chosen, k]) for r in range(len(columns[0]))}))
+        )
+    return [columns[k] for k in sorted(chosen)]
 
 
 def _differing(values: Sequence[Any], path: str) -> Iterator[tuple[str, list[Any]]]:
     if all(value == values[0] for value in values):
         return
-    if not all(isinstance(value, Mapping) for value in values):
+    if not all(isinstance(value, Mapping) for value in values) or len({_type(value) for value in values}) > 1:
         yield path, list(values)
         return
     for key in dict.fromkeys(key for value in values for key in value):
         yield from _differing([value.get(key, _ABSENT) for value in values], f"{path}.{key}" if path else key)
+
+
+def _type(value: Any) -> str:
+    """Of a part of a recipe. Arguments of parts of different types are no differences of one argument."""
+    return str(value.get("type")) if isinstance(value, Mapping) else ""
 
 
 def _json(path: Path) -> Any:

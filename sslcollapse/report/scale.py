@@ -6,11 +6,22 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sslcollapse.report.curves import shorten
+from sslcollapse.diagnostics.drawing import shorten
 from sslcollapse.report.factors import Factor
+from sslcollapse.report.measure import fits, text_inches, wrap
+from sslcollapse.report.plot import WIDTH
 
 LOG_FROM = 20.0
 """Ratio of the largest to the smallest number from which on an axis is logarithmic."""
+
+ACROSS = WIDTH - 0.9
+"""Inches that an axis across a plot is long, about."""
+
+NAMES = 1.75
+"""Inches that names of rows may take at the left; more is cut."""
+
+_SIZE = 8.5
+_LINES = 2
 
 
 class Scale(NamedTuple):
@@ -20,6 +31,7 @@ class Scale(NamedTuple):
         places: one a level.
         logarithmic: whether places are decimal logarithms, zero standing apart at the left.
         apart: the place of zero on a logarithmic scale, else None.
+        ordered: whether places are numbers, so that something lies between two of them.
     """
 
     places: list[float]
@@ -27,54 +39,77 @@ class Scale(NamedTuple):
     title: str
     logarithmic: bool = False
     apart: float | None = None
+    ordered: bool = True
+
+    @property
+    def upright(self) -> bool:
+        """Whether the axis goes down the plot, a row a level: where names have no room beside each other."""
+        if self.ordered:
+            return False
+        slot = ACROSS / len(self.labels) - 0.1
+        return not all(fits(label, slot, _SIZE, _LINES) for label in self.labels)
+
+    @property
+    def height(self) -> float:
+        """Inches that the rows of an upright axis take beyond those of a plot of usual height."""
+        return max(0.34 * len(self.labels) - 2.4, 0.0) if self.upright else 0.0
 
     def dress(self, axes: Any) -> None:
         """Ticks at the levels, as many labels as fit, a mark between zero and the rest."""
         low, high = min(self.places), max(self.places)
         span = (high - low) or 1.0
-        shown, last = [], -math.inf
-        for place, label in sorted(zip(self.places, self.labels, strict=True)):
-            width = (0.0195 * len(shorten(label, 18)) + 0.014) * span
-            if place - last >= width:
-                shown.append((place, shorten(label, 18)))
-                last = place
-        crowded = len(shown) < len(self.places) and not self.numeric
-        if crowded:
-            axes.set_xticks(self.places, [shorten(label, 24) for label in self.labels], rotation=90)
-        else:
-            axes.set_xticks(*zip(*shown, strict=True))
-            axes.set_xticks(self.places, minor=True)
-        axes.set_xlim(low - 0.07 * span, high + 0.07 * span)
         suffix = ", logarithmic" if self.logarithmic else ""
-        axes.set_xlabel(f"{shorten(self.title, 50)}{suffix}")
+        title = f"{shorten(self.title, 50)}{suffix}"
+        if self.upright:
+            axes.set_yticks(self.places, ["\n".join(_lines(label, NAMES)) for label in self.labels])
+            axes.set_ylim(high + 0.6, low - 0.6)
+            axes.set_ylabel(title)
+            return
+        if not self.ordered:
+            slot = ACROSS / len(self.labels) - 0.1
+            axes.set_xticks(self.places, ["\n".join(_lines(label, slot)) for label in self.labels])
+        else:
+            shown = self._with_room(span)
+            axes.set_xticks([self.places[k] for k in shown], [shorten(self.labels[k], 18) for k in shown])
+            axes.set_xticks(self.places, minor=True)
+        beside = 0.07 * span if self.ordered else 0.5
+        axes.set_xlim(low - beside, high + beside)
+        axes.set_xlabel(title)
         if self.apart is not None:
             gap = (self.apart + min(place for place in self.places if place != self.apart)) / 2
             axes.annotate(
                 "//", (gap, 0), xycoords=("data", "axes fraction"), ha="center", va="center", annotation_clip=False
             )
 
-    @property
-    def numeric(self) -> bool:
-        """Whether labels are numbers."""
-        return all(label.replace(".", "").replace("-", "").replace("e", "").isdigit() for label in self.labels)
+    def _with_room(self, span: float) -> list[int]:
+        """Levels whose labels, in the middle of their places, do not touch the one before."""
+        inches = ACROSS / (1.14 * span)
+        shown: list[int] = []
+        end = -math.inf
+        for k in in_order(self.places):
+            half = _inches(shorten(self.labels[k], 18)) / 2
+            if self.places[k] * inches - half > end + 0.06:
+                shown.append(k)
+                end = self.places[k] * inches + half
+        return shown
 
 
 def scale(factor: Factor) -> Scale:
     """The scale of a factor."""
-    numbers = factor.numbers
+    numbers, labels, title = factor.numbers, list(factor.labels), factor.words
     if numbers is None:
-        return Scale([float(k) for k in range(len(factor.labels))], list(factor.labels), factor.title)
+        return Scale([float(k) for k in range(len(labels))], labels, title, ordered=False)
     positive = [number for number in numbers if number > 0]
     if min(numbers) < 0 or not positive or max(positive) < LOG_FROM * min(positive):
         if len(positive) != 1 or min(numbers) < 0:
-            return Scale([float(number) for number in numbers], list(factor.labels), factor.title)
-        return Scale([0.0 if number == 0 else 1.0 for number in numbers], list(factor.labels), factor.title)
+            return Scale([float(number) for number in numbers], labels, factor.title)
+        return Scale([0.0 if number == 0 else 1.0 for number in numbers], labels, factor.title)
     places = {number: math.log10(number) for number in positive}
     span = max(places.values()) - min(places.values())
     zero = min(places.values()) - max(0.22 * span, 0.4)
     return Scale(
         [places.get(number, zero) for number in numbers],
-        list(factor.labels),
+        labels,
         factor.title,
         True,
         zero if 0.0 in numbers else None,
@@ -84,3 +119,11 @@ def scale(factor: Factor) -> Scale:
 def in_order(places: Sequence[float]) -> list[int]:
     """Indices from left to right."""
     return sorted(range(len(places)), key=places.__getitem__)
+
+
+def _lines(label: str, inches: float) -> list[str]:
+    return wrap(label, inches, _SIZE, _LINES)
+
+
+def _inches(text: str) -> float:
+    return text_inches(text, _SIZE)

@@ -11,10 +11,14 @@ COLOURS = ("#0A7CC0", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 """After Okabe and Ito, for colour-blind readers; those that stand out from white and from black alike come first."""
 
 DASHES = ("-", "--", ":", "-.")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+MARKERS = ("o", "s", "D", "^", "v", "<", ">", "*", "P", "X")
+"""So many that colours and markers have no common divisor: pairs repeat late."""
 
 COURSE = ("#3b82c4", "#a06cd5", "#d6568f", "#d97706")
-"""From the first to the last step or layer: hues of equal lightness, so that neither end is lost on white or black."""
+"""From the first to the last step: hues of equal lightness, so that neither end is lost on white or black."""
+
+DEPTH = ("#0f9aa8", "#4f9d3a", "#9a8c1c", "#a5682a")
+"""From the first to the last layer: other hues than those of steps, as light."""
 
 RC: Any = {
     "font.family": "DejaVu Sans",
@@ -50,16 +54,17 @@ RC: Any = {
 }
 
 
-def line_style(index: int) -> dict[str, Any]:
-    """Colour and dash of the index-th line; after the seventh the colours come again with another dash."""
-    return {
-        "color": COLOURS[index % len(COLOURS)],
-        "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
-    }
-
-
 def course_map() -> Any:
-    """The colour map of ``COURSE``."""
+    """The colour map of steps."""
+    return _colour_map("course", COURSE)
+
+
+def depth_map() -> Any:
+    """The colour map of layers."""
+    return _colour_map("depth", DEPTH)
+
+
+def _colour_map(name: str, colours: tuple[str, ...]) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("course", COURSE)
+    return LinearSegmentedColormap.from_list(name, colours)

@@ -1,27 +1,29 @@
-"""The real workers with a trainer that invents results, fails at width 13 and waits for ever at width 99."""
+"""The real workers with a trainer that invents results, fails at width 13, is preempted at 98 and waits at 99."""
 
 import functools
 import json
 import os
 import random
+import signal
 import sys
 import time
 import types
 from pathlib import Path
 
 from sslcollapse.ablation import local, worker
+from sslcollapse.errors import PreemptedError
 
 _SERVE = local._serve
 
 
-def train(run, recipe, *, out, resume, overwrite, command):
+def train(run, recipe, *, out, resume, command, lock):
     seed, width, identity = (
         recipe["seed"],
         recipe["encoder"]["hidden"][0],
         run.parent.name,
     )  # no hashing: it imports torch
     threads = os.environ["OMP_NUM_THREADS"]
-    call = {"hash": identity, "seed": seed, "resume": resume, "overwrite": overwrite, "threads": threads}
+    call = {"hash": identity, "seed": seed, "resume": resume, "threads": threads}
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "calls.jsonl", "a") as file:
         file.write(json.dumps({**call, "pid": os.getpid()}) + "\n")
@@ -33,6 +35,8 @@ def train(run, recipe, *, out, resume, overwrite, command):
         (run / "checkpoints" / "step00000001.pt").touch()
         (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
         time.sleep(60)
+    if width == 98 and not resume:
+        raise PreemptedError("stopped by SIGTERM after step 1", signal.SIGTERM)
     draw = random.Random(f"{identity} {seed}")
     metric = {
         "solver": "lbfgs",

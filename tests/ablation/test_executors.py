@@ -3,7 +3,11 @@
 import json
 import os
 import pickle
+import re
+import signal
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +80,35 @@ def test_a_preempted_job_is_queued_again_as_it_was():
     again = run.checkpoint()
     assert again.function is run
     assert vars(pickle.loads(pickle.dumps(again.function))) == {"message": {"path": "somewhere"}, "threads": 2}
+
+
+def test_a_run_that_submitit_preempts_saves_first_is_queued_again_and_finishes(workspace, local_cluster):
+    steps = 300
+    overrides = ["evaluate={}", DATA, f"train.steps={steps}", "train.log_every=1", "monitor.samples=300"]
+    options = {"seeds": 1, "out": workspace.out, "results": workspace.results, "overrides": overrides}
+    codes = []
+    ablation = threading.Thread(
+        target=lambda: codes.append(
+            run_ablation(workspace.recipe, grid=["encoder.hidden=[4]"], executor="slurm", threads=1, **options)
+        )
+    )
+    ablation.start()
+    found, deadline = [], time.monotonic() + 120
+    while not found or len(found[0].read_text().splitlines()) < 3:
+        found = list(workspace.out.glob("tiny/*/seed0/metrics.jsonl"))
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    run = found[0].parent
+    pid = int((run.parent / ".seed0.lock").read_text().split()[1])
+    os.kill(pid, signal.SIGUSR2)
+    ablation.join()
+    assert codes == [0]
+    log = (run / "train.log").read_text()
+    (step,) = re.findall(r"stopped by SIGUSR2 after step (\d+), which is saved", log)
+    assert f"resuming after step {step}\n" in log
+    logged = [json.loads(line)["step"] for line in found[0].read_text().splitlines() if "loss" in line]
+    assert logged == list(range(1, steps + 1))
+    assert not (workspace.results / "tiny" / "failures.json").exists()
 
 
 def submissions(cluster):

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import threading
+import time
 
 import pytest
 
@@ -40,6 +41,37 @@ def test_a_killed_holder_holds_nothing(tmp_path):
     assert path.exists()
     with locked(path, "the thing"):
         pass
+
+
+def test_worker_processes_of_a_killed_holder_are_waited_for(tmp_path):
+    path = tmp_path / ".lock"
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+
+    def hold():
+        with locked(path, "the thing"):
+            if os.fork() == 0:
+                held.set()
+                time.sleep(1.0)  # as a worker that reads data, until it sees that its parent is gone
+                os._exit(0)
+            threading.Event().wait()
+
+    process = context.Process(target=hold)
+    process.start()
+    assert held.wait(10)
+    process.kill()
+    process.join()
+    with locked(path, "the thing"):
+        assert str(os.getpid()) in path.read_text()
+
+
+def test_folders_made_for_a_lock_go_with_it_unless_something_was_put_there(tmp_path):
+    with locked(tmp_path / "a/b/.lock", "the thing"):
+        assert (tmp_path / "a/b").is_dir()
+    assert not (tmp_path / "a").exists()
+    with locked(tmp_path / "a/b/.lock", "the thing"):
+        (tmp_path / "a/kept").touch()
+    assert [item.name for item in (tmp_path / "a").iterdir()] == ["kept"]
 
 
 def test_a_file_that_was_removed_while_it_was_opened_is_not_mistaken_for_the_lock(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -195,7 +196,7 @@ def test_a_failure_is_forgotten_when_its_run_finishes(workspace, monkeypatch):
     assert run(workspace, widths="[13]", seeds=1) == 1
     monkeypatch.setenv("LUCKY", "1")
     assert run(workspace, widths="[13]", seeds=1, retry_failed=True) == 0
-    assert workspace.calls()[-1]["overwrite"]
+    assert workspace.calls()[-1]["resume"]
     assert not (workspace.results / "tiny" / "failures.json").exists()
     assert "Failed runs" not in page(workspace).decode()
 
@@ -261,6 +262,36 @@ def test_a_killed_ablation_leaves_no_process_and_continues_where_it_was(workspac
     assert run(workspace, **options) == 0
     assert len(workspace.records()) == 2
     assert [call["resume"] for call in workspace.calls()] == [False, False, True]
+
+
+def test_a_preempted_run_is_no_failed_run_and_the_same_command_goes_on_with_it(workspace, capsys):
+    assert run(workspace, widths="[98],[4]", seeds=1) == 1
+    assert "stopped   tiny encoder.hidden=[98] seed=0 by a signal" in capsys.readouterr().out
+    assert not (workspace.results / "tiny" / "failures.json").exists()
+    assert len(workspace.records()) == 1
+    assert run(workspace, widths="[98],[4]", seeds=1) == 0
+    assert [call["resume"] for call in workspace.calls()] == [False, False, True]
+
+
+def test_a_worker_that_a_signal_ends_before_it_can_answer_has_not_failed_either(workspace, capsys):
+    ablation = threading.Thread(target=lambda: run(workspace, widths="[99]", seeds=1))
+    ablation.start()
+    wait_for(lambda: any(workspace.out.glob("tiny/*/seed0/checkpoints/*.pt")))
+    (call,) = workspace.calls()
+    os.kill(call["pid"], signal.SIGTERM)
+    ablation.join()
+    assert "stopped   tiny encoder.hidden=[99] seed=0 by a signal" in capsys.readouterr().out
+    assert not (workspace.results / "tiny").exists() or not list(workspace.results.glob("tiny/failures.json"))
+    assert run(workspace, widths="[99]", seeds=1) == 0
+
+
+def test_what_killed_ablations_were_writing_is_removed(workspace):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = workspace.results / "tiny" / f".README.md.tmp{int(ended.stdout)}"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert run(workspace, widths="[4]", seeds=1) == 0
+    assert not left.exists()
 
 
 def start_ablate(workspace, widths, seeds):

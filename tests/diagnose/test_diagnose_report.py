@@ -5,10 +5,19 @@ import sys
 
 import pytest
 import torch
+from boxes import layout
 from torch import nn
 
 from sslcollapse.cli import main
-from sslcollapse.diagnose.diagnosis import diagnose_weights, weigh, with_statistics
+from sslcollapse.diagnose.diagnosis import (
+    Diagnosis,
+    LayerReport,
+    OutputReport,
+    diagnose_weights,
+    weigh,
+    with_statistics,
+)
+from sslcollapse.diagnose.plot import draw
 from sslcollapse.diagnose.state_dict import Matrix
 from sslcollapse.diagnose.targets import Target
 
@@ -119,6 +128,53 @@ def test_the_picture_is_drawn_for_any_mixture_of_layers(tmp_path, collapsed):
     torch.save(state, tmp_path / "m.pt")
     main(["diagnose", str(tmp_path / "m.pt"), "--plot", str(tmp_path / "odd.svg")])
     assert "<svg" in (tmp_path / "odd.svg").read_text()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: figures.append(figure))
+    return figures
+
+
+def widening() -> Diagnosis:
+    """A layer from 4 dimensions to 16, then one that keeps them, with outputs; names that are long."""
+    torch.manual_seed(0)
+    maps = [torch.randn(16, 4), torch.randn(16, 16), torch.zeros(16, 16) + torch.randn(16)]
+    x, layers = torch.randn(100, 4), []
+    for depth, weight in enumerate(maps):
+        x = x @ weight.T
+        sigma = torch.linalg.svdvals(x.double()).numpy()
+        output = OutputReport(100, 4, 4.0, 3.5, 3.5, "healthy", "", sigma)
+        name = f"backbone.a_$module_with_$a_long_name.and_another_one.layers.{depth}"
+        layers.append(LayerReport(name, depth, weigh(Matrix(name, depth, weight)), output))
+    return Diagnosis("$a_path$/" * 60, layers, representation=layers[-1].output)
+
+
+def test_outputs_of_a_layer_that_widens_are_drawn_against_what_it_can_attain_with_a_mark_at_its_end(drawn, tmp_path):
+    draw(widening(), tmp_path / "x.png")
+    for axes in drawn[0].axes[0], drawn[0].axes[2]:
+        *lines, mark = axes.lines
+        assert (list(mark.get_xdata()), mark.get_linestyle()) == ([1, 1], "--")
+        assert {float(line.get_xdata()[-1]) for line in lines} == {1.0}
+        assert axes.get_xlabel() == "k / attainable rank"
+    assert len(drawn[0].axes[2].lines[0].get_xdata()) == 4  # of 16 singular values
+
+
+def test_a_colour_is_one_depth_in_both_fans_of_a_diagnosis(drawn, tmp_path):
+    draw(widening(), tmp_path / "x.png")
+    first, second = ([line.get_color() for line in drawn[0].axes[k].lines[:3]] for k in (0, 2))
+    assert first == second
+    assert len(set(first)) == 3
+
+
+def test_long_names_and_titles_leave_a_diagnosis_its_place(drawn, tmp_path):
+    draw(widening(), tmp_path / "x.png")
+    found = layout(drawn[0])
+    assert (found.width > 0.35, found.height > 0.35) == (True, True)  # of two panels each way
+    assert found.outside == found.overlapping == []
 
 
 @pytest.mark.parametrize(

@@ -346,7 +346,7 @@ def test_the_picture_has_ranks_by_depth_over_time_and_the_fan_and_leaves_pyplot_
     monitor.plot(tmp_path / "ranks.png")
     by_depth, over_time, fan = drawn[0].axes[:3]
     assert [len(line.get_xdata()) for line in over_time.lines[:2]] == [3, 3]
-    assert len(fan.lines) == 4
+    assert len(fan.lines) == 5  # two weights, two outputs, and the mark where the attainable rank ends
     rows = [row for row in monitor.history if row.step == 3 and row.kind == "output"]
     assert [row.fraction for row in rows] in [list(line.get_ydata()) for line in by_depth.lines]
     monkeypatch.undo()

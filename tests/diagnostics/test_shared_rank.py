@@ -4,9 +4,11 @@ from tiny import random_graph
 from torch import nn
 
 from sslcollapse.diagnostics.measures import effective_rank
-from sslcollapse.diagnostics.shared import cross_covariance, measure_shared, shared_rank
+from sslcollapse.diagnostics.shared import MAX_ROWS, cross_covariance, measure_shared, shared_rank
 from sslcollapse.diagnostics.spectrum import effective_rank_from_singular_values
+from sslcollapse.domains.graph.domain import GraphDomain
 from sslcollapse.domains.graph.view import GraphView
+from sslcollapse.domains.measurable import flat_rows
 from sslcollapse.types import Batch
 
 GRAPHS = [random_graph(), random_graph()]
@@ -69,7 +71,7 @@ def test_batches_are_taken_until_there_are_enough_rows_and_a_large_one_is_thinne
     stream = batches(9, 100)
     assert measure_shared(encoder, stream, max_rows=250)["shared"]["n"] == 250
     assert len(list(stream)) == 6
-    assert measure_shared(encoder, batches(1, 100), max_rows=30)["shared_input"]["n"] == 30
+    assert measure_shared(encoder, batches(1, 100), 30, flat_rows)["shared_input"]["n"] == 30
     assert encoder.training
     assert int(encoder[1].num_batches_tracked) == 0
 
@@ -77,7 +79,7 @@ def test_batches_are_taken_until_there_are_enough_rows_and_a_large_one_is_thinne
 def test_large_inputs_and_single_views_are_left_out():
     encoder = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
     images = batches(1, 50, lambda x: x.repeat(1, 400)[:, None])
-    assert list(measure_shared(encoder, images)) == ["shared"]
+    assert list(measure_shared(encoder, images, measurable=flat_rows)) == ["shared"]
     assert measure_shared(encoder, [Batch([features()], torch.arange(500), None, False)]) == {}
 
 
@@ -92,7 +94,50 @@ def test_of_graphs_the_inputs_are_the_masked_columns():
     masks = torch.ones(2, 12)
     masks[0, :3] = masks[1, 3:5] = 0.0
     views = [GraphView(graph.structure, graph.features.masked(mask)) for graph, mask in zip(GRAPHS, masks, strict=True)]
-    ranks = measure_shared(Columns(), [Batch(views, torch.tensor([0]), None, True)])
+    batch = Batch(views, torch.tensor([0]), None, True)
+    ranks = measure_shared(Columns(), [batch], measurable=GraphDomain(None, dataset=dict(type="digits")).measurable)
     assert ranks["shared_input"]["numerical_rank"] == 9
     assert ranks["shared_input"]["overlap"] < 0.9  # 7 of 12 columns are in both; the rest is chance
     assert (ranks["shared"]["n"], ranks["shared"]["attainable"]) == (60, 4)
+
+
+def endless(rows: int, of: int):
+    """The same samples again and again, in epochs of ``of`` batches."""
+    step = 0
+    while True:
+        x = features(rows, seed=step % of)
+        yield Batch([x, x], torch.arange(rows) + rows * (step % of), None, True)
+        step += 1
+
+
+def test_of_endless_batches_no_more_than_one_epoch_is_taken_however_many_samples_are_asked_for():
+    encoder = nn.Linear(8, 3)
+    assert measure_shared(encoder, endless(2000, 3), max_rows=10**12)["shared"]["n"] == 6000
+
+
+def test_of_a_small_epoch_no_more_rows_are_taken_than_by_default():
+    ranks = measure_shared(nn.Linear(8, 3), endless(50, 2), max_rows=10**12)
+    assert MAX_ROWS <= ranks["shared"]["n"] < MAX_ROWS + 50
+    assert measure_shared(nn.Linear(8, 3), endless(50, 2))["shared"]["n"] == MAX_ROWS
+
+
+class Words:
+    """A view that is no tensor and has no width."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+
+def test_views_of_any_kind_are_read_by_encoder_and_domain_only():
+    class Bag(nn.EmbeddingBag):
+        def forward(self, view):
+            return super().forward(view.ids)
+
+    ids = torch.randint(9, (40, 5), generator=torch.Generator().manual_seed(0))
+    batch = Batch([Words(ids), Words(ids.flip(1))], torch.arange(40), None, False)
+    assert list(measure_shared(Bag(9, 4), [batch])) == ["shared"]
+    assert list(measure_shared(Bag(9, 4), [batch], measurable=lambda view: None)) == ["shared"]
+    counts = measure_shared(
+        Bag(9, 4), [batch], measurable=lambda view: nn.functional.one_hot(view.ids, 9).sum(1).float()
+    )
+    assert counts["shared_input"]["overlap"] == pytest.approx(1.0)

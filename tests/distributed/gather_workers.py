@@ -35,6 +35,29 @@ def collectives(rank: int, world_size: int, store: str, results: str) -> None:
     dist.destroy_process_group()
 
 
+def graphs(rank: int, world_size: int, store: str, results: str) -> None:
+    """One step of CCA-SSG on a graph of another size on each rank, then on graphs of one size."""
+    from tiny import random_graph
+
+    from sslcollapse.encoders.gcn import GCN
+    from sslcollapse.module import SSLModule
+    from sslcollapse.objectives.redundancy import CCASSG
+    from sslcollapse.types import Batch
+
+    start(rank, world_size, store)
+    module = SSLModule(GCN(12, hidden=[8, 6]), CCASSG(), total_steps=10)
+    said = []
+    for nodes in (20 + 10 * rank, 20):
+        view = random_graph(nodes=nodes)
+        try:
+            loss = module(Batch([view, view], torch.tensor([rank]), None, False), 0)["loss"]
+            said.append(f"finite: {bool(torch.isfinite(loss))}")
+        except ValueError as error:
+            said.append(str(error))
+    torch.save(said, f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
 def samples() -> torch.Tensor:
     return torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def test_unequal_shapes_are_refused_on_every_rank_with_all_of_them_and_the_next_
     assert "rank 0 (3, 4), rank 1 (3, 5)" in widths
     assert "rank 0 (3, 4), rank 1 (3, 4, 2)" in dimensions
     assert after == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_an_objective_that_couples_nodes_is_refused_on_graphs_of_unequal_size(tmp_path):
+    for refused, trained in results_of(gather_workers.graphs, tmp_path):
+        assert re.search(r"rank 0 \(20, \d+\), rank 1 \(30, \d+\); give every rank as many samples", refused)
+        assert trained == "finite: True"
 
 
 def test_shapes_that_are_known_to_be_equal_cost_no_collective_of_their_own(tmp_path):

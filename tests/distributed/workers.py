@@ -68,3 +68,27 @@ def graph_gradient(rank: int, world_size: int, store: str, results: str) -> None
     gradients = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
     torch.save(gradients, f"{results}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def meetings(rank: int, world_size: int, store: str, results: str) -> None:
+    import json
+    import time
+
+    from sslcollapse.distributed import meeting
+    from sslcollapse.errors import RunError
+
+    start(rank, world_size, store)
+    with meeting("counting") as first:
+        time.sleep(0.3 * rank)
+        first.result = {"rank": rank, "third": 1 / 3}
+    message = "no error"
+    try:
+        with meeting("sorting"):
+            if rank == 1:
+                raise ValueError("out of paper")
+    except (RunError, ValueError) as error:
+        message = f"{type(error).__name__}: {error}"
+    with open(f"{results}/{rank}.json", "w") as file:
+        json.dump([first.results, message], file)
+    dist.barrier()
+    dist.destroy_process_group()

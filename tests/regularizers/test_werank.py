@@ -166,7 +166,7 @@ def test_a_unitary_weight_has_no_penalty_and_a_complex_one_that_of_its_singular_
         model.weight.copy_(torch.linalg.qr(model.weight)[0])
     (value,) = make()(layers).values()
     assert value.dtype == torch.float32
-    assert float(value) == pytest.approx(0.0, abs=1e-5)
+    assert value.item() == pytest.approx(0.0, abs=1e-5)
     with torch.no_grad():
         model.weight.mul_(torch.linspace(0.5, 2.0, 6)[:, None])  # singular values
     (value,) = make(**({"iterations": 60} if make is SRIPPenalty else {}))(layers).values()
@@ -202,7 +202,7 @@ def test_a_square_too_large_for_float32_is_given_in_float64_and_an_infinite_weig
     weight = torch.full((3, 4), 1e10, requires_grad=True)
     value = orthogonality_defect(weight, squared=True)
     assert value.dtype == torch.float64
-    assert float(value) == pytest.approx(9 * 16e40, rel=1e-6)
+    assert value.item() == pytest.approx(9 * 16e40, rel=1e-6)
     value.backward()
     assert torch.isfinite(weight.grad).all()
     assert not torch.isfinite(orthogonality_defect(torch.full((3, 4), torch.inf)))

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from boxes import crushed
 from report_pages import read, table
 
 from sslcollapse.cli import main
@@ -13,7 +14,7 @@ from sslcollapse.errors import RunError
 from sslcollapse.report.command import write_report
 from sslcollapse.report.page import Page, write_page
 from sslcollapse.report.run_page import run_page
-from sslcollapse.report.runs import read_run
+from sslcollapse.report.runs import differences, labels, read_run
 
 SECTIONS = [
     "Result",
@@ -99,6 +100,83 @@ def test_the_numbers_of_a_fan_are_the_stored_singular_values_over_the_largest(tr
     for step in (0, 3, 6):
         sigma = np.load(trained / "spectra" / f"{step:08d}.npz")["weight/convs.0"]
         np.testing.assert_allclose([float(row[str(step)]) for row in rows], sigma / sigma[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_layer_that_widens_is_drawn_against_what_it_can_attain_with_a_mark_at_its_end(trained, copy, runs):
+    recipe = json.loads((copy / "recipe.json").read_text())
+    (copy / "recipe.json").write_text(json.dumps({**recipe, "seed": 1}))
+    page = run_page([read_run(trained), read_run(copy)][:runs])
+    stem = "fan" if runs == 1 else "spectrum"
+    plot = next(p for section in page.sections for p in section.plots if p.name == f"{stem}-output_convs.0")
+    assert "12 of 16 can be attained." in plot.caption  # 12 features → 16
+    assert plot.rows[15][0] == 16, "the table has all"
+    axes = plot.figure().axes[0]
+    *lines, mark = axes.lines
+    assert (list(mark.get_xdata()), mark.get_linestyle()) == ([1, 1], "--")
+    assert {line.get_xdata()[-1] for line in lines} == {1.0}
+    sigma = np.sort(np.load(sorted((trained / "spectra").iterdir())[-1])["output/convs.0"])[::-1]
+    np.testing.assert_allclose(lines[-1].get_ydata(), np.maximum(sigma[:12] / sigma[0], 1e-5))
+    assert "A fall before the dashed line is lost rank" in next(s for s in page.sections if s.name == "spectra").html
+
+
+def test_a_colour_means_one_thing_on_the_page_of_a_run(trained):
+    meanings = {}
+    for section in run_page([read_run(trained)]).sections:
+        for plot in section.plots:
+            figure = plot.figure()
+            for line in figure.axes[0].lines if figure.legends else ():
+                meanings.setdefault((line.get_color(), line.get_linestyle()), set()).add(line.get_label())
+    assert {"representation", "loss", "convs.0"} <= set().union(*meanings.values())
+    assert [labels for labels in meanings.values() if len(labels) > 1] == []
+
+
+def test_plots_of_a_run_leave_their_axes_room(trained):
+    plots = [plot for section in run_page([read_run(trained)]).sections for plot in section.plots]
+    assert {plot.name: found for plot in plots if (found := crushed(plot.figure()))} == {}
+
+
+def runs_with(folder, recipe, changes) -> list:
+    for seed, change in enumerate(changes):
+        path = folder / str(seed) / "seed0"
+        path.mkdir(parents=True)
+        (path / "recipe.json").write_text(json.dumps({**recipe, **change}))
+    return [read_run(folder / str(seed) / "seed0") for seed in range(len(changes))]
+
+
+def test_runs_are_named_by_what_differs_and_parts_of_another_type_by_it_alone(trained, tmp_path):
+    recipe = json.loads((trained / "recipe.json").read_text())
+    simclr = {"type": "simclr", "temperature": 0.2, "projector": [64, 64]}
+    changes = [
+        {"regularizers": {}, "seed": 0},
+        {"regularizers": {}, "seed": 1},
+        {"regularizers": {}, "objective": simclr, "seed": 0},
+        {"regularizers": recipe["regularizers"], "objective": simclr, "seed": 0},
+    ]
+    found = runs_with(tmp_path, recipe, changes)
+    assert labels(found) == [
+        "cca_ssg · without werank · seed 0",
+        "cca_ssg · without werank · seed 1",
+        "simclr · without werank · seed 0",
+        "simclr · with werank · seed 0",
+    ]
+    assert [path for path, _ in differences(found)] == ["seed", "objective", "regularizers.werank"]
+
+
+def test_of_much_that_differs_labels_have_what_tells_apart(trained, tmp_path):
+    recipe = json.loads((trained / "recipe.json").read_text())
+    found = runs_with(
+        tmp_path,
+        recipe,
+        [
+            {"optim": {**recipe["optim"], **{f"argument_{k}": k * lr for k in range(9)}, "lr": lr}, "seed": seed}
+            for lr in (0.1, 0.2)
+            for seed in (0, 1)
+        ],
+    )
+    assert [label.split(" · ")[-1] for label in labels(found)] == ["seed 0", "seed 1"] * 2
+    assert len(set(labels(found))) == 4
+    assert max(map(len, labels(found))) < 30
 
 
 def test_the_tables_are_those_of_the_result(trained, index):

@@ -19,6 +19,9 @@ from sslcollapse.sparse import SparseMatrix
 from sslcollapse.spec import AtLeast, Component
 from sslcollapse.types import Batch, Context, ProbeSet
 
+MAX_MEASURED_FEATURES = 2048
+"""Node features of more dimensions are not measured, since they may be sparse and would be made dense."""
+
 
 @dataclass(frozen=True)
 class GraphViews:
@@ -179,6 +182,10 @@ class GraphDomain:
         labels = torch.cat([graph.y for graph in dataset.graphs])
         views = [self._union([i]) for i in range(len(dataset.graphs))]
         return ProbeSet(views, labels, dataset.num_classes, dataset.splits)
+
+    def measurable(self, view: GraphView) -> Tensor | None:
+        """Node features [N, F] with masked columns zero, or None where there are too many to be made dense."""
+        return view.features.dense if view.features.shape[1] <= MAX_MEASURED_FEATURES else None
 
     def _union(self, members: Sequence[int]) -> GraphView:
         graphs = [self.dataset.graphs[i] for i in members]

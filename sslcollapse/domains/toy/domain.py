@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from sslcollapse.domains.measurable import flat_rows
 from sslcollapse.errors import RecipeError
 from sslcollapse.seeding import generator
 from sslcollapse.spec import AtLeast
@@ -123,6 +124,10 @@ class ToyDomain:
         rng = generator(torch.device("cpu"), "toy samples", 0, 0, _PROBE_SET)
         x = torch.randn(PROBE_SAMPLES, 1, self.dim, generator=rng)
         return ProbeSet([x], torch.full((PROBE_SAMPLES,), -1), 0, {})
+
+    def measurable(self, view: Tensor) -> Tensor | None:
+        """Samples as rows, or None of very many dimensions."""
+        return flat_rows(view)
 
     def _noisy(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """[B, 1, dim] → the same with noise in the last dimensions."""

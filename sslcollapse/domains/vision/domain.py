@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from torch import Tensor
 
+from sslcollapse.domains.measurable import flat_rows
 from sslcollapse.domains.vision.data import ImageDataset, ImageSource, MemoryImages
 from sslcollapse.domains.vision.decode import decoding_threads
 from sslcollapse.domains.vision.feed import Order, resident, streamed
@@ -147,6 +149,10 @@ class VisionDomain:
         rows = torch.arange(len(dataset.labels))
         views = ImageBatches(dataset.images, rows, self.view_size, source.mean, source.std)
         return ProbeSet(views, dataset.labels, dataset.num_classes, dataset.splits)
+
+    def measurable(self, view: Tensor) -> Tensor | None:
+        """Samples as rows, or None for large images."""
+        return flat_rows(view)
 
     def draw(self, path: Path, samples: int, seed: int) -> None:
         """Write a contact sheet of ``samples`` images at most, evenly spaced, and of several draws of each view."""

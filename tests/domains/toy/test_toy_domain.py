@@ -47,6 +47,7 @@ def test_two_ranks_share_the_batch_of_one():
         assert torch.equal(torch.cat([share.views[view] for share in shares]), whole.views[view])
     assert torch.equal(torch.cat([share.index for share in shares]), whole.index)
     assert not whole.replicated
+    assert all(share.equal for share in shares)
 
 
 def test_the_probe_set_has_no_noise_and_is_the_same_whatever_the_views():

@@ -93,7 +93,7 @@ def test_ranks_in_turn_hold_the_batch_of_one_process(feed):
     for whole, *parts in zip(alone, *shares, strict=True):
         assert torch.equal(torch.cat([part.index for part in parts]), whole.index)
         assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
-        assert all(len(part.index) == 4 for part in parts)
+        assert all(len(part.index) == 4 and part.equal for part in parts)
 
 
 def test_the_union_over_four_ranks_is_the_same_too():

@@ -1,0 +1,78 @@
+"""A run of several processes whose measurements and evaluation outlast the timeout of the process group.
+
+python slow_run.py OUT [kill | stop]        what rank 0 does to itself while it evaluates
+"""
+
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import text_parts
+import torch.distributed as dist
+from torch import Tensor
+
+from sslcollapse import distributed
+from sslcollapse.errors import RunError
+from sslcollapse.registry import ENCODERS, PROBES
+from sslcollapse.trainer import train
+
+GROUP_TIMEOUT = 3.0
+SLOW = 0.0 if "RANK" not in os.environ or len(sys.argv) > 2 else 1.2
+"""Seconds for each of the probe set's three batches."""
+
+
+class SlowBag(text_parts.BagOfWords):
+    """Takes its time over the probe set."""
+
+    def forward(self, view: text_parts.Tokens) -> Tensor:
+        if not self.training and len(view.ids) == 30:
+            time.sleep(SLOW)
+        return super().forward(view)
+
+
+class Fatal(text_parts.NearestMean):
+    """Ends or freezes its process."""
+
+    def __call__(self, features, probe_set):
+        os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[sys.argv[2]])
+        return super().__call__(features, probe_set)
+
+
+def register() -> None:
+    """All parts of the recipe."""
+    text_parts.register()
+    ENCODERS.register("slow_bag")(SlowBag)
+    PROBES.register("fatal")(Fatal)
+
+
+def recipe(name: str) -> dict:
+    random = dict(split="random", fractions=[0.4, 0.3, 0.3], metric="accuracy")
+    return text_parts.text_recipe(
+        name,
+        encoder=dict(type="slow_bag"),
+        train=dict(steps=1, log_every=1),
+        monitor=dict(every=1),
+        evaluate=dict(
+            knn=dict(type="knn", repeats=4, **random),
+            logistic=dict(type="logistic", repeats=3, c_step=5, **random),
+            means=dict(type="fatal" if len(sys.argv) > 2 else "nearest_mean"),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    register()
+    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+    dist.barrier()
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=GROUP_TIMEOUT), dist.group.WORLD)
+    distributed.HEARTBEAT, distributed.PATIENCE = 0.3, 5.0
+    try:
+        train(recipe("slow"), out=Path(sys.argv[1]))
+    except RunError as error:
+        print(f"rank {os.environ['RANK']}: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,20 @@
+"""Run in a mount namespace of its own: what a streamed feed says while /dev/shm is small, read-only, large enough."""
+
+import subprocess
+
+import torch
+
+from sslcollapse.domains.vision.data import MemoryImages
+from sslcollapse.domains.vision.feed import Order, streamed
+from sslcollapse.errors import RunError
+from sslcollapse.types import Context
+
+for options in ("size=64k", "size=1m", "ro", "rw,size=64m"):
+    subprocess.run(["mount", "-o", f"remount,{options}", "/dev/shm"], check=True)
+    order = Order(torch.arange(512), 64, Context(0))
+    feed = streamed(MemoryImages(torch.ones(512, 3, 64, 64, dtype=torch.uint8)), order, 0, 2)
+    try:
+        print(options, sum(int(next(feed)[1].sum()) for _ in range(4)), flush=True)
+    except RunError as error:
+        print(options, error, flush=True)
+    feed.close()
