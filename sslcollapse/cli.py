@@ -110,6 +110,7 @@ def _ablate(options: argparse.Namespace) -> int:
         slurm=options.slurm,
         retry_failed=options.retry_failed,
         dry_run=options.dry_run,
+        tables=options.tables,
         out=options.out,
         results=options.results,
     )
@@ -231,6 +232,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     ablate.add_argument("--retry-failed", action="store_true", help="also try the runs again that failed before")
     ablate.add_argument("--dry-run", action="store_true", help="show the cells and what is to do; run nothing")
+    ablate.add_argument(
+        "--tables", action="store_true", help="write plan.json and rebuild the tables from the records; run nothing"
+    )
     _add_out(ablate)
     ablate.add_argument(
         "--results",

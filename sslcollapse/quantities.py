@@ -29,6 +29,13 @@ MEASURES = (
 """Numbers of each that records keep, and the fraction, which follows from two of them."""
 
 
+RANKS = ("effective_rank", "effective_rank_centred", "effective_rank_root", "numerical_rank")
+"""Those that count dimensions."""
+
+RANK_MARGIN = 0.01
+"""Share of the attainable rank below which a change of rank is none, where a claim does not say another one."""
+
+
 def attainable(parts: Mapping[str, Mapping[str, Any]], part: str) -> int:
     """What the rank of a layer's part is held against.
 

@@ -12,7 +12,7 @@ import copy
 import hashlib
 import json
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -141,8 +141,56 @@ def recipe_hash(resolved: Mapping[str, Any]) -> str:
     Not part of it: name, seed, data_root, monitor, how often ``train`` logs and saves, and whatever equals its
     default, so that a new option, which by default changes nothing, leaves the hashes of recorded runs as they are.
     """
-    text = json.dumps(_learnt(stated_only(resolve(resolved))), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return digest(learnt(stated_only(resolve(resolved))))
+
+
+def digest(value: Any) -> str:
+    """First 8 hex digits of the SHA-256 of a value as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def learnt(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that two runs share if and only if they differ by seed alone."""
+    kept = {k: v for k, v in resolved.items() if k not in ("name", "seed", "data_root", "monitor")}
+    kept["train"] = {k: v for k, v in dict(resolved.get("train", {})).items() if k not in CADENCE}
+    return kept
+
+
+def changed_defaults(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """``"path: 2.0 asked for, 0.3 there"`` wherever a run of the same hash was made with another value.
+
+    The hash covers what is stated, so these are defaults that were changed in between. An option that the run did not
+    know is none: it has its default now, which is to leave older runs as they were.
+
+    Args:
+        made: resolved recipe of the run that is there.
+        asked: resolved recipe of the same hash.
+    """
+    return _changed(learnt(made), learnt(asked), "")
+
+
+def changes_since(run: Path, asked: Mapping[str, Any]) -> list[str]:
+    """``changed_defaults`` of the run in a run directory; none without one, or where its recipe cannot be read."""
+    try:
+        made = from_json((run / "recipe.json").read_text(encoding="utf-8"))
+        return changed_defaults(made, asked) if isinstance(made, Mapping) else []
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
+
+
+def components(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Kind and arguments of every component that takes part in a recipe, those inside others too."""
+    for kind, part in (
+        ("domain", "domain"),
+        ("encoder", "encoder"),
+        ("objective", "objective"),
+        ("optimizer", "optim"),
+    ):
+        yield from _within(kind, resolved.get(part, {}))
+    for kind, part in (("regularizer", "regularizers"), ("probe", "evaluate")):
+        for component in resolved.get(part, {}).values():
+            yield from _within(kind, component)
 
 
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -316,16 +364,9 @@ def _unknown_place(keys: list[str], parent: Any) -> str:
     return f"{place}: {above or 'a recipe'} has no {key!r}{near}"
 
 
-def _learnt(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that two runs share if and only if they differ by seed alone."""
-    kept = {k: v for k, v in resolved.items() if k not in ("name", "seed", "data_root", "monitor")}
-    kept["train"] = {k: v for k, v in dict(resolved.get("train", {})).items() if k not in CADENCE}
-    return kept
-
-
 def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """All that tells two runs apart."""
-    return {"name": resolved.get("name"), "seed": resolved.get("seed"), **_learnt(resolved)}
+    return {"name": resolved.get("name"), "seed": resolved.get("seed"), **learnt(resolved)}
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> list[str]:
@@ -340,3 +381,23 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> list[
             here, there = (quote(side[key]) if key in side else "absent" for side in (a, b))
             lines.append(f"{where}: {here} here, {there} there")
     return lines
+
+
+def _changed(made: Mapping[str, Any], asked: Mapping[str, Any], path: str) -> list[str]:
+    lines: list[str] = []
+    for key, there in made.items():
+        where = join(path, key)
+        if isinstance(there, Mapping) and isinstance(asked.get(key), Mapping):
+            lines += _changed(there, asked[key], where)
+        elif key not in asked:
+            lines.append(f"{where}: {quote(there)} there, no such option now")
+        elif asked[key] != there:
+            lines.append(f"{where}: {quote(asked[key])} asked for, {quote(there)} there")
+    return lines
+
+
+def _within(kind: Any, component: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(component, Mapping) and "type" in component:
+        yield kind, component
+        for key, value in component.items():
+            yield from _within({"dataset": f"{component['type']}_dataset", "base": "coefficient"}.get(key, key), value)

@@ -19,11 +19,14 @@ from __future__ import annotations
 import ast
 import difflib
 import fnmatch
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, packages_distributions, version
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sslcollapse.errors import SSLCollapseError, in_words
@@ -55,6 +58,7 @@ class Registry:
         self._factories: dict[str, Callable[..., Any]] = {}
         self._parameters: dict[str, dict[str, inspect.Parameter]] = {}
         self._entry_points_read = False
+        self._places: dict[str, str] = {}  # file of what a decorator has registered
 
     def register(self, name: str) -> Callable[[F], F]:
         """Return a decorator that registers a class or factory function under ``name``.
@@ -62,6 +66,8 @@ class Registry:
         Raises:
             RegistryError: when the name is taken; the message names where.
         """
+
+        place = sys._getframe(1).f_globals.get("__file__")
 
         def decorate(factory: F) -> F:
             target = f"{factory.__module__}:{factory.__qualname__}"
@@ -73,6 +79,8 @@ class Registry:
             self._targets[name] = target
             self._factories[name] = factory
             self._parameters.pop(name, None)
+            if place:
+                self._places[name] = str(place)
             return factory
 
         return decorate
@@ -122,6 +130,30 @@ class Registry:
             raise
         except Exception as error:  # a component may check its arguments by failing
             raise RegistryError(f"{self.kind} {spec['type']!r}: {in_words(error)}") from error
+
+    def origin(self, name: str) -> str | None:
+        """Where a component comes from that this package does not ship; None of one that it does.
+
+        The distribution and its version (``my-package 1.2``), or of a recipe's own component the file and the hash of
+        its source (``mine.py sha256:0123456789ab``).
+        """
+        module = self._known().get(name, "").partition(":")[0]
+        root = module.partition(".")[0]
+        if root == __name__.partition(".")[0]:
+            return None
+        point = next((p for p in entry_points(group=f"sslcollapse.{self.kind}") if p.name == name), None)
+        if point is not None and point.dist is not None:
+            return f"{point.dist.name} {point.dist.version}"
+        loaded = getattr(sys.modules.get(module), "__file__", None)
+        place = self._places.get(name) or loaded
+        if place == loaded:  # a recipe may have the name of a package
+            for distribution in packages_distributions().get(root, ()):
+                return f"{distribution} {version(distribution)}"
+        try:
+            source = Path(place or "").read_bytes()
+        except OSError:
+            return module or None
+        return f"{Path(place or '').name} sha256:{hashlib.sha256(source).hexdigest()[:12]}"
 
     def describe(self, name: str) -> str:
         """First line of the component's docstring, read without importing a built-in component."""

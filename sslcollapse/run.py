@@ -18,11 +18,23 @@ from typing import Any
 
 import numpy as np
 
+from sslcollapse import __version__
 from sslcollapse.checkpoint import remove_temporaries, write_atomic, writing
 from sslcollapse.errors import RunError
-from sslcollapse.recipe import difference, recipe_hash
+from sslcollapse.recipe import changes_since, components, difference, recipe_hash
+from sslcollapse.registry import REGISTRIES
 
-PACKAGES = ("torch", "torch_geometric", "torchvision", "timm", "lightly", "accelerate", "scikit-learn", "numpy")
+PACKAGES = (
+    "sslcollapse",
+    "torch",
+    "torch_geometric",
+    "torchvision",
+    "timm",
+    "lightly",
+    "accelerate",
+    "scikit-learn",
+    "numpy",
+)
 STREAMS = 2
 """Version of the random streams (``seeding``); a run of another version may have drawn other numbers.
 
@@ -58,14 +70,19 @@ class RunDirectory:
     def check_startable(self, recipe: Mapping[str, Any], out: Path, *, resume: bool, overwrite: bool) -> None:
         """Raise RunError unless the run may start or resume; reads only.
 
-        Refused: a finished run (without ``overwrite``); an unfinished one (without ``resume`` or ``overwrite``);
-        ``resume`` where there is no such run but another of this name, which may have been meant: the nearest is named
-        with the fields that differ.
+        Refused: a run of other defaults, or a finished one (without ``overwrite``); an unfinished one (without
+        ``resume`` or ``overwrite``); ``resume`` where there is no such run but another of this name, which may have
+        been meant: the nearest is named with the fields that differ.
         """
         if resume and overwrite:
             raise RunError("--resume and --overwrite contradict each other; give one of them")
         if overwrite:
             return
+        if other := changes_since(self.path, recipe):
+            raise RunError(
+                f"{self.path}: a run of the same hash is here whose defaults were others ({'; '.join(other)}); "
+                "use --overwrite to replace it, or --out for another folder"
+            )
         if self.finished:
             raise RunError(
                 f"{self.path}: this run is finished; use --overwrite to replace it or another seed "
@@ -170,20 +187,33 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     return records, damaged
 
 
-def environment(world_size: int, device: str, command: list[str]) -> dict[str, Any]:
-    """Versions, commit, devices, world size and command of this process."""
+def environment(
+    world_size: int, device: str, command: list[str], recipe: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Versions, commit, devices, world size and command of this process, and the plug-ins that a recipe uses."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "commit": commit(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "plugins": plugins(recipe or {}),
         "platform": platform.platform(),
         "device": device,
         "world_size": world_size,
         "threads": _threads(),
         "streams": STREAMS,
     }
+
+
+def plugins(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """``"encoder my_gcn"`` → where it comes from, of each component of a resolved recipe that is not this package's."""
+    found = {}
+    for kind, component in components(recipe):
+        origin = REGISTRIES[kind].origin(component["type"]) if kind in REGISTRIES else None
+        if origin is not None:
+            found[f"{kind} {component['type']}"] = origin
+    return found
 
 
 def device_name(device: Any) -> str:
@@ -216,6 +246,8 @@ def commit() -> str | None:
 
 
 def _version(package: str) -> str | None:
+    if package == "sslcollapse":  # the code that runs, which need not be the one that is installed
+        return __version__
     try:
         return version(package)
     except PackageNotFoundError:

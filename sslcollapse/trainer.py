@@ -440,7 +440,8 @@ class Trainer:
         if self.main:
             device = device_name(accelerator.device)
             self.run_directory.write_json("recipe.json", recipe)
-            self.run_directory.write_json("environment.json", environment(accelerator.num_processes, device, command))
+            made_by = environment(accelerator.num_processes, device, command, recipe)
+            self.run_directory.write_json("environment.json", made_by)
             self.reporter.print(f"{recipe['name']}  seed {recipe['seed']}  →  {self.run_directory.path}")
             self.reporter.print(f"data: {self.domain.describe()}; device: {device}")
             notice = self.domain.notice(accelerator.num_processes)

@@ -226,6 +226,19 @@ def test_the_readmes_figures_of_digits_are_those_of_the_recorded_table(objective
     assert [figure for figure in figures if figure.replace("−", "-") not in there] == []
 
 
+@pytest.mark.parametrize("name", ["digits", "objectives_citation"])
+def test_the_figures_of_the_results_tables_are_those_of_their_pages(name):
+    text, page = ((ROOT / "docs/results" / path).read_text() for path in ("README.md", f"{name}/README.md"))
+    starts = {
+        "digits": ("SimCLR", "BYOL", "SimSiam", "VICReg", "Barlow Twins"),
+        "objectives_citation": ("GRACE,", "CCA-SSG,"),
+    }
+    rows = [line for line in text.splitlines() if line.startswith(tuple(f"| {start}" for start in starts[name]))]
+    figures = [figure for row in rows for figure in re.findall(r"\d+\.\d+ ± \d+\.\d+|[+−]\d+\.\d+ \[.*?\]", row)]
+    assert len(figures) >= 35
+    assert [figure for figure in figures if figure.replace("−", "-") not in page] == []
+
+
 def test_the_arguments_and_defaults_of_the_controllers_page_are_those_of_the_rank_floor():
     from sslcollapse import COEFFICIENTS
 

@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -53,6 +54,40 @@ def test_what_a_constructor_refuses_is_named_by_its_component():
 
 def test_registry_errors_are_shown_without_a_traceback():
     assert issubclass(RegistryError, SSLCollapseError)
+
+
+def test_a_component_of_this_package_has_no_other_origin():
+    assert REGISTRIES["encoder"].origin("gcn") is None
+
+
+def test_the_origin_of_a_plug_in_is_its_distribution_with_the_version(tmp_path, monkeypatch):
+    metadata = tmp_path / "my_package-1.2.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.2\n")
+    (metadata / "entry_points.txt").write_text("[sslcollapse.tool]\nlevel = my_module:Level\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Registry("tool", {}).origin("level") == "my-package 1.2"
+
+
+@pytest.mark.parametrize("name", ["mine", "numpy"])
+def test_the_origin_of_a_recipes_own_component_is_its_file_and_the_hash_of_its_source(tmp_path, monkeypatch, name):
+    from sslcollapse.recipe import load
+
+    for known in ("_targets", "_factories", "_places"):
+        monkeypatch.setattr(REGISTRIES["probe"], known, dict(getattr(REGISTRIES["probe"], known)))
+    recipe = tmp_path / f"{name}.py"
+    source = """
+from sslcollapse.registry import PROBES
+
+@PROBES.register("origin_test")
+class Mine: ...
+
+recipe = dict(name="x")
+"""
+    recipe.write_text(source)
+    load(recipe)
+    expected = hashlib.sha256(source.encode()).hexdigest()[:12]
+    assert REGISTRIES["probe"].origin("origin_test") == f"{name}.py sha256:{expected}"
 
 
 def test_a_name_cannot_be_registered_twice():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import tiny_recipe
 
+import sslcollapse
 from sslcollapse import cli
 from sslcollapse.build import build_domain, build_encoder, build_module
 from sslcollapse.checkpoint import load_latest_checkpoint
@@ -73,6 +74,7 @@ def test_the_environment_says_what_ran_where(run):
     environment = read(run, "environment.json")
     assert environment["command"] == ["sslcollapse", "train", "tiny.py"]
     assert environment["packages"]["torch"] == torch.__version__.partition("+")[0] or environment["packages"]["torch"]
+    assert (environment["packages"]["sslcollapse"], environment["plugins"]) == (sslcollapse.__version__, {})
     assert (environment["world_size"], environment["threads"]) == (1, 1)
     assert environment["device"]
 

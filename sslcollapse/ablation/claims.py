@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
-from sslcollapse.ablation.columns import Column, best_of, validation_by_seed
-from sslcollapse.ablation.correlation import FEWEST_SEEDS, bootstrap_spearman
+from sslcollapse.ablation.choice import WIDENING, Chosen, choose
+from sslcollapse.ablation.columns import Column, validation_by_seed
+from sslcollapse.ablation.correlation import bootstrap_spearman, different, fewest_seeds
 from sslcollapse.ablation.grid import Ablation, Cell
 from sslcollapse.ablation.notation import in_unit
-from sslcollapse.ablation.pairing import LEAST_CELLS, Planned, Point
+from sslcollapse.ablation.pairing import Planned, Point
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.schema import WITHIN, Check, Claim
-from sslcollapse.ablation.statistics import ROUNDING, Difference, paired_by_seed, paired_difference, slope, student
+from sslcollapse.ablation.schema import LEAST_CELLS, WITHIN, Check, Claim
+from sslcollapse.ablation.statistics import (
+    ROUNDING,
+    Difference,
+    PairingError,
+    paired_by_seed,
+    paired_difference,
+    shared_confidence,
+    slope,
+    student,
+)
 
-LEVEL = 0.05
-"""Chance that any interval of a claim misses, shared out over its tests."""
+FEWEST_SEEDS = 5
+"""Of fewer no test is decided: that so few differences are normal is not to be seen in them."""
 OUTCOMES = ("supported", "contradicted", "inconclusive", "not run")
 
 
@@ -29,8 +40,13 @@ class Place:
     """A point of a test with the cells that were chosen for it."""
 
     point: Point
-    cell: Cell
-    against: Cell | None
+    cell: Chosen[Cell]
+    against: Chosen[Cell] | None
+
+    @property
+    def sides(self) -> list[Chosen[Cell]]:
+        """Both."""
+        return [self.cell] if self.against is None else [self.cell, self.against]
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,7 @@ class Result:
         outcome: one of ``OUTCOMES``.
         places: one, or one a position of a slope or trend; none of a correlation.
         cells: number of cells of a correlation.
+        margin: smallest effect that counts; None while no record says what is attainable.
         reason: why there is no estimate, or no interval.
     """
 
@@ -51,6 +68,7 @@ class Result:
     places: Sequence[Place] = ()
     cells: int = 0
     reason: str = ""
+    margin: float | None = None
 
     @property
     def shown(self) -> str:
@@ -73,7 +91,8 @@ class Verdict:
         ablation: its name.
         confidence: of each interval.
         finished: number of the ablation's runs that have records.
-        total: number of its runs.
+        total: number of its planned runs.
+        seeds: planned of each cell.
     """
 
     ablation: str
@@ -82,6 +101,12 @@ class Verdict:
     confidence: float
     finished: int
     total: int
+    seeds: int
+
+    @property
+    def interim(self) -> bool:
+        """Whether a part of the plan is still to be run."""
+        return self.finished < self.total
 
     @property
     def counts(self) -> dict[str, int]:
@@ -90,10 +115,12 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """``supported``, ``not supported``, ``inconclusive at n = 5``, or ``not run``."""
+        """``supported``, ``not supported``, ``inconclusive at n = 5``, ``interim`` or ``not run``."""
         counts, total = self.counts, len(self.results)
         if counts["not run"] == total:
             return "not run"
+        if self.interim:
+            return "interim"
         if counts["supported"] == total:
             return "supported"
         if counts["contradicted"]:
@@ -106,7 +133,8 @@ class Verdict:
         """``2 of 8 tests supported, 1 contradicted, 5 inconclusive``."""
         counts = self.counts
         rest = [f"{counts[outcome]} {outcome}" for outcome in OUTCOMES[1:] if counts[outcome]]
-        return ", ".join([f"{counts['supported']} of {len(self.results)} tests supported", *rest])
+        first = f"{counts['supported']} of {len(self.results)} tests supported"
+        return ("so far " if self.interim else "") + ", ".join([first, *rest])
 
 
 def judge(ablation: Ablation, records: Records) -> Verdict:
@@ -117,11 +145,12 @@ def judge(ablation: Ablation, records: Records) -> Verdict:
     """
     if ablation.claim is None:
         raise ValueError(f"{ablation.name} claims nothing")
-    confidence = 1 - LEVEL / len(ablation.tests)
+    confidence = shared_confidence(len(ablation.tests))
     by_cell = {cell.hash: records.of([cell], ablation.seeds) for cell in ablation.cells}
     results = [_result(test, by_cell, confidence) for test in ablation.tests]
-    finished, total = sum(map(len, by_cell.values())), len(ablation.cells) * ablation.seeds
-    return Verdict(ablation.name, ablation.claim, results, confidence, finished, total)
+    seeds = max(ablation.seeds, ablation.planned_seeds)
+    finished, total = sum(map(len, by_cell.values())), len(ablation.cells) * seeds
+    return Verdict(ablation.name, ablation.claim, results, confidence, finished, total, seeds)
 
 
 def outcome(expect: str, margin: float, interval: tuple[float, float] | None) -> str:
@@ -147,68 +176,94 @@ def _result(test: Planned, by_cell: Runs, confidence: float) -> Result:
     places = [place for point in test.points if (place := _place(check, point, by_cell)) is not None]
     if len(places) < len(test.points):
         return Result(test, None, "not run", reason="no records")
-    estimate = _estimate(check, places, by_cell, confidence)
+    margin = _margin(check, places, by_cell)
+    try:
+        estimate = _estimate(check, places, by_cell, confidence)
+    except PairingError as error:
+        return Result(test, None, "not run", places, reason=str(error), margin=margin)
     if estimate is None:
-        return Result(test, None, "not run", places, reason=_missing(check, places, by_cell))
+        return Result(test, None, "not run", places, reason=_missing(check, places, by_cell), margin=margin)
     factor = 100 if _column(check.metric).percent else 1
-    interval = estimate.interval and (factor * estimate.interval[0], factor * estimate.interval[1])
-    estimate = estimate._replace(mean=factor * estimate.mean, interval=interval)
-    reason = "" if interval else "one seed" if estimate.n == 1 else "the same in all seeds"
-    return Result(test, estimate, outcome(check.expect, check.margin, interval), places, reason=reason)
+    same = any(side.same for place in places for side in place.sides)
+    ends = None if same else estimate.interval
+    interval = ends and (factor * ends[0], factor * ends[1])
+    estimate = estimate._replace(mean=factor * estimate.mean, interval=interval, p=None if same else estimate.p)
+    reason = "" if interval else "one seed" if estimate.n == 1 or same else "the same in all seeds"
+    made = outcome(check.expect, margin, interval) if estimate.n >= FEWEST_SEEDS else "inconclusive"
+    return Result(test, estimate, made, places, reason=reason, margin=margin)
 
 
 def _estimate(check: Check, places: Sequence[Place], by_cell: Runs, confidence: float) -> Difference | None:
     column = _column(check.metric)
-
-    def values(cell: Cell) -> dict[int, list[float]]:
-        return column.splits_by_seed(by_cell[cell.hash])
-
+    widening = WIDENING if any(side.crossed for place in places for side in place.sides) else 1.0
     if check.kind == "difference":
         (place,) = places
-        return (
-            None if place.against is None else paired_difference(values(place.cell), values(place.against), confidence)
-        )
-    gains = [
-        column.by_seed(by_cell[place.cell.hash])
-        if place.against is None
-        else paired_by_seed(values(place.cell), values(place.against))
-        for place in places
-    ]
+        if place.against is None:
+            return None
+        own, other = column.paired(*(_records(side, by_cell) for side in place.sides))
+        return paired_difference(own, other, confidence, widening)
+    if check.kind == "trend":
+        measured = column.comparable(*(_records(place.cell, by_cell) for place in places))
+        gains = [column.by_seed(records) for records in measured]
+    else:
+        gains = [paired_by_seed(*column.paired(*(_records(side, by_cell) for side in place.sides))) for place in places]
     positions = [place.point.position or 0.0 for place in places]
     seeds = sorted(set.intersection(*(set(gain) for gain in gains)))
     slopes = [slope(positions, [gain[seed] for gain in gains]) for seed in seeds]
-    largest = max(
-        (abs(number) for place in places for number in column.by_seed(by_cell[place.cell.hash]).values()), default=0
-    )
-    return student(slopes, confidence, scale=largest / (max(positions) - min(positions)))
+    sizes = (abs(number) for place in places for number in column.by_seed(_records(place.cell, by_cell)).values())
+    return student(slopes, confidence, scale=max(sizes, default=0) / _span(places), widening=widening)
+
+
+def _margin(check: Check, places: Sequence[Place], by_cell: Runs) -> float:
+    """The check's margin, or the metric's default; of a slope, what changes it so much from one end to the other."""
+    if check.margin is not None:
+        return check.margin
+    used = [record for place in places for side in place.sides for record in _records(side, by_cell)]
+    least = _column(check.metric).least_change(used)
+    return least if check.kind == "difference" else least / _span(places)
+
+
+def _span(places: Sequence[Place]) -> float:
+    positions = [place.point.position or 0.0 for place in places]
+    return max(positions) - min(positions)
 
 
 def _missing(check: Check, places: Sequence[Place], by_cell: Runs) -> str:
     """Why no seed has an estimate."""
-    used = [cell for place in places for cell in (place.cell, place.against) if cell is not None]
-    without = [cell for cell in used if not _column(check.metric).by_seed(by_cell[cell.hash])]
-    return f"no {check.metric} in the records of {without[0].name}" if without else "no seed has all of its runs"
+    column = _column(check.metric)
+    used = [cell for place in places for side in place.sides for cell in side.every]
+    without = [cell for cell in used if not column.by_seed(by_cell[cell.hash])]
+    if without:
+        return f"no {check.metric} in the records of {without[0].name}"
+    sizes = {column.measured_at(record) for cell in used for record in by_cell[cell.hash]}
+    return "ranks measured on different numbers of samples" if len(sizes) > 1 else "no seed has all of its runs"
 
 
 def _correlation(test: Planned, by_cell: Runs, confidence: float) -> Result:
     check = test.check
-    both = [
-        [_column(path).by_seed(by_cell[cell.hash]) for path in (check.metric, check.with_metric)]
-        for cell in test.points[0].cells
-    ]
+    groups: list[Any] = [by_cell[cell.hash] for cell in test.points[0].cells]
+    columns = [_column(path) for path in (check.metric, check.with_metric)]
+    for column in columns:
+        groups = column.alike(groups)
+    both = [[column.by_seed(group) for column in columns] for group in groups]
     both = [pair for pair in both if pair[0].keys() & pair[1].keys()]
     seeds = sorted(set.intersection(*(set(pair[0]) & set(pair[1]) for pair in both))) if both else []
     if len(both) < LEAST_CELLS or not seeds:
         reason = "no seed has all of its runs" if both and not seeds else f"fewer than {LEAST_CELLS} cells have records"
         return Result(test, None, "not run", cells=len(both), reason=reason)
     x, y = ([[pair[which][seed] for seed in seeds] for pair in both] for which in (0, 1))
+    differing = different(*([fsum(values) for values in side] for side in (x, y)))
+    if differing < LEAST_CELLS:
+        reason = f"{differing} cells differ, fewer than {LEAST_CELLS}"
+        return Result(test, None, "not run", cells=len(both), reason=reason)
     found = bootstrap_spearman(x, y, confidence)
     if found is None:
         return Result(test, None, "inconclusive", cells=len(both), reason="a metric is the same in all cells")
     estimate, interval = found
-    made = outcome(check.expect, check.margin, interval)
-    reason = "" if interval else f"fewer than {FEWEST_SEEDS} seeds"
-    return Result(test, Difference(estimate, interval, len(seeds)), made, cells=len(both), reason=reason)
+    margin = check.margin or 0.0
+    made = outcome(check.expect, margin, interval)
+    reason = "" if interval else f"fewer than {fewest_seeds(confidence)} seeds"
+    return Result(test, Difference(estimate, interval, len(seeds)), made, cells=len(both), reason=reason, margin=margin)
 
 
 def _place(check: Check, point: Point, by_cell: Runs) -> Place | None:
@@ -218,13 +273,17 @@ def _place(check: Check, point: Point, by_cell: Runs) -> Place | None:
     return None if cell is None or (against is None and point.against) else Place(point, cell, against)
 
 
-def _choose(check: Check, candidates: Sequence[Cell], by_cell: Runs) -> Cell | None:
-    """The candidate with the best mean validation metric; a test metric is never looked at."""
+def _choose(check: Check, candidates: Sequence[Cell], by_cell: Runs) -> Chosen[Cell] | None:
+    """The candidate with the best mean validation metric, on other seeds; a test metric is never looked at."""
     if len(candidates) == 1:
-        return candidates[0] if by_cell[candidates[0].hash] else None
+        (only,) = candidates
+        return Chosen((only, only)) if by_cell[only.hash] else None
     same = check.metric.rpartition(".")[2].replace("test_", "validation_", 1)
-    best = best_of([(cell, validation_by_seed(by_cell[cell.hash], check.probe, same)) for cell in candidates])
-    return best and best[0]
+    return choose([(cell, validation_by_seed(by_cell[cell.hash], check.probe, same)) for cell in candidates])
+
+
+def _records(side: Chosen[Cell], by_cell: Runs) -> list[Mapping[str, Any]]:
+    return side.records(lambda cell: by_cell[cell.hash])
 
 
 def _column(metric: str) -> Column:

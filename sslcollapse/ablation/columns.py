@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.records import lookup
-from sslcollapse.ablation.statistics import Summary, rounded, summarise
-from sslcollapse.quantities import is_number
+from sslcollapse.ablation.records import FRACTION, lookup
+from sslcollapse.ablation.statistics import PairingError, Summary, rounded, summarise
+from sslcollapse.quantities import RANK_MARGIN, RANKS, is_number
 
 T = TypeVar("T")
 DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")
-RANKS = ("effective_rank", "effective_rank_centred", "numerical_rank")
 SECTIONS = ("Evaluation", "Effective rank", "Other")
 
 
@@ -44,6 +43,16 @@ class Column:
         """Whether it counts dimensions."""
         return self.path.startswith("rank.") and self.path.rpartition(".")[2] in RANKS
 
+    def least_change(self, records: Sequence[Mapping[str, Any]]) -> float:
+        """The smallest change that counts, in the metric's unit: of a rank 1 % of what is attainable, else anything."""
+        parent, _, last = self.path.rpartition(".")
+        if not self.path.startswith("rank.") or last not in (*RANKS, FRACTION):
+            return 0.0
+        if last == FRACTION:
+            return RANK_MARGIN
+        known = [lookup(record, f"{parent}.attainable") for record in records]
+        return RANK_MARGIN * max(filter(_is_number, known), default=0)
+
     def of(self, record: Mapping[str, Any]) -> Any:
         """Its value in one record: a number, a text, or None."""
         value = lookup(record, self.path)
@@ -54,15 +63,66 @@ class Column:
         """Whether it is shown as it is, without mean and deviation."""
         return self.path.endswith((".solver", ".attainable", ".n"))
 
+    def measured_at(self, record: Mapping[str, Any]) -> Any:
+        """The number of samples N that a rank is of; None of anything that does not depend on it."""
+        return lookup(record, f"{self.path.rpartition('.')[0]}.n") if self.path.startswith("rank.") else None
+
+    def comparable(self, *groups: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+        """Of each group the records of one N, at which the groups have most seeds in common; of equals the larger.
+
+        A rank depends on the number of samples that it is measured on: ranks at different N are not averaged or paired.
+        """
+        sizes = dict.fromkeys(self.measured_at(record) for group in groups for record in group)
+        if len(sizes) < 2:
+            return [list(group) for group in groups]
+
+        def at(n: Any) -> list[list[Mapping[str, Any]]]:
+            return [[record for record in group if self.measured_at(record) == n] for group in groups]
+
+        def common(n: Any) -> int:
+            return len(set.intersection(*({record["seed"] for record in group} for group in at(n))))
+
+        return at(max(sizes, key=lambda n: (common(n), n or 0)))
+
+    def alike(self, groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
+        """Of each group the records of the one N that most records have; of equals the larger."""
+        sizes = [self.measured_at(record) for group in groups for record in group]
+        most = max(dict.fromkeys(sizes), key=lambda n: (sizes.count(n), n or 0), default=None)
+        return [[record for record in group if self.measured_at(record) == most] for group in groups]
+
+    def paired(
+        self, own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
+    ) -> tuple[dict[int, list[float]], dict[int, list[float]]]:
+        """``splits_by_seed`` of both, ready to be paired.
+
+        Raises:
+            PairingError: a seed has more splits on one side than on the other.
+        """
+        own, other = self.comparable(own, other)
+        counts = [{record["seed"]: self._count(record) for record in records} for records in (own, other)]
+        for seed in counts[0].keys() & counts[1].keys():
+            if counts[0][seed] != counts[1][seed]:
+                raise PairingError(
+                    f"{self.path}, seed {seed}: {counts[0][seed]} splits cannot be paired with {counts[1][seed]}"
+                )
+        return self.splits_by_seed(own), self.splits_by_seed(other)
+
+    def _count(self, record: Mapping[str, Any]) -> int:
+        """Splits that a value is the mean of; long lists of them are not kept, but their number is."""
+        entry = lookup(record, self.path)
+        values = entry.get("values") if isinstance(entry, Mapping) else None
+        return entry.get("n", len(values or [0])) if isinstance(entry, Mapping) else 1
+
     def by_seed(self, records: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-        """Seed → finite number."""
+        """Seed → finite number; of a rank those of one N."""
+        (records,) = self.comparable(records)
         values = {record["seed"]: self.of(record) for record in records}
         return {seed: value for seed, value in values.items() if _is_number(value)}
 
     def splits_by_seed(self, records: Sequence[Mapping[str, Any]]) -> dict[int, list[float]]:
         """Seed → its values, one a split where the record keeps them, else their mean."""
         found = {}
-        for record in records:
+        for record in self.comparable(records)[0]:
             entry = lookup(record, self.path)
             values = entry.get("values") if isinstance(entry, Mapping) else None
             if isinstance(values, list) and values and all(map(is_number, values)):

@@ -1,4 +1,4 @@
-"""The command of an ablation as its page has it, written and read back."""
+"""The command of an ablation as its page has it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-
-from sslcollapse.ablation.grid import Ablation, plan
-from sslcollapse.errors import RecipeError
 
 PREFIX = ("sslcollapse", "ablate")
 
@@ -23,7 +20,7 @@ def command_line(
 ) -> str:
     """What rebuilds the page, as it is typed in the current folder."""
     words = list(PREFIX)
-    words += [os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else path.name for path in targets]
+    words += map(shown_path, targets)
     words += [word for axis in grid for word in ("--grid", axis)]
     words += [word for value in baseline for word in ("--baseline", value)]
     words += [] if seeds is None else ["--seeds", str(seeds)]
@@ -31,31 +28,6 @@ def command_line(
     return shlex.join([*words, *overrides])
 
 
-def plan_of(command: str, root: Path) -> Ablation:
-    """The ablation of a ``command_line`` that was typed in ``root``.
-
-    Raises:
-        RecipeError: it is no such command, or describes no ablation any more.
-    """
-    words = shlex.split(command)
-    if tuple(words[:2]) != PREFIX:
-        raise RecipeError(f"{command!r} is no command of an ablation; it begins with {' '.join(PREFIX)}")
-    options: dict[str, list[str]] = {"--grid": [], "--baseline": [], "--seeds": [], "--name": []}
-    rest, following = [], iter(words[2:])
-    for word in following:
-        if word in options:
-            options[word].append(next(following, ""))
-        else:
-            rest.append(word)
-    targets = [root / word for word in rest if "=" not in word]
-    if not targets:
-        raise RecipeError(f"{command!r} names no ablation file or recipe")
-    return plan(
-        targets[0],
-        options["--grid"],
-        int(options["--seeds"][0]) if options["--seeds"] else None,
-        [word for word in rest if "=" in word],
-        baseline=options["--baseline"],
-        others=targets[1:],
-        name=options["--name"][0] if options["--name"] else None,
-    )
+def shown_path(path: Path) -> str:
+    """A file as it is typed in the current folder; its name alone where it is elsewhere."""
+    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else path.name

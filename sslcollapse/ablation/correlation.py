@@ -9,15 +9,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sslcollapse.ablation.schema import LEAST_CELLS
+from sslcollapse.ablation.statistics import rounded
+
 RESAMPLES = 10_000
-FEWEST_SEEDS = 5
-"""Fewer can be drawn in too few ways for a bootstrap."""
+MOST_RESAMPLES = 200_000
+BEYOND = 20
+"""Resamples that must lie beyond each end of an interval, so that no end is the extreme of what was drawn."""
 DIGITS = 10
 """Means are rounded to this many decimals of the largest before they are ranked, so that rounding breaks no tie."""
 
 
 class Correlation(NamedTuple):
-    """Spearman's and Pearson's correlation over n cells, with intervals by Fisher's z (None below 4 cells or at ±1)."""
+    """Spearman's and Pearson's correlation over n cells, with intervals by Fisher's z (None at ±1)."""
 
     spearman: float
     spearman_interval: tuple[float, float] | None
@@ -27,7 +31,7 @@ class Correlation(NamedTuple):
 
 
 def correlate(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> Correlation | None:
-    r"""Of at least 3 cells, neither metric being constant; else None.
+    r"""Of at least 6 cells that differ, neither metric being constant; else None.
 
     .. math:: \tanh(\operatorname{artanh} r \pm z \, s), \quad
         s^2 = 1 / (n-3) \text{ (Pearson)}, \; (1 + r^2/2) / (n-3) \text{ (Spearman)}
@@ -35,7 +39,7 @@ def correlate(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) 
     Source: Bonett and Wright, Sample size requirements for estimating Pearson, Kendall and Spearman correlations, 2000.
     """
     n = len(x)
-    if n < 3:
+    if different(x, y) < LEAST_CELLS:
         return None
     columns = np.array([x, y], dtype=float)[:, :, None]  # [2, cells, 1]
     pearson, spearman = float(_pearson(columns)[0]), float(_pearson(_ranks(columns))[0])
@@ -43,11 +47,37 @@ def correlate(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) 
         return None
     return Correlation(
         spearman,
-        _fisher(spearman, (1 + spearman**2 / 2) / max(n - 3, 1), n, confidence),
+        _fisher(spearman, (1 + spearman**2 / 2) / (n - 3), confidence),
         pearson,
-        _fisher(pearson, 1 / max(n - 3, 1), n, confidence),
+        _fisher(pearson, 1 / (n - 3), confidence),
         n,
     )
+
+
+def different(x: Sequence[float], y: Sequence[float]) -> int:
+    """The number of cells that differ in one of two metrics."""
+    return len({(rounded(a), rounded(b)) for a, b in zip(x, y, strict=True)})
+
+
+def fewest_seeds(confidence: float) -> int:
+    r"""The fewest seeds n that a bootstrap interval of this confidence is computed of.
+
+    Two conditions. The range of n seeds covers a median with confidence :math:`1 - 2^{1-n}`, and a bootstrap knows
+    nothing beyond that range: a higher confidence needs more seeds, as it does for ``student`` without spread. And the
+    tail beyond each end, of which an extreme resample (one seed n times) has :math:`n^{-n}`, must be so wide that 20 of
+    at most 200,000 resamples lie in it; else the interval is the range of what was drawn.
+    """
+    n = 2
+    while 2.0 ** (1 - n) > 1 - confidence or _tail(n, confidence) * MOST_RESAMPLES < BEYOND:
+        n += 1
+    return n
+
+
+def _tail(n: int, confidence: float) -> float:
+    """Level of each end of the expanded percentile interval."""
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf((1 + confidence) / 2, n - 1)))
 
 
 def bootstrap_spearman(
@@ -61,7 +91,7 @@ def bootstrap_spearman(
     Args:
         x: [cells][seeds].
         y: [cells][seeds], of the same runs.
-        confidence: of the interval; there is none with fewer than 5 seeds.
+        confidence: of the interval; there is none with fewer than ``fewest_seeds``.
 
     Returns:
         The correlation and its interval; None where one of the metrics is the same in all cells.
@@ -73,18 +103,17 @@ def bootstrap_spearman(
     estimate = float(_pearson(_ranks(values.mean(axis=2, keepdims=True)))[0])
     if not math.isfinite(estimate):
         return None
-    if n < FEWEST_SEEDS:
+    if n < fewest_seeds(confidence):
         return estimate, None
-    from scipy.stats import norm, t
-
+    tail = _tail(n, confidence)
+    resamples = max(RESAMPLES, math.ceil(BEYOND / tail))
     draw = random.Random(0).random  # Python's own: its numbers are the same in every version
-    counts = np.zeros((n, RESAMPLES))
-    for resample in range(RESAMPLES):
+    counts = np.zeros((n, resamples))
+    for resample in range(resamples):
         for _ in range(n):
             counts[int(draw() * n), resample] += 1
     drawn = _pearson(_ranks(values @ (counts / n)))  # [resamples]
     drawn = np.sort(drawn[np.isfinite(drawn)])
-    tail = float(norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf((1 + confidence) / 2, n - 1)))
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return estimate, (float(low), float(high))
 
@@ -105,8 +134,8 @@ def _pearson(values: Any) -> Any:
     return np.clip((centred[0] * centred[1]).sum(axis=0) / product, -1, 1)
 
 
-def _fisher(r: float, variance: float, n: int, confidence: float) -> tuple[float, float] | None:
-    if n < 4 or abs(r) > 1 - 1e-12:
+def _fisher(r: float, variance: float, confidence: float) -> tuple[float, float] | None:
+    if abs(r) > 1 - 1e-12:
         return None
     from scipy.stats import norm
 

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from sslcollapse.ablation.files import write_files
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.job import Job
 from sslcollapse.ablation.locks import locked
-from sslcollapse.ablation.preview import preview
+from sslcollapse.ablation.plan_file import write_plan
+from sslcollapse.ablation.preview import aside_lines, preview
 from sslcollapse.ablation.progress import Progress
 from sslcollapse.ablation.records import DamagedRunError, Records, check_writable, make_record
 from sslcollapse.ablation.table import best_by_validation, columns, results_table
@@ -39,6 +41,7 @@ def run_ablation(
     slurm: Sequence[str] = (),
     retry_failed: bool = False,
     dry_run: bool = False,
+    tables: bool = False,
     out: Path = Path("runs"),
     results: Path = Path("docs/results"),
 ) -> int:
@@ -61,6 +64,7 @@ def run_ablation(
         slurm: ``key=value`` parameters of Slurm jobs, by submitit's names.
         retry_failed: also try the runs again that failed before.
         dry_run: print what there is to do; run and write nothing.
+        tables: write the plan and rebuild the tables from the records that are there; run nothing.
         out: folder of run directories.
         results: folder of ``<name>/runs.jsonl``, ``README.md`` and ``table.csv``.
 
@@ -74,24 +78,30 @@ def run_ablation(
     ablation = plan(Path(target), grid, seeds, overrides, baseline=baseline, others=others, name=name)
     execute = choose_executor(executor, jobs=jobs, threads=threads, slurm=slurm, out=out, ablation=ablation.name)
     folder = results / ablation.name
+    typed = command_line([Path(target), *others], grid, seeds, baseline, name, overrides)
     if dry_run:
         print("\n".join(preview(ablation, Records(folder / "runs.jsonl"))))
         return 0
     check_writable(folder, "--results")
+    if tables:
+        ablation = _as_recorded(ablation, Records(folder / "runs.jsonl"))
     with locked(folder / ".lock", f"{folder}: this results folder"):
         from sslcollapse.checkpoint import remove_temporaries  # imports torch
 
         remove_temporaries(folder)
         driver = _Driver(ablation, folder, out, live=executor != "debug")
+        write_plan(folder, ablation, typed)
         try:
             with _interruptible():
-                driver.run(execute, jobs, retry_failed=retry_failed)
+                if not tables:
+                    driver.run(execute, jobs, retry_failed=retry_failed)
         except KeyboardInterrupt:
             driver.say_how_to_go_on(executor)
             raise
         finally:
-            driver.write_tables(command_line([Path(target), *others], grid, seeds, baseline, name, overrides))
-        return driver.conclude()
+            driver.write_tables(typed)
+        code = driver.conclude()
+        return 0 if tables else code
 
 
 class _Driver:
@@ -116,6 +126,8 @@ class _Driver:
         self.progress.print(
             f"{self.ablation.name}: {len(self.jobs)} runs, {self.done} finished{failed}, {len(waiting)} to do"
         )
+        for line in aside_lines(self.ablation, self.records):
+            self.progress.print(line)
         for job in skipped:
             self.progress.print(f"skipped   {job.name}: {self.failures.error(job)}")
         if waiting:
@@ -129,7 +141,7 @@ class _Driver:
     @property
     def done(self) -> int:
         """Runs that are recorded."""
-        return sum((job.cell.hash, job.seed) in self.records for job in self.jobs)
+        return sum(self.records.find(job.cell, job.seed) is not None for job in self.jobs)
 
     def started(self, job: Job) -> None:
         """Show that a run has begun."""
@@ -156,7 +168,7 @@ class _Driver:
 
     def _is_finished(self, job: Job) -> bool:
         """Whether the run is recorded, or has its result and is recorded now."""
-        recorded = (job.cell.hash, job.seed) in self.records
+        recorded = self.records.find(job.cell, job.seed) is not None
         if not recorded and job.finished:
             try:
                 self._record(job)
@@ -195,7 +207,8 @@ class _Driver:
         say = self.progress.print
         shown = self.records.of(self.ablation.cells, self.ablation.seeds)
         every = columns(self.ablation, shown)
-        say("\n".join(results_table(self.ablation, self.records, [c for c in every if c.section == every[0].section])))
+        first = [column for column in every if column.section == every[0].section]
+        say("\n".join(results_table(self.ablation, self.records, first)))
         for base in dict.fromkeys(cell.base for cell in self.ablation.cells):
             cells = {cell.hash: cell for cell in self.ablation.cells if cell.base == base}
             own = [record for record in shown if record["hash"] in cells]
@@ -223,6 +236,16 @@ def _jobs(ablation: Ablation, out: Path) -> Iterator[Job]:
             values = [f"{path}={value!r}" for path, value in cell.values.items()]
             command = ["sslcollapse", "train", str(cell.source), *ablation.settings, *values, f"seed={seed}"]
             yield Job(cell, seed, RunDirectory.of(cell.with_seed(seed), out).path, out, [*command, "--out", str(out)])
+
+
+def _as_recorded(ablation: Ablation, records: Records) -> Ablation:
+    """The plan with the version of the random streams that most of its records have: for tables nothing is drawn."""
+    from sslcollapse.ablation.streams import of_most
+
+    depending = {cell.hash for cell in ablation.cells if cell.streams is not None}
+    version = of_most(record for record in records if record["hash"] in depending)
+    cells = [replace(cell, streams=version) if cell.hash in depending else cell for cell in ablation.cells]
+    return replace(ablation, cells=cells)
 
 
 @contextmanager

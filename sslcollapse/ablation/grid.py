@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Cell:
         values: recipe path → value, of all axes.
         recipe: resolved; its seed is replaced by each run's.
         hash: of the resolved recipe, the same for all seeds.
+        streams: version of the random streams that its runs are made with; None where all versions draw the same.
     """
 
     base: str
@@ -42,6 +43,7 @@ class Cell:
     values: Mapping[str, Any]
     recipe: Mapping[str, Any]
     hash: str
+    streams: int | None = None
 
     @property
     def name(self) -> str:
@@ -63,11 +65,15 @@ class Ablation:
 
     Attributes:
         axes: each axis as the paths that move together.
+        seeds: of each cell, those that tables have.
         baselines: hash of a cell → hash of the cell it is compared with (not for baselines themselves).
         metrics: dotted paths into a record.
         settings: ``path=value`` overrides of every run.
         claim: what the file claims of its results.
         tests: what the claim is judged by.
+        planned_seeds: what the file says, or more where more are asked for: a verdict of fewer is an interim one.
+        baseline: as the file has it.
+        claimed: the claim as the file has it.
     """
 
     name: str
@@ -79,6 +85,9 @@ class Ablation:
     settings: Sequence[str]
     claim: Claim | None = None
     tests: Sequence[Planned] = ()
+    planned_seeds: int = 0
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    claimed: Mapping[str, Any] | None = None
 
 
 def plan(
@@ -111,8 +120,8 @@ def plan(
     for option, given in (("--grid", grid), ("--baseline", baseline), ("--name", name), ("a second recipe", others)):
         if given and described["file"]:
             raise RecipeError(f"{option}: {target} is an ablation file, which says this itself; change it there")
-    for field in ("axes", "baseline", "metrics"):
-        check_nesting(described[field], field)
+    for place in ("axes", "baseline", "metrics"):
+        check_nesting(described[place], place)
     axes = {_paths(key): values for key, values in described["axes"].items()}
     settings_paths = [setting.partition("=")[0].strip() for setting in settings]
     for path in [*itertools.chain.from_iterable(axes), *settings_paths]:
@@ -126,8 +135,9 @@ def plan(
     name = described["name"] or "_".join(dict.fromkeys(cell.recipe["name"] for cell in cells))
     folder_name(name, f"{target}: ablation.name" if described["file"] else "--name (by default the recipes' names)")
     count = described["seeds"] if seeds is None else seeds
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_SEEDS:
-        raise RecipeError(f"seeds must be a number from 1 to {MOST_SEEDS}, got {quote(count)}")
+    for number in (count, described["seeds"]):
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MOST_SEEDS:
+            raise RecipeError(f"seeds must be a number from 1 to {MOST_SEEDS}, got {quote(number)}")
     baselines = _baselines(cells, list(axes), described["baseline"])
     probes = sorted({probe for cell in cells for probe in cell.recipe["evaluate"]})
     metrics = [check_metric("metrics", metric, probes) for metric in described["metrics"]]
@@ -138,7 +148,20 @@ def plan(
             tests = planned(claim, cells, list(axes))
         except RecipeError as error:
             raise RecipeError(f"{target}: ablation.{error}") from None
-    return Ablation(name, cells, list(axes), count, baselines, metrics, list(settings), claim, tests)
+    return Ablation(
+        name,
+        cells,
+        list(axes),
+        count,
+        baselines,
+        metrics,
+        list(settings),
+        claim,
+        tests,
+        max(count, described["seeds"]),
+        described["baseline"],
+        described["claim"],
+    )
 
 
 def axis_values(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]]) -> dict[str, list[Any]]:
@@ -224,6 +247,7 @@ def _from_grid(
 def _cells(
     bases: Mapping[str, Path], axes: Mapping[tuple[str, ...], Sequence[Any]], settings: Sequence[str]
 ) -> list[Cell]:
+    from sslcollapse.ablation.streams import streams_of
     from sslcollapse.recipe import assign, load, override, recipe_hash, resolve
 
     choices = [_choices(paths, values) for paths, values in axes.items()]
@@ -241,7 +265,7 @@ def _cells(
                 resolved = resolve(assign(recipe, values))
             except ValueError as error:
                 raise RecipeError(f"cell {cell.name}: {error}") from error
-            cell = Cell(label, source, values, resolved, recipe_hash(resolved))
+            cell = Cell(label, source, values, resolved, recipe_hash(resolved), streams_of(resolved))
             if (other := known.setdefault(cell.hash, cell)) is not cell:
                 raise RecipeError(f"cells {other.name} and {cell.name} are the same recipe; remove one of them")
             cells.append(cell)

@@ -56,7 +56,7 @@ def table_latex(ablation: Ablation, records: Records, failures: Mapping[str, str
     if compared:
         caption = (
             f"{escape(ablation.name)}: difference to the baseline, paired over seeds, with 95\\,\\% confidence "
-            "interval and Holm-corrected $p$; evaluation in points of \\%."
+            "intervals and $p$, both corrected by Bonferroni; evaluation in points of \\%."
         )
         lines += ["", *_table([*first, *names], compared, caption, f"tab:{name}-difference")]
     return "\n".join(lines) + "\n"

@@ -6,15 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sslcollapse.ablation.schema import Check, Choice, Claim
+from sslcollapse.ablation.schema import LEAST_CELLS, Check, Choice, Claim
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.errors import RecipeError
 
 if TYPE_CHECKING:
     from sslcollapse.ablation.grid import Cell
-
-LEAST_CELLS = 4
-"""A correlation of fewer cells can hardly come out otherwise than ±1."""
 
 
 @dataclass(frozen=True)

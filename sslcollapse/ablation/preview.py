@@ -15,8 +15,17 @@ def preview(ablation: Ablation, records: Records) -> list[str]:
     total, finished = len(ablation.cells) * ablation.seeds, sum(done.values())
     lines = markdown([*titles.values(), "seeds", "hash"], rows)
     lines.append(f"{ablation.name}: {total} runs, {finished} finished, {total - finished} to do")
+    lines += aside_lines(ablation, records)
     if ablation.claim is not None:
         for check in ablation.claim.checks:
             count = sum(test.check is check for test in ablation.tests)
             lines.append(f"claim {ablation.claim.number}, {check.name}: {count} test{'s' if count > 1 else ''}")
     return lines
+
+
+def aside_lines(ablation: Ablation, records: Records) -> list[str]:
+    """A line for each reason why recorded runs of the cells' hashes do not count."""
+    return [
+        f"set aside {count} recorded run{'s' if count > 1 else ''} of the same hash: {why}"
+        for why, count in records.set_aside(ablation.cells, ablation.seeds).items()
+    ]

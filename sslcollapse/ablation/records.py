@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sslcollapse.ablation.grid import Cell
+from sslcollapse.ablation.identity import FIRST_STREAMS, why_another
 from sslcollapse.errors import RunError
 from sslcollapse.quantities import RECORD, RESULT, lacking
+from sslcollapse.recipe import learnt
 from sslcollapse.typecheck import quote
 
 KEPT_VALUES = 20
@@ -21,6 +23,9 @@ KEPT_RANKS = ("n", "numerical_rank", "rtol", "overlap")
 
 FRACTION = "effective_rank_fraction"
 
+MADE_WITH = ("recipe", "streams")
+"""What sets two records of one hash and seed apart."""
+
 Key = tuple[str, int]
 """Hash and seed."""
 
@@ -30,7 +35,7 @@ class DamagedRunError(RunError):
 
 
 class Records:
-    """``runs.jsonl``: the first record of a (hash, seed) counts, later ones are ignored.
+    """``runs.jsonl``: of a (hash, seed) the first record counts that was made with what a cell asks for.
 
     Args:
         path: the file; read now, made at the first ``add``, and written by nothing else.
@@ -41,35 +46,65 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._records: dict[Key, dict[str, Any]] = {}
+        self._records: dict[Key, list[dict[str, Any]]] = {}
+        self._why: dict[tuple[int, int | None], tuple[Any, dict[int, str]]] = {}
         data = path.read_bytes() if path.exists() else b""
         *lines, last = data.split(b"\n")
         for number, line in enumerate(lines, 1):
             try:
-                self._records.setdefault(*_parsed(line))
+                self._keep(*_parsed(line))
             except ValueError as error:
                 raise RunError(
                     f"{path}, line {number}: not a record of a run ({error}); restore or delete the line"
                 ) from error
         if whole := _whole(last):  # but for its end; if it was torn by a crash, its run still has its result.json
-            self._records.setdefault(*whole)
+            self._keep(*whole)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._records.values())
+        return (record for records in self._records.values() for record in records)
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._records
+        return bool(self._records.get(key))
 
     def __len__(self) -> int:
-        return len(self._records)
+        return sum(map(len, self._records.values()))
 
     def of(self, cells: Iterable[Cell], seeds: int) -> list[dict[str, Any]]:
         """Records of cells with seeds below ``seeds``, by cell, then by seed."""
-        keys = [(cell.hash, seed) for cell in cells for seed in range(seeds)]
-        return [self._records[key] for key in keys if key in self._records]
+        found = (self.find(cell, seed) for cell in cells for seed in range(seeds))
+        return [record for record in found if record is not None]
+
+    def find(self, cell: Cell, seed: int) -> dict[str, Any] | None:
+        """The record of a run of a cell; one of the same hash with other defaults is another run."""
+        return next((r for r in self._records.get((cell.hash, seed), ()) if not self._another(r, cell)), None)
+
+    def set_aside(self, cells: Iterable[Cell], seeds: int) -> dict[str, int]:
+        """Why records of the cells' hashes are other runs → how many, of runs that have no record of their own."""
+        found: dict[str, int] = {}
+        for cell in cells:
+            for seed in range(seeds):
+                others = self._records.get((cell.hash, seed), [])
+                if others and self.find(cell, seed) is None:
+                    why = self._another(others[0], cell)
+                    found[why] = found.get(why, 0) + 1
+        return found
+
+    def _another(self, record: Mapping[str, Any], cell: Cell) -> str:
+        """``why_another``, once for each record and recipe: tables ask for every column again."""
+        place = (id(cell.recipe), cell.streams)
+        _, known = self._why.setdefault(place, (cell.recipe, {}))  # the recipe is held, so that its id stays its own
+        if id(record) not in known:
+            known[id(record)] = why_another(record, cell.recipe, cell.streams)
+        return known[id(record)]
+
+    def _keep(self, key: Key, record: dict[str, Any]) -> None:
+        others = self._records.setdefault(key, [])
+        made = [record.get(part) for part in MADE_WITH]
+        if all([other.get(part) for part in MADE_WITH] != made for other in others):
+            others.append(record)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Append a record and wait until it is on disk; nothing where it is already there.
+        """Append a record and wait until it is on disk; nothing where one that was made with the same is there.
 
         One process at a time may do this. A last line that a crash has torn is removed first.
 
@@ -77,7 +112,9 @@ class Records:
             RunError: it could not be written.
         """
         key = (record["hash"], record["seed"])
-        if key in self._records:
+        before = len(self)
+        self._keep(key, record)
+        if len(self) == before:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,11 +124,11 @@ class Records:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
+            self._records[key].remove(record)
             raise RunError(
                 f"{self.path}: a record cannot be written ({error.strerror}); its run is finished, and the same "
                 "command records it once there is room"
             ) from error
-        self._records[key] = record
 
 
 def check_writable(folder: Path, option: str) -> None:
@@ -127,6 +164,8 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
     if result["hash"] != cell.hash:
         found = quote(result["hash"])
         raise DamagedRunError(f"{run}: result.json has the hash {found} in a folder of {cell.hash!r}; move it away")
+    if why := why_another({**result, "recipe": result["recipe"]}, cell.recipe, None):
+        raise DamagedRunError(f"{run}: result.json is of a run with other defaults ({why}); move it away")
     packages = environment["packages"]
     return {
         "hash": result["hash"],
@@ -135,18 +174,21 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
         "base": cell.base,
         "overrides": dict(cell.values),
         "settings": settings,
+        "recipe": learnt(result["recipe"]),
         "steps": result["steps"],
         "evaluation": _compact(result["evaluation"]),
         "untrained": _compact(result["untrained"]),
         "rank": _ranks(result["rank"]),
         "regularizers": result["regularizers"],
         "seconds": result["seconds"],
+        "sslcollapse": packages.get("sslcollapse"),
+        "plugins": environment.get("plugins", {}),
         "commit": environment.get("commit"),
         "device": environment.get("device"),
         "torch": packages.get("torch"),
         "torch_geometric": packages.get("torch_geometric"),
         "threads": environment.get("threads"),
-        "streams": environment.get("streams", 1),
+        "streams": environment.get("streams", FIRST_STREAMS),
     }
 
 

@@ -25,6 +25,9 @@ CHECK_FIELDS = {
     "trend": (*_COMMON, "along", "along_values"),
     "correlation": (*_COMMON, "with_metric"),
 }
+LEAST_CELLS = 6
+"""Cells that differ: a correlation of fewer can hardly come out otherwise than near ±1."""
+
 METRIC_ROOTS = ("evaluation", "untrained", "rank", "regularizers", "seconds")
 
 Choice = Mapping[str, Sequence[Any]]
@@ -36,6 +39,7 @@ class Check:
     """One quantity that a claim makes a prediction of; ``docs/claims.md`` has the meaning of each field.
 
     Attributes:
+        margin: smallest effect that counts, in the metric's unit; None is the default of the metric.
         positions: ``along_values``: value of the axis ``along``, as ``values.plain`` has it → number.
     """
 
@@ -43,7 +47,7 @@ class Check:
     metric: str
     expect: str
     kind: str = "difference"
-    margin: float = 0.0
+    margin: float | None = None
     cell: Choice = field(default_factory=dict)
     against: Choice = field(default_factory=dict)
     where: Choice = field(default_factory=dict)
@@ -157,13 +161,14 @@ def _read_check(
     return Check(name, metric, expect, kind, margin, cell, against, where, select, probe, along, positions, with_metric)
 
 
-def _expectation(place: str, check: Mapping[str, Any]) -> tuple[str, float]:
-    expect, margin = check["expect"], check.get("margin", 0)
+def _expectation(place: str, check: Mapping[str, Any]) -> tuple[str, float | None]:
+    expect, margin = check["expect"], check.get("margin")
     if expect not in EXPECTATIONS:
         raise RecipeError(f"{place}.expect: {_one_of(expect, EXPECTATIONS)}")
-    if not _is_number(margin) or margin < 0:
+    if margin is not None and (not _is_number(margin) or margin < 0):
         raise RecipeError(f"{place}.margin must be a number >= 0, got {margin!r}")
-    if expect in WITHIN and margin == 0:
+    counted = str(check["metric"]).startswith("rank.") and check.get("kind") != "correlation"
+    if expect in WITHIN and (margin == 0 or (margin is None and not counted)):
         raise RecipeError(f"{place}.margin: expect={expect!r} needs the largest effect that counts as none, above 0")
     return expect, margin
 

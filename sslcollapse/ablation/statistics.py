@@ -9,14 +9,23 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from sslcollapse.errors import SSLCollapseError
+
 ROUNDING = 1e-12
 """Spread below this share of the values is rounding, not spread."""
 
 SIGNIFICANT = 10
 """Digits of what is computed by special functions, whose last ones depend on the library's version."""
 
+LEVEL = 0.05
+"""Chance that any interval of a family misses, shared out over its tests."""
+
 Values = Mapping[int, float | Sequence[float]]
 """Seed → a number, or one number a split, in the order of the splits."""
+
+
+class PairingError(SSLCollapseError, ValueError):
+    """Values that should be paired are not of equal number."""
 
 
 class Summary(NamedTuple):
@@ -54,37 +63,47 @@ def summarise(values: Sequence[float]) -> Summary | None:
     return Summary(mean, std, n)
 
 
-def paired_difference(values: Values, baseline: Values, confidence: float = 0.95) -> Difference | None:
+def paired_difference(
+    values: Values, baseline: Values, confidence: float = 0.95, widening: float = 1.0
+) -> Difference | None:
     r"""Mean of d_s = values[s] − baseline[s] over the seeds s that both have, with Student's interval.
 
     Over several splits, d_s is the mean of the differences of equal splits.
 
     .. math:: \bar d \pm t_{n-1,\,(1+c)/2} \; s_d / \sqrt{n}
+
+    Raises:
+        PairingError: one side has more splits than the other.
     """
     differences = paired_by_seed(values, baseline)
     numbers = [number for by_seed in (values, baseline) for entry in by_seed.values() for number in _splits(entry)]
-    found = student(
-        list(differences.values()), confidence, scale=max(map(abs, filter(math.isfinite, numbers)), default=0)
-    )
-    splits = [min(len(_splits(values[seed])), len(_splits(baseline[seed]))) for seed in differences]
+    scale = max(map(abs, filter(math.isfinite, numbers)), default=0)
+    found = student(list(differences.values()), confidence, scale=scale, widening=widening)
+    splits = [len(_splits(values[seed])) for seed in differences]
     return found and found._replace(splits=min(splits))
 
 
 def paired_by_seed(values: Values, baseline: Values) -> dict[int, float]:
-    """Seed → mean difference of equal splits, or of means where one side has no more, for the seeds that both have."""
+    """Seed → mean difference of equal splits, for the seeds that both have.
+
+    Raises:
+        PairingError: one side has more splits than the other.
+    """
     found = {}
     for seed in sorted(values.keys() & baseline.keys()):
         own, other = _splits(values[seed]), _splits(baseline[seed])
-        if len(own) != len(other) and 1 in (len(own), len(other)):
-            own, other = ([summary.mean] if (summary := summarise(each)) else [] for each in (own, other))
-        pairs = zip(own, other, strict=False)  # split k is the same in both
+        if len(own) != len(other):
+            raise PairingError(f"seed {seed}: {len(own)} values cannot be paired with {len(other)}; give both as many")
+        pairs = zip(own, other, strict=True)  # split k is the same in both
         differences = [value - base for value, base in pairs if math.isfinite(value - base)]
         if differences:
             found[seed] = math.fsum(differences) / len(differences)
     return found
 
 
-def student(values: Sequence[float], confidence: float = 0.95, *, scale: float = 0.0) -> Difference | None:
+def student(
+    values: Sequence[float], confidence: float = 0.95, *, scale: float = 0.0, widening: float = 1.0
+) -> Difference | None:
     """Mean, Student's interval and the p-value of a mean of 0; None of nothing.
 
     Equal values leave Student's interval without a width, which says nothing of their accuracy. Then the interval
@@ -95,6 +114,7 @@ def student(values: Sequence[float], confidence: float = 0.95, *, scale: float =
         values: one a seed.
         confidence: of the interval.
         scale: size of the numbers that the values are differences of, against which rounding is judged.
+        widening: of the standard error, for values that are not independent.
     """
     summary = summarise(values)
     if summary is None:
@@ -109,23 +129,19 @@ def student(values: Sequence[float], confidence: float = 0.95, *, scale: float =
         return Difference(mean, (mean, mean) if 1 - sign >= confidence else None, n, sign if mean else 1.0)
     from scipy.stats import t  # takes a while, so mistakes in a grid are reported before it
 
-    error = std / math.sqrt(n)
+    error = widening * std / math.sqrt(n)
     half = float(t.ppf((1 + confidence) / 2, n - 1)) * error
     return Difference(mean, (mean - half, mean + half), n, 2 * float(t.sf(abs(mean) / error, n - 1)))
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values corrected by Holm's step-down method over all that are there; None stays None.
+def bonferroni(p: float | None, tests: int) -> float | None:
+    """A p-value corrected for so many tests: below 0.05 where the interval at ``shared_confidence`` leaves 0 out."""
+    return None if p is None else min(1.0, tests * p)
 
-    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
-    """
-    ordered = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, index) in enumerate(ordered):
-        largest = min(1.0, max(largest, (len(ordered) - rank) * p))
-        corrected[index] = largest
-    return corrected
+
+def shared_confidence(tests: int) -> float:
+    """The confidence of each of so many intervals that all hold together at 95 %, whatever their dependence."""
+    return 1 - LEVEL / max(tests, 1)
 
 
 def slope(positions: Sequence[float], values: Sequence[float]) -> float:

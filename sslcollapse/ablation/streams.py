@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from sslcollapse.ablation.identity import FIRST_STREAMS
+from sslcollapse.recipe import changes_since
 from sslcollapse.run import STREAMS
 
 
-def same_streams(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
-    """Whether a record's run drew what a run of its resolved recipe draws today.
+def streams_of(recipe: Mapping[str, Any]) -> int | None:
+    """The version of the random streams that a run of a resolved recipe has today; None where all draw the same.
 
     Version 2 of the streams changed the orders of images, of batches of several graphs and of the rows of a linear
     probe, the directions of SIGReg, and the default stream, which dropout and the like draw from. A run that has none
     of these, as BGRL on one graph, draws what it drew under version 1. Records without ``streams`` are of version 1.
     """
-    return record.get("streams", 1) == STREAMS or not _draws_anew(recipe)
+    return STREAMS if _draws_anew(recipe) else None
+
+
+def of_most(records: Iterable[Mapping[str, Any]]) -> int:
+    """The version that most of some records have; of equals, and without any, the newest."""
+    found = [record.get("streams", FIRST_STREAMS) for record in records]
+    return max({*found, STREAMS}, key=lambda version: (found.count(version), version))
+
+
+def made_otherwise(run: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether a run directory holds another run of the same hash: with other defaults, or other random numbers."""
+    if changes_since(run, recipe):
+        return True
+    try:
+        environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        return streams_of(recipe) not in (None, environment.get("streams", FIRST_STREAMS))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _draws_anew(recipe: Mapping[str, Any]) -> bool:

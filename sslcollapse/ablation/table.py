@@ -20,7 +20,16 @@ from sslcollapse.ablation.notation import (
     shown_summary,
 )
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.statistics import Difference, holm, paired_difference, rounded, summarise
+from sslcollapse.ablation.schema import LEAST_CELLS
+from sslcollapse.ablation.statistics import (
+    Difference,
+    PairingError,
+    bonferroni,
+    paired_difference,
+    rounded,
+    shared_confidence,
+    summarise,
+)
 from sslcollapse.ablation.values import show
 from sslcollapse.ablation.verdict import verdict_lines
 from sslcollapse.texts import csv_text
@@ -36,11 +45,12 @@ __all__ = [
     "page",
     "results_table",
     "table_csv",
+    "unpaired",
 ]
 
 
 class Effect(NamedTuple):
-    """A cell's difference to its baseline, and its p-value corrected over all differences of the metric."""
+    """A cell's difference to its baseline; interval and p-value corrected alike over all differences of the metric."""
 
     difference: Difference
     corrected: float | None
@@ -69,6 +79,12 @@ def page(ablation: Ablation, records: Records, failures: Mapping[str, str], comm
     planned = {cell.hash for cell in ablation.cells}
     others = sum(record["hash"] not in planned for record in records)
     lines = [f"# {ablation.name}", "", f"    {command}", "", _provenance(ablation, shown, others), ""]
+    aside = records.set_aside(ablation.cells, ablation.seeds)
+    if aside:
+        lines += ["Recorded runs of the same hash that are other runs, and count for nothing here:", ""]
+        lines += [*(f"* {count}: {why}" for why, count in aside.items()), ""]
+    if any(_mixed(column, ablation, records) for column in every if column.is_rank):
+        lines += ["Of a cell whose ranks were measured on different numbers of samples N those of one N are shown.", ""]
     if legend(ablation):
         lines += [legend(ablation), ""]
     lines += [
@@ -115,20 +131,65 @@ def errors_of(cell: Cell, seeds: int, failures: Mapping[str, str]) -> str:
 
 
 def effects(ablation: Ablation, records: Records, column: Column) -> dict[str, Effect]:
-    """Hash of a cell → its difference to its baseline, where both have records."""
-    found: dict[str, Difference] = {}
-    by_hash = {cell.hash: cell for cell in ablation.cells}
-    for hash_, baseline in ablation.baselines.items():
-        own, other = (column.splits_by_seed(records.of([by_hash[key]], ablation.seeds)) for key in (hash_, baseline))
-        difference = paired_difference(own, other)
+    """Hash of a cell → its difference to its baseline, where both have records that can be paired.
+
+    The intervals hold together at 95 %, whatever has been run, and a corrected p-value is below 0.05 just where 0 is
+    outside its interval: Bonferroni over ``planned_differences``.
+    """
+    found: dict[str, Effect] = {}
+    tests = planned_differences(ablation, records, column)
+    for hash_ in ablation.baselines:
+        try:
+            difference = paired_difference(*_paired(ablation, records, column, hash_), shared_confidence(tests))
+        except PairingError:
+            continue
         if difference is not None:
-            found[hash_] = difference
-    corrected = holm([difference.p for difference in found.values()])
-    return {key: Effect(found[key], p) for key, p in zip(found, corrected, strict=True)}
+            found[hash_] = Effect(difference, bonferroni(difference.p, tests))
+    return found
+
+
+def planned_differences(ablation: Ablation, records: Records, column: Column) -> int:
+    """Cells with a baseline, but for those whose records show that they do not have the metric."""
+
+    def lacks(cell: Cell) -> bool:
+        own = records.of([cell], ablation.seeds)
+        return bool(own) and not column.by_seed(own)
+
+    return sum(not any(map(lacks, _pair(ablation, hash_))) for hash_ in ablation.baselines)
+
+
+def unpaired(ablation: Ablation, records: Records, column: Column) -> dict[str, str]:
+    """Hash of a cell → why its values cannot be paired with its baseline's."""
+    found = {}
+    for hash_ in ablation.baselines:
+        try:
+            own, other = _paired(ablation, records, column, hash_)
+            if not own.keys() & other.keys() and _sizes(ablation, records, column, hash_) > 1:
+                found[hash_] = "ranks measured on different numbers of samples"
+        except PairingError as error:
+            found[hash_] = str(error)
+    return found
+
+
+def _paired(
+    ablation: Ablation, records: Records, column: Column, hash_: str
+) -> tuple[dict[int, list[float]], dict[int, list[float]]]:
+    """The values of a cell and of its baseline."""
+    return column.paired(*(records.of([cell], ablation.seeds) for cell in _pair(ablation, hash_)))
+
+
+def _sizes(ablation: Ablation, records: Records, column: Column, hash_: str) -> int:
+    """How many numbers of samples a cell and its baseline were measured on."""
+    return len({column.measured_at(record) for record in records.of(_pair(ablation, hash_), ablation.seeds)})
+
+
+def _pair(ablation: Ablation, hash_: str) -> list[Cell]:
+    by_hash = {cell.hash: cell for cell in ablation.cells}
+    return [by_hash[hash_], by_hash[ablation.baselines[hash_]]]
 
 
 def correlations(ablation: Ablation, records: Records) -> list[Correlated]:
-    """Of each effective rank with each test metric over the cells of each base recipe that has at least 3."""
+    """Of each effective rank with each test metric over the cells of a base recipe, at least 6 that differ."""
     shown = records.of(ablation.cells, ablation.seeds)
     metrics = [column for column in columns(ablation, shown) if column.metric]
     accuracies, ranks = ([column for column in metrics if column.section == name] for name in SECTIONS[:2])
@@ -136,9 +197,8 @@ def correlations(ablation: Ablation, records: Records) -> list[Correlated]:
     for base in dict.fromkeys(cell.base for cell in ablation.cells):
         cells = [cell for cell in ablation.cells if cell.base == base]
         for accuracy, rank in itertools.product(accuracies, ranks):
-            means = [
-                [_mean(column, records.of([cell], ablation.seeds)) for column in (accuracy, rank)] for cell in cells
-            ]
+            own = rank.alike([records.of([cell], ablation.seeds) for cell in cells])
+            means = [[_mean(column, group) for column in (accuracy, rank)] for group in own]
             pairs = [(x, y) for x, y in means if x is not None and y is not None]
             correlation = correlate([x for x, _ in pairs], [y for _, y in pairs])
             if correlation is not None:
@@ -147,7 +207,10 @@ def correlations(ablation: Ablation, records: Records) -> list[Correlated]:
 
 
 def table_csv(ablation: Ablation, records: Records) -> str:
-    """All columns, one row a cell: mean and std unrounded; difference to the baseline, interval, pairs, p-values."""
+    """All columns, one row a cell: mean and std unrounded; difference to the baseline, interval, pairs, p-values.
+
+    The interval is the corrected one, as on the page; of the p-values both are there.
+    """
     shown = records.of(ablation.cells, ablation.seeds)
     every = columns(ablation, shown)
     paths = [path for axis in ablation.axes for path in axis]
@@ -157,14 +220,14 @@ def table_csv(ablation: Ablation, records: Records) -> str:
     for column in every:
         titles += [column.path] if column.is_text else [f"{column.path}:{part}" for part in ("mean", "std")]
         if column.metric and ablation.baselines:
-            titles += [f"{column.path}:{part}" for part in ("difference", "low", "high", "pairs", "p", "p_holm")]
+            titles += [f"{column.path}:{part}" for part in ("difference", "low", "high", "pairs", "p", "p_corrected")]
     rows = [titles]
     for cell in ablation.cells:
         own = records.of([cell], ablation.seeds)
         row: list[Any] = [cell.hash, *(show(cell.at(path)) for path in paths), len(own)]
         for column in every:
             if column.is_text:
-                row.append(_texts(column, own))
+                row.append(_texts(column, column.comparable(own)[0]))
                 continue
             summary = summarise(list(column.by_seed(own).values()))
             row += ["", ""] if summary is None else [summary.mean, summary.std]
@@ -186,6 +249,7 @@ def _effect_fields(effect: Effect | None) -> list[Any]:
 def _difference_lines(ablation: Ablation, records: Records, metrics: Sequence[Column]) -> list[str]:
     titles = heads(ablation)
     found = [effects(ablation, records, column) for column in metrics]
+    reasons = [unpaired(ablation, records, column) for column in metrics]
     rows = []
     for cell in ablation.cells:
         if cell.hash in ablation.baselines:
@@ -196,16 +260,22 @@ def _difference_lines(ablation: Ablation, records: Records, metrics: Sequence[Co
                 shown_difference(effect and effect.difference, column, effect and effect.corrected)
                 for effect, column in zip(own, metrics, strict=True)
             ]
+            why = [reason.get(cell.hash) for reason in reasons]
+            shown = [f"{text} ({each})" if each else text for text, each in zip(shown, why, strict=True)]
             rows.append([*labels(cell, titles), pairs, *shown])
     lines = [*markdown([*titles.values(), "pairs", *map(full_title, metrics)], rows), ""]
-    tests = {sum(effect.corrected is not None for effect in by_hash.values()) for by_hash in found} - {0}
-    if tests:
-        sizes = " or ".join(map(str, sorted(tests)))
-        over = "the one difference" if tests == {1} else f"the {sizes} differences"
-        lines += [
-            "Paired over equal seeds and splits, with Student's 95 % confidence interval of each difference by itself;",
-            f"two-sided p-values, corrected by Holm over {over} of a column; evaluation in points of %.",
-        ]
+    if any(effect.corrected is not None for by_hash in found for effect in by_hash.values()):
+        sizes = {planned_differences(ablation, records, column) for column in metrics} - {0}
+        if sizes == {1}:
+            lines.append("Paired over equal seeds and splits; Student's 95 % intervals and two-sided p-values;")
+            lines.append("evaluation in points of %.")
+        else:
+            count = " or ".join(map(str, sorted(sizes)))
+            lines += [
+                "Paired over equal seeds and splits; Student's intervals and two-sided p-values, both corrected by",
+                f"Bonferroni over the {count} differences of a column, so that the intervals hold together at 95 %;",
+                "evaluation in points of %.",
+            ]
     else:
         lines.append("Paired over equal seeds and splits; evaluation in points of %.")
     if any(effect.difference.n == 1 for by_hash in found for effect in by_hash.values()):
@@ -232,7 +302,8 @@ def _correlation_lines(found: Sequence[Correlated]) -> list[str]:
         *markdown(["base", "accuracy", "effective rank", "cells", "Spearman", "Pearson"], rows),
         "",
         "Of the cells' means over seeds, within a base recipe, since ranks of different data or networks are not",
-        "comparable; 95 % intervals by Fisher's z, which take the cells for a sample.",
+        f"comparable; at least {LEAST_CELLS} cells that differ; 95 % intervals by Fisher's z, each by itself, which",
+        "take the cells for a sample.",
     ]
 
 
@@ -240,8 +311,13 @@ def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]], others: 
     total = len(ablation.cells) * ablation.seeds
     text = f"{len(shown)} of {total} runs ({len(ablation.cells)} cells × {ablation.seeds} seeds) are finished."
     text += f" Other recipes' records in the file, which count for nothing here: {others}." if others else ""
-    for title, key in (("Device", "device"), ("torch", "torch"), ("torch_geometric", "torch_geometric")):
-        text += _distinct(title, key, shown)
+    for key in ("sslcollapse", "torch", "torch_geometric"):
+        text += _distinct(key, key, shown)
+    versions = sorted({cell.streams for cell in ablation.cells if cell.streams is not None})
+    text += f" Random streams: version {', '.join(map(str, versions))}." if versions else ""
+    plugins = {f"{name} of {origin}" for record in shown for name, origin in (record.get("plugins") or {}).items()}
+    text += f" Plug-ins: {', '.join(sorted(plugins))}." if plugins else ""
+    text += _distinct("Device", "device", shown)
     return text + _distinct("Threads", "threads", shown) + _distinct("Commit", "commit", shown)
 
 
@@ -258,6 +334,12 @@ def _texts(column: Column, records: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(sorted({str(value) for record in records if (value := column.of(record)) is not None}))
 
 
+def _mixed(column: Column, ablation: Ablation, records: Records) -> bool:
+    """Whether the runs of some cell were measured on different numbers of samples."""
+    groups = [records.of([cell], ablation.seeds) for cell in ablation.cells]
+    return any(len(set(map(column.measured_at, group))) > 1 for group in groups)
+
+
 def _mean(column: Column, records: Sequence[Mapping[str, Any]]) -> float | None:
     summary = summarise(list(column.by_seed(records).values()))
     return summary and summary.mean
@@ -265,5 +347,5 @@ def _mean(column: Column, records: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _shown(column: Column, records: Sequence[Mapping[str, Any]]) -> str:
     if column.is_text:
-        return _texts(column, records) or "–"
+        return _texts(column, column.comparable(records)[0]) or "–"
     return shown_summary(summarise(list(column.by_seed(records).values())), column)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sslcollapse.ablation.claims import LEVEL, Result, Verdict
+from sslcollapse.ablation.choice import Chosen
+from sslcollapse.ablation.claims import FEWEST_SEEDS, Result, Verdict
+from sslcollapse.ablation.grid import Cell
 from sslcollapse.ablation.notation import markdown
+from sslcollapse.ablation.pairing import Planned
 from sslcollapse.ablation.schema import Check
-from sslcollapse.ablation.statistics import rounded
+from sslcollapse.ablation.statistics import LEVEL, bonferroni, rounded
+from sslcollapse.quantities import RANK_MARGIN
 
 
 def verdict_json(verdict: Verdict) -> str:
@@ -24,7 +28,7 @@ def verdict_json(verdict: Verdict) -> str:
         "counts": verdict.counts,
         "runs": {"finished": verdict.finished, "total": verdict.total},
         "confidence": rounded(verdict.confidence),
-        "tests": [_test_json(result) for result in verdict.results],
+        "tests": [_test_json(result, len(verdict.results)) for result in verdict.results],
     }
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
@@ -32,7 +36,13 @@ def verdict_json(verdict: Verdict) -> str:
 def verdict_lines(verdict: Verdict) -> list[str]:
     """The page's section: the statement, the verdict, a table of the tests and how they are computed."""
     claim, total = verdict.claim, len(verdict.results)
-    lines = [f"Claim {claim.number}: {claim.statement}", "", f"**{_capital(verdict.text)}**: {verdict.tally}.", ""]
+    part = f" ({verdict.finished} of {verdict.total} planned runs)" if verdict.interim else ""
+    lines = [
+        f"Claim {claim.number}: {claim.statement}",
+        "",
+        f"**{_capital(verdict.text)}**{part}: {verdict.tally}.",
+        "",
+    ]
     lines += [claim.note, ""] if claim.note else []
     titles = ["check", "group", "cell", "against", "estimate", "n", "expected", "outcome"]
     lines += markdown(titles, [_row(result) for result in verdict.results])
@@ -41,8 +51,17 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     lines += [
         f"Intervals over seeds at confidence {share}{100 * verdict.confidence:.6g} %, which all hold together at 95 %;",
         "accuracy in points of %. A test is supported where its interval lies wholly within what is expected,",
-        "contradicted where it lies wholly outside. A claim is supported if all its tests are.",
+        f"contradicted where it lies wholly outside, in both cases of at least {FEWEST_SEEDS} seeds. A claim is",
+        "supported if all its tests are, and interim until all planned runs are there.",
     ]
+    if verdict.seeds < FEWEST_SEEDS:
+        lines.append(f"The plan has {verdict.seeds} seeds, so no test of it can be decided.")
+    if any(check.select for check in claim.checks):
+        lines += ["Where validation chooses, each half of the seeds is tested on what the other half has chosen."]
+    if any(result.margin != result.test.check.margin and result.margin for result in verdict.results):
+        lines += [
+            f"A change of rank counts from {100 * RANK_MARGIN:g} % of what is attainable, where no margin was planned."
+        ]
     return lines
 
 
@@ -50,7 +69,7 @@ def _row(result: Result) -> list[str]:
     check = result.test.check
     cell, against = (_labels(result, side) for side in ("cells", "against"))
     n = str(result.estimate.n) if result.estimate else "–"
-    return [check.name, result.test.group, cell, against, result.shown, n, _expected(check), result.outcome]
+    return [check.name, result.test.group, cell, against, result.shown, n, _expected(result), result.outcome]
 
 
 def _labels(result: Result, side: str) -> str:
@@ -63,20 +82,33 @@ def _labels(result: Result, side: str) -> str:
         return "–"
     if not result.places:
         return test.label(getattr(test.points[0], side)[0]) if candidates == 1 else f"1 of {candidates}, by validation"
-    labels = [test.label(cell) for place in result.places if (cell := place.cell if side == "cells" else place.against)]
+    taken = [place.cell if side == "cells" else place.against for place in result.places]
+    labels = [_label(test, chosen) for chosen in taken if chosen is not None]
     if len(set(labels)) > 1:
         positions = [place.point.position for place in result.places]
         labels = ["; ".join(f"{label} at {position:g}" for label, position in zip(labels, positions, strict=True))]
     return labels[0] + (f" (of {candidates}, by validation)" if candidates > 1 else "")
 
 
-def _expected(check: Check) -> str:
+def _label(test: Planned, chosen: Chosen[Cell]) -> str:
+    """``lr=0.2``, or ``lr=0.2 / lr=0.1`` where even and odd seeds are tested on different cells."""
+    return " / ".join(test.label(cell) for cell in chosen.every)
+
+
+def _expected(result: Result) -> str:
+    check, margin = result.test.check, result.margin
+    if margin is None and check.margin is None and check.metric.startswith("rank.") and check.kind != "correlation":
+        shown = f"{100 * RANK_MARGIN:g} % of what is attainable"
+        minus = f"−{shown}"
+    else:
+        number = (check.margin or 0.0) if margin is None else margin
+        shown, minus = f"{number:.4g}", f"{-number or 0:.4g}"
     return {
-        "positive": f"> {check.margin:g}",
-        "negative": f"< {-check.margin or 0:g}",
-        "none": f"within ±{check.margin:g}",
-        "not positive": f"< {check.margin:g}",
-        "not negative": f"> {-check.margin:g}",
+        "positive": f"> {shown}",
+        "negative": f"< {minus}",
+        "none": f"within ±{shown}",
+        "not positive": f"< {shown}",
+        "not negative": f"> {minus}",
     }[check.expect]
 
 
@@ -88,10 +120,11 @@ def _meaning(check: Check) -> str:
     return text + (f"; chosen on the validation metric of `{check.probe}`" if check.select else "")
 
 
-def _test_json(result: Result) -> dict[str, Any]:
+def _test_json(result: Result, tests: int) -> dict[str, Any]:
     check, estimate = result.test.check, result.estimate
     low, high = (estimate.interval if estimate else None) or (None, None)
-    numbers = {"estimate": estimate and estimate.mean, "low": low, "high": high, "p": estimate and estimate.p}
+    p = bonferroni(estimate.p if estimate else None, tests)  # corrected, as the interval is
+    numbers = {"estimate": estimate and estimate.mean, "low": low, "high": high, "p": p}
     unit = (
         "points of %" if check.metric.startswith(("evaluation.", "untrained.")) and check.kind != "correlation" else ""
     )
@@ -104,19 +137,19 @@ def _test_json(result: Result) -> dict[str, Any]:
         "cell": _labels(result, "cells"),
         "against": _labels(result, "against"),
         "expect": check.expect,
-        "margin": check.margin,
+        "margin": None if result.margin is None else rounded(result.margin),
         "unit": unit,
         **{key: None if value is None else rounded(value) for key, value in numbers.items()},
         "n": estimate.n if estimate else 0,
         "outcome": result.outcome,
         "reason": result.reason,
         "shown": result.shown,
-        "expected": _expected(check),
+        "expected": _expected(result),
         "places": [
             {
                 "position": place.point.position,
-                "cell": place.cell.hash,
-                "against": place.against.hash if place.against else None,
+                "cell": [cell.hash for cell in place.cell.every],
+                "against": [cell.hash for cell in place.against.every] if place.against else [],
             }
             for place in result.places
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ def work(message: Mapping[str, Any]) -> None:
     """Make the run that a ``Job.message`` describes: go on from its checkpoint if it has one, else from its beginning.
 
     What to do is decided here and not when the run was queued, because a queued run may start late, be preempted,
-    or be finished by somebody else meanwhile. A finished run is left as it is.
+    or be finished by somebody else meanwhile. A finished run is left as it is;
+    one of the same hash that was made with other defaults or other random streams is moved aside.
 
     Raises:
         InUseError: another process is making the same run.
@@ -28,6 +30,11 @@ def work(message: Mapping[str, Any]) -> None:
     """
     run = Path(message["path"])
     with run_lock(run, LOCK_SECONDS):
+        if (run / "recipe.json").exists():
+            from sslcollapse.ablation.streams import made_otherwise
+
+            if made_otherwise(run, message["recipe"]):
+                _move_aside(run)
         if (run / "result.json").exists():
             return
         from sslcollapse.recipe import load
@@ -41,6 +48,15 @@ def work(message: Mapping[str, Any]) -> None:
             command=message["command"],
             lock=False,
         )
+
+
+def _move_aside(run: Path) -> None:
+    """Give another run of the same hash a folder of its own: this one is wanted, and that run is not to be lost."""
+    from sslcollapse.recipe import digest, from_json, learnt
+
+    made = digest(learnt(from_json((run / "recipe.json").read_text(encoding="utf-8"))))
+    names = itertools.chain([f"{run.name}-{made}"], (f"{run.name}-{made}-{k}" for k in itertools.count(2)))
+    run.rename(next(path for path in map(run.with_name, names) if not path.exists()))
 
 
 def attempt(message: Mapping[str, Any]) -> str | None:

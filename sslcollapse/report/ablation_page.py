@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims import judge
-from sslcollapse.ablation.command import plan_of
 from sslcollapse.ablation.failures import Failures
 from sslcollapse.ablation.grid import Ablation, plan
+from sslcollapse.ablation.plan_file import NAME as PLAN
+from sslcollapse.ablation.plan_file import read_plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.table import columns, page, table_csv
-from sslcollapse.errors import RunError, SSLCollapseError
+from sslcollapse.errors import RunError
 from sslcollapse.report.captions import shared_note
 from sslcollapse.report.factors import factors
 from sslcollapse.report.from_records import ablation_of
@@ -79,39 +80,26 @@ def from_file(path: Path, results: Path) -> Recorded:
 
 
 def from_folder(folder: Path) -> Recorded:
-    """The ablation of a results folder: by the command on its page, or by the file of its name, where that is found
-    and describes records that are there; else rebuilt from the records.
+    """The ablation of a results folder, by the ``plan.json`` in it, else rebuilt from the records. Nothing is executed.
 
     Raises:
-        RunError: the records cannot be read, or there are none.
+        RunError: the records or the plan cannot be read, or there are no records.
     """
     records = _read(folder)
     every = list(records)
     if not every:
         raise RunError(f"{folder / 'runs.jsonl'}: there is no record in it; run the ablation first")
-    notes: list[str] = []
-    command, roots = _recorded_command(folder), [Path(), *folder.resolve().parents]
-    for root in roots if command else ():
-        try:
-            found = plan_of(command, root)
-        except (SSLCollapseError, ValueError):
-            continue
-        if records.of(found.cells, found.seeds):
-            return Recorded(found, records, folder, command, _failures(folder, found))
-    for place in (root / ABLATIONS for root in roots):
-        path = place / f"{folder.resolve().name}.py"
-        if path.is_file():
-            try:
-                named = _with_settings(path, plan(path, [], None, []), records, folder)
-            except SSLCollapseError as error:
-                notes = [f"Its file cannot be used here ({' '.join(str(error).split())})."]
-                break
-            if named.records.of(named.ablation.cells, named.ablation.seeds):
-                return named
-            notes = ["Its file describes none of these records."]
-            break
-    ablation, how = ablation_of(folder.resolve().name, every)
-    return Recorded(ablation, records, folder, command, _failures(folder, ablation), [*notes, *how])
+    found = read_plan(folder)
+    if found is not None:
+        ablation, command = found
+        return Recorded(ablation, records, folder, command, _failures(folder, ablation))
+    ablation, notes = ablation_of(folder.resolve().name, every)
+    lacking = (
+        f"This folder has no {PLAN}, which says what was planned; 'sslcollapse ablate FILE --tables', with the "
+        "ablation's file and the settings of its runs, writes it."
+    )
+    failures = _failures(folder, ablation, planned=False)
+    return Recorded(ablation, records, folder, _recorded_command(folder), failures, [lacking, *notes])
 
 
 def ablation_page(recorded: Recorded, runs: Path) -> Page:
@@ -163,7 +151,7 @@ def _with_settings(path: Path, ablation: Ablation, records: Records, folder: Pat
 
 
 def _recorded_command(folder: Path) -> str:
-    """What made the records, from the page that ``ablate`` wrote beside them."""
+    """What made the records, from the page that ``ablate`` wrote beside them: to be shown, never to be run."""
     path = folder / "README.md"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return next((line.strip() for line in lines if line.startswith("    sslcollapse ablate ")), "")
@@ -176,14 +164,14 @@ def _read(folder: Path) -> Records:
         raise RunError(f"{folder / 'runs.jsonl'}: cannot be read ({error.strerror}); give this user access") from error
 
 
-def _failures(folder: Path, ablation: Ablation) -> dict[str, str]:
+def _failures(folder: Path, ablation: Ablation, *, planned: bool = True) -> dict[str, str]:
     found = Failures(folder / "failures.json").errors
     names = {
         f"{cell.hash}/seed{seed}": f"{cell.name} seed={seed}"
         for cell in ablation.cells
         for seed in range(ablation.seeds)
     }
-    if not ablation.cells[0].recipe:  # rebuilt: cells of which all runs failed have no records
+    if not planned:  # cells of which all runs failed have no records
         return {names.get(key, key): error for key, error in found.items()}
     return {names[key]: error for key, error in found.items() if key in names}
 

@@ -29,7 +29,14 @@ def ablation_of(name: str, records: Sequence[Mapping[str, Any]]) -> tuple[Ablati
     current = {record["hash"]: record for record in places.values()}
     paths = dict.fromkeys(path for record in current.values() for path in record.get("overrides", {}))
     cells = [
-        Cell(_base(record), Path(), {path: record.get("overrides", {}).get(path) for path in paths}, {}, record["hash"])
+        Cell(
+            _base(record),
+            Path(),
+            {path: record.get("overrides", {}).get(path) for path in paths},
+            record.get("recipe") or {},
+            record["hash"],
+            record.get("streams"),
+        )
         for record in current.values()
     ]
     axes = _axes(cells)

@@ -45,7 +45,7 @@ def values(ablation: Ablation, records: Records, column: Column) -> dict[str, Va
 
 
 def gains(ablation: Ablation, records: Records, column: Column) -> dict[str, Value]:
-    """Cell → paired difference to its baseline with its 95 % interval; baselines have 0 by definition."""
+    """Cell → paired difference to its baseline with its corrected interval; baselines have 0 by definition."""
     found: dict[str, Value] = {}
     cells = {cell.hash: cell for cell in ablation.cells}
     for name, effect in paired_effects(ablation, records, column).items():
@@ -85,7 +85,7 @@ def effects(ablation: Ablation, records: Records, column: Column, factors: Seque
             plots += _against(
                 f"difference-{stem}",
                 f"Difference in {name} to the baseline{suffix}",
-                "Paired over equal seeds, with 95 % confidence interval",
+                "Paired over equal seeds, with intervals that hold together at 95 %",
                 f"difference in {name}",
                 cells,
                 factor,

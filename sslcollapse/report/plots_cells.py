@@ -23,14 +23,14 @@ from sslcollapse.report.plots_run import WORDS
 from sslcollapse.report.style import INK
 
 _BY_LAYER = "Effective rank after training over the attainable rank, mean over seeds; the first layer on top."
-_FOREST = "Paired over equal seeds: mean, 95 % interval, n. Pale: the interval has zero in it."
+_FOREST = "Paired over equal seeds: mean, interval (all hold together at 95 %), n. Pale: the interval has zero in it."
 
 PALE = 0.45
 """Of an interval that has zero in it. Colours have other meanings on the page, so the side of zero has none."""
 
 
 def forest(ablation: Ablation, records: Records, column: Column, factors: Sequence[Factor]) -> list[Plot]:
-    """A metric's difference to the baseline, a row a cell: mean, 95 % interval and n."""
+    """A metric's difference to the baseline, a row a cell: mean, corrected interval and n."""
     found = gains(ablation, records, column)
     cells = [cell for cell in ablation.cells if cell.hash in ablation.baselines and cell.hash in found]
     if not cells:

@@ -30,7 +30,7 @@ def train(run, recipe, *, out, resume, command, lock):
     if width == 13 and not os.environ.get("LUCKY"):
         raise ValueError("width 13 brings bad luck")
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-    (run / "recipe.json").write_text("{}")
+    (run / "recipe.json").write_text(json.dumps(recipe))
     if width == 99 and not resume:
         (run / "checkpoints" / "step00000001.pt").touch()
         (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')

@@ -8,7 +8,7 @@ from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.latex import escape, table_latex
 from sslcollapse.ablation.notation import heads, legend, shown_p
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.statistics import holm, paired_difference
+from sslcollapse.ablation.statistics import paired_difference, shared_confidence
 from sslcollapse.ablation.table import correlations, page, table_csv
 
 NOISE = (0.01, -0.02, 0.015)
@@ -34,17 +34,21 @@ def ablation_with_records(workspace, axes, *, values=None, seeds=3, baseline='{"
     return ablation, records
 
 
-def test_p_values_are_corrected_over_all_differences_of_a_metric(workspace):
+def test_intervals_and_p_values_are_corrected_alike_over_all_differences_of_a_metric(workspace):
     ablation, records = ablation_with_records(workspace, '{"optim.lr": [0.1, 0.2, 0.3, 0.4]}')
     text = page(ablation, records, {}, "command")
     rows = list(csv.DictReader(io.StringIO(table_csv(ablation, records))))
     key = "evaluation.public.test_accuracy"
     raw = [float(row[f"{key}:p"]) for row in rows[1:]]
-    assert [float(row[f"{key}:p_holm"]) for row in rows[1:]] == pytest.approx(holm(raw), rel=1e-8)
+    assert [float(row[f"{key}:p_corrected"]) for row in rows[1:]] == pytest.approx([min(1, 3 * p) for p in raw])
     own, base = ({seed: v / 100 for seed, v in enumerate(s * n + m for n in NOISE)} for s, m in ((-1, 51), (1, 50)))
-    assert raw[0] == pytest.approx(paired_difference(own, base).p, rel=1e-6)
+    expected = paired_difference(own, base, shared_confidence(3))
+    assert raw[0] == pytest.approx(expected.p, rel=1e-6)
+    assert [float(rows[1][f"{key}:{end}"]) for end in ("low", "high")] == pytest.approx(expected.interval)
     assert f"+1.00 [{100 * float(rows[1][f'{key}:low']):+.2f}, " in text
-    assert "corrected by Holm over the 3 differences of a column" in text
+    assert (
+        "both corrected by\nBonferroni over the 3 differences of a column, so that the intervals hold together" in text
+    )
     assert "| 0.2 | 3 | +1.00 [" in text
     assert rows[0][f"{key}:p"] == ""
 
@@ -57,13 +61,52 @@ def test_one_seed_of_many_splits_has_a_paired_difference_and_no_interval(workspa
     assert "the splits of one seed say nothing about other seeds" in text
 
 
-def test_correlations_are_within_a_base_and_need_three_cells(workspace):
+def test_runs_of_unequal_numbers_of_splits_are_not_paired_and_the_page_says_so(workspace):
+    splits = [[[0.5] * 4] * 3, [[0.6] * 2] * 3, [[0.6] * 4] * 3]
+    ablation, records = ablation_with_records(workspace, '{"optim.lr": [0.1, 0.2, 0.3]}', values=splits)
+    text = page(ablation, records, {}, "command")
+    assert "| 0.2 | 3 | – (evaluation.public.test_accuracy, seed 0: 2 splits cannot be paired with 4) | +1.00 [" in text
+    assert "| 0.3 | 3 | +10.00 (no spread), p = 0.500 |" in text
+
+
+def test_long_lists_of_splits_are_paired_by_their_number_too(workspace):
+    ablation, records = ablation_with_records(workspace, '{"optim.lr": [0.1, 0.2]}')
+    for record in records:
+        accuracy = record["evaluation"]["public"]["test_accuracy"]
+        del accuracy["values"]  # records keep no more than 20
+        accuracy["n"] = 30 if record["hash"] == ablation.cells[0].hash else 50
+    assert "50 splits cannot be paired with 30" in page(ablation, records, {}, "command")
+
+
+def test_ranks_at_different_numbers_of_samples_are_neither_averaged_nor_paired(workspace):
+    ablation, records = ablation_with_records(workspace, '{"optim.lr": [0.1, 0.2, 0.3]}')
+    _, second, third = (cell.hash for cell in ablation.cells)
+    for record in records:
+        rank = record["rank"]["representation"]
+        if record["hash"] == third or (record["hash"] == second and record["seed"] == 2):
+            rank |= {"n": 1024, "effective_rank": 1000.0}
+    text = page(ablation, records, {}, "command")
+    rows = list(csv.DictReader(io.StringIO(table_csv(ablation, records))))
+    key = "rank.representation.effective_rank"
+    assert float(rows[1][f"{key}:mean"]) == pytest.approx(11 + (NOISE[0] + NOISE[1]) / 2)
+    assert [rows[1]["rank.representation.n"], rows[2]["rank.representation.n"]] == ["9", "1024"]
+    assert "Of a cell whose ranks were measured on different numbers of samples N those of one N are shown." in text
+    assert "| 3 / 2 | " in text, "accuracy is paired over all seeds, rank over those of one N"
+    assert "| – (ranks measured on different numbers of samples) |" in text
+    assert rows[2][f"{key}:difference"] == ""
+    assert float(rows[2]["evaluation.public.test_accuracy:difference"]) == pytest.approx(0.02)
+
+
+def test_correlations_are_within_a_base_and_need_six_cells(workspace):
     (workspace.folder / "other.py").write_text(workspace.recipe.read_text().replace("hidden=4", "hidden=5"))
     bases = '{"one": "tiny.py", "two": "other.py"}'
-    ablation, records = ablation_with_records(workspace, '{"optim.lr": [0.1, 0.2, 0.3, 0.4]}', bases=bases)
+    rates = '{"optim.lr": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}'
+    ablation, records = ablation_with_records(workspace, rates, bases=bases)
     found = correlations(ablation, records)
-    assert [(each.base, each.correlation.n) for each in found] == [("one", 4), ("two", 4)]
-    assert "| one | public accuracy, test | representation | 4 | +1.00 | +1.00 " in page(ablation, records, {}, "")
+    assert [(each.base, each.correlation.n) for each in found] == [("one", 6), ("two", 6)]
+    assert "| one | public accuracy, test | representation | 6 | +1.00 | +1.00 " in page(ablation, records, {}, "")
+    five, records = ablation_with_records(workspace, rates.replace(", 0.6", ""))
+    assert correlations(five, records) == []
     two, records = ablation_with_records(workspace, '{"optim.lr": [0.1, 0.2]}')
     assert correlations(two, records) == []
     assert "across cells" not in page(two, records, {}, "")

@@ -113,7 +113,7 @@ def test_a_correlation_is_over_all_cells_of_each_base(workspace):
         (
             METRIC + 'name="x", kind="correlation", expect="positive", with_metric="seconds.training", '
             'where={"optim.lr": 0.1}',
-            "at least 4 cells of a base, got 2",
+            "at least 6 cells of a base, got 2",
         ),
         (METRIC + 'name="", expect="positive"', "name must be one line of text"),
     ],

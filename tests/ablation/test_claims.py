@@ -54,6 +54,13 @@ class Grid:
             )  # fmt: skip
         return self
 
+    def complete(self):
+        """Records of all runs that have none yet, so that the verdict is no interim one."""
+        for cell in self.ablation.cells:
+            lr, (width,) = cell.values.values()
+            self.add(lr, width, 0.1, rank=1.0)
+        return self
+
     def judge(self):
         return judge(self.ablation, self.records)
 
@@ -75,7 +82,7 @@ def rates(workspace, expect, *effects, margin=0, **options):
     )
     for width, effect in zip((4, 8), effects, strict=True):
         grid.add(0.1, width, [0.7] * 8).add(0.2, width, around(0.7 + effect))
-    return grid
+    return grid.complete()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def test_the_margin_is_in_points_of_percent(workspace):
 def test_exactly_zero_differences_support_no_effect_but_no_improvement(workspace, expect, margin, expected):
     where = 'where={"encoder.hidden": [4], "optim.lr": [0.1, 0.2]}'
     grid = Grid(workspace, METRIC + f'name="x", expect="{expect}", margin={margin}, {where}')
-    assert grid.add(0.1, 4, 0.7).add(0.2, 4, 0.7).judge().text == expected
+    assert grid.add(0.1, 4, 0.7).add(0.2, 4, 0.7).complete().judge().text == expected
 
 
 def test_seeds_too_few_for_an_interval_are_inconclusive_with_the_reason(workspace):
@@ -153,7 +160,7 @@ def test_seeds_too_few_for_an_interval_are_inconclusive_with_the_reason(workspac
         workspace, METRIC + 'name="x", expect="positive", where={"encoder.hidden": [4], "optim.lr": [0.1, 0.2]}'
     )
     grid.add(0.1, 4, 0.7, seeds=[0]).add(0.2, 4, 0.9, seeds=[0])
-    assert (grid.judge().text, grid.judge().results[0].shown) == ("inconclusive at n = 1", "+20.00 (one seed)")
+    assert (grid.judge().text, grid.judge().results[0].shown) == ("interim", "+20.00 (one seed)")
     grid.add(0.1, 4, 0.7, seeds=[1]).add(0.2, 4, 0.9, seeds=[1])
     assert grid.judge().results[0].shown == "+20.00 (the same in all seeds)"
 
@@ -163,7 +170,7 @@ def test_validation_chooses_and_the_test_metric_does_not_matter(workspace):
     grid = Grid(workspace, check)
     grid.add(0.1, 4, around(0.7)).add(0.2, 4, around(0.6), validation=0.9).add(0.3, 4, around(0.99), validation=0.8)
     (result,) = grid.judge().results
-    assert (result.places[0].cell.values["optim.lr"], result.outcome) == (0.2, "contradicted")
+    assert (taken(result), result.outcome) == ([0.2], "contradicted")
     assert result.estimate.mean == pytest.approx(-10, abs=0.1)
     assert "lr=0.2 (of 2, by validation)" in grid.write()
 
@@ -174,7 +181,7 @@ def test_validation_may_choose_what_is_subtracted_where_it_is_a_candidate(worksp
     grid = Grid(workspace, check + 'where={"encoder.hidden": [4]}')
     grid.add(0.1, 4, around(0.7), validation=0.9).add(0.2, 4, around(0.6), validation=0.8).add(0.3, 4, 0.5)
     (result,) = grid.judge().results
-    assert result.places[0].cell.values["optim.lr"] == chosen
+    assert taken(result) == [chosen]
     assert result.estimate.mean == pytest.approx(0 if chosen == 0.1 else -10)
 
 
@@ -213,8 +220,125 @@ def test_validation_chooses_over_the_seeds_that_all_candidates_have(workspace):
     grid.add(0.1, 4, 0.7).add(0.2, 4, 0.7, validation=[0.5, 0.5, *[1.0] * 6])
     grid.add(0.3, 4, 0.7, validation=0.6, rank=around(12.0), seeds=[0, 1])
     (result,) = grid.judge().results
-    assert (result.places[0].cell.values["optim.lr"], result.estimate.n) == (0.3, 2)
+    assert (taken(result), result.estimate.n) == ([0.3], 2)
     assert result.test.check.probe == "public"
+
+
+def taken(result):
+    """Learning rates that validation chose for the halves of the seeds."""
+    return [cell.values["optim.lr"] for cell in result.places[0].cell.every]
+
+
+def test_each_half_of_the_seeds_is_tested_on_what_the_other_half_has_chosen(workspace):
+    check = METRIC + 'name="best", expect="positive", select="validation", where={"encoder.hidden": [4]}'
+    grid = Grid(workspace, check).add(0.1, 4, 0.5)
+    even, odd = [0.9, 0.1] * 4, [0.1, 0.9] * 4  # what looks best on the seeds themselves is worst on the others
+    grid.add(0.2, 4, even, validation=even).add(0.3, 4, odd, validation=odd)
+    (result,) = grid.complete().judge().results
+    assert (taken(result), result.estimate.mean) == ([0.3, 0.2], pytest.approx(-40))
+    assert "| lr=0.3 / lr=0.2 (of 2, by validation) | lr=0.1 | -40.00" in grid.write()
+
+
+def test_an_interval_after_a_choice_is_wider_by_what_the_halves_have_in_common(workspace):
+    choosing = METRIC + 'name="best", expect="positive", select="validation", where={"encoder.hidden": [4]}'
+    grid = Grid(workspace, choosing).add(0.1, 4, 0.7).add(0.2, 4, around(0.8), validation=0.9).add(0.3, 4, 0.2)
+    expected = student([100 * (0.1 + noise) for noise in NOISE], widening=1.36**0.5)
+    (result,) = grid.judge().results
+    assert result.estimate.interval == pytest.approx(expected.interval)
+    assert result.estimate.p == pytest.approx(expected.p)
+
+
+def test_one_seed_that_chooses_and_is_tested_gives_no_interval(workspace):
+    choosing = METRIC + 'name="best", expect="positive", select="validation", where={"encoder.hidden": [4]}'
+    grid = Grid(workspace, choosing, seeds=1).add(0.1, 4, [0.7]).add(0.2, 4, [0.8]).add(0.3, 4, [0.9], validation=0.9)
+    assert grid.judge().results[0].shown == "+20.00 (one seed)"
+
+
+@pytest.mark.parametrize("effect", [0.05, -0.05])
+def test_a_verdict_on_a_part_of_the_plan_is_interim_whatever_the_intervals_say(workspace, effect):
+    check = METRIC + 'name="accuracy", expect="positive", where={"encoder.hidden": [4], "optim.lr": [0.1, 0.2]}'
+    grid = Grid(workspace, check).add(0.1, 4, 0.7).add(0.2, 4, around(0.7 + effect))
+    outcome = "supported" if effect > 0 else "contradicted"
+    verdict = grid.judge()
+    assert [result.outcome for result in verdict.results] == [outcome]
+    assert verdict.text == "interim"
+    assert "**Interim** (16 of 48 planned runs): so far " in grid.write()
+    (row,) = [line for line in claims_table(workspace.results) if "rates" in line]
+    assert "**interim**; so far " in row
+    assert row.endswith("[rates](rates/README.md), 16 of 48 runs |")
+    assert grid.complete().judge().text == ("supported" if effect > 0 else "not supported")
+
+
+def test_fewer_seeds_than_the_file_plans_are_a_part_of_the_plan(workspace):
+    grid = rates(workspace, "positive", 0.05, 0.05)
+    assert grid.judge().text == "supported"
+    fewer = plan(workspace.folder / "ablation.py", [], 5, [])
+    verdict = judge(fewer, grid.records)
+    assert (verdict.text, verdict.finished, verdict.total) == ("interim", 30, 48)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"), [(2, "inconclusive at n = 2"), (4, "inconclusive at n = 4"), (5, "supported")]
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_no_test_is_decided_below_five_seeds(workspace, seeds, text, sign):
+    noise = [sign * (0.3 + each / 1000) for each in NOISE]
+    grid = Grid(workspace, METRIC + 'name="x", expect="positive", cell={"optim.lr": 0.2}', seeds=seeds)
+    for width in (4, 8):
+        grid.add(0.1, width, 0.5).add(0.2, width, [0.5 + each for each in noise])
+    assert grid.complete().judge().text == (text if sign > 0 or seeds < 5 else "not supported")
+    assert (f"The plan has {seeds} seeds, so no test of it can be decided." in grid.write()) is (seeds < 5)
+
+
+RANK = (
+    'metric="rank.representation.effective_rank", name="rank", cell={"optim.lr": 0.2}, where={"encoder.hidden": [4]}, '
+)
+
+
+@pytest.mark.parametrize(
+    ("gain", "check", "expected"),
+    [
+        (0.09, 'expect="positive"', "contradicted"),
+        (3.0, 'expect="positive"', "supported"),
+        (0.09, 'expect="positive", margin=0.01', "supported"),
+        (0.09, 'expect="none"', "supported"),
+        (3.0, 'expect="not positive"', "contradicted"),
+    ],
+)
+def test_a_change_of_rank_below_a_hundredth_of_what_is_attainable_is_none(workspace, gain, check, expected):
+    grid = Grid(workspace, RANK + check)
+    grid.add(0.1, 4, 0.7, rank=100.0, attainable=256).add(0.2, 4, 0.7, rank=around(100.0 + gain), attainable=256)
+    (result,) = grid.judge().results
+    assert result.outcome == expected
+    if "margin" not in check:
+        assert result.margin == 2.56
+        assert "A change of rank counts from 1 % of what is attainable, where no margin was planned." in grid.write()
+
+
+def test_the_margin_of_a_slope_of_rank_is_that_of_its_whole_length(workspace):
+    check = 'kind="trend", expect="positive", along="optim.lr", where={"encoder.hidden": [4]}, name="rank", '
+    grid = Grid(workspace, check + 'metric="rank.representation.effective_rank"')
+    assert "> 1 % of what is attainable" in grid.add(0.1, 8, 0.7).write()
+    for lr, gain in ((0.1, 0.0), (0.2, 0.1), (0.3, 0.2)):
+        grid.add(lr, 4, 0.7, rank=around(10 + gain), attainable=16)
+    (result,) = grid.judge().results
+    assert result.margin == pytest.approx(0.16 / 0.2)
+
+
+def test_numbers_of_one_test_are_corrected_alike_in_claim_json(workspace):
+    grid = rates(workspace, "positive", 0.05, 0.0)
+    grid.write()
+    expected = student([0.05 + noise for noise in NOISE])
+    assert json.loads((grid.folder / "claim.json").read_text())["tests"][0]["p"] == pytest.approx(2 * expected.p)
+
+
+def test_ranks_of_different_numbers_of_samples_are_not_compared(workspace):
+    grid = Grid(workspace, RANK + 'expect="positive"').add(0.1, 4, 0.7).add(0.2, 4, 0.7, rank=around(15.0))
+    for record in grid.records:
+        record["rank"]["representation"]["n"] = (
+            1024 if record["rank"]["representation"]["effective_rank"] > 12 else 4096
+        )
+    assert grid.judge().results[0].shown == "– (ranks measured on different numbers of samples)"
 
 
 def test_tests_without_records_are_not_run_and_keep_a_claim_from_being_supported(workspace):
@@ -223,7 +347,7 @@ def test_tests_without_records_are_not_run_and_keep_a_claim_from_being_supported
     grid.add(0.1, 4, 0.7).add(0.2, 4, around(0.8))
     verdict = grid.judge()
     assert [result.outcome for result in verdict.results] == ["supported", "not run"]
-    assert (verdict.text, verdict.tally) == ("inconclusive at n = 8", "1 of 2 tests supported, 1 not run")
+    assert (verdict.text, verdict.tally) == ("interim", "so far 1 of 2 tests supported, 1 not run")
     assert "| lr=0.3 | lr=0.1 | – (no records) | – | > 0 | not run |" in grid.write()
     assert "x (1 of 2): +10.01" in "".join(claims_table(workspace.results))
 
@@ -241,7 +365,7 @@ def test_slopes_are_of_the_paired_gain_of_each_seed(workspace):
     slopes = [100 * slope([4, 8], [0.06 + 4 * noise, 0.02 + 8 * noise]) for noise in NOISE]
     assert verdict.results[0].estimate.mean == pytest.approx(-1, abs=0.02)
     assert verdict.results[0].estimate.interval == pytest.approx(student(slopes).interval)
-    assert verdict.text == "supported"
+    assert grid.complete().judge().text == "supported"
 
 
 def test_a_trend_needs_seeds_with_all_points(workspace):
@@ -257,17 +381,39 @@ def test_a_trend_needs_seeds_with_all_points(workspace):
 def test_correlation_is_over_cells_with_an_interval_over_seeds(workspace):
     check = 'kind="correlation", name="rank", expect="positive", with_metric="rank.representation.effective_rank"'
     grid = Grid(workspace, METRIC + check)
-    for index, cell in enumerate(grid.ablation.cells[:-1]):
+    for index, cell in enumerate(grid.ablation.cells):
         lr, (width,) = cell.values.values()
+        if index == 5:
+            (result,) = grid.judge().results
+            assert (result.outcome, result.cells, result.reason) == ("not run", 5, "fewer than 6 cells have records")
         grid.add(lr, width, around(0.5 + index / 10), rank=around(10.0 + index))
     (result,) = grid.judge().results
     assert (result.estimate.mean, result.estimate.n, result.cells, result.outcome) == (
         pytest.approx(1),
         8,
-        5,
+        6,
         "supported",
     )
-    assert "| 5 of 6 cells | – | +1.00 [+1.00, +1.00] | 8 | > 0 | supported |" in grid.write()
+    assert "| 6 of 6 cells | – | +1.00 [+1.00, +1.00] | 8 | > 0 | supported |" in grid.write()
+
+
+def test_cells_that_are_the_same_do_not_count_for_a_correlation(workspace):
+    check = 'kind="correlation", name="rank", expect="positive", with_metric="rank.representation.effective_rank"'
+    grid = Grid(workspace, METRIC + check)
+    for index, cell in enumerate(grid.ablation.cells):
+        lr, (width,) = cell.values.values()
+        grid.add(lr, width, 0.5 + min(index, 4) / 10, rank=10.0 + min(index, 4))
+    assert grid.judge().results[0].reason == "5 cells differ, fewer than 6"
+
+
+def test_a_correlation_of_too_few_seeds_has_no_interval_and_says_how_many_it_needs(workspace):
+    check = 'kind="correlation", name="rank", expect="positive", with_metric="rank.representation.effective_rank"'
+    grid = Grid(workspace, METRIC + check, seeds=5)
+    for index, cell in enumerate(grid.ablation.cells):
+        lr, (width,) = cell.values.values()
+        grid.add(lr, width, around(0.5 + index / 10), rank=around(10.0 + index))
+    verdict = grid.judge()
+    assert (verdict.results[0].shown, verdict.text) == ("+1.00 (fewer than 6 seeds)", "inconclusive at n = 5")
 
 
 def test_the_page_starts_with_the_verdict_and_claim_json_has_its_numbers(workspace):
@@ -287,7 +433,7 @@ def test_the_page_starts_with_the_verdict_and_claim_json_has_its_numbers(workspa
     assert (made["number"], made["verdict"], made["runs"]) == (
         4,
         "inconclusive at n = 8",
-        {"finished": 32, "total": 48},
+        {"finished": 48, "total": 48},
     )
     first = made["tests"][0]
     assert first["low"] < first["estimate"] < first["high"]
@@ -337,7 +483,7 @@ def test_the_overview_lists_all_claims_between_its_markers_and_touches_nothing_e
     assert [row.split(" | ")[0] for row in rows] == ["| 1", "| 4"]
     assert "**inconclusive at n = 8**; 1 of 2 tests supported, 1 inconclusive" in rows[1]
     assert "accuracy (1 of 2): +5.01 [" in rows[1]
-    assert "(hidden=[8]); n = 8 | [rates](rates/README.md), 32 of 48 runs |" in rows[1]
+    assert "(hidden=[8]); n = 8 | [rates](rates/README.md) |" in rows[1]
     assert "old" not in text
 
 

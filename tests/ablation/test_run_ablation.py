@@ -11,8 +11,10 @@ from pathlib import Path
 import fake_worker
 import pytest
 
+import sslcollapse
 from sslcollapse.ablation import run_ablation
 from sslcollapse.ablation.local import environment, visible_devices
+from sslcollapse.ablation.plan_file import read_plan
 from sslcollapse.ablation.worker import THREAD_VARIABLES
 from sslcollapse.errors import RecipeError, RunError
 
@@ -218,7 +220,7 @@ def test_table_compares_with_the_baseline_over_equal_seeds(workspace):
     assert float(other[f"{key}:low"]) < expected < float(other[f"{key}:high"])
     assert other[f"{key}:pairs"] == "3"
     assert baseline[f"{key}:difference"] == ""
-    assert float(other[f"{key}:p"]) == float(other[f"{key}:p_holm"])
+    assert float(other[f"{key}:p"]) == float(other[f"{key}:p_corrected"])
     claim = json.loads((workspace.results / "widths" / "claim.json").read_text())
     assert claim["tests"][0]["estimate"] == pytest.approx(100 * expected)
     assert (workspace.results / "widths" / "table.tex").exists()
@@ -322,6 +324,28 @@ def test_real_training_of_a_small_random_graph_is_recorded(workspace, monkeypatc
     assert 1 <= record["rank"]["representation"]["effective_rank"] <= 4
     assert 0 <= record["evaluation"]["random"]["test_accuracy"]["mean"] <= 1
     assert "| [4] | 1 |" in page(workspace).decode()
+    assert record["sslcollapse"] == sslcollapse.__version__
+    assert (record["plugins"], record["recipe"]["encoder"]["norm"]) == ({}, "batch"), "defaults are spelt out"
+    assert f"sslcollapse: {sslcollapse.__version__}." in page(workspace).decode()
+
+
+def test_tables_are_rebuilt_and_the_plan_is_written_without_a_run(workspace, capsys):
+    run(workspace, seeds=1)
+    folder = workspace.results / "tiny"
+    (folder / "plan.json").unlink()
+    (folder / "README.md").unlink()
+    assert run(workspace, seeds=2, tables=True) == 0
+    assert len(workspace.calls()) == 2
+    assert "2 of 4 runs" in (folder / "README.md").read_text()
+    assert read_plan(folder)[0].seeds == 2
+    assert "2/4 runs finished" in capsys.readouterr().out
+
+
+def test_a_plan_is_written_where_there_is_no_record_yet(workspace):
+    assert run(workspace, tables=True) == 0
+    assert [path.name for path in (workspace.results / "tiny").iterdir() if path.name[0] != "."] == ["plan.json"]
+    assert len(read_plan(workspace.results / "tiny")[0].cells) == 2
+    assert not workspace.out.exists()
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "", "\xff"])

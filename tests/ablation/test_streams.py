@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sslcollapse.ablation.streams import same_streams
+from sslcollapse.ablation.identity import why_another
+from sslcollapse.ablation.streams import of_most, streams_of
 from sslcollapse.recipe import assign, load, resolve
 from sslcollapse.run import STREAMS
 
@@ -13,6 +14,10 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 def recipe(name, **changes):
     return resolve(assign(load(RECIPES / f"{name}.py"), changes))
+
+
+def same_streams(record, recipe):
+    return not why_another(record, {}, streams_of(recipe))
 
 
 @pytest.mark.parametrize("name", ["bgrl_cora", "grace_citeseer", "toy_noise"])
@@ -36,3 +41,9 @@ def test_a_run_that_draws_an_order_directions_or_dropout_is_of_its_own_version_o
     assert not same_streams({}, recipe(name, **changes))
     assert not same_streams({"streams": 1}, recipe(name, **changes))
     assert same_streams({"streams": STREAMS}, recipe(name, **changes))
+
+
+def test_tables_are_of_the_version_that_most_records_have():
+    assert of_most([{}, {}, {"streams": 2}]) == 1
+    assert of_most([{}, {"streams": 2}]) == 2
+    assert of_most([]) == STREAMS

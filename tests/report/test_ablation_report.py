@@ -1,15 +1,15 @@
 import json
 import math
 import shutil
-from pathlib import Path
 
 import pytest
 import report_records
 from report_pages import read, table
 from report_records import record, write_records
+from scipy.stats import t
 
-from sslcollapse.ablation.command import command_line, plan_of
-from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.grid import Ablation, Cell, plan
+from sslcollapse.ablation.plan_file import write_plan
 from sslcollapse.cli import main
 from sslcollapse.errors import RunError
 from sslcollapse.report.ablation_page import ablation_page, from_folder
@@ -77,11 +77,11 @@ def test_means_and_deviations_against_the_coefficient_are_those_of_the_records(r
     assert row["n"] == "3"
 
 
-def test_the_forest_has_paired_differences_with_students_interval(index):
+def test_the_forest_has_paired_differences_with_the_corrected_interval_of_the_table(index):
     row = table(index.parent / "plots" / "forest-public.test_accuracy.csv")[0]
     assert row["cell"] == "Cora · coefficient 0.01"
     differences = [2.0, 2.2, 2.4]  # 100 × 0.02 × (1 + 0.1 seed)
-    half = 4.302652729911275 * 0.2 / math.sqrt(3)
+    half = t.ppf(1 - 0.025 / 4, 2) * 0.2 / math.sqrt(3)  # four differences in the column
     assert [float(row[key]) for key in ("mean", "low", "high")] == pytest.approx(
         [sum(differences) / 3, 2.2 - half, 2.2 + half]
     )
@@ -126,24 +126,50 @@ def test_failed_runs_are_listed_with_their_errors(results, tmp_path):
         write_report([folder], out=tmp_path / "out", runs=tmp_path)
 
 
-def test_a_folder_is_read_by_the_command_on_its_page_with_its_failed_runs(tmp_path, monkeypatch):
+def test_a_folder_is_read_by_its_plan_with_its_failed_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.json").write_text(json.dumps(report_records.RECIPE))
-    command = command_line([Path("tiny.json")], ["optim.lr=0.1,0.2"], 2, ["optim.lr=0.1"], "rates", ["train.steps=4"])
-    planned = plan_of(command, tmp_path)
-    assert (planned.name, planned.seeds, len(planned.cells), len(planned.baselines)) == ("rates", 2, 2, 1)
+    recipe = tmp_path / "tiny.json"
+    recipe.write_text(json.dumps(report_records.RECIPE))
+    planned = plan(recipe, ["optim.lr=0.1,0.2"], 2, ["train.steps=4"], baseline=["optim.lr=0.1"], name="rates")
     kept, failed = planned.cells
     records = [record("tiny", None, seed, 0.8, 3.0, kept.hash) for seed in range(2)]
     folder = write_records(tmp_path / "results" / "rates", [*records, record("tiny", 0.3, 0, 0.1, 1.0, "removed")])
-    (folder / "README.md").write_text(f"# rates\n\n    {command}\n")
+    write_plan(folder, planned, "sslcollapse ablate tiny.json")
     (folder / "failures.json").write_text(json.dumps({f"{failed.hash}/seed0": {"error": "loss is nan", "time": ""}}))
+    recipe.unlink()
     found = from_folder(folder)
     assert [cell.hash for cell in found.ablation.cells] == [kept.hash, failed.hash], "not the cell that was removed"
+    assert (found.ablation.baselines, found.command) == (planned.baselines, "sslcollapse ablate tiny.json")
     assert found.failures == {"tiny optim.lr=0.2 seed=0": "loss is nan"}
-    (tmp_path / "tiny.json").unlink()
+    (folder / "plan.json").unlink()
     rebuilt = from_folder(folder)
     assert rebuilt.ablation.cells[-1].hash == "removed"
     assert rebuilt.failures == {f"{failed.hash}/seed0": "loss is nan"}
+
+
+@pytest.mark.parametrize("with_plan", [True, False])
+def test_a_report_of_a_folder_executes_nothing_that_the_folder_names(results, tmp_path, monkeypatch, with_plan):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(results, tmp_path / "sent" / "grid")
+    ran = tmp_path / "ran"
+    hostile = f"open({str(ran)!r}, 'w').write('x')\nablation = {{}}\n"
+    places = [folder / "evil.py", tmp_path / "sent/recipes/ablations/grid.py", tmp_path / "recipes/ablations/grid.py"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(hostile)
+    (folder / "README.md").write_text("# grid\n\n    sslcollapse ablate evil.py\n")
+    if with_plan:
+        recipe = tmp_path / "tiny.json"
+        recipe.write_text(json.dumps(report_records.RECIPE))
+        write_plan(folder, plan(recipe, ["optim.lr=0.1,0.2"], 2, [], name="grid"), "sslcollapse ablate evil.py")
+        path = folder / "plan.json"
+        path.write_text(path.read_text().replace("tiny.json", "evil.py"))
+    text = read(write_report([folder], out=tmp_path / "out", runs=tmp_path)).text
+    assert not ran.exists()
+    assert "sslcollapse ablate evil.py" in text, "the command is shown"
+    if not with_plan:
+        assert "This folder has no plan.json" in text
+        assert "'sslcollapse ablate FILE --tables'" in text
 
 
 def test_records_made_with_other_settings_are_not_compared(results):
