@@ -92,6 +92,7 @@ def test_half_precision_weights_are_penalised_in_float32():
 @pytest.mark.parametrize("make", [SOPenalty, DSOPenalty, SRIPPenalty])
 def test_gradients_reach_convolutions_and_each_part_of_a_fused_qkv(make):
     network = nn.ModuleDict({"conv": nn.Conv2d(3, 5, 3), "attention": nn.ModuleDict({"qkv": nn.Linear(4, 12)})})
+    network["attention"].fused_maps = {"qkv": {"q": 4, "k": 4, "v": 4}}
     layers = layer_map(network)
     assert [layer.shape for layer in layers.values()] == [(5, 27), (4, 4), (4, 4), (4, 4)]
     sum(make()(layers).values()).backward()
