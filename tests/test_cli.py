@@ -109,6 +109,7 @@ def test_ablate_hands_over_grid_seeds_and_overrides(calls):
                 slurm=["partition=gpu"],
                 retry_failed=False,
                 dry_run=False,
+                tables=False,
                 out=Path("runs"),
                 results=Path("r"),
             ),
