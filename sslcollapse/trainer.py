@@ -318,6 +318,7 @@ class Trainer:
 
     def _stop(self, done: int, number: int) -> None:
         """End the run after a step that is saved."""
+        self.accelerator.wait_for_everyone()  # rank 0 may have the store through which the others hear that it is saved
         if self.recipe["train"]["trackers"]:
             self.accelerator.end_training()
         self.signals.place = f"after step {done}, which is saved; --resume goes on from there"

@@ -75,8 +75,11 @@ class Group:
             descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             for target in (1, 2):
                 os.dup2(descriptor, target)
+            from accelerate.state import AcceleratorState
+
             from sslcollapse import cli
 
+            AcceleratorState._reset_state(reset_partial_state=True)  # of a run that this process has made itself
             code = 1
             code = cli.main(["train", str(recipe), "--out", str(out), "--resume"])
         finally:
