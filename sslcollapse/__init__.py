@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from sslcollapse.export import load_encoder, plain_state_dict
     from sslcollapse.hub import HubEncoder
-    from sslcollapse.layers import layer_map
+    from sslcollapse.layers import layer_coverage, layer_map
     from sslcollapse.recipe import extend
     from sslcollapse.recipe import load as load_recipe
     from sslcollapse.registry import (
@@ -85,7 +85,7 @@ _ATTRIBUTES = {
     ],
     "sslcollapse.export": ["load_encoder", "plain_state_dict"],
     "sslcollapse.hub": ["HubEncoder"],
-    "sslcollapse.layers": ["layer_map"],
+    "sslcollapse.layers": ["layer_coverage", "layer_map"],
     "sslcollapse.recipe": ["extend"],
     "sslcollapse.registry": [
         "COEFFICIENTS",
@@ -135,6 +135,7 @@ __all__ = [
     "effective_rank_from_singular_values",
     "extend",
     "feature_std",
+    "layer_coverage",
     "layer_map",
     "lidar",
     "load_encoder",

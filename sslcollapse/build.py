@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslcollapse.diagnostics.measure import evaluating
+from sslcollapse.diagnostics.modes import evaluating
 from sslcollapse.distributed import Gather
 from sslcollapse.errors import RecipeError, SSLCollapseError
+from sslcollapse.memory import bounded
 from sslcollapse.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
 from sslcollapse.registry import DOMAINS
 from sslcollapse.types import Batch, Domain, LazyViews, ProbeSet
@@ -40,7 +41,8 @@ def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:
         RecipeError: parts that do not go together.
     """
     torch.manual_seed(recipe["seed"])
-    module = SSLModule.from_recipe(recipe, domain.in_shape, domain.num_classes)
+    with bounded(recipe):
+        module = SSLModule.from_recipe(recipe, domain.in_shape, domain.num_classes)
     _check_accumulation(recipe, module)
     return module
 
@@ -70,7 +72,7 @@ def check_batch(module: SSLModule, batch: Batch) -> None:
             with _tried("encoder", f"the views of this domain ({type(view).__name__})"):
                 branches.append(module.branch(view))
             _check_representation(module.encoder, branches[-1].h)
-        gather = Gather(enabled=not batch.replicated)
+        gather = Gather(enabled=not batch.replicated, equal=batch.equal)
         for name, kind in module.observed():
             features = [getattr(branch, BRANCH_FIELD[kind]) for branch in branches]
             with _tried(f"regularizers.{name}", f"the {kind} of a batch, {[list(each.shape) for each in features]}"):
@@ -133,7 +135,7 @@ def draw_views(recipe: Mapping[str, Any], path: Path, samples: int) -> Path:
     domain: Any = build_domain(recipe)
     if not hasattr(domain, "draw"):
         kind = recipe["domain"]["type"]
-        raise RecipeError(f"domain.type: the views of {kind!r} cannot be drawn; use a vision recipe")
+        raise RecipeError(f"domain.type: the views of {kind!r} cannot be drawn: its domain has no method draw()")
     try:
         domain.draw(path, samples, recipe["seed"])
     except OSError as error:

@@ -6,24 +6,32 @@ Whatever is heavy is imported inside the command that needs it, so help, lists a
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sslcollapse.errors import PreemptedError, SSLCollapseError
+from sslcollapse.bench import BENCHES
+from sslcollapse.errors import PreemptedError, SSLCollapseError, explained
+from sslcollapse.terminal import keep_traceback, lasting_output, say, say_error
 
-RANK_0_SECONDS = 10.0
-"""How long other ranks let rank 0 go first with an error."""
+MENDABLE, INTERRUPTED, BUG = 2, 130, 70
+"""Exit codes: of an error that the user can mend, of Ctrl-C, and of one that is a fault of this package."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    2 for an error the user can mend, 130 after Ctrl-C, 75 where another signal ended a run that can be resumed.
+    0, or one of those above, or 75 where a signal other than Ctrl-C ended a run that can be resumed; ``diagnose`` has
+    3 and ``ablate`` 1 of their own.
+
+    Everything that a command raises is caught here. An error that is meant for people is printed as it is. Of any other
+    it is said what was read, what went wrong and where the traceback is; ``--debug`` raises it instead.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with lasting_output():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse gives back path=value words that stand after an option.
@@ -31,50 +39,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         options.overrides += rest
-    options.argv = arguments
+    options.argv, options.resolved = arguments, {}
     command: Callable[[argparse.Namespace], int] = options.run
     try:
         return command(options)
     except KeyboardInterrupt as interrupt:
-        _say(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
-        return 130
+        say(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
+        return INTERRUPTED
     except PreemptedError as error:
-        _say(str(error))
+        say(str(error))
         return PreemptedError.EXIT_CODE
     except SSLCollapseError as error:
         if options.debug:
             raise
-        _say_error("error: " + " ".join(line.strip() for line in str(error).splitlines()))
-        return 2
-
-
-def _rank() -> str:
-    return os.environ.get("RANK", "0")
-
-
-def _say(message: str) -> None:
-    """Print to stderr, from one process only where several run the same command."""
-    if _rank() == "0":
-        print(message, file=sys.stderr)
-
-
-def _say_error(message: str) -> None:
-    """Print an error to stderr, once where all processes of a command have the same one.
-
-    Mostly all ranks fail alike: rank 0 then says so, and its end makes the launcher end the others while they wait. A
-    rank that is left after that has an error of its own.
-    """
-    if _rank() == "0":
-        print(message, file=sys.stderr)
-        return
-    time.sleep(RANK_0_SECONDS)
-    print(f"rank {_rank()}: {message}", file=sys.stderr)
+        say_error(str(error))
+        return MENDABLE
+    except Exception as error:
+        if options.debug:
+            raise
+        read = " ".join(["sslcollapse", *arguments[:2]])
+        message = explained(error, options.resolved)
+        if message is not None:
+            say_error(f"{read}: {message}")
+            return MENDABLE
+        say_error(
+            f"{read}: unexpected {type(error).__name__}: {error}. This is a fault of sslcollapse, or of a component "
+            f"that the recipe names; please report it with its traceback, {keep_traceback(error)}"
+        )
+        return BUG
 
 
 def _train(options: argparse.Namespace) -> int:
     from sslcollapse.recipe import load, override, resolve
 
-    recipe = resolve(override(load(options.recipe), options.overrides))
+    recipe = options.resolved = resolve(override(load(options.recipe), options.overrides))
     from sslcollapse import trainer  # imports much, so mistakes in the recipe are reported before it
     from sslcollapse.run import RunDirectory
 
@@ -83,7 +81,7 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     run = RunDirectory.of(recipe, options.out)
     if options.resume and not options.overwrite and run.has_finished(recipe):
-        _say(f"{run.path}: this run is finished; there is nothing to do")
+        say(f"{run.path}: this run is finished; there is nothing to do")
         return 0
     trainer.train(
         recipe,
@@ -149,7 +147,7 @@ def _report(options: argparse.Namespace) -> int:
 def _views(options: argparse.Namespace) -> int:
     from sslcollapse.recipe import load, override, resolve
 
-    recipe = resolve(override(load(options.recipe), options.overrides))
+    recipe = options.resolved = resolve(override(load(options.recipe), options.overrides))
     from sslcollapse.build import draw_views
 
     print(draw_views(recipe, options.out, options.samples))
@@ -163,19 +161,9 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from sslcollapse.registry import REGISTRIES, RegistryError, suggest
+    from sslcollapse.manual import listing
 
-    if options.kind is not None and options.kind not in REGISTRIES:
-        near = suggest(options.kind, list(REGISTRIES))
-        raise RegistryError(f"unknown kind {options.kind!r}{near} (known: {', '.join(REGISTRIES)})")
-    for kind in [options.kind] if options.kind else list(REGISTRIES):
-        registry = REGISTRIES[kind]
-        if options.kind is None:
-            print(kind)
-        names = registry.names()
-        width = max(map(len, names), default=0)
-        for name in names:
-            print(f"  {name:<{width}}  {registry.describe(name)}".rstrip())
+    print(listing(options.kind, options.name))
     return 0
 
 
@@ -277,7 +265,11 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw spectra and ranks by depth here")
     diagnose.add_argument(
-        "--samples", type=_positive, default=1024, metavar="N", help="images of --data that are used (default: 1024)"
+        "--samples",
+        type=_positive,
+        default=1024,
+        metavar="N",
+        help="most samples that are used (default: 1024)",
     )
     diagnose.add_argument(
         "--pretrained", action="store_true", help="published weights of timm:MODEL (default: random initialisation)"
@@ -286,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
         "--fail-on",
         choices=("collapsed", "degrading", "never"),
         default="collapsed",
-        help="the mildest verdict on a layer that makes the exit code 1 (default: collapsed)",
+        help="the mildest verdict on a layer that makes the exit code 3 (default: collapsed)",
     )
 
     report = _command(commands, "report", _report, "make an HTML page of runs or of an ablation, with tables and plots")
@@ -313,18 +305,21 @@ def _parser() -> argparse.ArgumentParser:
         help="where records of an ablation file are (default: docs/results)",
     )
 
-    views = _command(commands, "views", _views, "draw a contact sheet of the views that a recipe makes of its images")
-    views.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe whose domain is vision")
+    views = _command(commands, "views", _views, "draw a contact sheet of the views that a recipe makes")
+    views.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe whose domain can draw its views")
     _add_overrides(views)
     views.add_argument("--out", type=Path, default=Path("views.png"), metavar="FILE", help="default: views.png")
     views.add_argument("--samples", type=_positive, default=6, metavar="N", help="rows of the sheet (default: 6)")
 
     bench = _command(commands, "bench", _bench, "measure speed or memory, side by side with a reference")
-    bench.add_argument("name", metavar="NAME", help="which benchmark; an unknown name lists them")
+    bench.add_argument("name", metavar="NAME", help=f"which benchmark: {', '.join(BENCHES)}")
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the record here")
 
     listing = _command(commands, "list", _list, "list the registered components")
     listing.add_argument("kind", nargs="?", metavar="KIND", help="one kind, such as encoder (default: all)")
+    listing.add_argument(
+        "name", nargs="?", metavar="NAME", help="one component of it: its arguments and what they mean"
+    )
     return parser
 
 

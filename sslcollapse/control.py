@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from torch import nn
 
 from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.layers import Layer
 from sslcollapse.regularizers.coefficients import Placed
+from sslcollapse.spec import Above, Between, Momentum, Width
 
 POOLED = "pooled"
 """Name of the one loop of a pooled controller."""
@@ -88,17 +89,17 @@ class RankFloor:
     def __init__(
         self,
         *,
-        target: float = 0.9,
+        target: Annotated[float, Between(0, 1, open="left")] = 0.9,
         relative_to: Literal["initial", "attainable"] = "initial",
         of: Literal["output", "weight"] = "output",
         per: Literal["layer", "pooled"] = "layer",
-        start: float = 1e-3,
-        min: float = 1e-5,
-        max: float = 1e-1,
-        up: float = 2.0,
-        down: float = 0.95,
-        smoothing: float = 0.5,
-        every: int = 10,
+        start: Annotated[float, Above(0)] = 1e-3,
+        min: Annotated[float, Above(0)] = 1e-5,
+        max: Annotated[float, Above(0)] = 1e-1,
+        up: Annotated[float, Above(1)] = 2.0,
+        down: Annotated[float, Between(0, 1, open="left")] = 0.95,
+        smoothing: Momentum = 0.5,
+        every: Width = 10,
     ) -> None:
         for name, value, holds, range_ in (
             ("target", target, 0 < target <= 1, "in (0, 1]"),

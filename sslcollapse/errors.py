@@ -1,5 +1,12 @@
 """Errors meant for people: each message says what is wrong, where, and what to do next."""
 
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import Mapping
+from typing import Any
+
 from sslcollapse.texts import printable
 
 
@@ -35,7 +42,7 @@ class WriteError(RunError, OSError):
     """A file could not be written; ``errno`` and ``strerror`` are the system's."""
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return printable(str(self.args[0]), keep="\n")
 
 
 class PreemptedError(RunError):
@@ -48,9 +55,43 @@ class PreemptedError(RunError):
     EXIT_CODE = 75
     """What a process ends with: ``EX_TEMPFAIL`` of sysexits.h, "try again later"."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
         super().__init__(message, number)
         self.number = number
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return printable(str(self.args[0]), keep="\n")
+
+
+def in_words(error: BaseException) -> str:
+    """An error's own words; with its type where it was raised for programmers and says little without it."""
+    text = str(error)
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room on the disk, then give the same command again",
+    errno.EDQUOT: "make room within your quota, then give the same command again",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "give this user access, or choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "it is not there, or was removed meanwhile",
+    errno.EMFILE: "let this process open more files (ulimit -n)",
+}
+
+
+def explained(error: Exception, recipe: Mapping[str, Any]) -> str | None:
+    """A sentence on an error that no code of this package can prevent; None of any other, which is a fault.
+
+    Args:
+        error: of the system (a full disk, a name that is too long), or an allocation that failed.
+        recipe: the resolved recipe of the command; an empty dict where it has none.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; {_ADVICE.get(error.errno, '--debug shows where it happened')}"
+    if isinstance(error, (MemoryError, RuntimeError)):
+        from sslcollapse.memory import shortage  # imports torch
+
+        return shortage(error, recipe)
+    return None

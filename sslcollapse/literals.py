@@ -8,10 +8,12 @@ def literal(text: str) -> Any:
     """The value of a Python literal or of a ``dict(key=literal)``, at any depth; nothing is executed.
 
     Raises:
-        ValueError: an expression that is no literal.
-        SyntaxError: no expression.
+        ValueError: no literal: no expression at all, one that computes, a key of no use, too deep or too long.
     """
-    return ast.literal_eval(_DictCalls().visit(ast.parse(text.strip(), mode="eval")))
+    try:
+        return ast.literal_eval(_DictCalls().visit(ast.parse(text.strip(), mode="eval")))
+    except (SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 class _DictCalls(ast.NodeTransformer):

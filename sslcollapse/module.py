@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sslcollapse.control import RankFloorController
 from sslcollapse.distributed import Gather
-from sslcollapse.errors import RecipeError
+from sslcollapse.errors import MissingDataError, RecipeError, in_words
 from sslcollapse.evaluation.online import OnlineProbe
 from sslcollapse.layers import Layer, layer_map
 from sslcollapse.objectives.base import Objective
@@ -38,8 +38,8 @@ class SSLModule(nn.Module):
         controllers: regularizer → the controller that is its coefficient, where it has one.
 
     Raises:
-        RecipeError: a coefficient that fits no layer, a weight penalty on networks without any, or a feature penalty
-            on a prediction that nobody makes.
+        RecipeError: a regularizer with the name of an attribute, a coefficient that fits no layer, a weight penalty on
+            networks without any, or a feature penalty on a prediction that nobody makes.
     """
 
     encoder: Any
@@ -63,6 +63,9 @@ class SSLModule(nn.Module):
         embedding_dim = self.encoder.out_dim if self.projector is None else self.projector.out_dim
         self.predictor = objective.predictor(int(embedding_dim))
         self.objective = objective
+        for name in regularizers or {}:
+            if hasattr(nn.ModuleDict, name) or name == "training":
+                raise RecipeError(f"regularizers.{name}: PyTorch's modules have {name!r} already; choose another name")
         self.regularizers = nn.ModuleDict(regularizers or {})
         self.online_probe = online_probe
         self.total_steps = total_steps
@@ -273,8 +276,10 @@ def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> A
     arguments = {key: value for key, value in spec.items() if key != "type"}
     try:
         return ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)
-    except ValueError as error:  # only now has its constructor seen the shape of the data
-        raise RecipeError(f"encoder: {error}") from error
+    except (MissingDataError, MemoryError):
+        raise
+    except Exception as error:  # only now has its constructor seen the shape of the data; it may check by failing
+        raise RecipeError(f"encoder: {in_words(error)}") from error
 
 
 def _target_of(online: SSLModule, initialization: str) -> Target:

@@ -1,9 +1,11 @@
-"""Names of what is measured, in ``result.json`` and in records, and what ranks are held against; imports nothing."""
+"""Names of what is measured, in ``result.json`` and in records, and what ranks are held against; imports no library."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from sslcollapse.typecheck import quote
 
 METRICS = ("accuracy", "micro_f1", "roc_auc")
 """Of the probes here; a result has them as ``test_accuracy`` and ``validation_accuracy``."""
@@ -44,3 +46,70 @@ def attainable(parts: Mapping[str, Mapping[str, Any]], part: str) -> int:
         part: one of them.
     """
     return min(parts[which]["attainable"] for which in (part, "weight") if which in parts)
+
+
+RECORD = {"hash": str, "seed": int, "evaluation": dict, "rank": dict}
+"""What every record has, and of which type."""
+
+RESULT = {
+    "hash": str,
+    "seed": int,
+    "recipe": dict,
+    "steps": int,
+    "seconds": dict,
+    "evaluation": dict,
+    "untrained": dict,
+    "rank": dict,
+    "regularizers": dict,
+}
+"""What every ``result.json`` has."""
+
+_OTHERS = {"base": str, "overrides": dict, "settings": list, "steps": int}
+"""What a record may lack, but not have of another type."""
+
+_OF_DICTS = {"evaluation": 1, "untrained": 1, "regularizers": 2}
+"""Fields that are dicts of dicts, and how deeply."""
+
+
+def lacking(value: Any, fields: Mapping[str, type]) -> str:
+    """What a JSON value lacks to be a record or result with these fields: ``"it has no 'hash'"``; "" of a whole one."""
+    if not isinstance(value, dict):
+        return f"it is {quote(value)} and no object"
+    if missing := [key for key in fields if key not in value]:
+        return f"it has no {missing[0]!r}"
+    for key, kind in {**_OTHERS, **fields}.items():
+        if key in value and (not isinstance(value[key], kind) or isinstance(value[key], bool)):
+            return f"its {key!r} is {quote(value[key])}"
+    for key, depth in _OF_DICTS.items():
+        level = [value.get(key, {})]
+        for _ in range(depth + 1):
+            if wrong := [part for part in level if not isinstance(part, dict)]:
+                return f"its {key!r} has {quote(wrong[0])} where a dict belongs"
+            level = [part for each in level for part in each.values()]
+    seconds = value.get("seconds", {})
+    if not isinstance(seconds, dict) or not all(map(is_number, seconds.values())):
+        return f"its 'seconds' are {quote(seconds)}"
+    return _lacking_ranks(value["rank"]) if "rank" in fields else ""
+
+
+def _lacking_ranks(ranks: Mapping[str, Any]) -> str:
+    layers = ranks.get("layers", {})
+    if not isinstance(layers, dict) or not all(isinstance(parts, dict) for parts in layers.values()):
+        return f"its 'rank' has {quote(layers)} for 'layers'"
+    found = {name: ranks[name] for name in FEATURES if ranks.get(name)}
+    found |= {f"{name} {part}": parts[part] for name, parts in layers.items() for part in PARTS if part in parts}
+    for name, entry in found.items():
+        keys = ("effective_rank",) if name in FEATURES else ("effective_rank", "attainable")
+        if not isinstance(entry, dict) or not all(is_number(entry.get(key)) for key in keys):
+            return f"its 'rank' has {quote(entry)} for {name!r}"
+    return ""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that fits into a float; NaN and infinity are."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not is_vast(value)
+
+
+def is_vast(value: float) -> bool:
+    """Whether an int is larger than any float."""
+    return isinstance(value, int) and abs(value) > 2**1000

@@ -13,17 +13,23 @@ import hashlib
 import json
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.errors import RecipeError, SSLCollapseError
+from sslcollapse.errors import RecipeError, SSLCollapseError, in_words
 from sslcollapse.literals import literal
-from sslcollapse.registry import suggest
+from sslcollapse.registry import REGISTRIES, suggest
 from sslcollapse.spec import RecipeSpec
-from sslcollapse.typecheck import check, join, quote, stated_only
+from sslcollapse.typecheck import check, check_nesting, join, quote, stated_only
 
 CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers")
 """Fields of ``train`` that change what is written, not what is learnt."""
+
+NAMED = {"regularizers": "regularizer", "evaluate": "probe"}
+"""Fields whose entries have free names, and what an entry is."""
+
+_EXECUTING: ContextVar[tuple[Path, ...]] = ContextVar("files that are being executed, each for the one before")
 
 
 def load(path: str | Path, variable: str = "recipe") -> dict[str, Any]:
@@ -43,28 +49,37 @@ def load(path: str | Path, variable: str = "recipe") -> dict[str, Any]:
         raise RecipeError(f"{path}: no such file{_nearby(path)}") from None
     except IsADirectoryError:
         raise RecipeError(f"{path}: this is a folder{_nearby(path / '*.py')}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     value = from_json(source, str(path)) if path.suffix == ".json" else _execute(path, source, variable)
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{path}: `{variable}` must be a dict, got {value!r}")
-    return dict(value)
+        raise RecipeError(f"{path}: `{variable}` must be a dict, got {quote(value)}")
+    try:
+        check_nesting(value, "")
+        return dict(value)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    except Exception as error:  # a mapping of the file's own that fails
+        raise RecipeError(f"{path}: `{variable}` cannot be read as a dict: {in_words(error)}") from error
 
 
 def extend(base: str | Path | Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe merged with changes; neither is modified.
 
     Dicts merge deeply. A changed ``type`` replaces the whole dict, so no argument of the former component is
-    left. Lists replace, and so does whatever stands under ``coefficient``. None deletes.
+    left. Lists replace, and so does whatever stands under ``coefficient``. None deletes; where there is nothing
+    to delete it does nothing.
 
     Args:
         base: a recipe, or the path of its file.
         changes: what differs.
 
     Raises:
-        RecipeError: None for something that the base does not have.
+        RecipeError: None for a name that is plainly a misspelling of one that the base has.
     """
     recipe = base if isinstance(base, Mapping) else load(base)
+    check_nesting(recipe, "")
+    check_nesting(changes, "")
     return _merge(recipe, changes, "")
 
 
@@ -81,7 +96,7 @@ def override(recipe: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.strip().split(".")):
-            raise RecipeError(f"override {assignment!r}: expected path=value, such as train.steps=500")
+            raise RecipeError(f"override {quote(assignment)}: expected path=value, such as train.steps=500")
         changes[path.strip()] = _literal(text)
     return assign(recipe, changes)
 
@@ -90,11 +105,15 @@ def assign(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     """A recipe with values put at dotted paths, as ``override`` does with text.
 
     A changed ``type`` replaces the whole dict; such changes come first, so that the order does not matter.
-    None removes a regularizer or a probe.
+    None removes a regularizer or a probe, and does nothing where there is none of this name.
 
     Raises:
         RecipeError: an unknown path, or a value of another type than the field's.
     """
+    check_nesting(recipe, "")
+    for path, value in changes.items():
+        if isinstance(value, (Mapping, list, tuple)):
+            check_nesting(value, path)
     changed = copy.deepcopy(dict(recipe))
     for path, value in sorted(changes.items(), key=lambda item: item[0].rpartition(".")[2] != "type"):
         _assign(changed, path.split("."), copy.deepcopy(value))
@@ -111,6 +130,8 @@ def resolve(recipe: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RecipeError: names the path, quotes the value and suggests what was meant.
     """
+    if isinstance(recipe, Mapping):
+        check_nesting(recipe, "")
     return check(recipe, RecipeSpec, "")
 
 
@@ -190,28 +211,52 @@ def from_json(text: str, source: str = "JSON") -> Any:
     """The recipe that ``to_json`` wrote.
 
     Raises:
-        RecipeError: not JSON; says at which line of ``source``.
+        RecipeError: not JSON, at which line of ``source``; or a key that comes twice in one object.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         raise RecipeError(f"{source}, line {error.lineno}: not valid JSON: {error.msg}") from error
+    except RecursionError:
+        raise RecipeError(f"{source}: nested too deeply; a recipe has about six levels") from None
+    except ValueError as error:  # a number of thousands of digits, or a key that comes twice
+        raise RecipeError(f"{source}: not valid JSON: {error}") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict, unless it has a key twice, of which only the last would count."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {quote(twice)} comes twice in one object")
+    return made
 
 
 def _execute(path: Path, source: str, variable: str) -> Any:
-    namespace: dict[str, Any] = {"__file__": str(path.resolve()), "__name__": path.stem}
+    file = path.resolve()
+    namespace: dict[str, Any] = {"__file__": str(file), "__name__": path.stem}
+    if file in _EXECUTING.get(()):
+        raise RecipeError(f"{path}: extends itself, directly or through another recipe")
+    outer = _EXECUTING.set((*_EXECUTING.get(()), file))
     try:
-        exec(compile(source, str(path.resolve()), "exec"), namespace)
+        exec(compile(source, str(file), "exec"), namespace)
     except SSLCollapseError:
         raise
-    except RecursionError:
-        raise RecipeError(f"{path}: extends itself, directly or through another recipe") from None
     except SyntaxError as error:
         raise RecipeError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
+    except SystemExit as error:
+        raise RecipeError(
+            f"{_place(path, error)}: the file ends Python (sys.exit) while it is read; a recipe only defines a dict"
+        ) from error
+    except RecursionError as error:
+        raise RecipeError(
+            f"{_place(path, error)}: something calls itself without end, or is nested too deeply ({error})"
+        ) from error
     except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())]
-        place = f"{path}, line {lines[-1]}" if lines else str(path)
-        raise RecipeError(f"{place}: {type(error).__name__}: {error}") from error
+        raise RecipeError(f"{_place(path, error)}: {type(error).__name__}: {error}") from error
+    finally:
+        _EXECUTING.reset(outer)
     if variable not in namespace:
         defined = [name for name, value in namespace.items() if isinstance(value, dict) and name[0] != "_"]
         raise RecipeError(
@@ -219,6 +264,13 @@ def _execute(path: Path, source: str, variable: str) -> Any:
             f"(dicts it defines: {', '.join(defined) or 'none'}); write `{variable} = dict(...)` in it"
         )
     return namespace[variable]
+
+
+def _place(path: Path, error: BaseException) -> str:
+    """The file, and the line of it that an error comes from."""
+    file = str(path.resolve())
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__, limit=1000) if frame.filename == file]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
 
 
 def _nearby(path: Path) -> str:
@@ -233,7 +285,7 @@ def _nearby(path: Path) -> str:
 def _literal(text: str) -> Any:
     try:
         return literal(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except ValueError:
         return text
 
 
@@ -242,9 +294,9 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any], path: str) -> di
     for key, value in changes.items():
         where, old = join(path, key), merged.get(key)
         if value is None:
-            if key not in merged:
-                raise RecipeError(f"{where}: None deletes, but the base has no {key!r}{suggest(key, list(merged))}")
-            del merged[key]
+            if key not in merged and (near := _misspelt(key, list(merged))):
+                raise RecipeError(f"{where}: None deletes, but the base has no {key!r}{near}")
+            merged.pop(key, None)
         elif isinstance(value, Mapping) and isinstance(old, Mapping) and not _replaces(key, value, old):
             merged[key] = _merge(old, value, where)
         else:
@@ -270,13 +322,21 @@ def _assign(recipe: dict[str, Any], keys: list[str], value: Any) -> None:
             if not isinstance(node[key], Mapping):
                 place = ".".join(keys[: depth + 1])
                 raise RecipeError(
-                    f"{'.'.join(keys)}: {place} is {node[key]!r}, so nothing in it can be set; "
+                    f"{'.'.join(keys)}: {place} is {quote(node[key])}, so nothing in it can be set; "
                     f"names with dots go in a literal: {place}='{{\"name\": value}}'"
                 )
         node = node[key]
     if value is None and keys[-1] not in node:
+        if len(keys) == 2 and keys[0] in NAMED and not _misspelt(keys[1], list(node)):
+            return
         _resolved_part(recipe, keys)
     node[keys[-1]] = value
+
+
+def _misspelt(key: Any, there: list[Any]) -> str:
+    """``"; did you mean 'x'?"`` for a name that nobody can have meant but for x; "" for any other."""
+    components = [name for kind in NAMED.values() for name in REGISTRIES[kind].names()]
+    return "" if key in components else suggest(str(key), [str(name) for name in there], cutoff=0.8)
 
 
 def _resolved_part(recipe: Mapping[str, Any], keys: list[str]) -> Any:

@@ -29,7 +29,7 @@ from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sslcollapse.errors import SSLCollapseError
+from sslcollapse.errors import SSLCollapseError, in_words
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,9 +38,9 @@ class RegistryError(SSLCollapseError, ValueError):
     """A component is unknown, registered twice, or was given arguments it does not take."""
 
 
-def suggest(word: str, known: Iterator[str] | list[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+def suggest(word: str, known: Iterator[str] | list[str], cutoff: float = 0.5) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known word that is at least so similar, or an empty string."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -56,6 +56,7 @@ class Registry:
         self.kind = kind
         self._targets: dict[str, str] = dict(builtin)
         self._factories: dict[str, Callable[..., Any]] = {}
+        self._parameters: dict[str, dict[str, inspect.Parameter]] = {}
         self._entry_points_read = False
         self._places: dict[str, str] = {}  # file of what a decorator has registered
 
@@ -77,6 +78,7 @@ class Registry:
                 )
             self._targets[name] = target
             self._factories[name] = factory
+            self._parameters.pop(name, None)
             if place:
                 self._places[name] = str(place)
             return factory
@@ -103,8 +105,10 @@ class Registry:
 
     def parameters(self, name: str) -> dict[str, inspect.Parameter]:
         """Recipe arguments of a component (its keyword-only parameters), annotations resolved."""
-        signature = inspect.signature(self.get(name), eval_str=True)
-        return {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+        if name not in self._parameters:
+            signature = inspect.signature(self.get(name), eval_str=True)
+            self._parameters[name] = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+        return self._parameters[name]
 
     def build(self, spec: Mapping[str, Any], *supplied: Any) -> Any:
         """Construct the component that ``spec["type"]`` names.
@@ -122,10 +126,10 @@ class Registry:
         factory = self.get(spec["type"])
         try:
             return factory(*supplied, **arguments)
-        except SSLCollapseError:
+        except (SSLCollapseError, MemoryError):
             raise
-        except ValueError as error:
-            raise RegistryError(f"{self.kind} {spec['type']!r}: {error}") from error
+        except Exception as error:  # a component may check its arguments by failing
+            raise RegistryError(f"{self.kind} {spec['type']!r}: {in_words(error)}") from error
 
     def origin(self, name: str) -> str | None:
         """Where a component comes from that this package does not ship; None of one that it does.

@@ -2,7 +2,8 @@
 
 * ``dataset: Annotated[dict, Component("graph_dataset")]`` is ``{"type": name, argument: value, ...}``;
 * ``evaluate: Annotated[dict, Named("probe")]`` is ``{any name: {"type": ..., ...}, ...}``;
-* ``steps: Annotated[int, AtLeast(1)]`` is an int with a lower bound, ``AtMost`` sets an upper one;
+* ``steps: Annotated[int, AtLeast(1)]`` is an int with a lower bound; ``AtMost``, ``Above`` and ``Between`` bound too;
+* ``networks: Annotated[Sequence[str], Distinct()]`` is a list that has nothing twice;
 * ``coefficient: Coefficient`` is any form of coefficient.
 """
 
@@ -11,45 +12,122 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from sslcollapse.errors import RecipeError
+from sslcollapse.errors import RecipeError, in_words
 from sslcollapse.registry import REGISTRIES, Registry, RegistryError
-from sslcollapse.typecheck import Marker, Resolved, check, check_fields, expect, join, quote, string_keys, try_construct
+from sslcollapse.typecheck import (
+    Marker,
+    Resolved,
+    as_float,
+    check,
+    check_fields,
+    expect,
+    join,
+    quote,
+    string_keys,
+    try_construct,
+)
 
 LONGEST_NAME = 200
 """Letters of a folder's name; file systems take 255, and files beside it have longer ones."""
 
 
 @dataclass(frozen=True)
-class AtLeast(Marker):
-    """Marker of a number with a lower bound."""
+class Bound(Marker):
+    """Marker of a number with a bound; subclasses say on which side, and whether the bound itself is allowed."""
 
-    minimum: float
+    bound: float
+    sign: ClassVar[str]
+    holds: ClassVar[Callable[[Any, Any], bool]]
 
     def check(self, value: Any, annotation: Any, path: str) -> Any:
-        """The number; raises RecipeError below the minimum."""
+        """The number; raises RecipeError beyond the bound."""
         number = check(value, annotation, path)
-        if number < self.minimum:
-            raise RecipeError(f"{path}: must be >= {self.minimum}, got {value}")
+        if not type(self).holds(number, self.bound):
+            raise RecipeError(f"{path}: must be{self.range}, got {value}")
         return number
+
+    @property
+    def range(self) -> str:
+        """``" >= 1"``."""
+        return f" {self.sign} {self.bound}"
+
+
+class AtLeast(Bound):
+    """Marker of a number with a lower bound."""
+
+    sign, holds = ">=", operator.ge
+
+
+class AtMost(Bound):
+    """Marker of a number with an upper bound."""
+
+    sign, holds = "<=", operator.le
+
+
+class Above(Bound):
+    """Marker of a number above a bound."""
+
+    sign, holds = ">", operator.gt
 
 
 @dataclass(frozen=True)
-class AtMost(Marker):
-    """Marker of a number with an upper bound."""
+class Between(Marker):
+    """Marker of a number in an interval, whose ends belong to it unless they are ``open`` (``"left"``, ``"right"``)."""
 
+    minimum: float
     maximum: float
+    open: Literal["", "left", "right", "both"] = ""
 
     def check(self, value: Any, annotation: Any, path: str) -> Any:
-        """The number; raises RecipeError above the maximum."""
+        """The number; raises RecipeError outside the interval."""
         number = check(value, annotation, path)
-        if number > self.maximum:
-            raise RecipeError(f"{path}: must be <= {self.maximum}, got {value}")
+        above = number > self.minimum if self.open in ("left", "both") else number >= self.minimum
+        below = number < self.maximum if self.open in ("right", "both") else number <= self.maximum
+        if not (above and below):
+            raise RecipeError(f"{path}: must be{self.range}, got {value}")
         return number
+
+    @property
+    def range(self) -> str:
+        """``" in [0, 1)"``."""
+        first = "(" if self.open in ("left", "both") else "["
+        last = ")" if self.open in ("right", "both") else "]"
+        return f" in {first}{self.minimum}, {self.maximum}{last}"
+
+
+@dataclass(frozen=True)
+class Distinct(Marker):
+    """Marker of a list that has nothing twice."""
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The list; raises RecipeError for an entry that comes again."""
+        entries = check(value, annotation, path)
+        for entry in entries:
+            if entries.count(entry) > 1:
+                raise RecipeError(f"{path}: {entry!r} is there twice, in {quote(value)}; leave one of them out")
+        return entries
+
+
+Width = Annotated[int, AtLeast(1)]
+"""Annotation of the width of a layer, or of another number of things."""
+
+Weight = Annotated[float, AtLeast(0)]
+"""Annotation of the weight of a term, and of other numbers that may be zero."""
+
+Probability = Annotated[float, Between(0, 1)]
+"""Annotation of a probability, or of another share that may be none or all."""
+
+Share = Annotated[float, Between(0, 1, open="both")]
+"""Annotation of a share that is neither none nor all."""
+
+Momentum = Annotated[float, Between(0, 1, open="right")]
+"""Annotation of a decay rate of an average: 1 would never move it."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +169,7 @@ class Component(Marker):
         registry = REGISTRIES[self.kind]
         known = registry.names()
         if not isinstance(value, Mapping):
-            hint = f"; did you mean {{'type': {value!r}}}?" if value in known else ""
+            hint = f"; did you mean {{'type': {value!r}}}?" if isinstance(value, str) and value in known else ""
             raise RecipeError(f"{path}: expected {self.describe()}, got {quote(value)}{hint}")
         if "type" not in value:
             raise RecipeError(f"{path}: needs 'type' (known: {', '.join(known)})")
@@ -121,7 +199,9 @@ class Named(Marker):
             raise RecipeError(f"{path}: expected {self.describe()}, got {quote(value)}")
         for name in value:
             if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-                raise RecipeError(f"{path}: a name is made of letters, digits, '_' and '-', got {name!r}")
+                raise RecipeError(f"{path}: a name is made of letters, digits, '_' and '-', got {quote(name)}")
+            if len(name) > LONGEST_NAME:
+                raise RecipeError(f"{path}: a name has at most {LONGEST_NAME} letters, got {len(name)}: {quote(name)}")
         return {
             name: Component(self.kind).check(item, dict, join(path, name))
             for name, item in value.items()
@@ -143,6 +223,8 @@ class CoefficientSpec(Marker):
             return self._number(value, path)
         if "type" in value:
             return Component("coefficient").check(value, dict, path)
+        if not value:
+            raise RecipeError(f"{path}: {{}} gives no layer a coefficient; leave the regularizer out, or give a number")
         return {key: self._number(item, join(path, key)) for key, item in string_keys(value, path)}
 
     def describe(self, annotation: Any = None) -> str:
@@ -152,9 +234,10 @@ class CoefficientSpec(Marker):
     def _number(self, value: Any, path: str) -> float:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise RecipeError(f"{path}: expected {self.describe()}, got {quote(value)}")
-        if not math.isfinite(value) or value < 0:
-            raise RecipeError(f"{path}: a coefficient must be a finite number >= 0, got {value}")
-        return float(value)
+        number = as_float(value)
+        if not math.isfinite(number) or number < 0:
+            raise RecipeError(f"{path}: a coefficient must be a finite number >= 0, got {quote(value)}")
+        return number
 
 
 Coefficient = Annotated[Any, CoefficientSpec()]
@@ -190,9 +273,9 @@ class TrainSpec:
     keep_checkpoints: Annotated[int, AtLeast(1)] = 2
     log_every: Annotated[int, AtLeast(1)] = 10
     precision: Literal["no", "bf16", "fp16"] = "no"
-    trackers: Sequence[str] = ()
+    trackers: Annotated[Sequence[str], Distinct()] = ()
     accumulate: Annotated[int, AtLeast(1)] = 1
-    accumulate_coupled: Sequence[str] = ()
+    accumulate_coupled: Annotated[Sequence[str], Distinct()] = ()
     channels_last: bool = False
     compile: bool = False
     sync_batchnorm: bool = True
@@ -207,11 +290,12 @@ class MonitorSpec:
         every: steps between measurements; 0 measures at the end only.
         rank_warning: fraction of its attainable rank below which a layer is warned about.
         gradients: whether penalties' gradients are compared with the objective's.
-        samples: images, evenly spaced over the probe set, whose ranks are measured; of graphs all nodes are.
+        samples: most samples whose ranks are measured, evenly spaced over the probe set, where its domain makes them a
+            batch at a time; of one that has them at hand, as a graph has its nodes, all are.
     """
 
     every: Annotated[int, AtLeast(0)] = 100
-    rank_warning: Annotated[float, AtLeast(0)] = 0.1
+    rank_warning: Probability = 0.1
     gradients: bool = True
     samples: Annotated[int, AtLeast(2)] = 4096
 
@@ -240,3 +324,5 @@ def _parameters(registry: Registry, name: str, path: str) -> dict[str, inspect.P
         raise RecipeError(f"{path}.type: {error}") from None
     except ImportError as error:
         raise RecipeError(f"{path}.type: the {registry.kind} {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # of another package's module, which may fail in any way when it is imported
+        raise RecipeError(f"{path}.type: the {registry.kind} {name!r} cannot be used: {in_words(error)}") from error

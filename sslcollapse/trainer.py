@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,9 @@ from sslcollapse.tables import accuracy_table, layer_table, rank_table
 from sslcollapse.texts import printable
 from sslcollapse.trackers import check_trackers
 from sslcollapse.types import Batch, Context, Domain
+
+COLOURED = 100_000
+"""Letters of JSON up to which a dry run colours it; rich takes half a minute for a few million."""
 
 
 def train(
@@ -131,7 +135,11 @@ def dry_run(recipe: Mapping[str, Any]) -> None:
     """Print the resolved recipe, the layer table, parameter counts and the data that will be read."""
     check_trackers(recipe["train"]["trackers"])
     console = PlainConsole(soft_wrap=True)
-    console.print_json(data=dict(recipe))
+    text = json.dumps(recipe, indent=2, ensure_ascii=False)
+    if console.is_terminal and len(text) < COLOURED:
+        console.print_json(text)
+    else:
+        print(printable(text, keep="\n"))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
     check_exportable(module.encoder)

@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from sslcollapse.errors import RecipeError
+from sslcollapse.errors import RecipeError, in_words
 from sslcollapse.registry import suggest
 
 REQUIRED = inspect.Parameter.empty
@@ -19,6 +19,17 @@ REQUIRED = inspect.Parameter.empty
 
 NOUNS = {int: "int", float: "number", str: "string", bool: "True or False", type(None): "None"}
 PLURALS = {int: "int", float: "numbers", str: "strings"}
+
+MAX_DEPTH = 50
+"""Levels of dicts and lists in one another; recipes have about six."""
+
+MAX_VALUES = 2_000_000
+"""Values of one recipe, those of a list that is in several places counted at each."""
+
+_PLAIN_KEY = re.compile(r"[\w-]+")
+
+LARGEST_INT = 2**63 - 1
+"""What fits into 64 bits, which all that counts or seeds is limited to."""
 
 
 def check(value: Any, annotation: Any, path: str) -> Any:
@@ -50,7 +61,7 @@ def check(value: Any, annotation: Any, path: str) -> Any:
     if base is bool:
         return expect(isinstance(value, bool), value, annotation, value, path)
     if base is str:
-        return expect(isinstance(value, str), value, annotation, value, path)
+        return _text(expect(isinstance(value, str), value, annotation, value, path), path)
     if base in (int, float):
         return _number(value, base, path)
     if isinstance(base, type) and issubclass(base, Mapping):
@@ -60,8 +71,45 @@ def check(value: Any, annotation: Any, path: str) -> Any:
     raise RecipeError(f"{path}: a {annotation} cannot come from a recipe; annotate a plain type")
 
 
+def check_nesting(value: Any, path: str) -> None:
+    """Refuse what is nested so deeply that no function could follow it, such as a list that contains itself.
+
+    Raises:
+        RecipeError: names the place, or the part of the whole that it is in.
+    """
+    count, level = 0, [(path, value)]
+    for _ in range(MAX_DEPTH):
+        below: list[tuple[str, Any]] = []
+        for place, part in level:
+            items = part.items() if isinstance(part, Mapping) else enumerate(part)
+            count += len(part)
+            if count > MAX_VALUES:
+                raise RecipeError(f"{place or 'a recipe'}: more than {MAX_VALUES:,} values; leave most of them out")
+            below += [
+                (place or (join("", key) if isinstance(part, Mapping) else f"[{key}]"), item)
+                for key, item in items
+                if isinstance(item, (Mapping, list, tuple))
+            ]
+        if not below:
+            return
+        level = below
+    raise RecipeError(
+        f"{level[0][0]}: nested more than {MAX_DEPTH} levels deep, or a dict or list that contains itself; "
+        "write it with fewer levels"
+    )
+
+
 class Marker:
-    """Refines the type that it annotates: ``Annotated[int, AtLeast(1)]``."""
+    """Refines the type that it annotates: ``Annotated[int, AtLeast(1)]``.
+
+    Attributes:
+        range: what it adds to the words for the type, such as ``" >= 1"``.
+    """
+
+    @property
+    def range(self) -> str:
+        """Nothing, unless a marker of numbers says more."""
+        return ""
 
     def check(self, value: Any, annotation: Any, path: str) -> Any:
         """The resolved value of a field of type ``annotation`` with this marker; raises RecipeError."""
@@ -69,13 +117,13 @@ class Marker:
 
     def describe(self, annotation: Any) -> str:
         """What is accepted, for messages."""
-        return describe(annotation)
+        return f"{describe(annotation)}{self.range}"
 
 
 def join(path: str, key: Any) -> str:
     """``path.key``, or ``path['key']`` for a key that could not be typed after a dot."""
-    if not isinstance(key, str) or not re.fullmatch(r"[\w-]+", key):
-        return f"{path}[{key!r}]"
+    if not isinstance(key, str) or not _PLAIN_KEY.fullmatch(key):
+        return f"{path}[{quote(key)}]"
     return f"{path}.{key}" if path else key
 
 
@@ -109,7 +157,7 @@ def stated_only(value: Any) -> Any:
 
 def check_fields(value: Mapping[str, Any], fields: Mapping[str, tuple[Any, Any]], path: str, noun: str) -> Resolved:
     """Check a dict against name → (annotation, default or REQUIRED), and fill the defaults in."""
-    for key in value:
+    for key, _ in string_keys(value, path or "a recipe"):
         if key not in fields:
             near = suggest(key, list(fields)) or f" (known: {', '.join(fields) or 'none'})"
             raise RecipeError(f"{join(path, key)}: unknown {noun}{near}")
@@ -155,8 +203,10 @@ def try_construct(factory: Callable[..., Any], arguments: Mapping[str, Any], pat
             return
     try:
         factory(**arguments)
-    except ValueError as error:
-        message = str(error)
+    except MemoryError:
+        raise
+    except Exception as error:  # a component may check its arguments by failing
+        message = in_words(error)
         raise RecipeError(message if path and message.startswith(path) else f"{path}: {message}") from error
 
 
@@ -168,7 +218,7 @@ def expect(holds: bool, resolved: Any, annotation: Any, value: Any, path: str) -
     if annotation is bool and str(value).lower() in ("true", "false"):
         hint = f"; write {str(value).capitalize()}"
     if annotation is str and isinstance(value, (int, float)):
-        hint = f"; as a string it is '\"{value}\"' on the command line"
+        hint = f"; as a string it is '\"{quote(value)}\"' on the command line"
     raise RecipeError(f"{path}: expected {describe(annotation)}, got {quote(value)}{hint}")
 
 
@@ -176,14 +226,40 @@ def _number(value: Any, kind: type, path: str) -> int | float:
     accepted = numbers.Integral if kind is int else numbers.Real
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise RecipeError(f"{path}: expected {describe(kind)}, got {quote(value)}")
-    if not math.isfinite(value):
-        raise RecipeError(f"{path}: must be finite, got {value}")
-    return kind(value)
+    if kind is int:
+        number = int(value)  # type: ignore[call-overload]
+        if abs(number) > LARGEST_INT:
+            bound = f"<= {LARGEST_INT}" if number > 0 else f">= {-LARGEST_INT}"
+            raise RecipeError(f"{path}: must be {bound}, got {quote(value)}")
+        return number
+    as_number = as_float(value)
+    if not math.isfinite(as_number):
+        raise RecipeError(f"{path}: must be finite, got {quote(value)}")
+    return as_number
+
+
+def as_float(value: Any) -> float:
+    """A real number as a float; infinity where it is larger than any."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _text(value: str, path: str) -> str:
+    """A string, unless no file could have it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RecipeError(f"{path}: must be text that UTF-8 can write, got {quote(value)}") from None
+    if "\0" in value:
+        raise RecipeError(f"{path}: must be text without NUL characters, got {quote(value)}")
+    return value
 
 
 def _literal(value: Any, choices: tuple[Any, ...], path: str) -> Any:
     for choice in choices:
-        if choice == value and type(choice) is type(value):
+        if type(choice) is type(value) and choice == value:
             return value
     strings = [choice for choice in choices if isinstance(choice, str)]
     near = suggest(value, strings) if isinstance(value, str) else ""
@@ -233,17 +309,18 @@ def string_keys(value: Mapping[Any, Any], path: str) -> list[tuple[str, Any]]:
     """Items of a mapping, all of whose keys must be strings."""
     for key in value:
         if not isinstance(key, str):
-            raise RecipeError(f"{path}: keys must be strings, got {key!r}")
+            raise RecipeError(f"{path}: keys must be strings, got {quote(key)}")
+        _text(key, path)
     return list(value.items())
 
 
 def _json_able(value: Any, path: str) -> Any:
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
+    if isinstance(value, str):
+        return _text(value, path)
     if isinstance(value, numbers.Real):
-        return _number(value, float, path)
+        return _number(value, int if isinstance(value, numbers.Integral) else float, path)
     if isinstance(value, (list, tuple)):
         return _sequence(value, list, path)
     if isinstance(value, Mapping):
@@ -268,12 +345,26 @@ def describe(annotation: Any) -> str:
         noun = NOUNS[base]
         return noun if base in (bool, type(None)) else f"{'an' if noun == 'int' else 'a'} {noun}"
     if isinstance(base, type) and issubclass(base, Sequence):
-        plural = PLURALS.get(arguments[0]) if arguments else None
-        return f"a list of {plural}" if plural else "a list"
+        return f"a list of {_plural(arguments[0])}" if arguments and _plural(arguments[0]) else "a list"
     return "a dict" if dataclasses.is_dataclass(base) or base in (dict, Mapping) else "a value"
 
 
+def _plural(annotation: Any) -> str:
+    """What a list of it is a list of; "" where there is no word."""
+    if get_origin(annotation) is Annotated:
+        marker, inner = _outer_marker(annotation)
+        words = _plural(inner)
+        return f"{words}{marker.range}" if marker and words else words
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(repr, get_args(annotation)))
+    return PLURALS.get(annotation, "")
+
+
 def quote(value: Any) -> str:
-    """A value as messages show it, shortened."""
-    text = repr(value)
+    """A value as messages show it, shortened; whatever it is, it can be shown."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of very many digits, or an object whose own repr fails
+        digits = f" of about {int(abs(value).bit_length() * math.log10(2)):,} digits" if isinstance(value, int) else ""
+        return f"{'an' if digits else 'a value of type'} {type(value).__name__}{digits}"
     return text if len(text) <= 80 else f"{text[:77]}..."

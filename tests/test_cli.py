@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sslcollapse
-from sslcollapse import cli
+from sslcollapse import cli, terminal
 from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.registry import REGISTRIES
 
@@ -109,6 +109,7 @@ def test_ablate_hands_over_grid_seeds_and_overrides(calls):
                 slurm=["partition=gpu"],
                 retry_failed=False,
                 dry_run=False,
+                tables=False,
                 out=Path("runs"),
                 results=Path("r"),
             ),
@@ -185,24 +186,15 @@ def test_an_error_is_shown_in_one_line_by_the_main_process_and_later_by_others(c
     assert capsys.readouterr().err == "error: first second\n"
     monkeypatch.setenv("RANK", "1")
     waited = []
-    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    monkeypatch.setattr(terminal.time, "sleep", waited.append)
     assert cli.main(["train", recipe]) == 2
-    assert waited == [cli.RANK_0_SECONDS]
+    assert waited == [terminal.RANK_0_SECONDS]
     assert capsys.readouterr().err == "rank 1: error: first second\n"
 
 
 def test_debug_shows_the_traceback(calls, recipe):
     with pytest.raises(RecipeError):
         cli.main(["train", recipe, "--debug", "sed=3"])
-
-
-def test_a_bug_is_not_dressed_up_as_a_mistake(calls, recipe, monkeypatch):
-    def fail(*args: object, **kwargs: object) -> None:
-        raise ValueError("a bug")
-
-    monkeypatch.setattr(sys.modules["sslcollapse.trainer"], "train", fail)
-    with pytest.raises(ValueError, match="a bug"):
-        cli.main(["train", recipe])
 
 
 def test_an_interrupt_ends_with_130(calls, recipe, capsys, monkeypatch):
@@ -218,7 +210,7 @@ def test_an_interrupt_ends_with_130(calls, recipe, capsys, monkeypatch):
     ("argv", "message"),
     [
         (["train", "a.py", "--ovewrite"], "unrecognized arguments: --ovewrite"),
-        (["list", "encoder", "more"], "unrecognized arguments: more"),
+        (["list", "encoder", "gcn", "more"], "unrecognized arguments: more"),
         (["ablate", "a.py", "--seeds", "0"], "expected a whole number >= 1, got '0'"),
         (["trian"], "invalid choice: 'trian'"),
         ([], "required: COMMAND"),
@@ -254,7 +246,9 @@ def test_help_and_lists_import_nothing_heavy():
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(set((ROOT / "tools").glob("*.py")) - {ROOT / "tools/fuzz.py"}), ids=lambda path: path.stem
+)
 def test_every_tool_runs_from_a_clone_without_installation(path, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     run = subprocess.run(

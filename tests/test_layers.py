@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from timm.layers import Attention
 from tiny import random_graph
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -47,13 +48,7 @@ def test_a_grouped_convolution_is_one_layer_a_group_at_one_depth():
 
 
 def test_a_fused_query_key_value_map_is_three_layers():
-    class Attention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.qkv = nn.Linear(4, 12)
-            self.proj = nn.Linear(4, 4)
-
-    attention = Attention()
+    attention = Attention(4, num_heads=2)
     layers = layer_map(attention)
     assert list(layers) == ["qkv.q", "qkv.k", "qkv.v", "proj"]
     assert torch.equal(layers["qkv.k"].weight(), attention.qkv.weight[4:8])

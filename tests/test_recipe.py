@@ -81,6 +81,22 @@ def test_a_recipe_survives_the_round_trip_through_a_json_file(tmp_path, ranked):
             "from sslcollapse.recipe import extend\nrecipe = extend(__file__, {})",
             r"a.py: extends itself, directly or through another recipe",
         ),
+        (
+            "a.py",
+            "def f(): return f()\nrecipe = f()",
+            r"a.py, line 1: something calls itself without end",
+        ),
+        ("a.py", "import sys\nsys.exit(0)", r"a.py, line 2: the file ends Python \(sys.exit\) while it is read"),
+        ("a.py", "recipe = {}\nrecipe['a'] = recipe", r"a.py: a: nested more than 50 levels deep"),
+        ("a.py", "recipe = 10 ** 5000", r"a.py: `recipe` must be a dict, got an int of about 5,000 digits"),
+        (
+            "a.py",
+            "class A(dict):\n def items(self): 1 / 0\nrecipe = A()",
+            r"a.py: `recipe` cannot be read as a dict: ",
+        ),
+        ("a.json", '{"a":' * 100_000, r"a.json: nested too deeply; a recipe has about six levels"),
+        ("a.json", '{"a": ' + "9" * 5000 + "}", r"a.json: not valid JSON: Exceeds the limit"),
+        ("a.json", '{"a": 1, "b": {"c": 1, "c": 2}}', r"a.json: not valid JSON: the key 'c' comes twice in one object"),
     ],
 )
 def test_a_bad_recipe_file_is_named_with_its_line(tmp_path, name, text, message):
@@ -146,7 +162,15 @@ def test_extend_deletes_with_none(ranked):
     assert "regularizers" not in extend(ranked, dict(regularizers=None))
 
 
-def test_extend_refuses_to_delete_what_is_not_there(ranked):
+def test_deleting_what_is_not_there_does_nothing(plain, ranked):
+    assert extend(plain, dict(x=None, monitor=None)) == plain
+    assert resolve(extend(plain, dict(encoder=dict(initial_rank=None)))) == resolve(plain)
+    for recipe, path in ((plain, "regularizers.werank"), (plain, "evaluate.x"), (ranked, "regularizers.so")):
+        assert resolve(override(recipe, [f"{path}=None"])) == resolve(recipe)
+        assert resolve(assign(recipe, {path: None})) == resolve(recipe)
+
+
+def test_deleting_a_misspelt_name_is_refused(ranked):
     with pytest.raises(RecipeError, match=r"regularizers.wrank: None deletes, but the base has no 'wrank'; did you"):
         extend(ranked, dict(regularizers=dict(wrank=None)))
 
@@ -219,7 +243,7 @@ def test_an_override_sets_exactly_its_place(ranked, assignment, path, value):
             "regularizers.werank.coefficient.convs.0=1",
             r"names with dots go in a literal: regularizers.werank.coefficient='\{\"name\": value\}'",
         ),
-        ("encoder.hidden=abc", r"encoder.hidden: expected a list of int, got 'abc'"),
+        ("encoder.hidden=abc", r"encoder.hidden: expected a list of int >= 1, got 'abc'"),
         ("encoder.hidden.0=3", r"encoder.hidden.0: encoder.hidden is \[8, 4\], so nothing in it can be set"),
         ("train.steps=1.5", r"train.steps: expected an int, got 1.5"),
         ("train.steps=many", r"train.steps: expected an int, got 'many'"),
@@ -229,7 +253,7 @@ def test_an_override_sets_exactly_its_place(ranked, assignment, path, value):
             r"train.precision: expected one of 'no', .* got 'bf61'; did you mean 'bf16'\?",
         ),
         ("optim.lr=-1", r"optim.lr: must be >= 0, got -1"),
-        ("objective.momentum=2", r"objective: momentum must be in \[0, 1\], got 2"),
+        ("objective.momentum=2", r"objective.momentum: must be in \[0, 1\], got 2"),
         (
             "encoder=None",
             r"encoder: expected a dict with the 'type' and the arguments of the encoder, got None",
@@ -244,6 +268,53 @@ def test_an_override_sets_exactly_its_place(ranked, assignment, path, value):
 def test_a_bad_override_is_refused(ranked, assignment, message):
     with pytest.raises(RecipeError, match=message):
         override(ranked, [assignment])
+
+
+def deep(levels: int) -> dict:
+    value: dict = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+ITSELF: list = []
+ITSELF.append(ITSELF)
+MANY: list = [0]
+for _ in range(60):
+    MANY = [MANY, MANY]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder.hidden": [8, 10**400]}, r"encoder.hidden\[1\]: must be <= 9223372036854775807, got 10000"),
+        ({"encoder.hidden": [10**5000]}, r"encoder.hidden\[0\]: must be <= 92.*, got an int of about 5,000 digits"),
+        ({"optim.lr": 10**400}, "optim.lr: must be finite, got 1000"),
+        ({"optim.lr": float("inf")}, "optim.lr: must be finite, got inf"),
+        (
+            {"regularizers": {"w": {"type": "werank", "coefficient": 10**400}}},
+            "regularizers.w.coefficient: a coefficient must be a finite number >= 0, got 1000",
+        ),
+        ({"encoder": deep(3000)}, "encoder: nested more than 50 levels deep, or a dict or list that contains itself"),
+        ({"encoder.hidden": ITSELF}, "encoder.hidden: nested more than 50 levels deep"),
+        ({"encoder.hidden": MANY}, "encoder.hidden: more than 2,000,000 values"),
+        ({"name": "a" * 256}, "name: has 256 letters, at most 200 make a folder: 'aaa"),
+        ({"regularizers": {"w" * 300: {"type": "werank"}}}, "regularizers: a name has at most 200 letters, got 300"),
+        ({"data_root": "a\0b"}, "data_root: must be text without NUL characters"),
+        ({"data_root": "\ud800"}, "data_root: must be text that UTF-8 can write"),
+        ({"encoder": {1: 2, "type": "gcn"}}, "encoder: keys must be strings, got 1"),
+        ({"regularizers": {"w": {"type": "werank", "coefficient": {}}}}, r"w.coefficient: \{\} gives no layer a coeff"),
+    ],
+)
+def test_a_value_that_no_function_could_follow_is_refused_with_its_place(plain, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        assign(plain, changes)
+
+
+@pytest.mark.parametrize("text", ["{[]}", "{1:[],[]:1}", "{{}}", "[" * 150, "-" * 5000 + "1", "9" * 5000, "\x00"])
+def test_what_is_no_literal_is_a_string_that_its_field_refuses(plain, text):
+    with pytest.raises(RecipeError, match="encoder: expected a dict with the 'type'"):
+        override(plain, [f"encoder={text}"])
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -290,7 +361,7 @@ def test_resolving_spells_defaults_out_as_json_and_again_changes_nothing(ranked)
     ("change", "message"),
     [
         (dict(regularizer={}), r"regularizer: unknown field of a recipe; did you mean 'regularizers'\?"),
-        (dict(encoder=dict(type="gcn", hidden="abc")), r"encoder.hidden: expected a list of int, got 'abc'"),
+        (dict(encoder=dict(type="gcn", hidden="abc")), r"encoder.hidden: expected a list of int >= 1, got 'abc'"),
         (dict(optim=dict(type="adamw")), r"optim.lr: missing argument of 'adamw'; give it a number"),
         (dict(domain=dict(type="graph")), r"domain.dataset: missing argument of 'graph'"),
         (

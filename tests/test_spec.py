@@ -9,7 +9,7 @@ import pytest
 
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import REGISTRIES, Registry
-from sslcollapse.spec import AtLeast, Coefficient, Component, Named, TrainSpec, Word
+from sslcollapse.spec import Above, AtLeast, Between, Coefficient, Component, Distinct, Named, TrainSpec, Word
 from sslcollapse.typecheck import check
 
 
@@ -46,6 +46,18 @@ class Drill:
         raise ValueError("must not be constructed by a check")
 
 
+class Unshown:
+    def __repr__(self) -> str:
+        raise KeyError(1)
+
+
+class Fragile:
+    """Checks its argument by failing."""
+
+    def __init__(self, *, part: int = 0) -> None:
+        self.half = [1, 2][part]
+
+
 class Fade:
     """A coefficient."""
 
@@ -58,6 +70,7 @@ def registries(monkeypatch):
     tools = Registry("tool", {"broken": "no_such_package:Tool"})
     tools.register("saw")(Saw)
     tools.register("drill")(Drill)
+    tools.register("fragile")(Fragile)
     coefficients = Registry("coefficient", {})
     coefficients.register("fade")(Fade)
     monkeypatch.setitem(REGISTRIES, "tool", tools)
@@ -152,6 +165,17 @@ def test_accepted_values_resolve_to_json_of_the_annotated_type(value, annotation
         ({"type": "fad"}, Coefficient, "x.type: unknown coefficient 'fad'; did you mean 'fade'?"),
         ({"type": "fade", "base": -1}, Coefficient, "x.base: a coefficient must be a finite number"),
         (object(), Path, "cannot come from a recipe"),
+        (5, Annotated[float, Between(0, 1)], "x: must be in [0, 1], got 5"),
+        (1.0, Annotated[float, Between(0, 1, open="right")], "x: must be in [0, 1), got 1.0"),
+        (0, Annotated[float, Between(0, 1, open="left")], "x: must be in (0, 1], got 0"),
+        (0.0, Annotated[float, Above(0)], "x: must be > 0, got 0.0"),
+        ([1, 0], Sequence[Annotated[int, AtLeast(1)]], "x[1]: must be >= 1, got 0"),
+        ("a", Sequence[Annotated[int, AtLeast(1)]], "x: expected a list of int >= 1, got 'a'"),
+        (["a", "b", "a"], Annotated[Sequence[str], Distinct()], "x: 'a' is there twice, in ['a', 'b', 'a']"),
+        (2**63, int, "x: must be <= 9223372036854775807, got 9223372036854775808"),
+        (-(2**64), Any, "x: must be >= -9223372036854775807, got -18446744073709551616"),
+        (10**400, float, "x: must be finite, got 1000"),
+        (Unshown(), int, "x: expected an int, got a value of type Unshown"),
     ],
 )
 def test_refused_values_are_quoted_with_their_place(value, annotation, message):
@@ -184,7 +208,7 @@ def test_a_component_inside_a_component_is_resolved_too():
         ({"type": "drill", "size": 1}, "x.size: unknown argument of 'drill'"),
         ({"type": "sav"}, "x.type: unknown tool 'sav'; did you mean 'saw'?"),
         ({"type": 3}, "x.type: expected a string, got 3"),
-        ({"blade": {}}, "x: needs 'type' (known: broken, drill, saw)"),
+        ({"blade": {}}, "x: needs 'type' (known: broken, drill, fragile, saw)"),
         ("saw", "got 'saw'; did you mean {'type': 'saw'}?"),
         ({"type": "drill"}, "x.depth: missing argument of 'drill'; give it an int"),
         (
@@ -197,6 +221,7 @@ def test_a_component_inside_a_component_is_resolved_too():
         ({"type": "saw", "blade": {"width": 1, "teeth": 1}}, "x.blade.teeth: must be >= 2, got 1"),
         ({"type": "saw", "spare": {"type": "sa"}}, "x.spare.type: unknown tool 'sa'; did you mean 'saw'?"),
         ({"type": "saw", "angles": [1, 2, 3, 4]}, "x: at most 3 angles, got 4"),
+        ({"type": "fragile", "part": 3}, "x: IndexError: list index out of range"),
         (
             {"type": "broken"},
             "x.type: the tool 'broken' cannot be imported: No module named 'no_such_package'",

@@ -19,7 +19,7 @@ from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.evaluate import build_probes, evaluate_run, run_probes
 from sslcollapse.export import load_encoder
 from sslcollapse.recipe import override, recipe_hash, resolve
-from sslcollapse.trainer import train
+from sslcollapse.trainer import COLOURED, dry_run, train
 
 RECIPE = tiny_recipe(
     "tiny",
@@ -277,6 +277,19 @@ def test_an_exported_encoder_whose_description_lacks_a_field_is_refused_by_its_n
     (tmp_path / "encoder.json").write_text(json.dumps(description))
     with pytest.raises(RunError, match=r"encoder\.json: has no 'in_shape'"):
         load_encoder(tmp_path)
+
+
+def test_a_dry_run_of_a_very_long_recipe_is_not_coloured_which_would_take_minutes(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    many = {f"r{k}": dict(type="werank", coefficient={"*" * n: 0.1 for n in range(1, 60)}) for k in range(60)}
+    recipe = resolve({**RECIPE, "regularizers": many})
+    dry_run(recipe)
+    printed = capsys.readouterr().out
+    text = printed[: printed.index("\n}\n") + 2]
+    assert len(text) > COLOURED
+    assert json.loads(text) == recipe
+    dry_run(resolve(RECIPE))
+    assert "\x1b[" in capsys.readouterr().out.partition("\n}\n")[0]
 
 
 def test_evaluation_says_what_it_does_before_it_begins(run):

@@ -241,9 +241,12 @@ def main() -> int:
     import torch
     import torch._dynamo
 
-    import sslcollapse.domains.graph.domain
     import sslcollapse.trainer  # noqa: F401 - what the processes are forked with
+    from sslcollapse.build import build_domain, build_module
+    from sslcollapse.recipe import resolve
 
+    recipe = resolve(RECIPE)  # and the components that it names
+    build_module(recipe, build_domain(recipe))
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="kill_campaign."))
     began = time.monotonic()

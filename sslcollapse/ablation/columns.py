@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import FRACTION, lookup
 from sslcollapse.ablation.statistics import PairingError, Summary, rounded, summarise
-from sslcollapse.quantities import RANK_MARGIN, RANKS
+from sslcollapse.quantities import RANK_MARGIN, RANKS, is_number
 
 T = TypeVar("T")
 DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")
@@ -125,7 +125,7 @@ class Column:
         for record in self.comparable(records)[0]:
             entry = lookup(record, self.path)
             values = entry.get("values") if isinstance(entry, Mapping) else None
-            if values and all(isinstance(value, (int, float)) for value in values):
+            if isinstance(values, list) and values and all(map(is_number, values)):
                 found[record["seed"]] = list(values)
             elif _is_number(self.of(record)):
                 found[record["seed"]] = [self.of(record)]
@@ -209,4 +209,4 @@ def _with_companions(metric: str) -> list[Column]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)

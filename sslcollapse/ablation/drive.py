@@ -22,7 +22,7 @@ from sslcollapse.ablation.locks import locked
 from sslcollapse.ablation.plan_file import write_plan
 from sslcollapse.ablation.preview import aside_lines, preview
 from sslcollapse.ablation.progress import Progress
-from sslcollapse.ablation.records import Records, check_writable, make_record
+from sslcollapse.ablation.records import DamagedRunError, Records, check_writable, make_record
 from sslcollapse.ablation.table import best_by_validation, columns, results_table
 
 
@@ -120,7 +120,7 @@ class _Driver:
     def run(self, execute: Any, parallel: int, *, retry_failed: bool) -> None:
         """Run what is neither finished nor, unless ``retry_failed``, known to fail."""
         waiting = [job for job in self.jobs if not self._is_finished(job)]
-        skipped = [] if retry_failed else [job for job in waiting if job in self.failures]
+        skipped = [job for job in waiting if job in self.failures and (job.finished or not retry_failed)]
         waiting = [job for job in waiting if job not in skipped]
         failed = f", {len(skipped)} failed before" if skipped else ""
         self.progress.print(
@@ -150,8 +150,11 @@ class _Driver:
     def ended(self, job: Job, error: str | None, seconds: float) -> None:
         """Record a run or its failure, then show it."""
         if error is None:
-            self._record(job)
-        else:
+            try:
+                self._record(job)
+            except DamagedRunError as damage:
+                error = str(damage)
+        if error is not None:
             self.failures.add(job, error)
         self.progress.ended(job, error, seconds)
 
@@ -167,7 +170,11 @@ class _Driver:
         """Whether the run is recorded, or has its result and is recorded now."""
         recorded = self.records.find(job.cell, job.seed) is not None
         if not recorded and job.finished:
-            self._record(job)
+            try:
+                self._record(job)
+            except DamagedRunError as damage:  # of this run alone; the others go on
+                self.failures.add(job, str(damage))
+                return False
             return True
         if recorded:
             self.failures.discard(job)  # it failed here and was made elsewhere

@@ -22,7 +22,7 @@ class Durations:
         self._here: dict[str, list[float]] = {}
         for record in records:
             seconds = record.get("seconds", {})
-            if seconds.get("steps_trained", record["steps"]) == record["steps"]:  # not resumed
+            if seconds.get("steps_trained", record.get("steps")) == record.get("steps"):  # not resumed
                 total = seconds.get("training", 0.0) + seconds.get("evaluation", 0.0)
                 self._recorded.setdefault(record["hash"], []).append(total)
 

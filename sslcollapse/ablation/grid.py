@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from sslcollapse.ablation.values import parse_baseline, parse_grid, plain, show
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import suggest
 from sslcollapse.spec import folder_name
+from sslcollapse.typecheck import check_nesting, quote
+
+MOST_CELLS, MOST_SEEDS = 10_000, 10_000
+"""Far more than anybody trains; a slip of the pen makes as many."""
 
 FIELDS = ("name", "base", "axes", "seeds", "baseline", "metrics", "claim")
 
@@ -115,6 +120,8 @@ def plan(
     for option, given in (("--grid", grid), ("--baseline", baseline), ("--name", name), ("a second recipe", others)):
         if given and described["file"]:
             raise RecipeError(f"{option}: {target} is an ablation file, which says this itself; change it there")
+    for place in ("axes", "baseline", "metrics"):
+        check_nesting(described[place], place)
     axes = {_paths(key): values for key, values in described["axes"].items()}
     settings_paths = [setting.partition("=")[0].strip() for setting in settings]
     for path in [*itertools.chain.from_iterable(axes), *settings_paths]:
@@ -129,8 +136,8 @@ def plan(
     folder_name(name, f"{target}: ablation.name" if described["file"] else "--name (by default the recipes' names)")
     count = described["seeds"] if seeds is None else seeds
     for number in (count, described["seeds"]):
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise RecipeError(f"seeds must be a number of at least 1, got {number!r}")
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MOST_SEEDS:
+            raise RecipeError(f"seeds must be a number from 1 to {MOST_SEEDS}, got {quote(number)}")
     baselines = _baselines(cells, list(axes), described["baseline"])
     probes = sorted({probe for cell in cells for probe in cell.recipe["evaluate"]})
     metrics = [check_metric("metrics", metric, probes) for metric in described["metrics"]]
@@ -187,9 +194,12 @@ def _described(target: Path) -> dict[str, Any] | None:
     }
     for key, kind in kinds.items():
         if not isinstance(fields.get(key), kind) or (key in ("name", "base") and not fields[key]):
-            raise RecipeError(f"{target}: ablation.{key} is missing or of the wrong type: {fields.get(key)!r}")
+            raise RecipeError(f"{target}: ablation.{key} is missing or of the wrong type: {quote(fields.get(key))}")
     base = fields["base"]
     bases = base if isinstance(base, Mapping) else {Path(base).stem: base}
+    for label, path in bases.items():
+        if not isinstance(label, str) or not isinstance(path, (str, os.PathLike)):
+            raise RecipeError(f"{target}: ablation.base: expected label → path of a recipe, got {quote({label: path})}")
     return {**fields, "base": {str(label): target.parent / path for label, path in bases.items()}, "file": True}
 
 
@@ -241,7 +251,11 @@ def _cells(
     from sslcollapse.recipe import assign, load, override, recipe_hash, resolve
 
     choices = [_choices(paths, values) for paths, values in axes.items()]
+    count = len(bases) * math.prod(map(len, choices))
+    if count > MOST_CELLS:
+        raise RecipeError(f"axes: they make {count:,} cells, and {MOST_CELLS:,} are the most; leave values out")
     cells: list[Cell] = []
+    known: dict[str, Cell] = {}
     for label, source in bases.items():
         recipe = override(load(source), settings)
         for combination in itertools.product(*choices):
@@ -252,9 +266,8 @@ def _cells(
             except ValueError as error:
                 raise RecipeError(f"cell {cell.name}: {error}") from error
             cell = Cell(label, source, values, resolved, recipe_hash(resolved), streams_of(resolved))
-            for other in cells:
-                if other.hash == cell.hash:
-                    raise RecipeError(f"cells {other.name} and {cell.name} are the same recipe; remove one of them")
+            if (other := known.setdefault(cell.hash, cell)) is not cell:
+                raise RecipeError(f"cells {other.name} and {cell.name} are the same recipe; remove one of them")
             cells.append(cell)
     return cells
 
@@ -262,12 +275,12 @@ def _cells(
 def _choices(paths: tuple[str, ...], values: Sequence[Any]) -> list[dict[str, Any]]:
     axis = ", ".join(paths)
     if not isinstance(values, (list, tuple)) or not values:
-        raise RecipeError(f"axis {axis}: give a list of at least one value, got {values!r}")
+        raise RecipeError(f"axis {axis}: give a list of at least one value, got {quote(values)}")
     if len(paths) == 1:
         return [{paths[0]: value} for value in values]
     for value in values:
         if not isinstance(value, (list, tuple)) or len(value) != len(paths):
-            raise RecipeError(f"axis {axis}: each entry needs {len(paths)} values, one a path, got {value!r}")
+            raise RecipeError(f"axis {axis}: each entry needs {len(paths)} values, one a path, got {quote(value)}")
     return [dict(zip(paths, value, strict=True)) for value in values]
 
 
@@ -303,5 +316,5 @@ def _place(cell: Cell, paths: Sequence[str], *, keep_base: bool) -> dict[str, st
 def _paths(key: Any) -> tuple[str, ...]:
     paths = key if isinstance(key, tuple) else (key,)
     if not paths or not all(isinstance(path, str) for path in paths):
-        raise RecipeError(f"axes: {key!r} must be a recipe path or a tuple of paths")
+        raise RecipeError(f"axes: {quote(key)} must be a recipe path or a tuple of paths")
     return paths

@@ -11,7 +11,9 @@ from typing import Any, BinaryIO
 from sslcollapse.ablation.grid import Cell
 from sslcollapse.ablation.identity import FIRST_STREAMS, why_another
 from sslcollapse.errors import RunError
+from sslcollapse.quantities import RECORD, RESULT, lacking
 from sslcollapse.recipe import learnt
+from sslcollapse.typecheck import quote
 
 KEPT_VALUES = 20
 """Longer lists of a probe's values, one a split, are left out; mean, std and n say what they say."""
@@ -26,6 +28,10 @@ MADE_WITH = ("recipe", "streams")
 
 Key = tuple[str, int]
 """Hash and seed."""
+
+
+class DamagedRunError(RunError):
+    """The files of one finished run cannot be used."""
 
 
 class Records:
@@ -45,11 +51,13 @@ class Records:
         data = path.read_bytes() if path.exists() else b""
         *lines, last = data.split(b"\n")
         for number, line in enumerate(lines, 1):
-            found = _parsed(line)
-            if found is None:
-                raise RunError(f"{path}, line {number}: not a record of a run; restore or delete the line")
-            self._keep(*found)
-        if whole := _parsed(last):  # but for its end; if it was torn by a crash, its run still has its result.json
+            try:
+                self._keep(*_parsed(line))
+            except ValueError as error:
+                raise RunError(
+                    f"{path}, line {number}: not a record of a run ({error}); restore or delete the line"
+                ) from error
+        if whole := _whole(last):  # but for its end; if it was torn by a crash, its run still has its result.json
             self._keep(*whole)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -150,18 +158,19 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
     """The compact record of a finished run, from its ``result.json`` and ``environment.json``.
 
     Raises:
-        RunError: the result is of another recipe, or damaged.
+        DamagedRunError: the result is of another recipe, or damaged.
     """
-    result, environment = (_written(run / name) for name in ("result.json", "environment.json"))
+    result, environment = _written(run / "result.json", RESULT), _written(run / "environment.json", {"packages": dict})
     if result["hash"] != cell.hash:
-        raise RunError(f"{run}: result.json has the hash {result['hash']} in a folder of {cell.hash}; move it away")
+        found = quote(result["hash"])
+        raise DamagedRunError(f"{run}: result.json has the hash {found} in a folder of {cell.hash!r}; move it away")
     if why := why_another({**result, "recipe": result["recipe"]}, cell.recipe, None):
-        raise RunError(f"{run}: result.json is of a run with other defaults ({why}); move it away")
+        raise DamagedRunError(f"{run}: result.json is of a run with other defaults ({why}); move it away")
     packages = environment["packages"]
     return {
         "hash": result["hash"],
         "seed": result["seed"],
-        "name": result["recipe"]["name"],
+        "name": result["recipe"].get("name"),
         "base": cell.base,
         "overrides": dict(cell.values),
         "settings": settings,
@@ -174,29 +183,42 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
         "seconds": result["seconds"],
         "sslcollapse": packages.get("sslcollapse"),
         "plugins": environment.get("plugins", {}),
-        "commit": environment["commit"],
-        "device": environment["device"],
-        "torch": packages["torch"],
-        "torch_geometric": packages["torch_geometric"],
-        "threads": environment["threads"],
+        "commit": environment.get("commit"),
+        "device": environment.get("device"),
+        "torch": packages.get("torch"),
+        "torch_geometric": packages.get("torch_geometric"),
+        "threads": environment.get("threads"),
         "streams": environment.get("streams", FIRST_STREAMS),
     }
 
 
-def _written(path: Path) -> dict[str, Any]:
+def _written(path: Path, fields: Mapping[str, type]) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if fault := lacking(value, fields):
+            raise ValueError(fault)
+        return value
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedRunError(
             f"{path}: damaged ({error}); delete {path.parent}, and the same command makes this run again"
         ) from error
 
 
-def _parsed(line: bytes) -> tuple[Key, dict[str, Any]] | None:
+def _parsed(line: bytes) -> tuple[Key, dict[str, Any]]:
     try:
         record = json.loads(line)
-        return (record["hash"], record["seed"]), record
-    except (ValueError, TypeError, KeyError):
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if fault := lacking(record, RECORD):
+        raise ValueError(fault)
+    return (record["hash"], record["seed"]), record
+
+
+def _whole(line: bytes) -> tuple[Key, dict[str, Any]] | None:
+    """The record of a last line; None where a crash has torn it."""
+    try:
+        return _parsed(line)
+    except ValueError:
         return None
 
 
@@ -205,7 +227,7 @@ def _end_last_line(file: BinaryIO) -> None:
     file.seek(0)
     data = file.read()
     last = data[data.rfind(b"\n") + 1 :]
-    if last and _parsed(last):
+    if last and _whole(last):
         file.write(b"\n")
     elif last:
         file.truncate(len(data) - len(last))
@@ -221,8 +243,10 @@ def lookup(record: Any, path: str) -> Any:
     """
     if not path:
         return record
-    if path == FRACTION and isinstance(record, Mapping) and record.get("attainable"):
-        return record["effective_rank"] / record["attainable"]
+    if path == FRACTION and isinstance(record, Mapping):
+        rank, attainable = record.get("effective_rank"), record.get("attainable")
+        known = isinstance(rank, (int, float)) and isinstance(attainable, (int, float)) and attainable
+        return rank / attainable if known else None  # type: ignore[operator]
     for key in record if isinstance(record, Mapping) else ():
         if path == key or path.startswith(f"{key}."):
             found = lookup(record[key], path[len(key) + 1 :])

@@ -9,7 +9,7 @@ from typing import Any
 
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.errors import RecipeError
-from sslcollapse.quantities import FEATURES, MEASURES, METRICS
+from sslcollapse.quantities import FEATURES, MEASURES, METRICS, is_number
 from sslcollapse.registry import suggest
 
 EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative")
@@ -139,7 +139,7 @@ def _read_check(
     if not isinstance(check, Mapping):
         raise RecipeError(f"{place} must be a dict, got {check!r}")
     kind = check.get("kind", "difference")
-    if kind not in CHECK_FIELDS:
+    if not isinstance(kind, str) or kind not in CHECK_FIELDS:
         raise RecipeError(f"{place}.kind: {_one_of(kind, CHECK_FIELDS)}")
     _known(place, check, CHECK_FIELDS[kind], f" of a {kind}")
     for key in ("name", "metric", "expect", *(("along",) if "along" in CHECK_FIELDS[kind] else ())):
@@ -194,7 +194,7 @@ def _positions(place: str, check: Mapping[str, Any], axes: Mapping[str, Sequence
     if "along" not in check:
         return {}
     along, values = check["along"], check.get("along_values")
-    if along not in axes:
+    if not isinstance(along, str) or along not in axes:
         raise RecipeError(f"{place}.along: {_one_of(along, axes)}")
     numbers = [_position(value) for value in axes[along]] if values is None else values
     if not isinstance(numbers, (list, tuple)) or len(numbers) != len(axes[along]) or not all(map(_is_number, numbers)):
@@ -248,4 +248,4 @@ def _one_of(value: Any, known: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sslcollapse.errors import RecipeError
 from sslcollapse.literals import literal
+from sslcollapse.typecheck import quote
 
 
 def parse_grid(argument: str) -> tuple[str | tuple[str, ...], list[Any]]:
@@ -19,8 +20,10 @@ def parse_grid(argument: str) -> tuple[str | tuple[str, ...], list[Any]]:
     path, equals, text = argument.partition("=")
     paths = tuple(part.strip() for part in path.split(","))
     if not equals or not all(paths) or not text.strip():
-        raise RecipeError(f"--grid {argument!r}: write it as path=value,value,... (encoder.hidden=[64],[128])")
-    return paths[0] if len(paths) == 1 else paths, [_value(piece, f"--grid {argument!r}") for piece in _split(text)]
+        raise RecipeError(f"--grid {quote(argument)}: write it as path=value,value,... (encoder.hidden=[64],[128])")
+    return paths[0] if len(paths) == 1 else paths, [
+        _value(piece, f"--grid {quote(argument)}") for piece in _split(text)
+    ]
 
 
 def parse_baseline(arguments: Sequence[str]) -> dict[str, Any]:
@@ -30,14 +33,17 @@ def parse_baseline(arguments: Sequence[str]) -> dict[str, Any]:
         path, equals, text = argument.partition("=")
         pieces = _split(text)
         if not equals or not path.strip() or len(pieces) != 1:
-            raise RecipeError(f"--baseline {argument!r}: write it as path=value, once for each path")
-        baseline[path.strip()] = _value(pieces[0], f"--baseline {argument!r}")
+            raise RecipeError(f"--baseline {quote(argument)}: write it as path=value, once for each path")
+        baseline[path.strip()] = _value(pieces[0], f"--baseline {quote(argument)}")
     return baseline
 
 
 def show(value: Any) -> str:
     """A value as one writes it on the command line."""
-    return value if isinstance(value, str) else repr(value)
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except Exception:  # an int of thousands of digits, or an object whose own repr fails
+        return quote(value)
 
 
 def short(value: Any) -> str:
@@ -65,7 +71,10 @@ def plain(value: Any) -> str:
     """Equal for values that are equal in a recipe: tuples as lists, 1.0 as 1."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return json.dumps(value, sort_keys=True, default=str)
+    try:
+        return json.dumps(value, sort_keys=True, default=str)
+    except (TypeError, ValueError):  # no JSON, so no value of a recipe
+        return quote(value)
 
 
 def _split(text: str) -> list[str]:
@@ -94,9 +103,9 @@ def _value(text: str, where: str) -> Any:
         raise RecipeError(f"{where}: an empty value; remove the extra comma or write ''")
     try:
         return literal(text)
-    except (ValueError, SyntaxError) as error:
+    except ValueError as error:
         if text[0] in "[{('\"" or text.startswith("dict("):
             raise RecipeError(
-                f"{where}: {text!r} is no Python literal; close brackets, and put text in them in quotes"
+                f"{where}: {quote(text)} is no Python literal; close brackets, and put text in them in quotes"
             ) from error
         return text

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sslcollapse.diagnose.state_dict import Matrix, TargetError
+from sslcollapse.coverage import Coverage
+from sslcollapse.diagnose.matrices import Matrix
+from sslcollapse.diagnose.state_dict import TargetError
 from sslcollapse.diagnose.targets import Target
 from sslcollapse.diagnose.verdict import COLLAPSED, VERDICTS, output_verdict, random_rank, weight_verdict, worst
 from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize
@@ -85,7 +87,7 @@ class Diagnosis:
 
     title: str
     layers: Sequence[LayerReport]
-    skipped: Sequence[str] = ()
+    coverage: Coverage
     representation: OutputReport | None = None
     data: str | None = None
     unmeasured: str | None = None
@@ -112,7 +114,7 @@ def diagnose_weights(target: Target) -> Diagnosis:
     layers = [
         LayerReport(matrix.name, matrix.depth, report) for matrix, report in zip(target.matrices, reports, strict=True)
     ]
-    return Diagnosis(target.title, layers, target.skipped)
+    return Diagnosis(target.title, layers, target.coverage)
 
 
 def weigh(matrix: Matrix) -> WeightReport:

@@ -53,9 +53,8 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
         _fan(left, word, entries, colours)
         _ranks(right, word, reference, entries)
         figure.colorbar(colours, ax=left, label="depth").ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    figure.suptitle(
-        printable(shorten(diagnosis.title, 120)), fontsize=10, parse_math=False
-    )  # names may have dollar signs
+    title = shorten(printable(diagnosis.title), 120)
+    figure.suptitle(title, fontsize=10, parse_math=False)  # names may have dollar signs
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.removeprefix(".") or "png", dpi=120)
     write_atomic(path, buffer.getvalue())
@@ -99,7 +98,7 @@ def _ranks(
     names, _ = layer_labels([name for name, *_ in entries])
     top = max(1.15, 1.05 * max(shares)) * (1.25 if worst else 1.0)  # room for names, above all points
     if worst:
-        lines = [f"{printable(names[k])}: {shares[k]:.2f} at depth {entries[k][1]}" for k in worst[:_MARKED]]
+        lines = [f"{names[k]}: {shares[k]:.2f} at depth {entries[k][1]}" for k in worst[:_MARKED]]
         lowest = "\n".join(["lowest:", *lines])
         axis.text(0.98, 0.97, lowest, transform=axis.transAxes, ha="right", va="top", fontsize=8, parse_math=False)
     axis.set(ylim=(0, top), title=f"rank of the {word} by depth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sslcollapse.checkpoint import write_atomic
+from sslcollapse.coverage import Uncovered
 from sslcollapse.diagnose.diagnosis import (
     CONDITION_LIMIT,
     Diagnosis,
@@ -24,6 +26,9 @@ from sslcollapse.diagnose.targets import load_target
 from sslcollapse.diagnose.verdict import COLLAPSED, COLLAPSED_BELOW, DEGRADING, DEGRADING_BELOW, FEW_DIRECTIONS, HEALTHY
 from sslcollapse.progress import PlainConsole
 from sslcollapse.texts import printable
+
+FOUND = 3
+"""Exit code of a diagnosis that finds what ``--fail-on`` names; no failure has it."""
 
 NEVER = "never"
 FAIL_ON = (COLLAPSED, DEGRADING, NEVER)
@@ -50,10 +55,10 @@ def run_diagnosis(
         plot_file: where the picture goes; its suffix is the format.
         samples: at most this many images of the probe set.
         pretrained: the published weights of a timm model.
-        fail_on: the mildest verdict that makes the exit code 1; ``"never"`` for none.
+        fail_on: the mildest verdict that makes the exit code 3; ``"never"`` for none.
 
     Returns:
-        0, or 1 where a layer's verdict is ``fail_on`` or worse.
+        0, or 3 where a layer's verdict is ``fail_on`` or worse: no other error has this code.
 
     Raises:
         TargetError: see ``load_target`` and ``add_outputs``; also a file that cannot be written.
@@ -74,7 +79,7 @@ def run_diagnosis(
         where = " or ".join(str(path) for path in (json_file, plot_file) if path is not None)
         reason = error.strerror if isinstance(error, OSError) else error
         raise TargetError(f"{where}: cannot be written: {reason}") from error
-    return int(fail_on != NEVER and diagnosis.fails(fail_on))
+    return FOUND if fail_on != NEVER and diagnosis.fails(fail_on) else 0
 
 
 def table(diagnosis: Diagnosis) -> Table:
@@ -112,8 +117,28 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "unmeasured": diagnosis.unmeasured,
         "layers": [_layer_record(layer) for layer in diagnosis.layers],
         "representation": None if diagnosis.representation is None else _record(diagnosis.representation),
-        "skipped": list(diagnosis.skipped),
+        "coverage": {
+            "parameters": diagnosis.coverage.parameters,
+            "covered": diagnosis.coverage.covered,
+            "share": diagnosis.coverage.share,
+            "uncovered": [asdict(part) for part in diagnosis.coverage.uncovered],
+        },
     }
+
+
+def left_out(diagnosis: Diagnosis) -> list[str]:
+    """One line for each reason why something is no layer, what is not read first; then what share the layers hold."""
+    groups: dict[tuple[bool, str], list[Uncovered]] = {}
+    for part in diagnosis.coverage.uncovered:
+        groups.setdefault((part.unread, part.reason), []).append(part)
+    lines = []
+    for (unread, reason), parts in sorted(groups.items(), key=lambda item: not item[0][0]):
+        names = ", ".join(part.name for part in parts[:5]) + (f", … ({len(parts)} in all)" if len(parts) > 5 else "")
+        size = sum(part.parameters for part in parts)
+        lines.append(f"{'not read' if unread else 'no layer'}: {names}: {size:,} parameters: {reason}")
+    coverage = diagnosis.coverage
+    lines.append(f"the layers hold {coverage.covered:,} of {coverage.parameters:,} parameters ({coverage.share:.1%})")
+    return lines
 
 
 def findings(diagnosis: Diagnosis) -> list[str]:
@@ -140,9 +165,8 @@ def _print(diagnosis: Diagnosis) -> None:
     if diagnosis.data:
         n = f", N = {diagnosis.representation.n}" if diagnosis.representation else ""
         _line(console, f"outputs: {diagnosis.data}{n}, un-augmented, eval mode, un-centred")
-    if diagnosis.skipped:
-        names = ", ".join(diagnosis.skipped[:5]) + (", …" if len(diagnosis.skipped) > 5 else "")
-        _line(console, f"not layers, left out: {len(diagnosis.skipped)} tensors ({names})")
+    for line in left_out(diagnosis):
+        _line(console, line)
     for line in findings(diagnosis):
         _line(console, line)
     counts = ", ".join(f"{diagnosis.count(verdict)} {verdict}" for verdict in _STYLES)

@@ -1,4 +1,4 @@
-"""Weight matrices in a file of tensors, found by name and shape, without running any code of the file."""
+"""The tensors in a file, read without running any code of the file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,9 @@ DEEPEST = 20
 MOST_VIEWS = 4
 """All tensors together may have this many times what is stored: some are views of others."""
 
-_WEIGHTS = re.compile(r"(weight|weight_orig|[qkv]_proj_weight|parametrizations\.weight\.original)$")
-_EMBEDDING = re.compile(r"(^|_)(emb|embed|embeds|embedding|embeddings|wte|wpe)(_|$)")
-
 
 class TargetError(SSLCollapseError, ValueError):
     """What should be diagnosed cannot be found or read, or holds no weight matrices."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """One weight matrix by name.
-
-    Shapes:
-        weight: [out, in].
-    """
-
-    name: str
-    depth: int
-    weight: Tensor
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -102,39 +85,6 @@ def check_stored(tensors: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def find_matrices(tensors: Mapping[str, Tensor]) -> tuple[list[Matrix], list[str]]:
-    """Weight matrices in the order of the mapping, and the names of the other tensors of two or more dimensions.
-
-    By the rules of the layer map as far as names and shapes tell: [out, in] weights; convolution kernels as
-    [out, rest]; a fused ``qkv.weight`` or ``in_proj_weight`` as three. Embeddings and depthwise kernels are no layers.
-    A kernel that reads one channel counts as depthwise unless it is the first matrix of the file. A grouped
-    convolution cannot be told from a plain one and is one matrix. A tensor under two names appears once.
-    """
-    found: list[Matrix] = []
-    others: list[str] = []
-    seen: set[tuple[Any, ...]] = set()
-    depth = 0
-    for name, tensor in tensors.items():
-        if tensor.dim() < 2:
-            continue
-        identity = (
-            (tensor.data_ptr(), tensor.shape, tensor.stride())
-            if tensor.layout == torch.strided and not tensor.is_meta
-            else (name,)
-        )
-        if identity in seen and tensor.numel():
-            continue
-        seen.add(identity)
-        label = _layer_name(name)
-        if label is None or not _is_layer(label, tensor, first=not found):
-            others.append(name)
-            continue
-        for suffix, part in _parts(label, name, tensor.detach().flatten(1)):
-            found.append(Matrix(suffix, depth, part))
-        depth += 1
-    return found, others
-
-
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -183,35 +133,6 @@ def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if matrices and all(name.startswith("module.") for name in matrices):
         return {name.removeprefix("module."): tensor for name, tensor in plain.items()}
     return plain
-
-
-def _layer_name(name: str) -> str | None:
-    """Name of the module whose weight a tensor is, or None."""
-    if name == "in_proj_weight" or name.endswith(".in_proj_weight"):
-        return name.removesuffix("_weight")
-    match = _WEIGHTS.search(name)
-    if match is None or (match.start() > 0 and name[match.start() - 1] != "."):
-        return None
-    if match.group(1).endswith("_proj_weight"):  # the separate query, key and value maps of an attention
-        return name[: match.start()] + f"in_proj.{match.group(1)[0]}"
-    return name[: match.start()].rstrip(".") or name
-
-
-def _is_layer(label: str, tensor: Tensor, *, first: bool) -> bool:
-    if not tensor.is_floating_point() or tensor.layout != torch.strided:
-        return False
-    if tensor.is_meta or tensor.numel() == 0:
-        return False
-    if tensor.dim() == 2:
-        return _EMBEDDING.search(label.rpartition(".")[2]) is None
-    return tensor.shape[1] > 1 or first
-
-
-def _parts(label: str, name: str, weight: Tensor) -> list[tuple[str, Tensor]]:
-    fused = label.endswith("qkv") or name.endswith("in_proj_weight")
-    if not fused or weight.shape[0] % 3:
-        return [(label, weight)]
-    return [(f"{label}.{part}", rows) for part, rows in zip("qkv", weight.chunk(3), strict=True)]
 
 
 def _join(*parts: str) -> str:

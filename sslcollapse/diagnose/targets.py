@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslcollapse.diagnose.state_dict import Matrix, TargetError, check_stored, find_matrices, read_tensors
+from sslcollapse.coverage import Coverage, described
+from sslcollapse.diagnose.matrices import Matrix, find_matrices
+from sslcollapse.diagnose.state_dict import TargetError, check_stored, read_tensors
 from sslcollapse.errors import SSLCollapseError
-from sslcollapse.layers import layer_map
+from sslcollapse.layers import layer_coverage, layer_map
 from sslcollapse.untrusted import check_regular, check_zip, read_regular
 
 ENCODER = "encoder."
@@ -35,14 +37,14 @@ class Target:
     Attributes:
         title: one line on what it is.
         matrices: weight matrices by depth, or in the order of the file.
-        skipped: names of tensors of two or more dimensions in a file that were not taken for layers.
+        coverage: how much of the parameters the matrices hold, and what is left out, with the reason.
         networks: makes the networks for inputs of a shape; None where only tensors are known.
         trained: whether the network has seen data, so that its BatchNorms have statistics of their own.
     """
 
     title: str
     matrices: Sequence[Matrix]
-    skipped: Sequence[str] = ()
+    coverage: Coverage
     networks: Networks | None = None
     trained: bool = True
 
@@ -81,13 +83,13 @@ def _load(target: str, pretrained: bool) -> Target:
     if path.name == "encoder.safetensors" and path.with_name("encoder.json").exists():
         return _exported(path)
     tensors, entry = read_tensors(path)
-    matrices, skipped = find_matrices(tensors)
+    matrices, coverage = find_matrices(tensors)
     if not matrices:
         raise TargetError(
             f"{path}: no weight matrices among its {len(tensors)} tensors; a layer is a tensor called 'weight' "
-            "of two or more dimensions that is no embedding"
+            f"of two or more dimensions that is no embedding{_unread(coverage)}"
         )
-    return Target(f"{path}{f', entry {entry}' if entry else ''}", matrices, skipped)
+    return Target(f"{path}{f', entry {entry}' if entry else ''}", matrices, coverage)
 
 
 def _run(path: Path) -> Target:
@@ -148,7 +150,7 @@ def _encoder(title: str, encoder: nn.Module, spec: dict[str, Any], in_shape: tup
             torch.manual_seed(seed % 2**63)
             return encoder, ENCODERS.build(offline(spec), in_shape)
 
-    return Target(title, _matrices(encoder, title), networks=networks)
+    return Target(title, _matrices(encoder, title), layer_coverage(encoder), networks)
 
 
 def _timm(name: str, pretrained: bool) -> Target:
@@ -163,7 +165,9 @@ def _timm(name: str, pretrained: bool) -> Target:
         return _timm_model(name, shape, pretrained, 0), _timm_model(name, shape, False, 1)
 
     model = _timm_model(name, default, pretrained, 0)
-    return Target(f"{TIMM}{name} ({kind})", _matrices(model, name), networks=networks, trained=pretrained)
+    return Target(
+        f"{TIMM}{name} ({kind})", _matrices(model, name), layer_coverage(model), networks=networks, trained=pretrained
+    )
 
 
 def _timm_model(name: str, in_shape: tuple[int, ...], pretrained: bool, seed: int) -> nn.Module:
@@ -184,5 +188,9 @@ def _matrices(network: nn.Module, title: str) -> list[Matrix]:
     with torch.no_grad():
         found = [Matrix(name, layer.depth, layer.weight()) for name, layer in layer_map(network).items()]
     if not found:
-        raise TargetError(f"{title}: no weight matrices in this network")
+        raise TargetError(f"{title}: no weight matrices in this network{_unread(layer_coverage(network))}")
     return found
+
+
+def _unread(coverage: Coverage) -> str:
+    return f"; {described(coverage.unread)}" if coverage.unread else ""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcollapse.texts import printable
+
 if TYPE_CHECKING:
     from sslcollapse.diagnostics.layer_rank import LayerRank
 
@@ -23,10 +25,12 @@ LAYER_LETTERS = 26
 
 def relative(sigma: Any) -> np.ndarray | None:
     """σ_k/σ_1, descending; None of what is no spectrum, of zeros, and of what is not finite."""
-    values = np.asarray(sigma, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or not values.max() > 0:
+    values = np.asarray(sigma)
+    if values.ndim != 1 or not len(values) or values.dtype.kind not in "fiu":
         return None
-    descending = np.sort(values)[::-1]
+    if not np.isfinite(values).all() or not values.max() > 0:
+        return None
+    descending = np.sort(values.astype(np.float64))[::-1]
     return descending / descending[0]
 
 
@@ -77,6 +81,7 @@ def layer_labels(names: Sequence[str], most: int = LAYER_LETTERS) -> tuple[list[
 
     The part that is dropped ends at a dot: ``backbone.0`` and ``backbone.1`` are ``0`` and ``1`` of ``backbone.``.
     """
+    names = [printable(name) for name in names]
     if len(names) < 2 or max(map(len, names)) <= most:
         return [shorten(name, most) for name in names], ""
     parts = zip(*(name.split(".")[:-1] for name in names), strict=False)

@@ -150,23 +150,24 @@ def activation_rows(output: Tensor, max_rows: int | None = None, channels: int |
 def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tensor | None:
     """[n, out] of what a module put out for one of its layers; None where that is not the layer's product.
 
-    A Linear has its channels last, a convolution before its spatial dimensions. ``nn.MultiheadAttention`` shows the
-    product of none of its weights.
+    A Linear has its channels last, a convolution before its spatial dimensions. ``nn.MultiheadAttention`` and a module
+    with a stack of matrices show the product of none of them.
     """
     if isinstance(output, tuple):
         output = output[0]
     if isinstance(output, Tensor) and not _is_plain(output):
         return None
-    if layer.tensor != "weight" or not isinstance(output, Tensor) or output.layout != torch.strided:
+    if layer.tensor != "weight" or layer.item is not None:
+        return None
+    if not isinstance(output, Tensor) or output.layout != torch.strided or output.dim() == 0:
         return None
     channels = 1 if output.dim() >= 4 else -1
     if isinstance(layer.module, nn.Linear):
         channels = -1
     elif isinstance(layer.module, CONVOLUTIONS):
         channels = output.dim() - 1 - len(layer.module.kernel_size)
-    if output.dim() == 0 or output.shape[channels] < layer.start + layer.shape[0]:
-        return None
-    return activation_rows(output.detach().narrow(channels, layer.start, layer.shape[0]), max_rows, channels)
+    own = layer.channels(output.detach(), channels)
+    return None if own is None else activation_rows(own, max_rows, channels)
 
 
 def unread(output: Any) -> str:

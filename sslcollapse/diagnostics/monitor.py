@@ -22,7 +22,7 @@ from sslcollapse.diagnostics.watch import Watch
 from sslcollapse.errors import SSLCollapseError
 from sslcollapse.evaluation.threads import map_on_threads
 from sslcollapse.layers import Layer
-from sslcollapse.wrappers import check_count, check_model, layers_of, unwrap
+from sslcollapse.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
 
 EVERY = 100
 """Training forwards from one that is measured to the next, by default."""
@@ -100,6 +100,7 @@ class CollapseMonitor:
         check_count("every", every)
         check_count("max_rows", max_rows)
         self.layers: dict[str, Layer] = layers_of(model, layers)
+        warn_of_unread(model, layers, "CollapseMonitor")
         self.every = every
         self.max_rows = max_rows
         self.forwards = 0
@@ -355,7 +356,7 @@ class CollapseMonitor:
             rows = output_rows(layer, output, self.max_rows)
             with self._lock:
                 if rows is None or not (rows.is_floating_point() or rows.is_complex()):
-                    if layer.tensor == "weight":
+                    if layer.tensor == "weight" and layer.item is None:
                         self.unread[layer.name] = unread(output)
                     return
                 if layer.name not in self._streams:

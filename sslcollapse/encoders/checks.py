@@ -16,16 +16,28 @@ def check_widths(hidden: Sequence[int], name: str = "hidden") -> list[int]:
     return list(hidden)
 
 
+def check_norm_momentum(momentum: float) -> float:
+    """The momentum of a BatchNorm's running statistics, in torch's convention.
+
+    Raises:
+        ValueError: outside [0, 1], where statistics leave the range of what was seen; quotes it.
+    """
+    if not 0.0 <= momentum <= 1.0:
+        raise ValueError(f"norm_momentum must be in [0, 1], got {momentum}")
+    return momentum
+
+
 def graph_features(in_shape: int | Sequence[int], encoder: str) -> int:
     """Number of node features, from a number or an ``in_shape`` (F,).
 
     Raises:
-        ValueError: for the shape of an image; names encoders that read one.
+        ValueError: for a shape of more dimensions; names encoders that read any.
     """
     shape = _shape(in_shape)
     if len(shape) != 1:
         raise ValueError(
-            f"{encoder} reads graphs, in_shape (features,), got {shape}; use resnet18, mlp or timm for images"
+            f"{encoder} reads samples of in_shape (features,), as nodes of a graph have it, got {shape}; mlp and "
+            "linear read samples of any shape"
         )
     return shape[0]
 
@@ -34,12 +46,13 @@ def image_shape(in_shape: int | Sequence[int], encoder: str) -> tuple[int, int, 
     """(channels, height, width) of an image.
 
     Raises:
-        ValueError: for any other shape; names encoders that read a graph.
+        ValueError: for any other shape; names encoders that read any.
     """
     shape = _shape(in_shape)
     if len(shape) != 3:
         raise ValueError(
-            f"{encoder} reads images, in_shape (channels, height, width), got {shape}; use gcn, sage or mlp for graphs"
+            f"{encoder} reads samples of in_shape (channels, height, width), as images have it, got {shape}; mlp and "
+            "linear read samples of any shape"
         )
     return shape[0], shape[1], shape[2]
 

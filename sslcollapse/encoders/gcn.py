@@ -13,6 +13,7 @@ from sslcollapse.encoders.checks import check_widths, graph_features
 from sslcollapse.encoders.init import check_rank, truncate_rank_
 from sslcollapse.encoders.inputs import propagate_and_transform
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
+from sslcollapse.spec import Probability, Width
 
 
 class GCNConv(nn.Module):
@@ -76,7 +77,7 @@ class GCN(nn.Module):
         initial_rank: all but this many singular values of each initial weight are zero, by rows that are zero.
 
     Raises:
-        ValueError: for an empty or non-positive ``hidden``, the shape of an image, or an ``initial_rank`` below 1.
+        ValueError: for an empty or non-positive ``hidden``, the shape of an image, or an ``initial_rank`` out of range.
 
     Source: Thakoor et al., ICLR 2022.
     """
@@ -85,18 +86,18 @@ class GCN(nn.Module):
         self,
         in_shape: int | Sequence[int],
         *,
-        hidden: Sequence[int] = (512, 256),
+        hidden: Sequence[Width] = (512, 256),
         norm: NormName = "batch",
-        norm_momentum: float = 0.99,
+        norm_momentum: Probability = 0.99,
         activation: ActivationName = "prelu",
         final_activation: ActivationName = "prelu",
         weight_standardization: bool = False,
         bias: bool | None = None,
-        initial_rank: int | None = None,
+        initial_rank: Width | None = None,
     ) -> None:
         super().__init__()
         widths = [graph_features(in_shape, "gcn"), *check_widths(hidden)]
-        self.out_dim, self.initial_rank = widths[-1], check_rank(initial_rank)
+        self.out_dim, self.initial_rank = widths[-1], check_rank(initial_rank, widths)
         bias = norm != "batch" if bias is None else bias
         pairs = list(pairwise(widths))
         self.convs = nn.ModuleList(

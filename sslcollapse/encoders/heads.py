@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from sslcollapse.encoders.checks import check_widths
+from sslcollapse.encoders.checks import check_norm_momentum, check_widths
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
 
 
@@ -67,7 +67,7 @@ class Head(nn.Module):
 def _last_norm(norm: NormName, dim: int, affine: bool, momentum: float) -> nn.Module:
     """A normalisation without activation; ``"none"`` asks for no normalisation anywhere, the last place included."""
     if norm == "batch":
-        return nn.BatchNorm1d(dim, momentum=momentum, affine=affine)
+        return nn.BatchNorm1d(dim, momentum=check_norm_momentum(momentum), affine=affine)
     if norm == "layer":
         return nn.LayerNorm(dim, elementwise_affine=affine)
     if norm == "none":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -35,12 +38,20 @@ def truncate_rank_(weight: Tensor, rank: int) -> Tensor:
     return weight
 
 
-def check_rank(rank: int | None) -> int | None:
+def check_rank(rank: int | None, widths: Sequence[int]) -> int | None:
     """An initial rank, or None for the usual initialisation.
 
+    Args:
+        rank: of each weight that has more.
+        widths: of the input and of every layer.
+
     Raises:
-        ValueError: below 1; quotes it.
+        ValueError: below 1, or above the rank that any weight can have; quotes it.
     """
-    if rank is not None and rank < 1:
-        raise ValueError(f"initial_rank must be >= 1, or None, got {rank}")
+    largest = max((min(pair) for pair in pairwise(widths)), default=0)
+    if rank is not None and not 1 <= rank <= largest:
+        raise ValueError(
+            f"initial_rank must be in [1, {largest}], the largest rank that a weight of widths {list(widths)} "
+            f"can have, or None, got {rank}"
+        )
     return rank

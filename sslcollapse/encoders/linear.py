@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from sslcollapse.encoders.checks import check_widths
 from sslcollapse.encoders.init import check_rank, decaying_spectrum_, truncate_rank_
 from sslcollapse.encoders.inputs import FeatureLinear, flat_features
+from sslcollapse.spec import AtLeast, Width
 
 
 class DeepLinear(nn.Module):
@@ -26,7 +27,7 @@ class DeepLinear(nn.Module):
         initial_rank: all but this many singular values of each initial weight are zero, by rows that are zero.
 
     Raises:
-        ValueError: for an empty or non-positive ``hidden``, a negative ``decay``, or an ``initial_rank`` below 1.
+        ValueError: for an empty or non-positive ``hidden``, a negative ``decay``, or an ``initial_rank`` out of range.
 
     Source: Saxe et al. 2014; Jing et al. 2022, section 5, with ``hidden=[16, 16], decay=0.35``.
     """
@@ -35,10 +36,10 @@ class DeepLinear(nn.Module):
         self,
         in_shape: int | Sequence[int],
         *,
-        hidden: Sequence[int] = (16, 16),
+        hidden: Sequence[Width] = (16, 16),
         bias: bool = False,
-        decay: float | None = None,
-        initial_rank: int | None = None,
+        decay: Annotated[float, AtLeast(0)] | None = None,
+        initial_rank: Width | None = None,
     ) -> None:
         super().__init__()
         if decay is not None and not (decay >= 0 and math.isfinite(decay)):
@@ -46,7 +47,7 @@ class DeepLinear(nn.Module):
         in_dim = in_shape if isinstance(in_shape, int) else math.prod(in_shape)
         widths = [in_dim, *check_widths(hidden)]
         self.out_dim = widths[-1]
-        self.decay, self.initial_rank = decay, check_rank(initial_rank)
+        self.decay, self.initial_rank = decay, check_rank(initial_rank, widths)
         self.layers = nn.ModuleList(FeatureLinear(a, b, bias=bias) for a, b in pairwise(widths))
         self._shape_spectra()
 

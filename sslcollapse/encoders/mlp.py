@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sslcollapse.encoders.checks import check_widths
 from sslcollapse.encoders.inputs import FeatureLinear, flat_features
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
+from sslcollapse.spec import Probability, Width
 
 
 class MLP(nn.Module):
@@ -30,9 +31,9 @@ class MLP(nn.Module):
         self,
         in_shape: int | Sequence[int],
         *,
-        hidden: Sequence[int] = (512, 256),
+        hidden: Sequence[Width] = (512, 256),
         norm: NormName = "batch",
-        norm_momentum: float = 0.1,
+        norm_momentum: Probability = 0.1,
         activation: ActivationName = "relu",
         final_activation: ActivationName = "none",
     ) -> None:

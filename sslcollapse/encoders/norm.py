@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sslcollapse.encoders.checks import check_norm_momentum
+
 NormName = Literal["batch", "layer", "graph", "none"]
 ActivationName = Literal["prelu", "relu", "elu", "gelu", "none"]
 
@@ -26,11 +28,14 @@ class NormAct(nn.Module):
             PyTorch Geometric's default LayerNorm and BGRL's) or ``"none"``.
         momentum: of BatchNorm's running statistics in torch's convention; BGRL's authors use 0.99.
         activation: ``"prelu"`` has one slope, 0.25 at first.
+
+    Raises:
+        ValueError: for an unknown norm or activation, or a momentum outside [0, 1].
     """
 
     def __init__(self, dim: int, norm: NormName, momentum: float, activation: ActivationName) -> None:
         super().__init__()
-        self.norm = _make_norm(norm, dim, momentum)
+        self.norm = _make_norm(norm, dim, check_norm_momentum(momentum))
         self.activation = _make_activation(activation)
         self._fused = norm == "batch" and activation == "prelu"
 

@@ -6,11 +6,18 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sslcollapse.encoders.checks import graph_features
+from sslcollapse.errors import RecipeError, in_words
 from sslcollapse.geometric import import_geometric
 from sslcollapse.registry import suggest
+from sslcollapse.spec import Width
+from sslcollapse.typecheck import quote
+
+RING = 32
+"""Nodes that a new module is tried on."""
 
 
 class PyG(nn.Module):
@@ -23,7 +30,8 @@ class PyG(nn.Module):
         kwargs: the module's other arguments, e.g. ``dict(hidden_channels=256, num_layers=2)``.
 
     Raises:
-        ValueError: for a class that ``torch_geometric.nn`` does not have or arguments that it refuses.
+        ValueError: for a class that ``torch_geometric.nn`` does not have, or arguments that it refuses, be it only when
+            it is called.
 
     The module sees the same dropped edges and masked features as the encoders of this package.
     ``cached=True`` is refused: a cached normalisation silently ignores edge dropping.
@@ -34,7 +42,7 @@ class PyG(nn.Module):
         in_shape: int | Sequence[int],
         *,
         module: str,
-        out_dim: int,
+        out_dim: Width,
         kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -54,18 +62,24 @@ class PyG(nn.Module):
             arguments.setdefault("out_channels", out_dim)
         try:
             self.module = factory(in_dim, **arguments)
-        except TypeError as error:
-            raise ValueError(f"kwargs: torch_geometric.nn.{module} refuses {arguments}: {error}") from error
-        self.out_dim = out_dim
+            self.out_dim = out_dim
+            self._try(in_dim)
+        except Exception as error:  # its modules check their arguments in many ways, some by failing, some when called
+            raise ValueError(
+                f"kwargs: torch_geometric.nn.{module} refuses {quote(arguments)}: {in_words(error)}"
+            ) from error
 
     def reset_parameters(self) -> None:
         """Initialise the module again.
 
         Raises:
-            TypeError: when the module has no ``reset_parameters``.
+            RecipeError: when the module has no ``reset_parameters``.
         """
         if not hasattr(self.module, "reset_parameters"):
-            raise TypeError(f"{type(self.module).__name__} has no reset_parameters(), which a target network needs")
+            raise RecipeError(
+                f"encoder.module: {type(self.module).__name__} has no reset_parameters(), which a target network "
+                "needs; use another objective or module"
+            )
         self.module.reset_parameters()
 
     def forward(self, view: Any) -> Tensor:
@@ -74,6 +88,22 @@ class PyG(nn.Module):
         if out.shape[-1] != self.out_dim:
             raise ValueError(f"out_dim is {self.out_dim}, but the module returned width {out.shape[-1]}")
         return out
+
+    @torch.no_grad()
+    def _try(self, in_dim: int) -> None:
+        """Call the module once, on a ring of nodes, so that what it refuses is refused before training."""
+        if any(parameter.is_meta for parameter in self.module.parameters()):
+            return  # built for its shapes alone; nothing can be computed with it
+        source = torch.arange(RING)
+        ring = torch.stack([torch.cat([source, (source + 1) % RING]), torch.cat([(source + 1) % RING, source])])
+        training = self.module.training
+        with torch.random.fork_rng(devices=[]):
+            self.module.eval()
+            out = self.module(torch.zeros(RING, in_dim), ring)
+            self.module.train(training)
+        if not isinstance(out, Tensor) or tuple(out.shape) != (RING, self.out_dim):
+            shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(f"it returns {shape} for {RING} nodes, where out_dim={self.out_dim} says otherwise")
 
 
 def _check_call(factory: type[nn.Module], module: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from sslcollapse.encoders.checks import check_widths, image_shape
-from sslcollapse.spec import AtLeast
+from sslcollapse.spec import Width
 
 StemName = Literal["cifar", "imagenet"]
 
@@ -109,8 +109,8 @@ class NarrowResNet(nn.Module):
         self,
         in_shape: Sequence[int],
         *,
-        width: Annotated[int, AtLeast(1)] = 16,
-        blocks: Sequence[int] = (1, 1, 1),
+        width: Width = 16,
+        blocks: Sequence[Width] = (1, 1, 1),
         zero_init_residual: bool = False,
     ) -> None:
         super().__init__()

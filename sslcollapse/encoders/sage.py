@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sslcollapse.encoders.checks import check_widths, graph_features
 from sslcollapse.encoders.inputs import FeatureLinear
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
+from sslcollapse.spec import Probability, Width
 
 
 class SAGEConv(nn.Module):
@@ -57,9 +58,9 @@ class SAGE(nn.Module):
         self,
         in_shape: int | Sequence[int],
         *,
-        hidden: Sequence[int] = (512, 512, 512),
+        hidden: Sequence[Width] = (512, 512, 512),
         norm: NormName = "graph",
-        norm_momentum: float = 0.99,
+        norm_momentum: Probability = 0.99,
         activation: ActivationName = "prelu",
         final_activation: ActivationName = "prelu",
         residual: bool = True,

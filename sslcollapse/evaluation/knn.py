@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from sslcollapse.evaluation.metrics import check_metric, score
 from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
+from sslcollapse.spec import Above, AtLeast, Between, Share, Width
 from sslcollapse.types import ProbeSet, Split
 
 ONE = 2**40
@@ -53,12 +54,12 @@ class KNNProbe(SplitProbe):
         self,
         *,
         split: str = "public",
-        fractions: Sequence[float] = (0.1, 0.1, 0.8),
-        repeats: int = 20,
-        split_seed: int = 0,
-        k: int = 200,
-        temperature: float = 0.1,
-        chunk: int = 256,
+        fractions: Sequence[Share] = (0.1, 0.1, 0.8),
+        repeats: Annotated[int, Between(1, 10_000)] = 20,
+        split_seed: Annotated[int, AtLeast(0)] = 0,
+        k: Annotated[int, Between(1, 2**22)] = 200,
+        temperature: Annotated[float, Above(0)] = 0.1,
+        chunk: Width = 256,
         metric: Literal["auto", "accuracy", "micro_f1", "roc_auc"] = "auto",
     ) -> None:
         self.splits = SplitChoice(split, tuple(fractions), repeats, split_seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from sslcollapse.evaluation.splits import SplitChoice
 from sslcollapse.evaluation.threads import one_thread
 from sslcollapse.schedules import decay
 from sslcollapse.seeding import generator
+from sslcollapse.spec import Above, AtLeast, Between, Momentum, Share, Width
 from sslcollapse.types import ProbeSet, Split
 
 SCALINGS = ("standard", "length")
@@ -63,15 +64,15 @@ class LinearProbe(SplitProbe):
         self,
         *,
         split: str = "public",
-        fractions: Sequence[float] = (0.1, 0.1, 0.8),
-        repeats: int = 20,
-        split_seed: int = 0,
-        epochs: int = 100,
-        batch_size: int = 1024,
-        lrs: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0),
-        momentum: float = 0.9,
+        fractions: Sequence[Share] = (0.1, 0.1, 0.8),
+        repeats: Annotated[int, Between(1, 10_000)] = 20,
+        split_seed: Annotated[int, AtLeast(0)] = 0,
+        epochs: Width = 100,
+        batch_size: Width = 1024,
+        lrs: Sequence[Annotated[float, Above(0)]] = (0.01, 0.03, 0.1, 0.3, 1.0),
+        momentum: Momentum = 0.9,
         scaling: Literal["standard", "length"] = "standard",
-        seed: int = 0,
+        seed: Annotated[int, AtLeast(0)] = 0,
         metric: Literal["auto", "accuracy", "micro_f1", "roc_auc"] = "auto",
     ) -> None:
         self.splits = SplitChoice(split, tuple(fractions), repeats, split_seed)

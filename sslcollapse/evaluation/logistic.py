@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from sslcollapse.evaluation.metrics import check_metric, score
 from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
 from sslcollapse.evaluation.threads import one_thread
+from sslcollapse.spec import AtLeast, Between, Share, Width
 from sslcollapse.types import ProbeSet, Split
 
 SOLVERS = ("auto", "lbfgs", "liblinear", "torch")
@@ -54,14 +55,14 @@ class LogisticProbe(SplitProbe):
         self,
         *,
         split: str = "public",
-        fractions: Sequence[float] = (0.1, 0.1, 0.8),
-        repeats: int = 20,
-        split_seed: int = 0,
+        fractions: Sequence[Share] = (0.1, 0.1, 0.8),
+        repeats: Annotated[int, Between(1, 10_000)] = 20,
+        split_seed: Annotated[int, AtLeast(0)] = 0,
         solver: Literal["auto", "lbfgs", "liblinear", "torch"] = "auto",
         rows: Literal["unit", "raw"] = "unit",
         metric: Literal["auto", "accuracy", "micro_f1", "roc_auc"] = "auto",
-        max_iter: int = 1000,
-        c_step: int = 1,
+        max_iter: Width = 1000,
+        c_step: Annotated[int, Between(1, 20)] = 1,
     ) -> None:
         self.splits = SplitChoice(split, tuple(fractions), repeats, split_seed)
         check_metric(metric)

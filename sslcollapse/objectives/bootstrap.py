@@ -16,6 +16,7 @@ from sslcollapse.errors import RecipeError
 from sslcollapse.objectives.base import Objective
 from sslcollapse.objectives.checks import check_projector
 from sslcollapse.schedules import ema_momentum
+from sslcollapse.spec import Probability, Width
 from sslcollapse.types import Branch
 
 
@@ -86,8 +87,8 @@ class BGRL(Bootstrap):
     def __init__(
         self,
         *,
-        predictor_hidden: int | Sequence[int] = 512,
-        momentum: float = 0.99,
+        predictor_hidden: Width | Sequence[Width] = 512,
+        momentum: Probability = 0.99,
         momentum_schedule: Literal["cosine", "constant"] = "cosine",
         target_initialization: Literal["own", "copy"] = "own",
         target_buffers: Literal["own", "copy"] = "own",
@@ -135,9 +136,9 @@ class BYOL(Bootstrap):
     def __init__(
         self,
         *,
-        projector: Sequence[int] = (4096, 256),
-        predictor_hidden: int | Sequence[int] = 4096,
-        momentum: float = 0.99,
+        projector: Sequence[Width] = (4096, 256),
+        predictor_hidden: Width | Sequence[Width] = 4096,
+        momentum: Probability = 0.99,
         momentum_schedule: Literal["cosine", "constant"] = "cosine",
         norm: NormName = "batch",
         activation: ActivationName = "relu",
@@ -180,8 +181,8 @@ class SimSiam(Objective):
     def __init__(
         self,
         *,
-        projector: Sequence[int] = (2048, 2048, 2048),
-        predictor_hidden: int | Sequence[int] = 512,
+        projector: Sequence[Width] = (2048, 2048, 2048),
+        predictor_hidden: Width | Sequence[Width] = 512,
         norm: NormName = "batch",
         activation: ActivationName = "relu",
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from sslcollapse.encoders.norm import ActivationName, NormName
 from sslcollapse.moments import gradients_to_differentiate
 from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
 from sslcollapse.objectives.checks import check_projector
+from sslcollapse.spec import Above, Width
 from sslcollapse.types import Branch
 
 CHUNK_LOGITS = 1 << 21
@@ -68,8 +69,8 @@ class SimCLR(Objective):
     def __init__(
         self,
         *,
-        temperature: float = 0.5,
-        projector: Sequence[int] = (2048, 128),
+        temperature: Annotated[float, Above(0)] = 0.5,
+        projector: Sequence[Width] = (2048, 128),
         norm: NormName = "batch",
         activation: ActivationName = "relu",
         last_norm: bool = False,

@@ -14,6 +14,7 @@ from sslcollapse.encoders.norm import ActivationName, NormName
 from sslcollapse.moments import covariance_excess, off_diagonal_square_sum, standardize, std_shortfall, widen
 from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
 from sslcollapse.objectives.checks import check_projector, check_weight
+from sslcollapse.spec import Weight, Width
 from sslcollapse.types import Branch
 
 
@@ -88,11 +89,11 @@ class VICReg(RedundancyObjective):
     def __init__(
         self,
         *,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
-        eps: float = 1e-4,
-        projector: Sequence[int] = (8192, 8192, 8192),
+        invariance: Weight = 25.0,
+        variance: Weight = 25.0,
+        covariance: Weight = 1.0,
+        eps: Weight = 1e-4,
+        projector: Sequence[Width] = (8192, 8192, 8192),
         norm: NormName = "batch",
         activation: ActivationName = "relu",
     ) -> None:
@@ -143,10 +144,10 @@ class BarlowTwins(RedundancyObjective):
     def __init__(
         self,
         *,
-        redundancy: float | None = 5e-3,
-        scale: float = 1.0,
-        eps: float = 1e-5,
-        projector: Sequence[int] = (8192, 8192, 8192),
+        redundancy: Weight | None = 5e-3,
+        scale: Weight = 1.0,
+        eps: Weight = 1e-5,
+        projector: Sequence[Width] = (8192, 8192, 8192),
         norm: NormName = "batch",
         activation: ActivationName = "relu",
     ) -> None:
@@ -194,9 +195,9 @@ class CCASSG(RedundancyObjective):
     def __init__(
         self,
         *,
-        decorrelation: float = 1e-3,
-        eps: float = 1e-12,
-        projector: Sequence[int] = (),
+        decorrelation: Weight = 1e-3,
+        eps: Weight = 1e-12,
+        projector: Sequence[Width] = (),
         norm: NormName = "batch",
         activation: ActivationName = "relu",
     ) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec
 from sslcollapse.schedules import ScheduleName
-from sslcollapse.spec import AtLeast
+from sslcollapse.spec import AtLeast, Momentum
 
 
 class AdamW(OptimizerSpec):
@@ -40,7 +40,7 @@ class AdamW(OptimizerSpec):
         *,
         lr: Annotated[float, AtLeast(0)],
         weight_decay: Annotated[float, AtLeast(0)] = 1e-5,
-        betas: Sequence[float] = (0.9, 0.999),
+        betas: Sequence[Momentum] = (0.9, 0.999),
         eps: Annotated[float, AtLeast(0)] = 1e-8,
         warmup_steps: Annotated[int, AtLeast(0)] = 0,
         schedule: ScheduleName = "cosine",

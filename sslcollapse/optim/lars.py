@@ -10,7 +10,7 @@ from torch import Tensor
 from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
 from sslcollapse.schedules import ScheduleName
-from sslcollapse.spec import AtLeast
+from sslcollapse.spec import AtLeast, Momentum
 
 
 class LARS(OptimizerSpec):
@@ -49,7 +49,7 @@ class LARS(OptimizerSpec):
         self,
         *,
         lr: Annotated[float, AtLeast(0)],
-        momentum: float = 0.9,
+        momentum: Momentum = 0.9,
         nesterov: bool = False,
         weight_decay: Annotated[float, AtLeast(0)] = 1e-6,
         trust_coefficient: Annotated[float, AtLeast(0)] = 1e-3,

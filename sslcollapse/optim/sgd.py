@@ -9,7 +9,7 @@ import torch
 from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
 from sslcollapse.schedules import ScheduleName
-from sslcollapse.spec import AtLeast
+from sslcollapse.spec import AtLeast, Momentum
 
 
 class SGD(OptimizerSpec):
@@ -37,7 +37,7 @@ class SGD(OptimizerSpec):
         self,
         *,
         lr: Annotated[float, AtLeast(0)],
-        momentum: float = 0.9,
+        momentum: Momentum = 0.9,
         nesterov: bool = False,
         weight_decay: Annotated[float, AtLeast(0)] = 5e-4,
         warmup_steps: Annotated[int, AtLeast(0)] = 0,

@@ -26,7 +26,7 @@ from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_c
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty
 from sslcollapse.regularizers.werank import GramSide, WERankPenalty
 from sslcollapse.spec import Coefficient
-from sslcollapse.wrappers import check_count, check_model, layers_of
+from sslcollapse.wrappers import check_count, check_model, layers_of, warn_of_unread
 
 
 class AttachedPenalty:
@@ -67,6 +67,7 @@ class AttachedPenalty:
         if total_steps is not None:
             check_count("total_steps", total_steps)
         self.layers: dict[str, Layer] = layers_of(model, layers)
+        warn_of_unread(model, layers, type(self).__name__)
         self.penalty = _penalty(penalty)
         self.total_steps = total_steps
         self._at = self._resolved()

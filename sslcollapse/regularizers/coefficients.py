@@ -10,14 +10,14 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from torch import nn
 
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import COEFFICIENTS, suggest
 from sslcollapse.schedules import ScheduleName, decay
-from sslcollapse.spec import AtLeast, Coefficient  # noqa: F401
+from sslcollapse.spec import AtLeast, Coefficient, Probability, Weight, Width
 
 
 class Placed(Protocol):
@@ -56,7 +56,7 @@ class ByDepth:
         last: at the deepest layer.
     """
 
-    def __init__(self, *, first: float, last: float) -> None:
+    def __init__(self, *, first: Weight, last: Weight) -> None:
         self.first = _number(first, "first")
         self.last = _number(last, "last")
 
@@ -82,7 +82,7 @@ class Band:
         RecipeError: numbers out of range, or a band without any layer.
     """
 
-    def __init__(self, *, value: float, start: float = 0.0, stop: float = 1.0) -> None:
+    def __init__(self, *, value: Weight, start: Probability = 0.0, stop: Probability = 1.0) -> None:
         self.value = _number(value, "value")
         self.start, self.stop = _number(start, "start"), _number(stop, "stop")
         if not self.start <= self.stop <= 1.0:
@@ -117,11 +117,11 @@ class Scheduled:
         self,
         *,
         base: Coefficient,
-        start: int = 0,
-        warmup: int = 0,
+        start: Annotated[int, AtLeast(0)] = 0,
+        warmup: Annotated[int, AtLeast(0)] = 0,
         schedule: ScheduleName = "constant",
-        final: float = 0.0,
-        stop: int | None = None,
+        final: Weight = 0.0,
+        stop: Width | None = None,
     ) -> None:
         if start < 0 or warmup < 0:
             raise RecipeError(f"start and warmup must be >= 0, got start={start}, warmup={warmup}")

@@ -12,7 +12,7 @@ from sslcollapse.distributed import Gather
 from sslcollapse.moments import widen
 from sslcollapse.objectives.base import check_samples
 from sslcollapse.regularizers.base import Feature, FeaturePenalty
-from sslcollapse.spec import AtLeast, Coefficient
+from sslcollapse.spec import Between, Coefficient, Distinct
 
 _CLOSEST = 1e-6
 """Least (a_k − m) / a_k that is told from zero, which bounds the gradient of equidistant samples."""
@@ -46,8 +46,8 @@ class LDRegPenalty(FeaturePenalty):
         self,
         *,
         coefficient: Coefficient = 0.01,
-        on: Sequence[Feature] = ("representation",),
-        k: Annotated[int, AtLeast(2)] = 64,
+        on: Annotated[Sequence[Feature], Distinct()] = ("representation",),
+        k: Annotated[int, Between(2, 65_536)] = 64,
     ) -> None:
         super().__init__(coefficient, on)
         if k < 2:

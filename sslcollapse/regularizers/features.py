@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from sslcollapse.distributed import Gather
 from sslcollapse.moments import covariance_excess, std_shortfall, widen
 from sslcollapse.objectives.base import check_samples
 from sslcollapse.regularizers.base import Feature, FeaturePenalty
-from sslcollapse.spec import Coefficient
+from sslcollapse.spec import Above, Coefficient, Distinct
 
 
 class VariancePenalty(FeaturePenalty):
@@ -40,9 +41,9 @@ class VariancePenalty(FeaturePenalty):
         self,
         *,
         coefficient: Coefficient = 1.0,
-        on: Sequence[Feature] = ("representation",),
-        target: float = 1.0,
-        eps: float = 1e-4,
+        on: Annotated[Sequence[Feature], Distinct()] = ("representation",),
+        target: Annotated[float, Above(0)] = 1.0,
+        eps: Annotated[float, Above(0)] = 1e-4,
     ) -> None:
         super().__init__(coefficient, on)
         for name, value in (("target", target), ("eps", eps)):
@@ -78,7 +79,9 @@ class CovariancePenalty(FeaturePenalty):
     with an objective that keeps features from vanishing.
     """
 
-    def __init__(self, *, coefficient: Coefficient = 0.04, on: Sequence[Feature] = ("representation",)) -> None:
+    def __init__(
+        self, *, coefficient: Coefficient = 0.04, on: Annotated[Sequence[Feature], Distinct()] = ("representation",)
+    ) -> None:
         super().__init__(coefficient, on)
 
     def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from sslcollapse.moments import widen
 from sslcollapse.objectives.base import check_samples
 from sslcollapse.regularizers.base import Feature, FeaturePenalty
 from sslcollapse.seeding import generator
-from sslcollapse.spec import AtLeast, Coefficient
+from sslcollapse.spec import Above, Between, Coefficient, Distinct
 
 
 class SIGRegPenalty(FeaturePenalty):
@@ -48,18 +49,18 @@ class SIGRegPenalty(FeaturePenalty):
         self,
         *,
         coefficient: Coefficient = 0.02,
-        on: Sequence[Feature] = ("embedding",),
-        directions: Annotated[int, AtLeast(1)] = 256,
-        knots: Annotated[int, AtLeast(2)] = 17,
-        limit: float = 3.0,
+        on: Annotated[Sequence[Feature], Distinct()] = ("embedding",),
+        directions: Annotated[int, Between(1, 65_536)] = 256,
+        knots: Annotated[int, Between(2, 10_000)] = 17,
+        limit: Annotated[float, Above(0)] = 3.0,
     ) -> None:
         super().__init__(coefficient, on)
         if directions < 1:
             raise ValueError(f"directions must be at least 1, got {directions}")
         if knots < 2:
             raise ValueError(f"knots must be at least 2, got {knots}")
-        if not limit > 0:
-            raise ValueError(f"limit must be positive, got {limit}")
+        if not (limit > 0 and math.isfinite(limit)):
+            raise ValueError(f"limit must be a positive number, got {limit}")
         self.directions, self.knots, self.limit = directions, knots, limit
 
     def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:

@@ -21,7 +21,7 @@ from sslcollapse.regularizers.werank import (
     same_shapes,
     widened,
 )
-from sslcollapse.spec import AtLeast, Coefficient
+from sslcollapse.spec import Between, Coefficient, Distinct
 
 
 class SOPenalty(WERankPenalty):
@@ -44,7 +44,7 @@ class SOPenalty(WERankPenalty):
         *,
         coefficient: Coefficient = 1e-6,
         gram: GramSide = "output",
-        networks: Sequence[Network] = ("encoder",),
+        networks: Annotated[Sequence[Network], Distinct()] = ("encoder",),
     ) -> None:
         super().__init__(coefficient=coefficient, squared=True, gram=gram, networks=networks)
 
@@ -63,7 +63,9 @@ class DSOPenalty(WeightPenalty):
     Source: Bansal et al. 2018.
     """
 
-    def __init__(self, *, coefficient: Coefficient = 1e-6, networks: Sequence[Network] = ("encoder",)) -> None:
+    def __init__(
+        self, *, coefficient: Coefficient = 1e-6, networks: Annotated[Sequence[Network], Distinct()] = ("encoder",)
+    ) -> None:
         super().__init__(coefficient, networks)
 
     def forward(self, layers: Mapping[str, Layer]) -> Mapping[str, Tensor]:
@@ -102,9 +104,9 @@ class SRIPPenalty(WeightPenalty):
         self,
         *,
         coefficient: Coefficient = 1e-4,
-        iterations: Annotated[int, AtLeast(1)] = 2,
+        iterations: Annotated[int, Between(1, 1000)] = 2,
         gram: GramSide = "smaller",
-        networks: Sequence[Network] = ("encoder",),
+        networks: Annotated[Sequence[Network], Distinct()] = ("encoder",),
     ) -> None:
         super().__init__(coefficient, networks)
         if iterations < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from sslcollapse.distributed import unsharded
 from sslcollapse.gram import gram_matrix
 from sslcollapse.layers import Layer
 from sslcollapse.regularizers.base import Network, WeightPenalty
-from sslcollapse.spec import Coefficient
+from sslcollapse.spec import Coefficient, Distinct
 
 GramSide = Literal["output", "input", "smaller"]
 
@@ -46,7 +46,7 @@ class WERankPenalty(WeightPenalty):
         coefficient: Coefficient = 1e-2,
         squared: bool = False,
         gram: GramSide = "output",
-        networks: Sequence[Network] = ("encoder",),
+        networks: Annotated[Sequence[Network], Distinct()] = ("encoder",),
     ) -> None:
         super().__init__(coefficient, networks)
         if not isinstance(squared, bool):

@@ -140,7 +140,7 @@ def ablation_page(recorded: Recorded, runs: Path) -> Page:
 def _with_settings(path: Path, ablation: Ablation, records: Records, folder: Path) -> Recorded:
     """The plan under those overrides that most of the records were made with."""
     best = ablation
-    for settings in dict.fromkeys(tuple(record["settings"]) for record in records):
+    for settings in dict.fromkeys(tuple(record.get("settings", [])) for record in records):
         if settings:
             other = plan(path, [], None, list(settings))
             if len(records.of(other.cells, other.seeds)) >= len(records.of(best.cells, best.seeds)):

@@ -21,18 +21,18 @@ def ablation_of(name: str, records: Sequence[Mapping[str, Any]]) -> tuple[Ablati
     with another hash was changed later: the last hash counts. Paths whose values change together are one axis. The
     baseline has None, 0 or nothing on an axis where some cells have it.
     """
-    settings, every = list(records[-1]["settings"]), records
-    records = [record for record in every if list(record["settings"]) == settings]
+    settings, every = list(records[-1].get("settings", [])), records
+    records = [record for record in every if list(record.get("settings", [])) == settings]
     places: dict[str, Mapping[str, Any]] = {}
     for record in records:
-        places[json.dumps([record["base"], record["overrides"]], sort_keys=True)] = record
+        places[json.dumps([_base(record), record.get("overrides", {})], sort_keys=True)] = record
     current = {record["hash"]: record for record in places.values()}
-    paths = dict.fromkeys(path for record in current.values() for path in record["overrides"])
+    paths = dict.fromkeys(path for record in current.values() for path in record.get("overrides", {}))
     cells = [
         Cell(
-            record["base"],
+            _base(record),
             Path(),
-            {path: record["overrides"].get(path) for path in paths},
+            {path: record.get("overrides", {}).get(path) for path in paths},
             record.get("recipe") or {},
             record["hash"],
             record.get("streams"),
@@ -55,6 +55,11 @@ def ablation_of(name: str, records: Sequence[Mapping[str, Any]]) -> tuple[Ablati
     else:
         notes.append("No cell can be seen to be the baseline; give the ablation's file to have differences.")
     return Ablation(name, cells, axes, seeds, baselines, [], settings), notes
+
+
+def _base(record: Mapping[str, Any]) -> str:
+    """Label of the base recipe; that of its run where a record does not say."""
+    return record.get("base", str(record.get("name", "recipe")))
 
 
 def _axes(cells: Sequence[Cell]) -> list[tuple[str, ...]]:

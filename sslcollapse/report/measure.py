@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from sslcollapse.diagnostics.drawing import shorten
+from sslcollapse.texts import printable
 
 _BREAKS = re.compile(r"(?<=[\s.,/_·])")
 """Where a name may be broken: behind a blank or a mark."""
@@ -21,7 +22,7 @@ def text_inches(text: str, size: float) -> float:
 
 def wrap(text: str, inches: float, size: float, most: int) -> list[str]:
     """Text in at most so many lines, broken between words or at marks; what is too wide is cut in its middle."""
-    lines = _broken(text, inches, size)
+    lines = _broken(printable(text), inches, size)
     if len(lines) > most:
         lines = [*lines[: most - 1], "".join(lines[most - 1 :])]
     return [_cut(line.strip(), inches, size) for line in lines]
@@ -29,7 +30,7 @@ def wrap(text: str, inches: float, size: float, most: int) -> list[str]:
 
 def fits(text: str, inches: float, size: float, most: int) -> bool:
     """Whether ``wrap`` cuts nothing."""
-    lines = _broken(text, inches, size)
+    lines = _broken(printable(text), inches, size)
     return len(lines) <= most and all(text_inches(line.strip(), size) <= inches for line in lines)
 
 

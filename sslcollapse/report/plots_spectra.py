@@ -51,7 +51,8 @@ def _spectra(arrays: Mapping[str, Any]) -> dict[str, Spectrum]:
     No spectrum can have more than N directions. An output has no more than its weight has: a map from 64 dimensions to
     256 has 64.
     """
-    n = int(arrays["n"]) if np.ndim(arrays.get("n", ())) == 0 else None
+    rows = np.asarray(arrays.get("n", ()))
+    n = int(rows) if rows.ndim == 0 and rows.dtype.kind in "iu" else None
     found = {}
     for name, sigma in arrays.items():
         shares = relative(sigma)
@@ -106,7 +107,7 @@ def _comparison(name: str, lines: Mapping[str, Spectrum], key: Key) -> Plot:
 
 def _plot(stem: str, name: str, caption: str, draw: Any, lines: Mapping[str, Spectrum], height: float) -> Plot:
     kind, _, layer = name.partition("/")
-    title = f"{WORDS[kind].capitalize()} of {layer}" if layer else kind.capitalize()
+    title = f"{WORDS.get(kind, kind).capitalize()} of {layer}" if layer else kind.capitalize()
     longest = max(len(line.shares) for line in lines.values())
     rows = [
         [k + 1, *(float(line.shares[k]) if k < len(line.shares) else None for line in lines.values())]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sslcollapse.errors import RunError
+from sslcollapse.quantities import RESULT, is_number, lacking
 from sslcollapse.report.labels import differing
+from sslcollapse.typecheck import LARGEST_INT, check_nesting
 from sslcollapse.untrusted import read_arrays
 
 _RANK = re.compile(r"rank/layers/(.+)/(weight|output)/effective_rank")
+_STEP = re.compile(r"[0-9]{1,18}")
 _ABSENT = object()
 _NOT_SAID = ("name", "seed", "monitor")
 
@@ -68,11 +70,7 @@ class Run:
 
     def series(self, key: str) -> dict[int, float]:
         """Step → value of one metric."""
-        return {
-            record["step"]: float(record[key])
-            for record in self.metrics
-            if isinstance(record.get(key), (int, float)) and not isinstance(record[key], bool)
-        }
+        return {record["step"]: float(record[key]) for record in self.metrics if is_number(record.get(key))}
 
     def fractions(self, layer: str, part: str) -> dict[int, float]:
         """Step → effective rank over what is attainable.
@@ -82,7 +80,7 @@ class Run:
         ranks = self.series(f"rank/layers/{layer}/{part}/effective_rank")
         limits = [self.series(f"rank/layers/{layer}/{which}/attainable") for which in {part, "weight"}]
         return {
-            step: rank / min(limit[step] for limit in limits if step in limit)
+            step: rank / min(limit[step] for limit in limits if limit.get(step))
             for step, rank in ranks.items()
             if any(limit.get(step) for limit in limits)
         }
@@ -91,14 +89,15 @@ class Run:
         """Step and arrays of every spectra file in the order of steps; damaged files are left out."""
         for path in sorted(self.spectra_files, reverse=newest_first):
             try:
-                yield int(path.stem), read_arrays(path)
-            except (OSError, ValueError, zipfile.BadZipFile):
-                continue  # named in the notes
+                arrays = read_arrays(path)
+            except Exception:  # a damaged archive fails in very many ways; it is named in the notes
+                continue
+            yield int(path.stem), arrays
 
     @property
     def spectra_files(self) -> list[Path]:
         """One a measured step, by step."""
-        return sorted(path for path in (self.path / "spectra").glob("*.npz") if path.stem.isdigit())
+        return sorted(path for path in (self.path / "spectra").glob("*.npz") if _STEP.fullmatch(path.stem))
 
 
 def is_run(path: Path) -> bool:
@@ -118,6 +117,8 @@ def read_run(path: Path) -> Run:
     environment = _json(path / "environment.json") if (path / "environment.json").exists() else {}
     result = _json(path / "result.json") if (path / "result.json").exists() else None
     metrics, notes = _metrics(path / "metrics.jsonl")
+    if result is not None and (fault := lacking(result, RESULT)):
+        result, notes = None, [*notes, f"result.json is damaged and left out: {fault}."]
     run = Run(path, recipe, environment, result, metrics, notes)
     return Run(path, recipe, environment, result, metrics, [*_state(run), *notes, *_gaps(run)])
 
@@ -199,7 +200,8 @@ def _type(value: Any) -> str:
 def _json(path: Path) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        check_nesting(value if isinstance(value, dict) else {}, "")
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read ({error}); restore the file, or leave this run out") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: expected a JSON object; restore the file, or leave this run out")
@@ -218,8 +220,11 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         try:
             record = json.loads(line) if line.strip() else None
             if record is not None:
-                records.append({**record, "step": int(record["step"])})
-        except (ValueError, TypeError, KeyError):
+                step = int(record["step"])
+                if not 0 <= step <= LARGEST_INT:
+                    raise ValueError(f"step {step}")
+                records.append({**record, "step": step})
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             if number < len(lines):
                 damaged.append(str(number))
     notes = [f"metrics.jsonl: damaged and left out: line {', '.join(damaged)}."] if damaged else []
@@ -229,7 +234,8 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
 def _state(run: Run) -> list[str]:
     if run.result is not None:
         return []
-    total = run.recipe.get("train", {}).get("steps", "?")
+    train = run.recipe.get("train")
+    total = train.get("steps", "?") if isinstance(train, Mapping) else "?"
     return [f"Unfinished: step {run.steps} of {total} is the last there are metrics of; there is no result yet."]
 
 

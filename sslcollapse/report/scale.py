@@ -10,6 +10,7 @@ from sslcollapse.diagnostics.drawing import shorten
 from sslcollapse.report.factors import Factor
 from sslcollapse.report.measure import fits, text_inches, wrap
 from sslcollapse.report.plot import WIDTH
+from sslcollapse.texts import printable
 
 LOG_FROM = 20.0
 """Ratio of the largest to the smallest number from which on an axis is logarithmic."""
@@ -59,7 +60,7 @@ class Scale(NamedTuple):
         low, high = min(self.places), max(self.places)
         span = (high - low) or 1.0
         suffix = ", logarithmic" if self.logarithmic else ""
-        title = f"{shorten(self.title, 50)}{suffix}"
+        title = f"{shorten(printable(self.title), 50)}{suffix}"
         if self.upright:
             axes.set_yticks(self.places, ["\n".join(_lines(label, NAMES)) for label in self.labels])
             axes.set_ylim(high + 0.6, low - 0.6)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sslcollapse.quantities import PARTS, attainable
+from sslcollapse.quantities import PARTS, attainable, is_number, lacking
 from sslcollapse.report.plot import to_csv
 from sslcollapse.report.plots_run import FEATURES, Named
 from sslcollapse.report.runs import Run, brief, differences
@@ -77,12 +77,15 @@ def accuracy(runs: Sequence[Named]) -> Table:
                 if not key.startswith("test_"):
                     continue
                 what = key.removeprefix("test_")
-                untrained = run.result["untrained"][probe][key] if run.result else {}  # type: ignore[index]
-                validation = metrics.get(f"validation_{what}", {})
-                before, after = untrained.get("mean"), trained["mean"]
-                scores = [_percent(value) for value in (before, after, _minus(after, before), trained["std"])]
-                row = [probe, what.replace("_", " "), metrics.get("solver"), *scores, len(trained.get("values", ()))]
-                row.append(_percent(validation.get("mean")))
+                if not isinstance(trained, Mapping):
+                    continue
+                result: Any = run.result
+                before, after = _number(result["untrained"].get(probe, {}).get(key), "mean"), _number(trained, "mean")
+                scores = [_percent(value) for value in (before, after, _minus(after, before), _number(trained, "std"))]
+                values = trained.get("values")
+                splits = len(values) if isinstance(values, list) else 0
+                row = [probe, what.replace("_", " "), metrics.get("solver"), *scores, splits]
+                row.append(_percent(_number(metrics.get(f"validation_{what}"), "mean")))
                 rows.append([label, *row] if len(runs) > 1 else row)
     heads = ["probe", "metric", "solver", "untrained", "trained", "difference", "std", "splits", "validation"]
     note = "Test metrics in %; std is over splits. The untrained encoder is the same network before training."
@@ -133,7 +136,7 @@ def environments(runs: Sequence[Named]) -> Table:
         shown |= {f"seconds of {key}": f"{value:.1f}" for key, value in seconds.items() if key != "steps_trained"}
         shown |= {path: str(value) for path, value in _flat(run.environment, "") if value is not None}
         if isinstance(command := run.environment.get("command"), list):
-            shown["command"] = " ".join(command)
+            shown["command"] = " ".join(map(str, command))
         for key, value in shown.items():
             facts.setdefault(key, [""] * len(runs))[index] = value
     rows = [[key.removeprefix("packages."), *values] for key, values in facts.items()]
@@ -156,14 +159,14 @@ def _rank_rows(run: Run) -> Iterator[list[Any]]:
     for name in FEATURES:
         shared = name == "embedding" and found.get(name) == found.get("representation")  # no projector
         if found.get(name) and not shared:
-            yield [name, "", *_rank_cells(found[name], found[name]["attainable"])]
+            yield [name, "", *_rank_cells(found[name], _number(found[name], "attainable"))]
     for layer, parts in found.get("layers", {}).items():
         for part in PARTS:
             if part in parts:
                 yield [layer, part, *_rank_cells(parts[part], attainable(parts, part))]
 
 
-def _rank_cells(entry: Mapping[str, Any], limit: int) -> list[Any]:
+def _rank_cells(entry: Mapping[str, Any], limit: float | None) -> list[Any]:
     rank = entry["effective_rank"]
     share = rank / limit if limit else None
     rest = [entry.get(key) for key in ("effective_rank_centred", "stable_rank", "numerical_rank", "n")]
@@ -177,11 +180,11 @@ def _last_ranks(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {"layers": {}}
     for key, value in record.items():
         words = key.split("/")
-        if words[0] == "rank" and words[1] in FEATURES:
+        if words[0] == "rank" and len(words) == 3 and words[1] in FEATURES:
             found.setdefault(words[1], {})[words[2]] = value
-        elif words[0] == "rank":
+        elif words[0] == "rank" and len(words) > 4:
             found["layers"].setdefault("/".join(words[2:-2]), {}).setdefault(words[-2], {})[words[-1]] = value
-    return found
+    return {} if lacking({"rank": found}, {"rank": dict}) else found
 
 
 def _flat(value: Any, path: str) -> Iterator[list[Any]]:
@@ -190,6 +193,12 @@ def _flat(value: Any, path: str) -> Iterator[list[Any]]:
             yield from _flat(item, f"{path}.{key}" if path else str(key))
     else:
         yield [path, brief(value)]
+
+
+def _number(entry: Any, key: str) -> float | None:
+    """A number of a dict; None where there is no dict, or no number in it."""
+    value = entry.get(key) if isinstance(entry, Mapping) else None
+    return value if is_number(value) else None
 
 
 def _percent(value: float | None) -> float | None:

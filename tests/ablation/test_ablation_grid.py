@@ -72,7 +72,7 @@ def test_one_base_recipe_can_be_the_baseline_of_the_others(workspace):
         ('name="a", base="tiny.py", axis={}', "ablation.axis: unknown field; did you mean 'axes'"),
         ('base="tiny.py"', "ablation.name is missing"),
         ('name="a", base="none.py"', "none.py: no such file"),
-        ('name="a", base="tiny.py", seeds=0', "seeds must be a number of at least 1, got 0"),
+        ('name="a", base="tiny.py", seeds=0', "seeds must be a number from 1 to 10000, got 0"),
         (
             'name="a", base="tiny.py", axes={"encoder.hidden": [[4], "x"]}',
             "cell tiny encoder.hidden=x: .*hidden",
@@ -85,6 +85,26 @@ def test_one_base_recipe_can_be_the_baseline_of_the_others(workspace):
         ),
         ('name="a", base="tiny.py", axes={"optim.lr": [0.1, 0.1]}', "are the same recipe"),
         ('name="a", base="tiny.py", axes={"seed": [1, 2]}', "how many with --seeds"),
+        ('name="a", base={"a": 1}', r"ablation.base: expected label → path of a recipe, got {'a': 1}"),
+        ('name="a", base="tiny.py", axes={3: [1]}', "axes: 3 must be a recipe path or a tuple of paths"),
+        ('name="a", base="tiny.py", seeds=10**400', "seeds must be a number from 1 to 10000, got 1000"),
+        (
+            'name="a", base="tiny.py", axes={"optim.lr": [10**5000]}',
+            "optim.lr=an int of about 5,000 digits: op",
+        ),
+        (
+            'name="a", base="tiny.py", axes={"optim.lr": list(range(200)), "train.steps": list(range(200))}',
+            "axes: they make 40,000 cells, and 10,000 are the most",
+        ),
+        (
+            'name="a", base="tiny.py", claim=dict(number=0, statement="s", checks=[dict(kind=[])])',
+            r"kind: \[\] is none",
+        ),
+        (
+            'name="a", base="tiny.py", claim=dict(number=0, statement="s", checks=[dict(kind="trend", name="n", '
+            'metric="rank.representation.effective_rank", expect="positive", along={})])',
+            "along: {} is none of base",
+        ),
         (
             'name="a", base="tiny.py", axes={"optim.lr": [1.0]}, baseline={"optim.lr": 2.0}',
             "baseline: no cell with",
@@ -186,3 +206,18 @@ def test_a_recipe_needs_a_grid_and_seeds(workspace):
     with pytest.raises(RecipeError, match=r"werank.coefficient: regularizers.werank is an axis of the ablation"):
         plan(workspace.recipe, werank, 1, ["regularizers.werank.coefficient=5.0"])
     assert plan(workspace.recipe, GRID, 1, ["encoder={'type': 'gcn', 'hidden': [3]}"]).cells
+
+
+def test_a_grid_may_remove_what_only_some_bases_have(workspace):
+    other = workspace.folder / "ranked.py"
+    text = workspace.recipe.read_text().replace("evaluate=", 'regularizers=dict(werank=dict(type="werank")), evaluate=')
+    other.write_text(text.replace('"tiny"', '"ranked"').replace("hidden=[4]", "hidden=[5]"))
+    grid = ['regularizers.werank=None,dict(type="werank", coefficient=0.5)']
+    found = plan(workspace.recipe, grid, 1, [], others=[other])
+    assert [sorted(cell.recipe["regularizers"]) for cell in found.cells] == [[], ["werank"], [], ["werank"]]
+
+
+@pytest.mark.parametrize("value", ["[" * 150, "-" * 5000 + "1", "{[]}", "{1:[],[]:1}", "9" * 5000])
+def test_a_value_of_a_grid_that_is_no_literal_is_refused(workspace, value):
+    with pytest.raises(RecipeError, match=r"is no Python literal|optim.lr: expected a number"):
+        plan(workspace.recipe, [f"optim.lr={value}"], 1, [])

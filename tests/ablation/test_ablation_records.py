@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sslcollapse.ablation.columns import Column
 from sslcollapse.ablation.grid import Cell
 from sslcollapse.ablation.records import Records, lookup, make_record
 from sslcollapse.ablation.statistics import Difference, paired_difference, summarise
 from sslcollapse.ablation.table import best_by_validation
 from sslcollapse.errors import RunError
+from sslcollapse.quantities import RECORD, lacking
 
 
 def record(hash="a", seed=0, **more):
-    return {"hash": hash, "seed": seed, **more}
+    return {"hash": hash, "seed": seed, "evaluation": {}, "rank": {}, **more}
 
 
 def test_paired_interval_is_that_of_a_paired_t_test():
@@ -81,6 +83,7 @@ import resource, signal
 from pathlib import Path
 from sslcollapse.ablation.records import Records
 from sslcollapse.errors import RunError
+from sslcollapse.quantities import RECORD, lacking
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(line) * 3 // 2}, resource.RLIM_INFINITY))
 records = Records(Path({str(path)!r}))
@@ -136,3 +139,41 @@ def test_the_fraction_of_attainable_rank_is_found_where_both_are_recorded():
     record = {"rank": {"representation": {"effective_rank": 32.0, "attainable": 128}, "views": {"overlap": 0.5}}}
     assert lookup(record, "rank.representation.effective_rank_fraction") == 0.25
     assert lookup(record, "rank.views.effective_rank_fraction") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{}", "it has no 'hash'"),
+        ("[]", r"it is \[\] and no object"),
+        ('{"hash": "a", "seed": 0}', "it has no 'evaluation'"),
+        ('{"hash": ["a"], "seed": 0, "evaluation": {}, "rank": {}}', r"its 'hash' is \['a'\]"),
+        ('{"hash": "a", "seed": true, "evaluation": {}, "rank": {}}', "its 'seed' is True"),
+        ('{"hash": "a", "seed": 0, "evaluation": {"p": 1}, "rank": {}}', "its 'evaluation' has 1 where a dict belongs"),
+        ('{"hash": "a", "seed": 0, "evaluation": {}, "rank": {"layers": []}}', r"its 'rank' has \[\] for 'layers'"),
+        (
+            '{"hash": "a", "seed": 0, "evaluation": {}, "rank": {"layers": {"l": {"weight": {"attainable": 1}}}}}',
+            "its 'rank' has {'attainable': 1} for 'l weight'",
+        ),
+        ('{"hash": "a", "seed": 0, "evaluation": {}, "rank": {}, "seconds": "long"}', "its 'seconds' are 'long'"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named_with_what_it_lacks(tmp_path, line, message):
+    path = tmp_path / "runs.jsonl"
+    path.write_text(json.dumps(record()) + "\n" + line + "\n")
+    with pytest.raises(RunError, match=rf"runs.jsonl, line 2: not a record of a run \({message}\); restore or delete"):
+        Records(path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"hash": "a"}', "[" * 100_000])
+def test_a_result_that_lacks_something_is_named_with_what_to_do(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(RunError, match=r"result.json: damaged \(.*\); delete .*, and the same command makes this run"):
+        make_record(Cell("a", tmp_path, {}, {}, "a"), [], tmp_path)
+
+
+def test_numbers_too_large_for_a_float_are_no_ranks():
+    huge = {"effective_rank": 10**400, "attainable": 8}
+    assert "its 'rank'" in lacking(record(rank={"representation": huge}), RECORD)
+    assert Column("seconds.training", "", "").by_seed([record(seconds={"training": 10**400})]) == {}

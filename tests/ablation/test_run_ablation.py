@@ -346,3 +346,16 @@ def test_a_plan_is_written_where_there_is_no_record_yet(workspace):
     assert [path.name for path in (workspace.results / "tiny").iterdir() if path.name[0] != "."] == ["plan.json"]
     assert len(read_plan(workspace.results / "tiny")[0].cells) == 2
     assert not workspace.out.exists()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "", "\xff"])
+def test_a_damaged_result_stops_no_other_run(workspace, capsys, content):
+    assert run(workspace, seeds=1) == 0
+    (damaged, _) = sorted(workspace.out.glob("tiny/*/seed0/result.json"))
+    damaged.write_bytes(content.encode("latin-1"))
+    (workspace.results / "tiny" / "runs.jsonl").unlink()
+    assert run(workspace, widths="[4],[8],[16]", seeds=1) == 1
+    shown = capsys.readouterr().out
+    assert "3 runs, 1 finished, 1 failed before, 1 to do" in shown
+    assert f"{damaged}: damaged (" in shown
+    assert len(workspace.records()) == 2

@@ -1,6 +1,8 @@
 """What every registered component keeps; a new one is tested by being registered."""
 
+import dataclasses
 import inspect
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from sslcollapse.registry import (
     RegistryError,
 )
 from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
+from sslcollapse.spec import MonitorSpec, RecipeSpec, TrainSpec
 from sslcollapse.types import Branch, Context, Domain
 
 # The least arguments of components that have required ones, and small widths for encoders.
@@ -73,6 +76,34 @@ def test_recipe_arguments_are_typed_and_documented(kind, name):
     for parameter in registry.parameters(name).values():
         assert parameter.annotation is not parameter.empty, parameter.name
         assert f"{parameter.name}:" in text, parameter.name
+
+
+UNBOUNDED = {("vision_dataset", "image_folder", "mean"), ("vision_dataset", "image_table", "mean")}
+"""Numbers that may be anything."""
+
+
+def numbers_without_range(annotation, path):
+    """Places of an annotation where any int or float is allowed."""
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        hints = get_type_hints(annotation, include_extras=True)
+        return [place for name, hint in hints.items() for place in numbers_without_range(hint, f"{path}.{name}")]
+    if get_origin(annotation) is Annotated and any(getattr(marker, "range", "") for marker in get_args(annotation)[1:]):
+        return []
+    if annotation in (int, float):
+        return [path]
+    return [place for part in get_args(annotation) for place in numbers_without_range(part, path)]
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_every_number_of_a_component_has_a_range(kind, name):
+    for parameter in REGISTRIES[kind].parameters(name).values():
+        if (kind, name, parameter.name) not in UNBOUNDED:
+            assert numbers_without_range(parameter.annotation, parameter.name) == []
+
+
+@pytest.mark.parametrize("spec", [TrainSpec, MonitorSpec, RecipeSpec])
+def test_every_number_of_a_fixed_field_has_a_range(spec):
+    assert numbers_without_range(spec, "") == []
 
 
 SHAPES = {"graph": (12,), "vision": (3, 32, 32), "toy": (1, 12)}

@@ -28,7 +28,7 @@ def test_the_collapsed_network_is_made_and_answered_as_shown(monkeypatch, tmp_pa
     (command,) = [words for words in COMMANDS if words[1] == "collapsed.pt"]
     monkeypatch.chdir(tmp_path)
     exec(re.search(r"```python\n(.*?)```", TEXT, re.S)[1], {})
-    assert main(command) == 1
+    assert main(command) == 3
     shown = capsys.readouterr().out.splitlines()
     promised = [line.strip() for line in TEXT.splitlines() if re.match(r"    \d+(:| layers)", line)]
     assert len(promised) == 6

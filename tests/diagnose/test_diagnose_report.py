@@ -9,6 +9,7 @@ from boxes import layout
 from torch import nn
 
 from sslcollapse.cli import main
+from sslcollapse.coverage import Coverage
 from sslcollapse.diagnose.diagnosis import (
     Diagnosis,
     LayerReport,
@@ -17,8 +18,8 @@ from sslcollapse.diagnose.diagnosis import (
     weigh,
     with_statistics,
 )
+from sslcollapse.diagnose.matrices import Matrix
 from sslcollapse.diagnose.plot import draw
-from sslcollapse.diagnose.state_dict import Matrix
 from sslcollapse.diagnose.targets import Target
 
 
@@ -86,14 +87,14 @@ def test_weights_of_any_floating_type_are_measured(dtype):
 
 
 def test_low_rank_layers_are_named_with_their_share(collapsed, capsys):
-    assert main(["diagnose", collapsed]) == 1
+    assert main(["diagnose", collapsed]) == 3
     shown = capsys.readouterr().out
     assert "b: weight degrading: effective rank 1" in shown
     assert "c: weight collapsed: effective rank 2.0 of 40, 0.06 of a random matrix's" in shown
     assert "3 layers: 1 healthy, 1 degrading, 1 collapsed" in shown
 
 
-@pytest.mark.parametrize(("fail_on", "code"), [("collapsed", 0), ("degrading", 1), ("never", 0)])
+@pytest.mark.parametrize(("fail_on", "code"), [("collapsed", 0), ("degrading", 3), ("never", 0)])
 def test_the_exit_code_says_whether_the_worst_verdict_is_bad_enough(tmp_path, fail_on, code):
     torch.save({"a.weight": of_rank(15)}, tmp_path / "degrading.pt")
     assert main(["diagnose", str(tmp_path / "degrading.pt"), "--fail-on", fail_on]) == code
@@ -150,7 +151,7 @@ def widening() -> Diagnosis:
         output = OutputReport(100, 4, 4.0, 3.5, 3.5, "healthy", "", sigma)
         name = f"backbone.a_$module_with_$a_long_name.and_another_one.layers.{depth}"
         layers.append(LayerReport(name, depth, weigh(Matrix(name, depth, weight)), output))
-    return Diagnosis("$a_path$/" * 60, layers, representation=layers[-1].output)
+    return Diagnosis("$a_path$/" * 60, layers, Coverage(0, 0), representation=layers[-1].output)
 
 
 def test_outputs_of_a_layer_that_widens_are_drawn_against_what_it_can_attain_with_a_mark_at_its_end(drawn, tmp_path):
@@ -207,7 +208,7 @@ def test_the_reference_network_normalises_by_the_data_and_not_by_its_initial_sta
 def test_network_targets_and_tensors_are_judged_alike():
     torch.manual_seed(0)
     layer = nn.Linear(6, 6)
-    diagnosis = diagnose_weights(Target("x", [Matrix("a", 0, layer.weight)]))
+    diagnosis = diagnose_weights(Target("x", [Matrix("a", 0, layer.weight)], Coverage(36, 36)))
     assert diagnosis.verdict == "healthy"
     assert diagnosis.count("healthy") == 1
 
@@ -215,7 +216,7 @@ def test_network_targets_and_tensors_are_judged_alike():
 def test_diagnosing_leaves_the_number_of_threads_and_keeps_the_order_of_layers():
     before = torch.get_num_threads()
     matrices = [Matrix(str(k), k, torch.eye(k + 1)) for k in range(20)]
-    layers = diagnose_weights(Target("x", matrices)).layers
+    layers = diagnose_weights(Target("x", matrices, Coverage(2870, 2870))).layers
     assert [(layer.name, layer.weight.attainable) for layer in layers] == [(str(k), k + 1) for k in range(20)]
     assert torch.get_num_threads() == before
 

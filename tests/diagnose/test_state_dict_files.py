@@ -5,18 +5,13 @@ from collections import OrderedDict
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.layers import Attention
 from torch import nn
 
-from sslcollapse.diagnose.state_dict import TargetError, find_matrices, read_tensors
+from sslcollapse.diagnose.matrices import find_matrices
+from sslcollapse.diagnose.state_dict import TargetError, read_tensors
 from sslcollapse.diagnose.targets import load_target
-from sslcollapse.layers import layer_map
-
-
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(8, 24)
-        self.proj = nn.Linear(8, 8)
+from sslcollapse.layers import layer_coverage, layer_map
 
 
 def network() -> nn.Sequential:
@@ -26,7 +21,7 @@ def network() -> nn.Sequential:
         depthwise=nn.Conv2d(6, 6, 3, groups=6),
         norm=nn.BatchNorm2d(6),
         point=nn.Conv2d(6, 8, 1),
-        attn=Attention(),
+        attn=Attention(8, num_heads=2),
         mha=nn.MultiheadAttention(8, 2),
         cross=nn.MultiheadAttention(8, 2, kdim=5, vdim=7),
         words=nn.ModuleDict({"word_embeddings": nn.Embedding(11, 8)}),
@@ -41,21 +36,25 @@ def names(path) -> list[str]:
 
 def test_a_state_dict_gives_the_layers_of_the_layer_map_in_their_order():
     model = network()
-    found, others = find_matrices(model.state_dict())
+    found, coverage = find_matrices(model.state_dict())
     expected = layer_map(model)
     assert [matrix.name for matrix in found] == list(expected)
     for matrix in found:
         torch.testing.assert_close(matrix.weight, expected[matrix.name].weight().detach())
-    assert others == ["depthwise.weight", "words.word_embeddings.weight"]
+    assert [part.name for part in coverage.uncovered] == ["depthwise.weight", "words.word_embeddings.weight"]
+    assert not coverage.unread
+    assert coverage.covered == layer_coverage(model).covered
 
 
 def test_parts_of_a_fused_weight_share_their_depth():
-    found, _ = find_matrices({"a.qkv.weight": torch.randn(6, 2), "b.weight": torch.randn(2, 2)})
+    attention = {"a.qkv.weight": torch.randn(6, 2), "a.proj.weight": torch.randn(2, 2)}
+    found, _ = find_matrices(attention | {"b.weight": torch.randn(2, 2)})
     assert [(matrix.name, matrix.depth) for matrix in found] == [
         ("a.qkv.q", 0),
         ("a.qkv.k", 0),
         ("a.qkv.v", 0),
-        ("b", 1),
+        ("a.proj", 1),
+        ("b", 2),
     ]
 
 

@@ -166,6 +166,7 @@ class Reused(nn.Module):
         self.tied = nn.Linear(4, 4)
         self.tied.weight = self.twice.weight
         self.qkv = nn.Linear(4, 12)
+        self.fused_maps = {"qkv": {"q": 4, "k": 4, "v": 4}}
         self.line = nn.Conv1d(4, 5, 1)
         self.attention = nn.MultiheadAttention(4, 2)
 

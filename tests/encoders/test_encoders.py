@@ -12,6 +12,7 @@ from sslcollapse.encoders.mlp import MLP
 from sslcollapse.encoders.norm import GraphNorm, NormAct, PReLU
 from sslcollapse.encoders.pyg import PyG
 from sslcollapse.encoders.sage import SAGE
+from sslcollapse.registry import ENCODERS, RegistryError
 
 
 def test_gcn_is_the_authors_encoder_convolution_batchnorm_prelu_after_every_layer():
@@ -186,3 +187,55 @@ def test_impossible_widths_are_refused(hidden):
 def test_unequal_widths_under_residual_sums_are_refused_with_a_way_out():
     with pytest.raises(ValueError, match=r"got \[8, 6, 4\].*residual=False"):
         SAGE(5, hidden=[8, 6, 4])
+
+
+@pytest.mark.parametrize(
+    ("module", "kwargs", "message"),
+    [
+        ("PNA", {"hidden_channels": 8, "num_layers": 2, "deg": [1, 2]}, r"torch_geometric.nn.PNA refuses .*deg.*: "),
+        ("PNA", {"hidden_channels": 8, "num_layers": 2}, r"torch_geometric.nn.PNA refuses "),
+        (
+            "GAT",
+            {"hidden_channels": 8, "num_layers": 2, "out_channels": 5},
+            r"it returns \[32, 5\] for 32 nodes, where",
+        ),
+        ("GINEConv", {}, r"torch_geometric.nn.GINEConv refuses "),
+        ("ChebConv", {"K": 0}, r"torch_geometric.nn.ChebConv refuses \{'K': 0.*: Assertion"),
+    ],
+)
+def test_what_a_module_of_pyg_refuses_is_refused_when_it_is_built(module, kwargs, message):
+    with pytest.raises(RegistryError, match=message):
+        ENCODERS.build({"type": "pyg", "module": module, "out_dim": 6, "kwargs": kwargs}, (5,))
+
+
+def test_trying_a_module_of_pyg_moves_no_random_number_and_leaves_it_in_train_mode():
+    from torch_geometric.nn import GAT
+
+    torch.manual_seed(0)
+    plain = GAT(5, hidden_channels=8, num_layers=2, out_channels=6, dropout=0.5)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    kwargs = {"hidden_channels": 8, "num_layers": 2, "dropout": 0.5}
+    encoder = ENCODERS.build({"type": "pyg", "module": "GAT", "out_dim": 6, "kwargs": kwargs}, (5,))
+    assert torch.equal(torch.rand(1), after)
+    assert encoder.module.training
+    assert all(torch.equal(a, b) for a, b in zip(encoder.module.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["gcn", "sage", "mlp"])
+@pytest.mark.parametrize("momentum", [5, -1])
+def test_a_momentum_of_running_statistics_outside_0_to_1_is_refused(name, momentum):
+    with pytest.raises(RegistryError, match=rf"norm_momentum must be in \[0, 1\], got {momentum}"):
+        ENCODERS.build({"type": name, "hidden": [4, 4], "norm_momentum": momentum}, (5,))
+
+
+@pytest.mark.parametrize("name", ["gcn", "linear"])
+def test_an_initial_rank_that_no_weight_has_is_refused(name):
+    with pytest.raises(RegistryError, match=r"initial_rank must be in \[1, 8\], .* or None, got 1000000000"):
+        ENCODERS.build({"type": name, "hidden": [8, 16], "initial_rank": 10**9}, (30,))
+
+
+def test_a_module_of_pyg_that_is_built_for_its_shapes_alone_is_not_called():
+    with torch.device("meta"):
+        encoder = PyG((5,), module="GAT", out_dim=6, kwargs={"hidden_channels": 8, "num_layers": 2})
+    assert all(parameter.is_meta for parameter in encoder.parameters())

@@ -214,14 +214,14 @@ def test_pretrained_weights_that_cannot_be_had_are_reported_with_a_way_out(monke
 @pytest.mark.parametrize("shape", [5, (5,)])
 def test_an_image_encoder_refuses_the_features_of_a_graph(name, shape):
     arguments = {"model": "resnet10t"} if name == "timm" else {}
-    with pytest.raises(RegistryError, match=rf"{name} reads images, in_shape .*, got \(5,\); use gcn, sage or mlp"):
+    with pytest.raises(RegistryError, match=rf"{name} reads samples of in_shape \(channels, .*, got \(5,\); mlp and"):
         ENCODERS.build({"type": name, **arguments}, shape)
 
 
 @pytest.mark.parametrize("name", ["gcn", "sage", "pyg"])
 def test_a_graph_encoder_refuses_images(name):
     arguments = {"module": "GCN", "out_dim": 4} if name == "pyg" else {}
-    with pytest.raises(RegistryError, match=rf"{name} reads graphs, .* got \(3, 8, 8\); use resnet18, mlp or timm"):
+    with pytest.raises(RegistryError, match=rf"{name} reads samples of in_shape \(features,\), .* got \(3, 8, 8\)"):
         ENCODERS.build({"type": name, **arguments}, (3, 8, 8))
 
 

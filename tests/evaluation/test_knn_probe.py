@@ -10,6 +10,7 @@ from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.evaluate import check_probes
 from sslcollapse.evaluation.knn import KNNProbe, vote_shares
 from sslcollapse.registry import PROBES
+from sslcollapse.typecheck import describe
 from sslcollapse.types import ProbeSet, Split
 
 
@@ -23,7 +24,7 @@ def test_the_registry_builds_it_from_a_recipe():
     probe = PROBES.build({"type": "knn", "split": "random", "repeats": 3, "fractions": (0.4, 0.2, 0.4), "k": 5})
     result = probe(*noisy())
     assert (result.metric, len(result.test), len(result.splits)) == ("accuracy", 3, 3)
-    assert PROBES.parameters("knn")["temperature"].annotation is float
+    assert describe(PROBES.parameters("knn")["temperature"].annotation) == "a number > 0"
 
 
 @pytest.mark.parametrize("k", [1, 7, 70])

@@ -11,6 +11,7 @@ from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.evaluation.linear_probe import LinearProbe, train_linear
 from sslcollapse.registry import PROBES
 from sslcollapse.seeding import generator
+from sslcollapse.typecheck import describe
 
 SCALINGS = ["standard", "length"]
 
@@ -28,7 +29,7 @@ def test_the_registry_builds_it_from_a_recipe():
     probe = PROBES.build({"type": "linear", "split": "random", "repeats": 2, "fractions": (0.4, 0.2, 0.4), "epochs": 2})
     result = probe(*noisy())
     assert (result.metric, len(result.test), len(result.splits)) == ("accuracy", 2, 2)
-    assert PROBES.parameters("linear")["epochs"].annotation is int
+    assert describe(PROBES.parameters("linear")["epochs"].annotation) == "an int >= 1"
 
 
 def test_each_layer_is_trained_as_by_torch_sgd_alone():

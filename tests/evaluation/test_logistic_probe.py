@@ -12,6 +12,7 @@ from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.evaluation.linear import Targets
 from sslcollapse.evaluation.logistic import LogisticProbe
 from sslcollapse.registry import PROBES
+from sslcollapse.typecheck import describe
 from sslcollapse.types import ProbeSet, Split
 
 SOLVERS = ["lbfgs", "liblinear", "torch"]
@@ -48,7 +49,7 @@ def test_the_registry_builds_it_from_a_recipe():
     probe = PROBES.build({"type": "logistic", "split": "random", "repeats": 3})
     features, probe_set = blobs()
     assert len(probe(features, probe_set).test) == 3
-    assert PROBES.parameters("logistic")["repeats"].annotation is int
+    assert describe(PROBES.parameters("logistic")["repeats"].annotation) == "an int in [1, 10000]"
 
 
 def test_the_grid_is_the_powers_of_two_from_minus_ten_to_ten():

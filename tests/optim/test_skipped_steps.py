@@ -12,6 +12,7 @@ from sslcollapse.build import build_domain, build_module
 from sslcollapse.optim.base import stepped
 from sslcollapse.recipe import resolve
 from sslcollapse.run import RunDirectory
+from sslcollapse.stopping import StopSignals
 from sslcollapse.trainer import Trainer
 from sslcollapse.types import Context
 
@@ -48,7 +49,7 @@ def test_the_target_stays_where_it_is_when_the_scaler_skips_a_step(optim, tmp_pa
     domain = build_domain(recipe)
     domain.load()
     module = build_module(recipe, domain)
-    trainer = Trainer(recipe, RunDirectory.of(recipe, Path(tmp_path)), accelerator, domain, module)
+    trainer = Trainer(recipe, RunDirectory.of(recipe, Path(tmp_path)), accelerator, domain, module, StopSignals())
     batches = domain.batches(0, Context())
     moved = []
     factors = iter([torch.inf, 1.0])

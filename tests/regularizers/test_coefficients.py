@@ -86,3 +86,8 @@ def test_a_schedule_scales_a_mapping_of_layers(layers):
     spec = {"type": "schedule", "base": {"convs.1": 0.4}, "start": 5}
     assert at(spec, layers, 4)["convs.1"] == 0.0
     assert at(spec, layers, 5) == {"convs.0": 0.0, "convs.1": 0.4, "convs.2": 0.0}
+
+
+def test_a_coefficient_that_names_no_layer_is_refused():
+    with pytest.raises(RecipeError, match=r"coefficient \{\} names no layer \(layers: 0\)"):
+        resolve_coefficient({}, layer_map(nn.Sequential(nn.Linear(2, 2))), 10)

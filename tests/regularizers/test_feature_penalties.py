@@ -71,3 +71,8 @@ def test_a_single_sample_is_refused(make):
 def test_impossible_arguments_are_refused_with_their_value(arguments, message):
     with pytest.raises(ValueError, match=message):
         VariancePenalty(**arguments)
+
+
+def test_a_kind_of_feature_that_is_named_twice_is_refused():
+    with pytest.raises(ValueError, match=r"on must name each kind of feature once, got \['embedding', 'embedding'\]"):
+        VariancePenalty(on=["embedding", "embedding"])

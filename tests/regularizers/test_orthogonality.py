@@ -106,3 +106,9 @@ def test_gradients_reach_convolutions_and_each_part_of_a_fused_qkv(make):
 def test_impossible_arguments_of_srip_are_refused_with_their_value(arguments, message):
     with pytest.raises(ValueError, match=message):
         SRIPPenalty(**arguments)
+
+
+@pytest.mark.parametrize("penalty", [SOPenalty, DSOPenalty, SRIPPenalty])
+def test_a_network_that_is_named_twice_is_refused(penalty):
+    with pytest.raises(ValueError, match=r"networks must name each network once, got \['encoder', 'encoder'\]"):
+        penalty(networks=["encoder", "encoder"])

@@ -146,6 +146,7 @@ def test_half_precision_weights_multiplied_together_are_penalised_in_float32():
 @pytest.mark.parametrize("grouped", [False, True])
 def test_gradients_reach_convolutions_and_each_part_of_a_fused_qkv(grouped):
     network = nn.ModuleDict({"conv": nn.Conv2d(3, 5, 3), "attention": nn.ModuleDict({"qkv": nn.Linear(4, 12)})})
+    network["attention"].fused_maps = {"qkv": {"q": 4, "k": 4, "v": 4}}
     layers = layer_map(network)
     assert list(layers) == ["conv", "attention.qkv.q", "attention.qkv.k", "attention.qkv.v"]
     weights = {name: layer.weight() for name, layer in layers.items()}

@@ -124,6 +124,17 @@ def test_the_measure_finds_what_is_wrong():
     assert "'a long name of a level' is on 'a long name of a level'" in found
 
 
+def test_what_is_no_visible_character_is_an_escape_in_a_plot():
+    names = ["a\x1b[31m", "b\u202ec"]
+    plot = course("x", "x", "", "y\x07", [Line(name, {0: 1.0, 9: 2.0}) for name in names])
+    svg, _ = plot.render()
+    assert all(text in svg.decode() for text in (r"a\x1b[31m", r"b\u202ec", r"y\x07"))
+    assert not {"\x1b", "\x07", "\u202e"} & set(svg.decode())
+    rows = heat("x", "x", "", names, ["c\x1b", "d"], [[0.1, 0.2]] * 2, "fraction", "cells").render()[0].decode()
+    assert r"c\x1b" in rows
+    assert not {"\x1b", "\u202e"} & set(rows)
+
+
 def test_text_is_wrapped_between_words_and_cut_only_where_it_must_be():
     assert wrap("one two", 9.0, 8.5, 2) == ["one two"]
     assert wrap("one two", text_inches("one", 8.5) + 0.02, 8.5, 2) == ["one", "two"]

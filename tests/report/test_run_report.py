@@ -254,6 +254,51 @@ def test_a_damaged_recipe_is_named(copy, content):
         read_run(copy)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "it has no 'hash'"),
+        ('{"hash": 3}', "it has no 'seed'"),
+        (None, "its 'evaluation' is None"),
+    ],
+)
+def test_a_damaged_result_is_named_and_the_rest_of_the_run_is_shown(copy, content, message):
+    result = json.loads((copy / "result.json").read_text())
+    (copy / "result.json").write_text(content or json.dumps({**result, "evaluation": None}))
+    page = run_page([read_run(copy)])
+    assert f"result.json is damaged and left out: {message}." in page.notes
+    assert next(section for section in page.sections if section.name == "result").tables[1].rows
+
+
+@pytest.mark.parametrize("content", ["[]", "[" * 100_000, '{"hash": ' + "9" * 5000 + "}", "\xff"])
+def test_a_result_that_cannot_be_read_is_an_error(copy, content):
+    (copy / "result.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(RunError, match=r"result\.json: .*; restore the file, or leave this run out"):
+        read_run(copy)
+
+
+def test_odd_metrics_spectra_and_environments_leave_the_rest_as_it_is(copy):
+    odd = [
+        '{"step": 1e400}',
+        '{"step": -1}',
+        '{"step": "x"}',
+        "[" * 100_000,
+        '{"step": 4, "loss": 1' + "0" * 400 + ', "rank": 1, "rank/representation": 2, "lr": "fast"}',
+    ]
+    lines = (copy / "metrics.jsonl").read_text().splitlines()
+    (copy / "metrics.jsonl").write_text("\n".join([*odd, *lines]) + "\n")
+    np.save(copy / "spectra" / "bare.npy", np.ones(3))
+    shutil.move(copy / "spectra" / "bare.npy", copy / "spectra" / "00000004.npz")
+    np.savez(copy / "spectra" / "00000005.npz", **{"a/b": np.ones(3), "weight/x": np.array(["text"]), "c": np.ones(())})
+    np.savez(copy / "spectra" / "²³.npz", a=np.ones(3))
+    (copy / "environment.json").write_text('{"command": [1, null], "packages": []}')
+    page = run_page([read_run(copy)])
+    assert "metrics.jsonl: damaged and left out: line 1, 2, 3, 4." in page.notes
+    assert "Spectra that cannot be read are left out: 00000004.npz." in page.notes
+    for section in page.sections:
+        assert all(table.html() for table in section.tables)
+
+
 def test_a_path_that_is_nothing_of_this_is_named_with_what_is_wanted(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "neither a run nor a folder of runs; expected a run directory" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from sslcollapse.errors import DataError, RecipeError
 from sslcollapse.registry import GRAPH_DATASETS, RegistryError
 from sslcollapse.seeding import generator
 from sslcollapse.sparse import SparseMatrix
-from sslcollapse.spec import AtLeast, Component
+from sslcollapse.spec import AtLeast, Component, Momentum, Probability
 from sslcollapse.types import Batch, Context, ProbeSet
 
 MAX_MEASURED_FEATURES = 2048
@@ -42,9 +42,9 @@ class GraphViews:
     Source: You et al. 2020; Zhu et al. 2020 (GRACE).
     """
 
-    edge_drop: Sequence[float] = (0.5, 0.4)
-    feature_mask: Sequence[float] = (0.5, 0.4)
-    strength: float = 1.0
+    edge_drop: Sequence[Momentum] = (0.5, 0.4)
+    feature_mask: Sequence[Momentum] = (0.5, 0.4)
+    strength: Probability = 1.0
     undirected: bool = False
 
     def __post_init__(self) -> None:

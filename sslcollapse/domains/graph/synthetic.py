@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ import torch
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
 from sslcollapse.domains.splits import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.errors import RecipeError
+from sslcollapse.memory import check_size
+from sslcollapse.spec import Above, AtLeast, Between, Probability, Weight, Width
 
 
 class DigitsGraph:
@@ -34,9 +37,9 @@ class DigitsGraph:
         self,
         data_root: Path,
         *,
-        k: int = 10,
-        train_per_class: int = 20,
-        validation_per_class: int = 30,
+        k: Annotated[int, Between(1, DIGITS - 1)] = 10,
+        train_per_class: Width = 20,
+        validation_per_class: Width = 30,
     ) -> None:
         if not 1 <= k < DIGITS:
             raise RecipeError(f"k must be between 1 and {DIGITS - 1}, got {k}")
@@ -103,15 +106,15 @@ class CSBM:
         self,
         data_root: Path,
         *,
-        nodes: int = 1000,
-        classes: int = 5,
-        features: int = 64,
-        degree: float = 10.0,
-        homophily: float = 0.8,
-        signal: float = 0.5,
-        seed: int = 0,
-        train_per_class: int = 20,
-        validation_per_class: int = 30,
+        nodes: Width = 1000,
+        classes: Annotated[int, AtLeast(2)] = 5,
+        features: Width = 64,
+        degree: Annotated[float, Above(0)] = 10.0,
+        homophily: Probability = 0.8,
+        signal: Weight = 0.5,
+        seed: Annotated[int, AtLeast(0)] = 0,
+        train_per_class: Width = 20,
+        validation_per_class: Width = 30,
     ) -> None:
         if classes < 2:
             raise RecipeError(f"classes must be >= 2, got {classes}")
@@ -152,6 +155,8 @@ class CSBM:
 
     def load(self) -> GraphDataset:
         """Draw the graph."""
+        arrays = 4 * self.nodes * self.num_features + 32 * self.nodes * self.degree  # features; edges, while sorted
+        check_size(int(arrays), f"domain.dataset.nodes={self.nodes}")
         rng = np.random.default_rng(self.seed)
         labels = rng.permutation(np.arange(self.nodes) % self.classes)
         pairs = self._pairs(labels, rng)  # [2, E/2]

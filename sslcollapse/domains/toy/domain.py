@@ -13,7 +13,7 @@ from torch import Tensor
 from sslcollapse.domains.measurable import flat_rows
 from sslcollapse.errors import RecipeError
 from sslcollapse.seeding import generator
-from sslcollapse.spec import AtLeast
+from sslcollapse.spec import AtLeast, Probability, Weight, Width
 from sslcollapse.types import Batch, Context, ProbeSet
 
 PROBE_SAMPLES = 4096
@@ -36,9 +36,9 @@ class NoiseViews:
         RecipeError: a negative noise, no dimension, or a strength outside [0, 1].
     """
 
-    noise: float = 1.0
-    dims: int | None = None
-    strength: float = 1.0
+    noise: Weight = 1.0
+    dims: Width | None = None
+    strength: Probability = 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.noise < float("inf"):

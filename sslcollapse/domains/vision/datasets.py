@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.domains.vision.stored import StoredImages
+from sslcollapse.spec import Share
 from sslcollapse.untrusted import check_regular, unpickle
 
 
@@ -71,7 +72,7 @@ class CIFAR10(_CIFAR):
     num_classes = 10
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
-    def __init__(self, data_root: Path, *, validation: float = 0.1) -> None:
+    def __init__(self, data_root: Path, *, validation: Share = 0.1) -> None:
         super().__init__(data_root, validation)
 
 
@@ -90,7 +91,7 @@ class CIFAR100(_CIFAR):
     num_classes = 100
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
-    def __init__(self, data_root: Path, *, validation: float = 0.1) -> None:
+    def __init__(self, data_root: Path, *, validation: Share = 0.1) -> None:
         super().__init__(data_root, validation)
 
 
@@ -116,7 +117,7 @@ class STL10(StoredImages):
         data_root: Path,
         *,
         pretrain: Literal["unlabeled+train", "train"] = "unlabeled+train",
-        validation: float = 0.1,
+        validation: Share = 0.1,
     ) -> None:
         super().__init__(data_root, validation, pretrain_unlabeled=pretrain == "unlabeled+train")
 
@@ -152,7 +153,7 @@ class SVHN(StoredImages):
     channels, size, num_classes = 3, 32, 10
     mean, std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
 
-    def __init__(self, data_root: Path, *, validation: float = 0.1) -> None:
+    def __init__(self, data_root: Path, *, validation: Share = 0.1) -> None:
         super().__init__(data_root, validation)
 
     def fetch(self, root: Path) -> None:
@@ -189,7 +190,7 @@ class MNIST(StoredImages):
     channels, size, num_classes = 1, 28, 10
     mean, std = (0.1307,), (0.3081,)
 
-    def __init__(self, data_root: Path, *, validation: float = 0.1) -> None:
+    def __init__(self, data_root: Path, *, validation: Share = 0.1) -> None:
         super().__init__(data_root, validation)
 
     def fetch(self, root: Path) -> None:

@@ -20,7 +20,7 @@ from sslcollapse.domains.vision.views import ImageViews
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import VISION_DATASETS
 from sslcollapse.seeding import generator
-from sslcollapse.spec import AtLeast, Component
+from sslcollapse.spec import AtLeast, Between, Component
 from sslcollapse.types import Batch, Context, ProbeSet
 
 RESIDENT_BYTES = 4 << 30
@@ -54,9 +54,9 @@ class VisionDomain:
         dataset: Annotated[dict[str, Any], Component("vision_dataset")],
         views: ImageViews = DEFAULT_VIEWS,
         batch_size: Annotated[int, AtLeast(2)],
-        size: Annotated[int, AtLeast(1)] | None = None,
+        size: Annotated[int, Between(1, 65_535)] | None = None,
         feed: Literal["auto", "resident", "streamed"] = "auto",
-        workers: Annotated[int, AtLeast(0)] = 2,
+        workers: Annotated[int, Between(0, 1024)] = 2,
     ) -> None:
         if batch_size < 2:
             raise RecipeError(f"domain.batch_size: must be >= 2, got {batch_size}")

@@ -11,7 +11,8 @@ import torch
 from sslcollapse.domains.splits import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.domains.vision.data import ImageDataset, MemoryImages, check_dataset, check_fraction, official_split
 from sslcollapse.errors import RecipeError
-from sslcollapse.spec import AtLeast
+from sslcollapse.memory import check_size
+from sslcollapse.spec import AtLeast, Between, Share, Width
 
 
 class Digits:
@@ -41,8 +42,8 @@ class Digits:
         data_root: Path,
         *,
         pretrain: Literal["train", "all"] = "train",
-        train_per_class: int = 20,
-        validation_per_class: int = 30,
+        train_per_class: Width = 20,
+        validation_per_class: Width = 30,
     ) -> None:
         check_parts(train_per_class, validation_per_class, SMALLEST_DIGIT_CLASS, "images")
         self.pretrain = pretrain
@@ -102,10 +103,10 @@ class FakeData:
         *,
         train: Annotated[int, AtLeast(2)] = 512,
         test: Annotated[int, AtLeast(1)] = 128,
-        size: Annotated[int, AtLeast(1)] = 32,
+        size: Annotated[int, Between(1, 65_535)] = 32,
         classes: Annotated[int, AtLeast(2)] = 10,
         seed: Annotated[int, AtLeast(0)] = 0,
-        validation: float = 0.1,
+        validation: Share = 0.1,
     ) -> None:
         for name, value, least in (("train", train, 2), ("test", test, 1), ("size", size, 1), ("classes", classes, 2)):
             if value < least:
@@ -130,6 +131,7 @@ class FakeData:
         from torchvision.transforms.functional import pil_to_tensor
 
         count = self.train + self.test
+        check_size(3 * count * self.size**2, f"domain.dataset: {count} images of size={self.size}")
         # torchvision seeds image k with k + offset: far apart, so that two seeds share no image.
         drawn = Drawn(count, (3, self.size, self.size), self.num_classes, random_offset=self.seed * 1_000_003)
         images, labels = zip(*(drawn[row] for row in range(count)), strict=True)

@@ -22,7 +22,7 @@ from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode
 from sslcollapse.domains.vision.listing import class_names, list_images
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
 from sslcollapse.errors import DataError, MissingDataError, RecipeError
-from sslcollapse.spec import AtLeast
+from sslcollapse.spec import Above, Between, Share
 from sslcollapse.untrusted import read_regular
 
 
@@ -57,11 +57,11 @@ class ImageFolder:
         *,
         train: str,
         test: str,
-        size: Annotated[int, AtLeast(1)],
+        size: Annotated[int, Between(1, 65_535)],
         mode: Mode = "RGB",
         mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        validation: float = 0.1,
+        std: Sequence[Annotated[float, Above(0)]] | None = None,
+        validation: Share = 0.1,
         name: str | None = None,
         follow_links: bool = False,
     ) -> None:

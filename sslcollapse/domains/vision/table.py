@@ -23,7 +23,7 @@ from sslcollapse.domains.vision.data import (
 from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode, probe_size
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
 from sslcollapse.errors import DataError, MissingDataError, RecipeError, RunError
-from sslcollapse.spec import AtLeast
+from sslcollapse.spec import Above, Between, Share
 from sslcollapse.untrusted import check_regular, check_unpacked, most_unpacked
 
 FEW_ROWS = 2**16
@@ -67,13 +67,13 @@ class ImageTable:
         *,
         train: str,
         test: str,
-        size: Annotated[int, AtLeast(1)] | None = None,
+        size: Annotated[int, Between(1, 65_535)] | None = None,
         mode: Mode = "RGB",
         mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        std: Sequence[Annotated[float, Above(0)]] | None = None,
         image: str = "image",
         label: str = "label",
-        validation: float = 0.1,
+        validation: Share = 0.1,
         name: str | None = None,
     ) -> None:
         if size is not None and size < 1:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from sslcollapse.domains.vision.augment import Augmentation, ViewSettings
 from sslcollapse.errors import RecipeError
 from sslcollapse.registry import suggest
-from sslcollapse.spec import AtLeast
+from sslcollapse.spec import Above, Between, Probability
 
 SMALL = 32
 """Side in pixels up to which presets leave out blur, as published settings for CIFAR do."""
@@ -67,16 +67,16 @@ class ImageViews:
     """
 
     preset: str | Sequence[str] = "simclr"
-    strength: float = 1.0
-    count: Annotated[int, AtLeast(1)] = 2
-    crop_scale: Sequence[float] | None = None
-    flip: float | Sequence[float] | None = None
-    jitter: Sequence[float] | None = None
-    jitter_p: float | Sequence[float] | None = None
-    grey: float | Sequence[float] | None = None
-    blur: float | Sequence[float] | None = None
-    sigma: Sequence[float] | None = None
-    solarise: float | Sequence[float] | None = None
+    strength: Probability = 1.0
+    count: Annotated[int, Between(1, 100)] = 2
+    crop_scale: Sequence[Annotated[float, Between(0, 1, open="left")]] | None = None
+    flip: Probability | Sequence[Probability] | None = None
+    jitter: Sequence[Probability] | None = None
+    jitter_p: Probability | Sequence[Probability] | None = None
+    grey: Probability | Sequence[Probability] | None = None
+    blur: Probability | Sequence[Probability] | None = None
+    sigma: Sequence[Annotated[float, Above(0)]] | None = None
+    solarise: Probability | Sequence[Probability] | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
