@@ -80,7 +80,7 @@ def _train(options: argparse.Namespace) -> int:
         trainer.dry_run(recipe)
         return 0
     run = RunDirectory.of(recipe, options.out)
-    if options.resume and not options.overwrite and run.finished:
+    if options.resume and not options.overwrite and run.has_finished(recipe):
         say(f"{run.path}: this run is finished; there is nothing to do")
         return 0
     trainer.train(

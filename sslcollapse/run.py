@@ -67,6 +67,10 @@ class RunDirectory:
         """Whether the run has its result."""
         return (self.path / "result.json").exists()
 
+    def has_finished(self, recipe: Mapping[str, Any]) -> bool:
+        """Whether the run has its result, and it is of this recipe: one of other defaults has the same hash."""
+        return self.finished and not changes_since(self.path, recipe)
+
     def check_startable(self, recipe: Mapping[str, Any], out: Path, *, resume: bool, overwrite: bool) -> None:
         """Raise RunError unless the run may start or resume; reads only.
 

@@ -91,7 +91,7 @@ def train(
     recipe = resolve(recipe)
     check_trackers(recipe["train"]["trackers"])
     run = RunDirectory.of(recipe, out)
-    if resume and not overwrite and run.finished:
+    if resume and not overwrite and run.has_finished(recipe):
         return run.path
     keep_freed_memory()
     with _accelerator(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
