@@ -153,7 +153,8 @@ def digest(value: Any) -> str:
 def learnt(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that two runs share if and only if they differ by seed alone."""
     kept = {k: v for k, v in resolved.items() if k not in ("name", "seed", "data_root", "monitor")}
-    kept["train"] = {k: v for k, v in dict(resolved.get("train", {})).items() if k not in CADENCE}
+    train = resolved.get("train")
+    kept["train"] = {k: v for k, v in train.items() if k not in CADENCE} if isinstance(train, Mapping) else {}
     return kept
 
 

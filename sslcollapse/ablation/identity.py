@@ -48,7 +48,7 @@ def first_hash(recipe: Mapping[str, Any]) -> str:
     """
     try:
         return digest(_stated({key: value for key, value in learnt(recipe).items() if value != {}}))
-    except KeyError:
+    except (KeyError, TypeError, AttributeError):  # a plan is read as it is, and need not be of this package
         return ""
 
 

@@ -315,7 +315,8 @@ def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]], others: 
         text += _distinct(key, key, shown)
     versions = sorted({cell.streams for cell in ablation.cells if cell.streams is not None})
     text += f" Random streams: version {', '.join(map(str, versions))}." if versions else ""
-    plugins = {f"{name} of {origin}" for record in shown for name, origin in (record.get("plugins") or {}).items()}
+    used = [found for record in shown if isinstance(found := record.get("plugins"), Mapping)]
+    plugins = {f"{name} of {origin}" for found in used for name, origin in found.items()}
     text += f" Plug-ins: {', '.join(sorted(plugins))}." if plugins else ""
     text += _distinct("Device", "device", shown)
     return text + _distinct("Threads", "threads", shown) + _distinct("Commit", "commit", shown)

@@ -33,7 +33,7 @@ def ablation_of(name: str, records: Sequence[Mapping[str, Any]]) -> tuple[Ablati
             _base(record),
             Path(),
             {path: record.get("overrides", {}).get(path) for path in paths},
-            record.get("recipe") or {},
+            recipe if isinstance(recipe := record.get("recipe"), Mapping) else {},
             record["hash"],
             record.get("streams"),
         )

@@ -205,9 +205,24 @@ def test_records_of_other_random_streams_are_set_aside_where_a_cell_asks_for_som
     assert records.set_aside([replace(cell, streams=2)], 2) == {"random streams of version 1, 2 asked for": 2}
 
 
+@pytest.mark.parametrize(
+    "recipe", [{"encoder": 5}, {"encoder": {"type": []}}, {"evaluate": 1, "train": {}}, {"train": 1}]
+)
+def test_what_is_no_recipe_has_no_hash_of_the_first_version(recipe):
+    assert first_hash(recipe) in ("", first_hash({}))
+
+
+@pytest.mark.parametrize("made", [5, [], {}, {"train": 5}, {"encoder": "gcn"}, {"train": {"steps": {}}}])
+def test_a_record_with_a_recipe_that_is_none_is_another_run_or_the_same_but_no_traceback(workspace, made):
+    (cell, _) = plan(workspace.recipe, ["encoder.hidden=[4],[8]"], 2, []).cells
+    records = Records(workspace.results / "tiny" / "runs.jsonl")
+    records.add({"hash": cell.hash, "seed": 0, "evaluation": {}, "rank": {}, "recipe": made, "plugins": made})
+    assert len(records.of([cell], 1)) + sum(records.set_aside([cell], 1).values()) == 1
+
+
 def test_two_records_of_one_hash_and_seed_are_kept_where_they_were_made_differently(tmp_path):
     records = Records(tmp_path / "runs.jsonl")
     for recipe in ({"a": 1}, {"a": 2}, {"a": 1}):
-        records.add({"hash": "h", "seed": 0, "recipe": recipe})
+        records.add({"hash": "h", "seed": 0, "evaluation": {}, "rank": {}, "recipe": recipe})
     assert [record["recipe"] for record in Records(tmp_path / "runs.jsonl")] == [{"a": 1}, {"a": 2}]
     assert digest(learnt({"a": 1})) != digest(learnt({"a": 2}))
