@@ -198,7 +198,10 @@ class Campaign:
         victims = self.draw.choice([[0], [1], [0, 1]])
         left = 1.0 - 0.4 * newest_step(run) / RECIPE["train"]["steps"]  # evaluation is part of what is left
         moment = self.draw.uniform(0.0, left * self.seconds) if signals else PATIENCE_SECONDS
+        began = time.monotonic()
         if group.wait(moment):
+            if signals:  # the machine has become faster
+                self.seconds = min(self.seconds, (time.monotonic() - began) / left)
             if set(group.codes.values()) != {0}:
                 self.faults.append(f"{name}: exit codes {group.codes} without a signal; see {log}")
                 sys.exit(self.faults[-1])
