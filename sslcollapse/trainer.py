@@ -102,7 +102,7 @@ def train(
         domain = build_domain(recipe)
         domain.check(accelerator.num_processes)
         module = build_module(recipe, domain)
-        check_exportable(module.encoder)
+        check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
         domain.load()
         trainer = Trainer(recipe, run, accelerator, domain, module, signals)  # the last that may refuse the recipe
         accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
@@ -142,7 +142,7 @@ def dry_run(recipe: Mapping[str, Any]) -> None:
         print(printable(text, keep="\n"))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
-    check_exportable(module.encoder)
+    check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
     console.print(layer_table(module))
     counts = {
         name: sum(p.numel() for p in part.parameters())
