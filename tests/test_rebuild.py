@@ -129,7 +129,7 @@ def test_a_description_that_its_tensors_do_not_bear_out_is_refused_soon(spec, in
     began = time.monotonic()
     with pytest.raises(RunError, match=message):
         load_encoder(folder)
-    assert time.monotonic() - began < 30  # tens of seconds to hours, or gigabytes, if it were built
+    assert time.monotonic() - began < 90  # tens of seconds to hours, or gigabytes, if it were built
 
 
 @pytest.mark.parametrize(
