@@ -111,17 +111,17 @@ def _train(
     lock: bool,
 ) -> Path:
     with _accelerator(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
-        with meeting("starting the run"):  # what refuses rank 0 is told to the others
+        with meeting("starting the run"):  # what one rank refuses is told to the others
             if accelerator.is_main_process:
                 if lock:
                     with run.startable():
                         stack.enter_context(run_lock(run.path))
                 run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
-        domain = build_domain(recipe)
-        domain.check(accelerator.num_processes)
-        module = build_module(recipe, domain)
-        check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
-        domain.load()
+            domain = build_domain(recipe)
+            domain.check(accelerator.num_processes)
+            module = build_module(recipe, domain)
+            check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
+            domain.load()
         trainer = Trainer(recipe, run, accelerator, domain, module, signals)  # the last that may refuse the recipe
         accelerator.wait_for_everyone()  # no rank has refused the recipe when the first one makes the directory
         with meeting("making the run directory"):
