@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from sslcollapse import __version__
 from sslcollapse.checkpoint import write_atomic
 from sslcollapse.errors import RecipeError, RunError
-from sslcollapse.rebuild import rebuild
+from sslcollapse.rebuild import rebuild, why_not_loadable
 from sslcollapse.recipe import recipe_hash
 from sslcollapse.untrusted import check_regular, read_regular
 
@@ -50,12 +50,17 @@ def encoder_bytes(encoder: nn.Module) -> bytes:
     return save(tensors, metadata={"format": "pt", **shared})
 
 
-def check_exportable(encoder: nn.Module) -> None:
-    """Make sure that an encoder can be exported after training; copies none of its tensors.
+def check_exportable(encoder: nn.Module, spec: Mapping[str, Any], in_shape: Sequence[int]) -> None:
+    """Make sure that an encoder can be exported after training, and loaded; copies none of its tensors.
+
+    Args:
+        encoder: as it is before training.
+        spec: ``{"type": name, ...}``, what it was built from.
+        in_shape: shape of one input.
 
     Raises:
         RecipeError: something in its state dict is no dense tensor, or of a type that safetensors does not know; it
-            is named.
+            is named. Or the description does not lead to these tensors again; the reason is given.
     """
     from safetensors.torch import save
 
@@ -74,6 +79,8 @@ def check_exportable(encoder: nn.Module) -> None:
             f"encoder: it cannot be exported after training, since {name!r} in its state dict {reason}; let its state "
             "dict have dense tensors only"
         )
+    if obstacle := why_not_loadable(spec, list(in_shape), encoder.state_dict()):
+        raise RecipeError(f"encoder: what is exported after training could not be loaded again: {obstacle}")
 
 
 def _shared_names(encoder: nn.Module) -> dict[str, str]:

@@ -34,6 +34,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ class Layer:
 
         Weight standardisation, weight and spectral norm, parametrizations, pruning masks and low-rank adapters are part
         of it. Reading it changes nothing in the module. Of a sharded network (FSDP2) it is the whole weight, brought
-        together from all ranks: every one of them must call.
+        together from all ranks: every one of them must call. ``weights`` reads those of many layers at less cost.
         """
         return self._part(unsharded(effective(self.module, self.tensor)))
 
@@ -130,6 +131,9 @@ class Layer:
     def _part(self, whole: Tensor) -> Tensor:
         if self.item is not None:
             whole = whole.flatten(0, -3)[self.item]
+        return self._rows_of(whole)
+
+    def _rows_of(self, whole: Tensor) -> Tensor:
         if whole.dim() > 2:
             whole = whole.flatten(1)
         out = self.shape[0]
@@ -137,6 +141,54 @@ class Layer:
             return whole
         part = self.channels(whole, 0)
         return whole[:0] if part is None else part
+
+
+def weights(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
+    """Name → ``Layer.weight()`` of many layers, what several of them share being computed once.
+
+    Layers that are matrices of one stack or parts of one map share a tensor. Computed for each of them, forward and
+    backward, it would cost the square of their number. Every rank must call where the network is sharded (FSDP2).
+    """
+    found: dict[str, Tensor] = {}
+    for group in by_tensor(layers):
+        first = next(iter(group.values()))
+        found |= _taken_apart(unsharded(effective(first.module, first.tensor)), group)
+    return {name: found[name] for name in layers}
+
+
+def by_tensor(layers: Mapping[str, Layer]) -> list[dict[str, Layer]]:
+    """Layers in groups that share one tensor of one module, in the order of their first layers."""
+    groups: dict[tuple[int, str], dict[str, Layer]] = {}
+    for name, layer in layers.items():
+        groups.setdefault((id(layer.module), layer.tensor), {})[name] = layer
+    return list(groups.values())
+
+
+def _taken_apart(whole: Tensor, group: Mapping[str, Layer]) -> dict[str, Tensor]:
+    """The matrix of each layer of one tensor.
+
+    By ``unbind`` and ``split``, whose backward pass writes the whole once, where that of an index or a slice writes a
+    whole of zeros for every layer.
+    """
+    if len(group) == 1:
+        return {name: layer._part(whole) for name, layer in group.items()}
+    if any(layer.item is not None for layer in group.values()):
+        items = whole.flatten(0, -3).unbind()
+        return {
+            name: layer._rows_of(whole if layer.item is None else items[layer.item]) for name, layer in group.items()
+        }
+    matrix = whole.flatten(1) if whole.dim() > 2 else whole
+    period = next(iter(group.values())).period
+    spans = {name: (layer.start, layer.start + (layer.width or layer.shape[0])) for name, layer in group.items()}
+    blocks = matrix.unflatten(0, (-1, period)) if period and not matrix.shape[0] % period else matrix
+    dim = blocks.dim() - matrix.dim()
+    edges = sorted({0, blocks.shape[dim], *(edge for span in spans.values() for edge in span)})
+    between = list(pairwise(edges))
+    alike = all(layer.period == period for layer in group.values())
+    if not alike or edges[-1] > blocks.shape[dim] or not set(spans.values()) <= set(between):
+        return {name: layer._part(whole) for name, layer in group.items()}  # parts that overlap, or that do not fit
+    pieces = dict(zip(between, blocks.split([stop - start for start, stop in between], dim), strict=True))
+    return {name: pieces[span].flatten(0, dim) for name, span in spans.items()}
 
 
 def layer_map(module: nn.Module) -> dict[str, Layer]:

@@ -20,7 +20,7 @@ from typing import Any
 from sslcollapse.errors import RecipeError, SSLCollapseError, in_words
 from sslcollapse.literals import literal
 from sslcollapse.registry import REGISTRIES, suggest
-from sslcollapse.spec import RecipeSpec
+from sslcollapse.spec import DataSpec, RecipeSpec
 from sslcollapse.typecheck import check, check_nesting, join, quote, stated_only
 
 CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers")
@@ -133,6 +133,19 @@ def resolve(recipe: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(recipe, Mapping):
         check_nesting(recipe, "")
     return check(recipe, RecipeSpec, "")
+
+
+def resolve_data(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, data root and domain of a recipe, validated; its other parts are not looked at.
+
+    So a recipe's own objective or regularizer need not be importable to read its data.
+
+    Raises:
+        RecipeError: as ``resolve``.
+    """
+    check_nesting(recipe, "")
+    fields = ("name", "data_root", "domain")
+    return check({key: value for key, value in recipe.items() if key in fields}, DataSpec, "")
 
 
 def recipe_hash(resolved: Mapping[str, Any]) -> str:

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from accelerate import Accelerator
 
-from sslcollapse.errors import PreemptedError
-
 SIGNALS = {
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGUSR1: signal.SIG_DFL,
@@ -25,6 +23,21 @@ SIGNALS = {
 
 ASK_SECONDS = 1.0
 """About how often several ranks ask each other whether to stop or to save."""
+
+
+class Stopped(BaseException):
+    """A signal ended what this process does; ``train`` raises it on as PreemptedError.
+
+    It is no Exception, so that code which takes an error of a component or of a library for its fault, or goes on
+    without what failed, neither renames nor swallows it.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class StopSignals:
@@ -74,12 +87,12 @@ class StopSignals:
 
         Raises:
             KeyboardInterrupt: for SIGINT.
-            PreemptedError: for the others.
+            Stopped: for the others.
         """
         message = f"stopped by {signal.Signals(number).name} {self.place}"
         if number == signal.SIGINT:
             raise KeyboardInterrupt(message)
-        raise PreemptedError(message, number)
+        raise Stopped(message, number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self._held or (number == signal.SIGINT and self.caught is not None):

@@ -19,7 +19,8 @@ def layer_table(module: SSLModule) -> Table:
     """
     table = Table(title="layers")
     for title in ("layer", "shape [out, in]", "attainable rank", *module.regularizers):
-        table.add_column(title, justify="left" if title == "layer" else "right")
+        whole = title == "layer" or title in module.regularizers  # the other titles may take two lines
+        table.add_column(title, justify="left" if title == "layer" else "right", no_wrap=whole)
     first, last = module.coefficients(0), module.coefficients(module.total_steps - 1)
     for name, layer in module.layers.items():
         cells = [

@@ -34,7 +34,7 @@ from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, meas
 from sslcollapse.diagnostics.shared import MAX_ROWS, measure_shared
 from sslcollapse.diagnostics.spectrum import NotFiniteError
 from sslcollapse.distributed import meeting
-from sslcollapse.errors import NonFiniteLossError, RunError, SSLCollapseError, WriteError
+from sslcollapse.errors import NonFiniteLossError, PreemptedError, RunError, SSLCollapseError, WriteError
 from sslcollapse.export import check_exportable, save_encoder
 from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.memory import keep_freed_memory
@@ -47,7 +47,7 @@ from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.registry import OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
 from sslcollapse.seeding import derive_seed, seed_default
-from sslcollapse.stopping import Pace, StopSignals
+from sslcollapse.stopping import Pace, Stopped, StopSignals
 from sslcollapse.tables import accuracy_table, layer_table, rank_table
 from sslcollapse.texts import printable
 from sslcollapse.trackers import check_trackers
@@ -95,6 +95,22 @@ def train(
     if resume and not overwrite and run.has_finished(recipe):
         return run.path
     keep_freed_memory()
+    try:
+        return _train(recipe, run, out, resume=resume, overwrite=overwrite, command=command or [], lock=lock)
+    except Stopped as stopped:
+        raise PreemptedError(str(stopped), stopped.number) from stopped
+
+
+def _train(
+    recipe: Mapping[str, Any],
+    run: RunDirectory,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    command: list[str],
+    lock: bool,
+) -> Path:
     with _accelerator(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
         if lock and accelerator.is_main_process:
             with run.startable():
@@ -103,14 +119,14 @@ def train(
         domain = build_domain(recipe)
         domain.check(accelerator.num_processes)
         module = build_module(recipe, domain)
-        check_exportable(module.encoder)
+        check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
         domain.load()
         trainer = Trainer(recipe, run, accelerator, domain, module, signals)  # the last that may refuse the recipe
         accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
         if accelerator.is_main_process:
             run.create(overwrite=overwrite)
         try:
-            return trainer.run(resume, command or [])
+            return trainer.run(resume, command)
         except WriteError as error:
             error.args = (f"{error}, with --resume",)
             raise
@@ -143,7 +159,7 @@ def dry_run(recipe: Mapping[str, Any]) -> None:
         print(printable(text, keep="\n"))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
-    check_exportable(module.encoder)
+    check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
     console.print(layer_table(module))
     counts = {
         name: sum(p.numel() for p in part.parameters())
@@ -491,10 +507,14 @@ class Trainer:
                 "warnings": [CUT_SHORT],
             }
             run.write_arrays("splits.npz", splits)
-            run.write_json("result.json", result)
-            result["warnings"] = []
-            self._add_optional(result)
-            run.write_json("result.json", result)
+            try:
+                run.write_json("result.json", result)
+                result["warnings"] = []
+                self._add_optional(result)
+                run.write_json("result.json", result)
+            except (Stopped, KeyboardInterrupt):  # who stops a run wants all of it from the next one
+                (run.path / "result.json").unlink(missing_ok=True)
+                raise
             if self.probes:
                 self.reporter.print(accuracy_table(result))
             self.reporter.print(rank_table(result))

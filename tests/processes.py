@@ -1,6 +1,10 @@
-"""A run in a process of its own, forked from the test's, since importing torch again would take ten times as long."""
+"""A run in a process of its own, from a fork server, since importing torch again would take ten times as long.
+
+It is not forked from the test's process, whose autograd may have threads, which a fork does not survive.
+"""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -13,12 +17,15 @@ from sslcollapse import cli
 from sslcollapse.recipe import resolve
 from sslcollapse.run import RunDirectory
 
+_FORKED = multiprocessing.get_context("forkserver")
+_FORKED.set_forkserver_preload(["sslcollapse.trainer", "sslcollapse.domains.graph.domain", "sklearn.linear_model"])
+
 
 class Process:
     """``sslcollapse train`` of a recipe below ``out``, with more words of the command line.
 
-    ``first`` is called in the new process before anything else. What it shows goes to a file in ``shown``, by default
-    the folder ``out``.
+    ``first``, which can be pickled, is called in the new process before anything else. What it shows goes to a file in
+    ``shown``, by default the folder ``out``.
     """
 
     def __init__(
@@ -26,7 +33,7 @@ class Process:
         recipe: dict[str, Any],
         out: Path,
         *words: str,
-        first: Callable[[], None] = lambda: None,
+        first: Callable[[], None] = int,  # does nothing
         shown: Path | None = None,
     ) -> None:
         self.run = RunDirectory.of(resolve(recipe), out).path
@@ -34,19 +41,10 @@ class Process:
         self._shown, file = folder / "shown", folder / "recipe.json"
         file.write_text(json.dumps(recipe))
         self.code: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                descriptor = os.open(self._shown, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                os.dup2(descriptor, 2)
-                sys.stdout = sys.stderr = os.fdopen(descriptor, "w")
-                signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background of a script
-                first()
-                code = cli.main(["train", str(file), "--out", str(out), *words])
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
+        command = ["train", str(file), "--out", str(out), *words]
+        self._process = _FORKED.Process(target=_run, args=(command, self._shown, first))
+        self._process.start()
+        self.pid: Any = self._process.pid
 
     def said(self) -> str:
         """What it has shown."""
@@ -72,5 +70,20 @@ class Process:
     def wait(self) -> int:
         """Its exit code."""
         if self.code is None:
-            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self._process.join()
+            self.code = self._process.exitcode
         return self.code
+
+
+def _run(command: list[str], shown: Path, first: Callable[[], None]) -> None:
+    code = 1
+    try:
+        descriptor = os.open(shown, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 2)
+        sys.stdout = sys.stderr = os.fdopen(descriptor, "w")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background of a script
+        first()
+        code = cli.main(command)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)

@@ -10,10 +10,8 @@ from processes import Process
 from test_disk import RECIPE
 from test_resume import learnt
 
-torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 disk = folder / "small"
-disk.mkdir()
 
 
 def mount(*words: str) -> None:
@@ -29,16 +27,19 @@ def report(kind: str, process: Process, expected: dict) -> None:
     print(json.dumps([kind, *failed, again.wait(), again.said()[-300:], learnt(process.run) == expected]), flush=True)
 
 
-mount("-t", "tmpfs", "tmpfs", str(disk))
-straight = Process(RECIPE, folder)
-assert straight.wait() == 0, straight.said()
-expected = learnt(straight.run)
-for size in (4, 16, 48, 100):  # KiB
-    mount("-o", f"remount,size={size}k", str(disk))
-    (disk / str(size)).mkdir()
-    report(f"full {size}", Process(RECIPE, disk / str(size), shown=folder), expected)
-    subprocess.run(["rm", "-r", str(disk / str(size))], check=True)
-process = Process(RECIPE, disk, shown=folder)
-process.wait_for_steps(5)
-mount("-t", "tmpfs", "-o", "ro", "tmpfs", str(process.run))
-report("read-only", process, expected)
+if __name__ == "__main__":  # and not in the processes of the fork server
+    torch.set_num_threads(1)
+    disk.mkdir()
+    mount("-t", "tmpfs", "tmpfs", str(disk))
+    straight = Process(RECIPE, folder)
+    assert straight.wait() == 0, straight.said()
+    expected = learnt(straight.run)
+    for size in (4, 16, 48, 100):  # KiB
+        mount("-o", f"remount,size={size}k", str(disk))
+        (disk / str(size)).mkdir()
+        report(f"full {size}", Process(RECIPE, disk / str(size), shown=folder), expected)
+        subprocess.run(["rm", "-r", str(disk / str(size))], check=True)
+    process = Process(RECIPE, disk, shown=folder)
+    process.wait_for_steps(5)
+    mount("-t", "tmpfs", "-o", "ro", "tmpfs", str(process.run))
+    report("read-only", process, expected)

@@ -221,7 +221,7 @@ def test_a_recipe_that_spells_the_defaults_out_has_the_same_hash(tiny):
         tiny({"type": "rank_floor", **more}) for more in ({}, {"target": 0.9, "every": 10}, {"target": 0.8})
     )
     assert recipe_hash(resolve(short)) == recipe_hash(resolve(long)) != recipe_hash(resolve(other))
-    with pytest.raises(RecipeError, match=r"regularizers.werank.coefficient: target must be in \(0, 1\], got 2.0"):
+    with pytest.raises(RecipeError, match=r"regularizers.werank.coefficient.target: must be in \(0, 1\], got 2.0"):
         resolve(tiny({"type": "rank_floor", "target": 2.0}))
 
 

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def straight(tmp_path_factory):
 @pytest.mark.parametrize("size", [3_000, 10_000])
 def test_a_limit_on_the_size_of_files_is_named_and_the_run_goes_on_without_it(size, straight, tmp_path):
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    process = Process(RECIPE, tmp_path, first=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard)))
+    process = Process(RECIPE, tmp_path, first=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, hard)))
     assert process.wait() == 2
     sentence = one_sentence(process.said())
     assert "File too large); raise the limit on the size of files (ulimit -f), then give the same command" in sentence

@@ -239,7 +239,7 @@ class State(nn.Linear):
 )
 def test_an_encoder_that_cannot_be_exported_is_refused_by_the_name_of_what_cannot(layer, message):
     with pytest.raises(RecipeError, match=message):
-        check_exportable(nn.Sequential(nn.Linear(3, 3), layer))
+        check_exportable(nn.Sequential(nn.Linear(3, 3), layer), dict(type="mlp"), (3,))
 
 
 def test_what_cannot_be_exported_is_refused_before_there_is_a_run(tmp_path):

@@ -11,15 +11,18 @@ import timm
 import torch
 from safetensors.torch import save_file
 from tiny import tiny_recipe
+from torch import nn
 from torch.nn.modules import module as torch_module
 
 from sslcollapse.cli import main
 from sslcollapse.diagnose.targets import load_target
-from sslcollapse.errors import DataError, RunError
-from sslcollapse.export import load_encoder, save_encoder
+from sslcollapse.encoders import mlp
+from sslcollapse.errors import DataError, RecipeError, RunError
+from sslcollapse.export import check_exportable, load_encoder, save_encoder
 from sslcollapse.hub import HubEncoder
 from sslcollapse.rebuild import offline
 from sslcollapse.registry import ENCODERS
+from sslcollapse.trainer import train
 
 VIT = dict(
     type="timm",
@@ -100,7 +103,7 @@ HOSTILE = [
     (GCN, (5,), dict(in_shape=[]), "in_shape must be a list of positive numbers"),
     (GCN, (5,), dict(in_shape=["x"]), "in_shape must be a list of positive numbers"),
     (GCN, (5,), dict(in_shape={"a": 1}), "in_shape must be a list of positive numbers"),
-    (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[10**9, 4])), "no stored tensor is longer than 65,536"),
+    (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[10**9, 4])), "makes a tensor"),
     (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[10**400, 4])), "cannot be built"),
     (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[60000, 60000])), "does not fit|makes a tensor"),
     (GCN, (5,), dict(encoder=dict(type="gcn", hidden=[8] * 100_000)), "has more than [\\d,]+ parameters"),
@@ -115,6 +118,8 @@ HOSTILE = [
     (VIT, SHAPE, dict(in_shape=[3, 60000, 60000]), "in_shape .* for one input"),
     (VIT, SHAPE, dict(encoder={**VIT, "kwargs": dict(depth=60000)}), "has more than"),
     (VIT, SHAPE, dict(encoder={**VIT, "kwargs": dict(embed_dim=60000, depth=1)}), "does not fit|makes a tensor"),
+    (VIT, SHAPE, dict(encoder={**VIT, "kwargs": dict(depth=10**9)}), r"encoder\.kwargs\.depth is 1000000000"),
+    (VIT, SHAPE, dict(encoder={**VIT, "kwargs": dict(depth=2 * 10**7)}), r"encoder\.kwargs\.depth is 20000000"),
 ]
 
 
@@ -124,7 +129,7 @@ def test_a_description_that_its_tensors_do_not_bear_out_is_refused_soon(spec, in
     began = time.monotonic()
     with pytest.raises(RunError, match=message):
         load_encoder(folder)
-    assert time.monotonic() - began < 30  # tens of seconds to hours, or gigabytes, if it were built
+    assert time.monotonic() - began < 90  # tens of seconds to hours, or gigabytes, if it were built
 
 
 @pytest.mark.parametrize(
@@ -160,3 +165,86 @@ def test_a_tensor_that_is_not_stored_is_named(tmp_path):
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "encoder.safetensors")
     with pytest.raises(RunError, match=r"does not fit encoder\.json: convs\.1\.weight is not stored"):
         load_encoder(folder)
+
+
+READS = {
+    "item": lambda rates: [rate.item() for rate in rates],
+    "tolist": lambda rates: rates.tolist(),
+    "numpy": lambda rates: list(rates.numpy()),
+    "float": lambda rates: [float(rate) for rate in rates],
+    "of a list": lambda rates: torch.tensor([0.5, *rates]).cumsum(0)[1:].tolist(),
+    "where": lambda rates: [i / 10 for i in torch.nonzero(rates >= 0).flatten().tolist()],
+}
+
+
+@ENCODERS.register("reads_scalars")
+class ReadsScalars(mlp.MLP):
+    """Has dropout rates that its constructor reads out of a tensor, and a seed."""
+
+    def __init__(self, in_shape, *, hidden: list[int] = (300, 300), read: str = "item", seed: int = 0):
+        super().__init__(in_shape, hidden=hidden)
+        self.drops = nn.ModuleList(nn.Dropout(float(p)) for p in READS[read](torch.linspace(0, 0.4, 3)))
+        self.seed = seed
+        self.register_buffer("scale", self.layers[1].weight.detach().mean(0) * torch.ones(300))  # of large and small
+
+
+@ENCODERS.register("reads_weights")
+class ReadsWeights(mlp.MLP):
+    """Reads a number out of a large tensor."""
+
+    def __init__(self, in_shape, *, hidden: list[int] = (300, 300)):
+        super().__init__(in_shape, hidden=hidden)
+        self.spread = self.layers[1].weight.std().item()
+
+
+@ENCODERS.register("grows")
+class Grows(mlp.MLP):
+    """Is wider each time that it is built, so no description leads to it again."""
+
+    built = 0
+
+    def __init__(self, in_shape):
+        Grows.built += 1
+        super().__init__(in_shape, hidden=[8, 4 + Grows.built])
+
+
+@pytest.mark.parametrize("read", READS)
+def test_an_encoder_that_reads_numbers_out_of_tensors_in_its_constructor_is_loaded(read, tmp_path):
+    spec = dict(type="reads_scalars", read=read)
+    encoder = ENCODERS.build(spec, (5,))
+    check_exportable(encoder, spec, (5,))
+    loaded, _ = load_encoder(export(tmp_path, spec, (5,)))
+    assert [drop.p for drop in loaded.drops] == [drop.p for drop in encoder.drops]
+    assert not any(value.is_meta for value in loaded.state_dict().values())
+
+
+def test_an_integer_that_is_no_size_may_be_large(tmp_path):
+    loaded, _ = load_encoder(export(tmp_path, dict(type="reads_scalars", seed=20240101), (5,)))
+    assert loaded.seed == 20240101
+
+
+def test_an_export_of_an_encoder_of_twenty_million_features_is_loaded(tmp_path):
+    loaded, _ = load_encoder(export(tmp_path, dict(type="mlp", hidden=[1], norm="none"), (20_000_000,)))
+    assert loaded.layers[0].weight.shape == (1, 20_000_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("reads_weights", r"reads numbers of a tensor of shape \[\].*test_rebuild\.py: self\.spread = .*\.item\(\)"),
+        ("grows", "is stored as .*, the encoder has"),
+    ],
+)
+def test_an_encoder_that_could_not_be_loaded_is_refused_before_training_with_the_reason(kind, message, tmp_path):
+    recipe = tiny_recipe("unloadable", optim=dict(type="adamw", lr=1e-3), train=dict(steps=2))
+    with pytest.raises(RecipeError, match=f"could not be loaded again: .*{message}"):
+        train(recipe | dict(encoder=dict(type=kind)), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("spec", "in_shape"), [(GCN, (5,)), (GAT, (5,)), (VIT, SHAPE)])
+def test_the_check_before_training_draws_no_random_numbers(spec, in_shape):
+    encoder = ENCODERS.build(spec, in_shape)
+    before = torch.get_rng_state()
+    check_exportable(encoder, spec, in_shape)
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,9 +1,13 @@
 """Signals: what they save, how a run ends, and that nothing of them is left afterwards."""
 
+import json
+import os
 import signal
 import threading
+from typing import Any
 
 import pytest
+import text_parts
 from processes import Process
 from test_resume import learnt
 from tiny import tiny_recipe
@@ -11,7 +15,8 @@ from tiny import tiny_recipe
 from sslcollapse.ablation.locks import InUseError
 from sslcollapse.checkpoint import newest_step
 from sslcollapse.errors import PreemptedError, SSLCollapseError
-from sslcollapse.stopping import StopSignals
+from sslcollapse.registry import DOMAINS, ENCODERS
+from sslcollapse.stopping import Stopped, StopSignals
 from sslcollapse.trainer import train
 
 RECIPE = tiny_recipe(
@@ -80,7 +85,7 @@ def test_what_refuses_a_run_leaves_no_lock_and_no_folder(tmp_path):
 
 def test_a_signal_waits_while_it_is_held_and_raises_otherwise_and_a_second_interrupt_never_waits(capfd):
     with StopSignals() as signals:
-        with pytest.raises(PreemptedError, match="stopped by SIGTERM before the first step"):
+        with pytest.raises(Stopped, match="stopped by SIGTERM before the first step"):
             signal.raise_signal(signal.SIGTERM)
         signals.hold()
         assert signals.caught is None
@@ -92,7 +97,7 @@ def test_a_signal_waits_while_it_is_held_and_raises_otherwise_and_a_second_inter
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt, match="stopped by SIGINT after the last step"):
             signals.release("after the last step")
-        with pytest.raises(PreemptedError, match="stopped by SIGUSR1 after the last step") as caught:
+        with pytest.raises(Stopped, match="stopped by SIGUSR1 after the last step") as caught:
             signal.raise_signal(signal.SIGUSR1)
         assert caught.value.number == signal.SIGUSR1
 
@@ -121,3 +126,53 @@ def test_a_run_outside_the_main_thread_catches_no_signals_and_trains(tmp_path):
     thread.start()
     thread.join()
     assert (made[0] / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "when", ["before the first step", "after the last step, which is saved; --resume evaluates it"]
+)
+def test_a_signal_in_a_components_constructor_is_no_fault_of_the_component(when, tmp_path, own_components):
+    text_parts.register()
+    kills = [when]
+
+    @ENCODERS.register("killed")
+    class Killed(text_parts.BagOfWords):
+        trained = False
+
+        def __init__(self, in_shape: Any) -> None:
+            super().__init__(in_shape)
+            if kills and Killed.trained == when.startswith("after"):
+                kills.clear()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def forward(self, view: Any) -> Any:
+            Killed.trained |= self.training
+            return super().forward(view)
+
+    recipe = text_parts.text_recipe("killed", encoder=dict(type="killed"))
+    killed = Process(recipe, tmp_path)
+    assert killed.wait() == 75, killed.said()
+    assert killed.said().splitlines()[-1] == f"stopped by SIGTERM {when}"
+    assert killed.run.exists() == when.startswith("after")
+    kills.clear()
+    assert (train(recipe, out=tmp_path, resume=True) / "result.json").exists()
+
+
+def test_a_signal_while_what_two_views_share_is_measured_leaves_the_measurement_to_resume(tmp_path, own_components):
+    text_parts.register()
+    kills = ["once"]
+
+    @DOMAINS.register("killed_text")
+    class KilledText(text_parts.TextDomain):
+        def measurable(self, view: Any) -> None:
+            if kills:
+                kills.clear()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    recipe = text_parts.text_recipe("killed", domain=dict(type="killed_text"))
+    with pytest.raises(PreemptedError, match=r"stopped by SIGTERM after the last step.*--resume evaluates it"):
+        train(recipe, out=tmp_path)
+    assert not kills
+    result = json.loads((train(recipe, out=tmp_path, resume=True) / "result.json").read_text())
+    assert (result["status"], result["warnings"]) == ("finished", [])
+    assert result["rank"]["shared"]["attainable"] == 8

@@ -172,9 +172,9 @@ def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) 
         )
     from sslcollapse.build import build_domain
     from sslcollapse.diagnostics.measure import measure
-    from sslcollapse.recipe import load, resolve
+    from sslcollapse.recipe import load, resolve_data
 
-    recipe = resolve(load(data))
+    recipe = resolve_data(load(data))
     domain = build_domain(recipe)
     trained, untrained = target.networks(domain.in_shape)
     domain.load()

@@ -17,7 +17,7 @@ from sslcollapse.coverage import Coverage, described
 from sslcollapse.diagnose.matrices import Matrix, find_matrices
 from sslcollapse.diagnose.state_dict import TargetError, check_stored, read_tensors
 from sslcollapse.errors import SSLCollapseError
-from sslcollapse.layers import layer_coverage, layer_map
+from sslcollapse.layers import layer_coverage, layer_map, weights
 from sslcollapse.untrusted import check_regular, check_zip, read_regular
 
 ENCODER = "encoder."
@@ -186,7 +186,8 @@ def _timm_model(name: str, in_shape: tuple[int, ...], pretrained: bool, seed: in
 
 def _matrices(network: nn.Module, title: str) -> list[Matrix]:
     with torch.no_grad():
-        found = [Matrix(name, layer.depth, layer.weight()) for name, layer in layer_map(network).items()]
+        layers = layer_map(network)
+        found = [Matrix(name, layers[name].depth, weight) for name, weight in weights(layers).items()]
     if not found:
         raise TargetError(f"{title}: no weight matrices in this network{_unread(layer_coverage(network))}")
     return found

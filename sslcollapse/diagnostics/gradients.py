@@ -23,11 +23,15 @@ def penalty_gradients(module: SSLModule, step: int) -> dict[str, dict[str, float
     with torch.enable_grad():
         for _, name, penalty, coefficient in module.weight_penalties(step):
             sums[name] = sums[name].to(penalty.device) + coefficient * penalty
+    # In one backward pass: layers that share a tensor share a graph, and the gradient of that tensor is the sum of all.
+    parameters = {name: module.layers[name].parameter for name in sums}
+    distinct = {id(parameter): parameter for parameter in parameters.values()}
+    gradients = torch.autograd.grad(list(sums.values()), list(distinct.values())) if sums else ()
+    gradient = dict(zip(distinct, gradients, strict=True))
     result = {}
-    for name, penalty in sums.items():
+    for name in sums:
         layer = module.layers[name]
-        (gradient,) = torch.autograd.grad(penalty, layer.parameter)
-        ours = layer.rows(gradient)
+        ours = layer.rows(gradient[id(layer.parameter)])
         objective = layer.rows(_gradient(layer.parameter)) - ours
         ours_norm, objective_norm = ours.norm(), objective.norm()
         tiny = torch.finfo(ours.dtype).tiny

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sslcollapse.diagnostics.covariance import StreamingCovariance
 from sslcollapse.diagnostics.modes import evaluating, resting
 from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize, unreadable
-from sslcollapse.layers import CONVOLUTIONS, Layer, layer_map
+from sslcollapse.layers import CONVOLUTIONS, Layer, by_tensor, layer_map, weights
 from sslcollapse.quantities import attainable
 
 MAX_ROWS = 4096
@@ -93,14 +93,17 @@ def measure(
     if projector is None:
         ranks["embedding"] = ranks["representation"]
     ranks["layers"] = {}
-    for name, layer in found.items():
-        with _named(f"weight/{name}"), resting(layer.module):
-            sigma = singular_values(layer.weight())
-        singular[f"weight/{name}"] = sigma.cpu().numpy()
-        ranks["layers"][name] = {"weight": summarize(sigma, min(layer.shape))}
-        output = _rank_of(streams.get(f"output/{name}"), f"output/{name}", singular)
-        if output is not None:
-            ranks["layers"][name]["output"] = output
+    for group in by_tensor(found):  # one after the other: a network may not fit twice
+        with resting(next(iter(group.values())).module):
+            matrices = weights(group)
+        for name, matrix in matrices.items():
+            with _named(f"weight/{name}"):
+                sigma = singular_values(matrix)
+            singular[f"weight/{name}"] = sigma.cpu().numpy()
+            ranks["layers"][name] = {"weight": summarize(sigma, min(group[name].shape))}
+            output = _rank_of(streams.get(f"output/{name}"), f"output/{name}", singular)
+            if output is not None:
+                ranks["layers"][name]["output"] = output
     return Measurement(ranks, singular)
 
 

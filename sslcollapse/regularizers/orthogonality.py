@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from sslcollapse.layers import Layer
+from sslcollapse.layers import Layer, weights
 from sslcollapse.regularizers.base import Network, WeightPenalty
 from sslcollapse.regularizers.werank import (
     GramSide,
@@ -70,8 +70,7 @@ class DSOPenalty(WeightPenalty):
 
     def forward(self, layers: Mapping[str, Layer]) -> Mapping[str, Tensor]:
         """Layers → layer name → sum of both squared norms."""
-        weights = {name: layer.weight() for name, layer in layers.items()}
-        squares = orthogonality_defects(weights, squared=True, gram="smaller")
+        squares = orthogonality_defects(weights(layers), squared=True, gram="smaller")
         return {name: 2.0 * square + self.floor(layers[name]) for name, square in squares.items()}
 
     def floor(self, layer: Layer) -> float:
@@ -117,15 +116,15 @@ class SRIPPenalty(WeightPenalty):
 
     def forward(self, layers: Mapping[str, Layer]) -> Mapping[str, Tensor]:
         """Layers → layer name → largest |eigenvalue|."""
-        weights = {name: checked_weight(layer.weight(), name) for name, layer in layers.items()}
+        matrices = {name: checked_weight(weight, name) for name, weight in weights(layers).items()}
         values: dict[str, Tensor] = {}
-        for names in same_shapes(weights):
-            stack = weights[names[0]][None] if len(names) == 1 else torch.stack([weights[name] for name in names])
+        for names in same_shapes(matrices):
+            stack = matrices[names[0]][None] if len(names) == 1 else torch.stack([matrices[name] for name in names])
             sizes = isometry_defect(stack, self.iterations)  # [L]
             if self.floor(layers[names[0]]):
                 sizes = sizes.clamp_min(1.0)
             values.update(zip(names, sizes.unbind(), strict=True))
-        return {name: values[name] for name in weights}
+        return {name: values[name] for name in matrices}
 
     def floor(self, layer: Layer) -> float:
         """1 where the larger Gram is asked for, else 0."""

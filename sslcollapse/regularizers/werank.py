@@ -12,7 +12,7 @@ from torch import Tensor
 from sslcollapse.diagnostics.spectrum import unreadable
 from sslcollapse.distributed import unsharded
 from sslcollapse.gram import gram_matrix
-from sslcollapse.layers import Layer
+from sslcollapse.layers import Layer, weights
 from sslcollapse.regularizers.base import Network, WeightPenalty
 from sslcollapse.spec import Coefficient, Distinct
 
@@ -57,8 +57,7 @@ class WERankPenalty(WeightPenalty):
 
     def forward(self, layers: Mapping[str, Layer]) -> Mapping[str, Tensor]:
         """Layers → layer name → ‖WᵀW − I‖_F or its square."""
-        weights = {name: layer.weight() for name, layer in layers.items()}
-        return orthogonality_defects(weights, squared=self.squared, gram=self.gram)
+        return orthogonality_defects(weights(layers), squared=self.squared, gram=self.gram)
 
     def floor(self, layer: Layer) -> float:
         """√|in − out| (squared: |in − out|) where the larger Gram is asked for, else 0."""

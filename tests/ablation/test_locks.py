@@ -33,7 +33,7 @@ def test_a_killed_holder_holds_nothing(tmp_path):
 
     process = multiprocessing.get_context("fork").Process(target=hold)
     process.start()
-    assert held.wait(10)
+    assert held.wait(60)
     with pytest.raises(RunError, match=f"process {process.pid}"):
         locked(path, "the thing").__enter__()
     process.kill()
@@ -58,7 +58,7 @@ def test_worker_processes_of_a_killed_holder_are_waited_for(tmp_path):
 
     process = context.Process(target=hold)
     process.start()
-    assert held.wait(10)
+    assert held.wait(60)
     process.kill()
     process.join()
     with locked(path, "the thing"):

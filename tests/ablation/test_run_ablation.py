@@ -258,7 +258,7 @@ def test_a_killed_ablation_leaves_no_process_and_continues_where_it_was(workspac
     wait_for(lambda: any(workspace.results.glob("tiny/runs.jsonl")) and len(workspace.calls()) == 2)
     wait_for(lambda: any(workspace.out.glob("tiny/*/seed0/checkpoints/*.pt")))
     parent.send_signal(sent)
-    assert parent.wait(30) != 0
+    assert parent.wait(90) != 0
     pids = {call["pid"] for call in workspace.calls()}
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert run(workspace, **options) == 0

@@ -77,6 +77,14 @@ def test_with_data_outputs_are_those_of_the_runs_result(run, data, tmp_path):
     assert report["representation"]["effective_rank"] == pytest.approx(expected["representation"]["effective_rank"])
 
 
+def test_of_the_recipe_of_the_data_only_the_domain_need_be_known(run, data, tmp_path):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({**recipe(), "objective": {"type": "of_a_recipe_that_is_not_here"}}))
+    reports = [record(str(run), "--data", name, path=tmp_path / "report.json") for name in (data, str(path))]
+    assert reports[0]["layers"] == reports[1]["layers"]
+    assert layers(reports[1])["convs.0"]["output"]["n"] == 120
+
+
 def test_with_data_the_reference_is_the_untrained_network(run, data, tmp_path):
     report = record(str(run), "--data", data, path=tmp_path / "report.json")
     whole = report["representation"]

@@ -144,12 +144,12 @@ def test_a_forward_that_is_not_measured_adds_nothing_to_one_that_is_in_another_t
     def wait(module, inputs):
         if threading.current_thread() is slow:
             inside.set()
-            done.wait(10)
+            done.wait(60)
 
     handle = model[1].register_forward_pre_hook(wait)
     slow = threading.Thread(target=model, args=(batch(),))
     slow.start()
-    inside.wait(10)
+    assert inside.wait(60)
     model(batch(7))
     done.set()
     slow.join()

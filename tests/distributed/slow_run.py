@@ -21,8 +21,8 @@ from sslcollapse.errors import RunError
 from sslcollapse.registry import ENCODERS, PROBES
 from sslcollapse.trainer import train
 
-GROUP_TIMEOUT = 3.0
-SLOW = 0.0 if "RANK" not in os.environ or len(sys.argv) > 2 else 1.2
+GROUP_TIMEOUT = 8.0
+SLOW = 0.0 if "RANK" not in os.environ or len(sys.argv) > 2 else 3.2
 """Seconds for each of the probe set's three batches."""
 
 
@@ -70,7 +70,7 @@ if __name__ == "__main__":
     dist.init_process_group("gloo", timeout=timedelta(seconds=120))
     dist.barrier()
     dist.distributed_c10d._set_pg_timeout(timedelta(seconds=GROUP_TIMEOUT), dist.group.WORLD)
-    distributed.HEARTBEAT, distributed.PATIENCE = 0.3, 5.0
+    distributed.HEARTBEAT, distributed.PATIENCE = 0.3, 15.0
     try:
         train(recipe("slow"), out=Path(sys.argv[1]))
     except RunError as error:

@@ -53,7 +53,7 @@ def test_an_image_that_claims_a_billion_pixels_is_refused_in_any_row_before_it_i
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6  # Python's and NumPy's; 65,500 × 65,500 would be 12.9 GB
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 80
 
 
 def test_an_image_of_another_size_is_refused_by_its_header(tmp_path):
