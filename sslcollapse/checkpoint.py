@@ -28,8 +28,17 @@ ADVICE = {
 """What to do about an error of the system, before the command is given again."""
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write ``state`` as the checkpoint of ``step`` completed steps and delete all but the newest ``keep``.
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    state: dict[str, Any],
+    keep: int,
+    planned: Callable[[int], bool] = lambda step: True,
+) -> Path:
+    """Write ``state`` as the checkpoint of ``step`` completed steps and delete those that are not to be kept.
+
+    Kept are the newest ``keep`` of the planned ones, and the newest of the others, which a clock or a signal asked for
+    (more of them while there are fewer planned ones than ``keep``).
 
     The file is written under a temporary name and renamed, its SHA-256 beside it first; a crash at any moment
     leaves the previous checkpoint usable. Checkpoints of later steps are deleted too: a run that writes this one has
@@ -50,7 +59,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
             write_atomic(place, content)
         found = dict(_checkpoints(folder))
         older = sorted(number for number in found if number <= step)
-        for number in found.keys() - set(older[-keep:]):
+        wanted = [number for number in older if planned(number)]
+        others = [number for number in older if not planned(number)]
+        for number in found.keys() - {*wanted[-keep:], *others[-max(1, keep - len(wanted)) :]}:
             for place in (found[number], _checksum(found[number])):
                 if place.is_dir() and not place.is_symlink():
                     shutil.rmtree(place)

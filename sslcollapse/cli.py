@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sslcollapse.bench import BENCHES
-from sslcollapse.errors import PreemptedError, SSLCollapseError, explained
+from sslcollapse.errors import PreemptedError, SSLCollapseError, WriteError, explained
 from sslcollapse.terminal import keep_traceback, lasting_output, say, say_error
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
@@ -83,13 +83,17 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume and not options.overwrite and run.has_finished(recipe):
         say(f"{run.path}: this run is finished; there is nothing to do")
         return 0
-    trainer.train(
-        recipe,
-        out=options.out,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        command=["sslcollapse", *options.argv],
-    )
+    try:
+        trainer.train(
+            recipe,
+            out=options.out,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            command=["sslcollapse", *options.argv],
+        )
+    except WriteError as error:  # other commands that train have no such option
+        error.args = (f"{error}, with --resume{' in place of --overwrite' if options.overwrite else ''}",)
+        raise
     return 0
 
 

@@ -76,8 +76,8 @@ class RunDirectory:
         """Raise RunError unless the run may start or resume; reads only.
 
         Refused: a run of other defaults, or a finished one (without ``overwrite``); an unfinished one (without
-        ``resume`` or ``overwrite``); ``resume`` where there is no such run but another of this name, which may have
-        been meant: the nearest is named with the fields that differ.
+        ``resume`` or ``overwrite``), or one that drew other random numbers; ``resume`` where there is no such run but
+        another of this name, which may have been meant: the nearest is named with the fields that differ.
         """
         if resume and overwrite:
             raise RunError("--resume and --overwrite contradict each other; give one of them")
@@ -98,6 +98,15 @@ class RunDirectory:
             if nearest is not None:
                 raise RunError(
                     f"--resume: no unfinished run at {self.path}. {nearest} Start this one without --resume."
+                )
+        if resume:
+            from sslcollapse.ablation.streams import other_streams  # imports this module
+
+            made_with = other_streams(self.path, recipe)
+            if made_with is not None:
+                raise RunError(
+                    f"--resume: {self.path} was begun with version {made_with} of the random streams, and this is "
+                    f"version {STREAMS}, which draws other numbers for this recipe; start again with --overwrite"
                 )
         if not resume and (self.path / "recipe.json").exists():
             raise RunError(

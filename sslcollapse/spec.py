@@ -253,7 +253,8 @@ class TrainSpec:
         checkpoint_every: steps between checkpoints, beside those by time; 0 for none.
         checkpoint_minutes: minutes between checkpoints, whatever the number of steps; 0 for none. One is always written
             after the last step, and when a signal stops the run.
-        keep_checkpoints: how many of the newest are kept.
+        keep_checkpoints: how many of the newest are kept. With ``checkpoint_every`` these are of its steps, and the
+            newest that the clock or a signal asked for is kept besides.
         log_every: steps between lines of ``metrics.jsonl``.
         precision: mixed precision, as Accelerate calls it.
         trackers: Accelerate's experiment trackers, such as ``"tensorboard"`` or ``"wandb"``.

@@ -150,5 +150,10 @@ class Pace:
         self._asked, self._asked_at = done, time.monotonic()
         return Due(stop or None, bool(save))
 
+    def caught(self) -> int | None:
+        """A signal that any rank has caught; called by every rank."""
+        own = torch.tensor([self._signals.caught or 0], device=self._accelerator.device)
+        return int(self._accelerator.gather(own).max()) or None
+
     def _is_time(self) -> bool:
         return self._seconds > 0 and time.monotonic() - self._saved_at >= self._seconds

@@ -34,7 +34,7 @@ from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, meas
 from sslcollapse.diagnostics.shared import MAX_ROWS, measure_shared
 from sslcollapse.diagnostics.spectrum import NotFiniteError
 from sslcollapse.distributed import meeting
-from sslcollapse.errors import NonFiniteLossError, PreemptedError, RunError, SSLCollapseError, WriteError
+from sslcollapse.errors import NonFiniteLossError, PreemptedError, RunError, SSLCollapseError
 from sslcollapse.export import check_exportable, save_encoder
 from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.memory import keep_freed_memory
@@ -112,24 +112,23 @@ def _train(
     lock: bool,
 ) -> Path:
     with _accelerator(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
-        if lock and accelerator.is_main_process:
-            with run.startable():
-                stack.enter_context(run_lock(run.path))
-        run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
-        domain = build_domain(recipe)
-        domain.check(accelerator.num_processes)
-        module = build_module(recipe, domain)
-        check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
-        domain.load()
+        with meeting("starting the run"):  # what one rank refuses is told to the others
+            if accelerator.is_main_process:
+                if lock:
+                    with run.startable():
+                        stack.enter_context(run_lock(run.path))
+                run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
+            domain = build_domain(recipe)
+            domain.check(accelerator.num_processes)
+            module = build_module(recipe, domain)
+            check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
+            domain.load()
         trainer = Trainer(recipe, run, accelerator, domain, module, signals)  # the last that may refuse the recipe
-        accelerator.wait_for_everyone()  # every rank has checked the directory before the first one makes it
-        if accelerator.is_main_process:
-            run.create(overwrite=overwrite)
-        try:
-            return trainer.run(resume, command)
-        except WriteError as error:
-            error.args = (f"{error}, with --resume",)
-            raise
+        accelerator.wait_for_everyone()  # no rank has refused the recipe when the first one makes the directory
+        with meeting("making the run directory"):
+            if accelerator.is_main_process:
+                run.create(overwrite=overwrite)
+        return trainer.run(resume, command)
 
 
 @contextmanager
@@ -224,7 +223,11 @@ class Trainer:
         trained_seconds = time.perf_counter() - began
         self._measure_last()  # before the checkpoint, which must not be written if outputs overflow
         self._save(self.steps)
-        self.signals.release("after the last step, which is saved; --resume evaluates it")
+        place = "after the last step, which is saved; --resume evaluates it"
+        number = self._pace.caught()
+        if number is not None:
+            self._stop(number, place)
+        self.signals.release(place)
         self._finish(trained_seconds, self.steps - start)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
@@ -261,8 +264,7 @@ class Trainer:
                 if done % recipe["train"]["log_every"] == 0:
                     self._flush(done)
                 due = self._pace.after(done)
-                every = recipe["train"]["checkpoint_every"]
-                planned = every > 0 and done % every == 0
+                planned = self._is_planned(done)
                 saved = done < self.steps and (planned or due.save or due.stop is not None)
                 if measured or planned or done == self.steps:
                     self._flush(done)
@@ -275,7 +277,7 @@ class Trainer:
                 if saved:  # the last one: when it is measured
                     self._save(done)
                     if due.stop is not None:
-                        self._stop(done, due.stop)
+                        self._stop(due.stop, f"after step {done}, which is saved; --resume goes on from there")
         finally:
             self.reporter.stop()
 
@@ -333,12 +335,12 @@ class Trainer:
                 check_losses(step, parts, self.run_directory.checkpoints)
         self._pending.clear()
 
-    def _stop(self, done: int, number: int) -> None:
-        """End the run after a step that is saved."""
+    def _stop(self, number: int, place: str) -> None:
+        """End the run on every rank, because of a signal to one of them, after a step that is saved."""
         self.accelerator.wait_for_everyone()  # rank 0 may have the store through which the others hear that it is saved
         if self.recipe["train"]["trackers"]:
             self.accelerator.end_training()
-        self.signals.place = f"after step {done}, which is saved; --resume goes on from there"
+        self.signals.place = place
         if self.main:
             self.run_directory.log(f"stopped by {Signals(number).name} {self.signals.place}\n")
         self.signals.stop(number)
@@ -419,8 +421,16 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
             }
-            save_checkpoint(self.run_directory.checkpoints, done, state, self.recipe["train"]["keep_checkpoints"])
+            settings = self.recipe["train"]
+            # Without any planned ones all count alike.
+            planned = self._is_planned if settings["checkpoint_every"] else lambda step: True
+            save_checkpoint(self.run_directory.checkpoints, done, state, settings["keep_checkpoints"], planned)
         self._pace.saved()
+
+    def _is_planned(self, done: int) -> bool:
+        """Whether the recipe asks for a checkpoint after so many steps, whatever a clock or a signal asks for."""
+        every = self.recipe["train"]["checkpoint_every"]
+        return every > 0 and (done % every == 0 or done == self.steps)
 
     def _resume(self) -> int:
         """Load the newest sound checkpoint on every rank; return its step, 0 where none was written yet."""
@@ -431,8 +441,9 @@ class Trainer:
         steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
         if len(set(steps)) > 1:
             raise RunError(f"{run.checkpoints}: ranks read the checkpoints of different steps {steps}; start again")
+        with meeting("reading what was logged"):
+            kept, damaged = run.rewind(step or -1) if self.main else ([], [])
         if self.main:
-            kept, damaged = run.rewind(step or -1)
             if damaged:
                 lines = ", ".join(map(str, damaged))
                 self.reporter.print(f"{run.path / 'metrics.jsonl'}: damaged and left out: line {lines}")
@@ -454,23 +465,28 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def _announce(self, start: int, resumed: bool, command: list[str]) -> None:
-        accelerator, recipe = self.accelerator, self.recipe
-        if self.main:
-            device = device_name(accelerator.device)
-            self.run_directory.write_json("recipe.json", recipe)
-            made_by = environment(accelerator.num_processes, device, command, recipe)
-            self.run_directory.write_json("environment.json", made_by)
-            self.reporter.print(f"{recipe['name']}  seed {recipe['seed']}  →  {self.run_directory.path}")
-            self.reporter.print(f"data: {self.domain.describe()}; device: {device}")
-            notice = self.domain.notice(accelerator.num_processes)
-            if notice:
-                self.reporter.print(notice)
-            if resumed:
-                self.reporter.print(
-                    f"resuming after step {start}" if start else "no checkpoint yet: from the beginning"
-                )
+        recipe = self.recipe
+        with meeting("starting the run"):
+            if self.main:
+                self._describe(start, resumed, command)
         if recipe["train"]["trackers"]:
-            accelerator.init_trackers(recipe["name"], config={"hash": recipe_hash(recipe), "seed": recipe["seed"]})
+            hashed = {"hash": recipe_hash(recipe), "seed": recipe["seed"]}
+            self.accelerator.init_trackers(recipe["name"], config=hashed)
+
+    def _describe(self, start: int, resumed: bool, command: list[str]) -> None:
+        """Write what is run and by what, and show it; on rank 0."""
+        accelerator, recipe = self.accelerator, self.recipe
+        device = device_name(accelerator.device)
+        self.run_directory.write_json("recipe.json", recipe)
+        made_by = environment(accelerator.num_processes, device, command, recipe)
+        self.run_directory.write_json("environment.json", made_by)
+        self.reporter.print(f"{recipe['name']}  seed {recipe['seed']}  →  {self.run_directory.path}")
+        self.reporter.print(f"data: {self.domain.describe()}; device: {device}")
+        notice = self.domain.notice(accelerator.num_processes)
+        if notice:
+            self.reporter.print(notice)
+        if resumed:
+            self.reporter.print(f"resuming after step {start}" if start else "no checkpoint yet: from the beginning")
 
     def _finish(self, trained_seconds: float, trained_steps: int) -> None:
         """Export, evaluate trained and untrained encoder, write the result, and only then do what is optional.

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from tiny import tiny_recipe
 
 from sslcollapse.checkpoint import (
     load_latest_checkpoint,
@@ -19,10 +20,15 @@ from sslcollapse.checkpoint import (
     write_atomic,
 )
 from sslcollapse.errors import RunError, WriteError
+from sslcollapse.trainer import train
 
 
-def save(folder, step, keep=2):
-    return save_checkpoint(folder, step, {"step": step, "x": torch.full((3,), float(step))}, keep)
+def save(folder, step, keep=2, **options):
+    return save_checkpoint(folder, step, {"step": step, "x": torch.full((3,), float(step))}, keep, **options)
+
+
+def kept(folder):
+    return sorted(int(path.stem.removeprefix("step")) for path in folder.glob("*.pt"))
 
 
 def test_the_newest_checkpoint_is_loaded_and_only_the_newest_are_kept(tmp_path):
@@ -30,6 +36,28 @@ def test_the_newest_checkpoint_is_loaded_and_only_the_newest_are_kept(tmp_path):
         save(tmp_path, step)
     assert load_latest_checkpoint(tmp_path)["step"] == 30
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["step00000020.pt", "step00000030.pt"]
+
+
+def test_checkpoints_of_the_clock_put_no_planned_one_out(tmp_path):
+    for step in (100, 200, 203, 206, 300, 301, 302):
+        save(tmp_path, step, planned=lambda step: step % 100 == 0)
+    assert kept(tmp_path) == [200, 300, 302]
+
+
+def test_as_many_are_kept_while_fewer_are_planned(tmp_path):
+    for step in (1, 2, 3, 100, 101, 102):
+        save(tmp_path, step, keep=3, planned=lambda step: step % 100 == 0)
+    assert kept(tmp_path) == [100, 101, 102]
+
+
+def test_a_run_keeps_the_planned_ones_and_the_newest_of_its_clock(tmp_path):
+    settings = dict(steps=7, checkpoint_every=2, keep_checkpoints=2, checkpoint_minutes=1e-9)
+    rest = dict(optim=dict(type="adamw", lr=1e-2), evaluate={})
+    run = train(tiny_recipe("clock", train=settings, **rest), out=tmp_path)
+    assert kept(run / "checkpoints") == [5, 6, 7]
+    settings["checkpoint_every"] = 0
+    run = train(tiny_recipe("clock_alone", train=settings, **rest), out=tmp_path)
+    assert kept(run / "checkpoints") == [6, 7]
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):

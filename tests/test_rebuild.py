@@ -172,7 +172,7 @@ READS = {
     "tolist": lambda rates: rates.tolist(),
     "numpy": lambda rates: list(rates.numpy()),
     "float": lambda rates: [float(rate) for rate in rates],
-    "of a list": lambda rates: torch.tensor([0.5, *rates]).cumsum(0)[1:].tolist(),
+    "of a list": lambda rates: torch.tensor([0.25, *rates]).cumsum(0)[1:].tolist(),
     "where": lambda rates: [i / 10 for i in torch.nonzero(rates >= 0).flatten().tolist()],
 }
 

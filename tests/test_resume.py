@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import text_parts
 import torch
 from tiny import tiny_recipe
 
 from sslcollapse import cli
 from sslcollapse.checkpoint import save_checkpoint
-from sslcollapse.errors import RunError
+from sslcollapse.errors import RunError, WriteError
 from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.recipe import override, resolve
 from sslcollapse.run import RunDirectory
@@ -253,3 +254,47 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_unasked(straight, 
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     train(RECIPE, out=tmp_path, overwrite=True)
     assert learnt(run) == learnt(straight)
+
+
+def say_streams(run, version):
+    """Let a run's environment name a version of the random streams; none for None."""
+    path = run / "environment.json"
+    environment = json.loads(path.read_text()) | {"streams": version}
+    if version is None:
+        del environment["streams"]
+    path.write_text(json.dumps(environment))
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_a_run_begun_with_other_random_streams_is_not_gone_on_with(version, tmp_path, own_components):
+    text_parts.register()
+    recipe = text_parts.text_recipe("streams")
+    run = train(recipe, out=tmp_path)
+    (run / "result.json").unlink()
+    say_streams(run, version)
+    before = (run / "environment.json").read_bytes()
+    with pytest.raises(RunError, match=r"was begun with version 1 of the random streams.*start again with --overwrite"):
+        train(recipe, out=tmp_path, resume=True)
+    assert (run / "environment.json").read_bytes() == before
+    train(recipe, out=tmp_path, overwrite=True)
+    assert json.loads((run / "environment.json").read_text())["streams"] == 2
+
+
+def test_a_run_that_draws_the_same_from_other_random_streams_is_gone_on_with(straight, tmp_path):
+    run = unfinished(straight, tmp_path, 50)
+    say_streams(run, 1)
+    train(RECIPE, out=tmp_path, resume=True)
+    assert learnt(run) == learnt(straight)
+
+
+def test_what_cannot_be_written_names_the_option_of_the_command_that_was_given(tmp_path, capsys):
+    run = RunDirectory.of(resolve(RECIPE), tmp_path).path
+    (run / "metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(WriteError, match=r"metrics.jsonl: cannot be written.*give the same command again$"):
+        train(RECIPE, out=tmp_path)  # as an ablation does, which has no such option
+    shutil.rmtree(run)
+    (run / "metrics.jsonl").mkdir(parents=True)
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(RECIPE))
+    assert cli.main(["train", str(file), "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("then give the same command again, with --resume\n")

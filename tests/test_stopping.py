@@ -4,7 +4,8 @@ import json
 import os
 import signal
 import threading
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import pytest
 import text_parts
@@ -128,33 +129,39 @@ def test_a_run_outside_the_main_thread_catches_no_signals_and_trains(tmp_path):
     assert (made[0] / "result.json").exists()
 
 
+class Killed(text_parts.BagOfWords):
+    """Sends its process SIGTERM where it is built for the first time, or after it was trained."""
+
+    kills: ClassVar[list[str]] = []
+    trained = False
+
+    def __init__(self, in_shape: Any) -> None:
+        super().__init__(in_shape)
+        if any(Killed.trained == when.startswith("after") for when in Killed.kills):
+            Killed.kills.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def forward(self, view: Any) -> Any:
+        Killed.trained |= self.training
+        return super().forward(view)
+
+
+def register_killed(when: str) -> None:
+    text_parts.register()
+    ENCODERS.register("killed")(Killed)
+    Killed.kills[:] = [when] if when else []
+
+
 @pytest.mark.parametrize(
     "when", ["before the first step", "after the last step, which is saved; --resume evaluates it"]
 )
 def test_a_signal_in_a_components_constructor_is_no_fault_of_the_component(when, tmp_path, own_components):
-    text_parts.register()
-    kills = [when]
-
-    @ENCODERS.register("killed")
-    class Killed(text_parts.BagOfWords):
-        trained = False
-
-        def __init__(self, in_shape: Any) -> None:
-            super().__init__(in_shape)
-            if kills and Killed.trained == when.startswith("after"):
-                kills.clear()
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        def forward(self, view: Any) -> Any:
-            Killed.trained |= self.training
-            return super().forward(view)
-
+    register_killed("")
     recipe = text_parts.text_recipe("killed", encoder=dict(type="killed"))
-    killed = Process(recipe, tmp_path)
+    killed = Process(recipe, tmp_path, first=partial(register_killed, when))
     assert killed.wait() == 75, killed.said()
     assert killed.said().splitlines()[-1] == f"stopped by SIGTERM {when}"
     assert killed.run.exists() == when.startswith("after")
-    kills.clear()
     assert (train(recipe, out=tmp_path, resume=True) / "result.json").exists()
 
 

@@ -30,13 +30,17 @@ def of_most(records: Iterable[Mapping[str, Any]]) -> int:
 
 def made_otherwise(run: Path, recipe: Mapping[str, Any]) -> bool:
     """Whether a run directory holds another run of the same hash: with other defaults, or other random numbers."""
-    if changes_since(run, recipe):
-        return True
+    return bool(changes_since(run, recipe)) or other_streams(run, recipe) is not None
+
+
+def other_streams(run: Path, recipe: Mapping[str, Any]) -> int | None:
+    """The version of the random streams of a run directory, if it drew other numbers than it would today; else None."""
     try:
         environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-        return streams_of(recipe) not in (None, environment.get("streams", FIRST_STREAMS))
+        made_with = environment.get("streams", FIRST_STREAMS)
     except (OSError, ValueError, AttributeError):
-        return False
+        return None
+    return None if streams_of(recipe) in (None, made_with) else made_with
 
 
 def _draws_anew(recipe: Mapping[str, Any]) -> bool:

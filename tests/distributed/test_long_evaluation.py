@@ -18,13 +18,13 @@ import slow_run  # noqa: E402
 from sslcollapse.evaluate import evaluate_run  # noqa: E402
 
 
-def start(out: Path, *words: str) -> list[subprocess.Popen]:
+def start(out: Path, *words: str, script: str = "slow_run.py") -> list[subprocess.Popen]:
     """Two processes without a launcher, which would end the second where the first one dies."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", str(HERE / "slow_run.py"), str(out), *words]
+    command = [sys.executable, "-W", "ignore", str(HERE / script), str(out), *words]
     return [
         subprocess.Popen(
             command,
