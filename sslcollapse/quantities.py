@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sslcollapse.typecheck import quote
@@ -69,6 +71,18 @@ _OTHERS = {"base": str, "overrides": dict, "settings": list, "steps": int}
 
 _OF_DICTS = {"evaluation": 1, "untrained": 1, "regularizers": 2}
 """Fields that are dicts of dicts, and how deeply."""
+
+
+CUT_SHORT = "what two views share is not measured: the process ended before it"
+"""Warning in a result that was written before what is optional was done; it is replaced when that is done."""
+
+
+def is_cut_short(run: Path) -> bool:
+    """Whether a run has its result, but its process ended before what is optional: ``resume`` does that."""
+    try:
+        return CUT_SHORT in json.loads((run / "result.json").read_text(encoding="utf-8"))["warnings"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def lacking(value: Any, fields: Mapping[str, type]) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from sslcollapse import __version__
 from sslcollapse.checkpoint import remove_temporaries, write_atomic, writing
 from sslcollapse.errors import RunError
+from sslcollapse.quantities import is_cut_short
 from sslcollapse.recipe import changes_since, components, difference, recipe_hash
 from sslcollapse.registry import REGISTRIES
 
@@ -68,8 +69,8 @@ class RunDirectory:
         return (self.path / "result.json").exists()
 
     def has_finished(self, recipe: Mapping[str, Any]) -> bool:
-        """Whether the run has its result, and it is of this recipe: one of other defaults has the same hash."""
-        return self.finished and not changes_since(self.path, recipe)
+        """Whether nothing is left to do of this recipe's run: one of other defaults has the same hash."""
+        return self.finished and not is_cut_short(self.path) and not changes_since(self.path, recipe)
 
     def check_startable(self, recipe: Mapping[str, Any], out: Path, *, resume: bool, overwrite: bool) -> None:
         """Raise RunError unless the run may start or resume; reads only.
@@ -87,7 +88,7 @@ class RunDirectory:
                 f"{self.path}: a run of the same hash is here whose defaults were others ({'; '.join(other)}); "
                 "use --overwrite to replace it, or --out for another folder"
             )
-        if self.finished:
+        if self.finished and not (resume and is_cut_short(self.path)):
             raise RunError(
                 f"{self.path}: this run is finished; use --overwrite to replace it or another seed "
                 f"(seed={recipe['seed'] + 1})"

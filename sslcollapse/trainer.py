@@ -42,6 +42,7 @@ from sslcollapse.module import SSLModule
 from sslcollapse.observation import Observation
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.progress import PlainConsole, Reporter
+from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.registry import OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
@@ -520,7 +521,7 @@ class Trainer:
                 **evaluation,
                 "rank": dict(measurement.ranks),
                 "regularizers": self._penalty_summary(),
-                "warnings": ["what two views share is not measured: the process ended before it"],
+                "warnings": [CUT_SHORT],
             }
             run.write_arrays("splits.npz", splits)
             try:

@@ -18,6 +18,7 @@ from tiny import tiny_recipe
 from sslcollapse import cli
 from sslcollapse.checkpoint import save_checkpoint
 from sslcollapse.errors import RunError, WriteError
+from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.recipe import override, resolve
 from sslcollapse.run import RunDirectory
 from sslcollapse.trainer import train
@@ -124,6 +125,19 @@ def test_resume_starts_a_run_where_no_other_one_may_have_been_meant(straight, tm
     shutil.copytree(straight, tmp_path / "of_another_name/00000000/seed0")
     run = train(RECIPE, out=tmp_path, resume=True)
     assert learnt(run) == learnt(straight)
+
+
+def test_a_result_that_was_cut_short_before_what_is_optional_is_completed_by_resume(straight, tmp_path):
+    run = RunDirectory.of(resolve(RECIPE), tmp_path).path
+    shutil.copytree(straight, run)
+    result = json.loads((run / "result.json").read_text())
+    rank = {name: value for name, value in result["rank"].items() if not name.startswith("shared")}
+    (run / "result.json").write_text(json.dumps({**result, "rank": rank, "warnings": [CUT_SHORT]}))
+    with pytest.raises(RunError, match="this run is finished"):
+        train(RECIPE, out=tmp_path)
+    train(RECIPE, out=tmp_path, resume=True)
+    assert learnt(run) == learnt(straight)
+    assert learnt(run)["result"]["rank"]["shared"]
 
 
 def test_a_run_resumed_after_its_last_step_has_the_features_penalties_in_its_result(tmp_path):

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -146,7 +147,8 @@ def length(path: Path) -> int:
 def saved_as_said(run: Path, before: int) -> bool:
     """Whether the step that the log says is saved is the one of the newest checkpoint, and no metric is later."""
     log = (run / "train.log").read_bytes()[before:].decode() if length(run / "train.log") else ""
-    steps = [int(line.split("after step ")[1].split(",")[0]) for line in log.splitlines() if "stopped by" in line]
+    said = re.findall(r"stopped by \w+ after (?:step (\d+)|the last step), which is saved", log)
+    steps = [int(step or RECIPE["train"]["steps"]) for step in said]
     metrics = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] if steps else []
     return not steps or (steps[-1] == newest_step(run) and max(metrics) <= steps[-1])
 
@@ -211,10 +213,9 @@ class Campaign:
         group.end()
         run, word = self.find(name), signal.Signals(number).name
         codes = [group.codes.get(rank) for rank in range(RANKS)]
-        allowed = {0, STOPPED} if length(run / "train.log") > logged else {0, STOPPED, -signal.SIGTERM}
-        right = number == signal.SIGKILL or (
-            saved_as_said(run, logged) and all(codes[rank] in allowed for rank in victims)
-        )
+        # A rank that is on its way out when the launcher ends it shows that; then the other one must have answered.
+        answered = length(run / "train.log") == logged or any(code in (0, STOPPED) for code in codes)
+        right = number == signal.SIGKILL or (answered and saved_as_said(run, logged))
         print(
             f"{name}: {word} to {victims} after {moment:5.2f} s, newest checkpoint {newest_step(run):3}, "
             f"exit codes {codes}{'' if right else '  WRONG'}",

@@ -169,7 +169,7 @@ class _Driver:
     def _is_finished(self, job: Job) -> bool:
         """Whether the run is recorded, or has its result and is recorded now."""
         recorded = self.records.find(job.cell, job.seed) is not None
-        if not recorded and job.finished:
+        if not recorded and job.complete:
             try:
                 self._record(job)
             except DamagedRunError as damage:  # of this run alone; the others go on

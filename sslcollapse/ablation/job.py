@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sslcollapse.ablation.grid import Cell
+from sslcollapse.quantities import is_cut_short
 
 TAIL_BYTES = 1 << 16
 
@@ -49,6 +50,11 @@ class Job:
         from sslcollapse.ablation.streams import made_otherwise
 
         return (self.path / "result.json").exists() and not made_otherwise(self.path, self.cell.recipe)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is finished and nothing that is optional was cut short."""
+        return self.finished and not is_cut_short(self.path)
 
     @property
     def log(self) -> Path:

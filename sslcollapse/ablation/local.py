@@ -107,7 +107,7 @@ class _Process:
     @property
     def stopped(self) -> bool:
         """Whether it was asked to end, by somebody else than this ablation, before it had its result."""
-        return self._process.exitcode in STOPPED and not self.job.finished
+        return self._process.exitcode in STOPPED and not self.job.complete
 
     def error(self) -> str | None:
         """None if the run has its result, else the last line of its errors, all of which go to its log."""
@@ -115,7 +115,7 @@ class _Process:
         code = self._process.exitcode
         if code != REFUSED:
             add_to_log(self.job.path, text)
-        if code == 0 and self.job.finished:
+        if self.job.finished:  # however its process ended after that
             return None
         if code == -signal.SIGKILL:
             return "killed by the system, which may have run out of memory; try fewer --jobs"

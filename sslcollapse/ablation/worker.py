@@ -11,6 +11,7 @@ from typing import Any
 
 from sslcollapse.ablation.locks import InUseError, run_lock
 from sslcollapse.errors import PreemptedError, SSLCollapseError
+from sslcollapse.quantities import is_cut_short
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOCK_SECONDS = 5.0
@@ -35,7 +36,7 @@ def work(message: Mapping[str, Any]) -> None:
 
             if made_otherwise(run, message["recipe"]):
                 _move_aside(run)
-        if (run / "result.json").exists():
+        if (run / "result.json").exists() and not is_cut_short(run):
             return
         from sslcollapse.recipe import load
         from sslcollapse.trainer import train

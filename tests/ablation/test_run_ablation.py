@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from sslcollapse.ablation.local import environment, visible_devices
 from sslcollapse.ablation.plan_file import read_plan
 from sslcollapse.ablation.worker import THREAD_VARIABLES
 from sslcollapse.errors import RecipeError, RunError
+from sslcollapse.quantities import CUT_SHORT
 
 ROOT = Path(__file__).parents[2]
 
@@ -283,6 +285,23 @@ def test_a_worker_that_a_signal_ends_before_it_can_answer_has_not_failed_either(
     assert "stopped   tiny encoder.hidden=[99] seed=0 by a signal" in capsys.readouterr().out
     assert not (workspace.results / "tiny").exists() or not list(workspace.results.glob("tiny/failures.json"))
     assert run(workspace, widths="[99]", seeds=1) == 0
+
+
+def test_a_result_that_was_cut_short_is_completed_before_it_is_recorded(workspace):
+    assert run(workspace, widths="[4]", seeds=1) == 0
+    (result,) = workspace.out.glob("tiny/*/seed0/result.json")
+    whole = json.loads(result.read_text())
+    result.write_text(json.dumps({**whole, "warnings": [CUT_SHORT]}))
+    shutil.rmtree(workspace.results)
+    assert run(workspace, widths="[4]", seeds=1) == 0
+    assert [call["resume"] for call in workspace.calls()] == [False, True]
+    assert json.loads(result.read_text()) == whole
+
+
+def test_a_run_that_is_killed_by_what_is_optional_is_recorded_with_its_result(workspace):
+    assert run(workspace, widths="[97]", seeds=1) == 0
+    assert len(workspace.records()) == len(workspace.calls()) == 1
+    assert not (workspace.results / "tiny" / "failures.json").exists()
 
 
 def test_what_killed_ablations_were_writing_is_removed(workspace):
