@@ -84,7 +84,15 @@ def test_what_refuses_a_run_leaves_no_lock_and_no_folder(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_signal_waits_while_it_is_held_and_raises_otherwise_and_a_second_interrupt_never_waits(capfd):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C is not ignored, as it is in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_waits_while_it_is_held_and_raises_otherwise_and_a_second_interrupt_never_waits(capfd, interruptible):
     with StopSignals() as signals:
         with pytest.raises(Stopped, match="stopped by SIGTERM before the first step"):
             signal.raise_signal(signal.SIGTERM)
