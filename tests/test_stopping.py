@@ -17,6 +17,8 @@ from sslcollapse.ablation.locks import InUseError
 from sslcollapse.checkpoint import newest_step
 from sslcollapse.errors import PreemptedError, SSLCollapseError
 from sslcollapse.registry import DOMAINS, ENCODERS
+from sslcollapse.recipe import resolve
+from sslcollapse.run import RunDirectory
 from sslcollapse.stopping import Stopped, StopSignals
 from sslcollapse.trainer import train
 
@@ -180,6 +182,7 @@ def test_a_signal_while_what_two_views_share_is_measured_leaves_the_measurement_
     with pytest.raises(PreemptedError, match=r"stopped by SIGTERM after the last step.*--resume evaluates it"):
         train(recipe, out=tmp_path)
     assert not kills
+    assert (RunDirectory.of(resolve(recipe), tmp_path).path / "result.json").exists()  # nothing that was made is lost
     result = json.loads((train(recipe, out=tmp_path, resume=True) / "result.json").read_text())
     assert (result["status"], result["warnings"]) == ("finished", [])
     assert result["rank"]["shared"]["attainable"] == 8
