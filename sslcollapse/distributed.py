@@ -169,7 +169,9 @@ def meeting(what: str) -> Iterator[Meeting]:
         yield found
     except BaseException as error:
         talk.give({"error": str(error) or type(error).__name__})
-        talk.sent.wait(min(PATIENCE, 10.0))  # the process may be about to end
+        # This process may be about to end, and with it the store: till the others have come, and a moment to read.
+        talk.join(min(PATIENCE, 10.0))
+        time.sleep(0.5)
         raise
     talk.give({"result": found.result})
     found.results = [answer["result"] for answer in _answers(talk, what)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -90,6 +91,11 @@ def explained(error: Exception, recipe: Mapping[str, Any]) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; {_ADVICE.get(error.errno, '--debug shows where it happened')}"
+    if isinstance(error, RuntimeError) and re.search(r"gloo|NCCL|c10d|TCPStore", str(error)):
+        first = str(error).partition("\n")[0][:200]
+        return (
+            f"another process of this run has ended or cannot be reached; look at what it said, then resume ({first})"
+        )
     if isinstance(error, (MemoryError, RuntimeError)):
         from sslcollapse.memory import shortage  # imports torch
 

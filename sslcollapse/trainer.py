@@ -118,6 +118,7 @@ def _train(
                     with run.startable():
                         stack.enter_context(run_lock(run.path))
                 run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
+        with meeting("building the networks and reading the data"):
             domain = build_domain(recipe)
             domain.check(accelerator.num_processes)
             module = build_module(recipe, domain)

@@ -32,6 +32,14 @@ VIT = dict(
 SHAPE = (3, 16, 16)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def encoders(own_components):
+    """The encoders of this module are known to it only."""
+    ENCODERS.register("reads_scalars")(ReadsScalars)
+    ENCODERS.register("reads_weights")(ReadsWeights)
+    ENCODERS.register("grows")(Grows)
+
+
 @pytest.fixture(autouse=True)
 def blocked_socket(monkeypatch):
     """A connection, or the question for an address, ends the test with an error of its own."""
@@ -177,7 +185,6 @@ READS = {
 }
 
 
-@ENCODERS.register("reads_scalars")
 class ReadsScalars(mlp.MLP):
     """Has dropout rates that its constructor reads out of a tensor, and a seed."""
 
@@ -188,7 +195,6 @@ class ReadsScalars(mlp.MLP):
         self.register_buffer("scale", self.layers[1].weight.detach().mean(0) * torch.ones(300))  # of large and small
 
 
-@ENCODERS.register("reads_weights")
 class ReadsWeights(mlp.MLP):
     """Reads a number out of a large tensor."""
 
@@ -197,7 +203,6 @@ class ReadsWeights(mlp.MLP):
         self.spread = self.layers[1].weight.std().item()
 
 
-@ENCODERS.register("grows")
 class Grows(mlp.MLP):
     """Is wider each time that it is built, so no description leads to it again."""
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -158,3 +159,11 @@ def test_data_that_do_not_fit_are_refused_before_they_are_drawn(tmp_path, capsys
     words = ['domain.dataset={"type": "csbm", "nodes": 1000000000000}', "--out", str(tmp_path)]
     assert cli.main(["train", QUICKSTART, *words]) == 2
     assert "nodes=1000000000000: needs at least" in capsys.readouterr().err
+
+
+def test_a_process_that_has_ended_is_no_fault_of_the_package():
+    said = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:552] Connection closed by peer [127.0.0.1]:5"
+    assert re.match(
+        "another process of this run has ended or cannot be reached; look", explained(RuntimeError(said), {})
+    )
+    assert explained(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), {}) is None

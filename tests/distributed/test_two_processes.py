@@ -168,10 +168,8 @@ def test_an_error_that_only_the_second_process_has_is_shown_with_its_rank(tmp_pa
     recipe.write_text(FULL_BATCH + 'import os\nif os.environ["RANK"] == "1":\n    recipe["encoder"]["hidden"] = []\n')
     process = launch(recipe)
     assert process.returncode != 0
-    told = "encoder: hidden must be a non-empty list of positive widths, got []"
-    assert (
-        f"rank 1: error: {told}" in process.stderr or f"rank 1 failed while starting the run: {told}" in process.stderr
-    )
+    assert "encoder: hidden must be a non-empty list of positive widths, got []" in process.stderr
+    assert "rank 1: error: " in process.stderr or "rank 1 failed while building the networks" in process.stderr
     assert "fault of sslcollapse" not in process.stderr
 
 
