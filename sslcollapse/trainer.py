@@ -524,14 +524,10 @@ class Trainer:
                 "warnings": [CUT_SHORT],
             }
             run.write_arrays("splits.npz", splits)
-            try:
-                run.write_json("result.json", result)
-                result["warnings"] = []
-                self._add_optional(result)
-                run.write_json("result.json", result)
-            except (Stopped, KeyboardInterrupt):  # who stops a run wants all of it from the next one
-                (run.path / "result.json").unlink(missing_ok=True)
-                raise
+            run.write_json("result.json", result)
+            result["warnings"] = []
+            self._add_optional(result)
+            run.write_json("result.json", result)
             if self.probes:
                 self.reporter.print(accuracy_table(result))
             self.reporter.print(rank_table(result))

@@ -16,7 +16,9 @@ from tiny import tiny_recipe
 from sslcollapse.ablation.locks import InUseError
 from sslcollapse.checkpoint import newest_step
 from sslcollapse.errors import PreemptedError, SSLCollapseError
+from sslcollapse.recipe import resolve
 from sslcollapse.registry import DOMAINS, ENCODERS
+from sslcollapse.run import RunDirectory
 from sslcollapse.stopping import Stopped, StopSignals
 from sslcollapse.trainer import train
 
@@ -188,6 +190,7 @@ def test_a_signal_while_what_two_views_share_is_measured_leaves_the_measurement_
     with pytest.raises(PreemptedError, match=r"stopped by SIGTERM after the last step.*--resume evaluates it"):
         train(recipe, out=tmp_path)
     assert not kills
+    assert (RunDirectory.of(resolve(recipe), tmp_path).path / "result.json").exists()  # nothing that was made is lost
     result = json.loads((train(recipe, out=tmp_path, resume=True) / "result.json").read_text())
     assert (result["status"], result["warnings"]) == ("finished", [])
     assert result["rank"]["shared"]["attainable"] == 8

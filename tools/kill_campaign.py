@@ -185,15 +185,15 @@ class Campaign:
         while signals:
             episode += 1
             name, sent = f"run{episode}", 0
-            while not (self.find(name) / "result.json").exists():
-                sent += self.cycle(name, signals)
+            while self.cycle(name, signals):  # until it ends by itself
+                sent += 1
             found = self.compare(name)
             print(f"{name}: finished after {sent} signals, {'identical' if not found else 'DIFFERENT: ' + found}")
             if not found:
                 shutil.rmtree(self.folder / name)
 
-    def cycle(self, name: str, signals: list[int]) -> int:
-        """Start or resume the run and send the next signal, if there is one; 1 if it met the run, else 0."""
+    def cycle(self, name: str, signals: list[int]) -> bool:
+        """Start or resume the run and send the next signal, if there is one; whether it met the run."""
         run, log = self.find(name), self.folder / f"{name}.log"
         logged = length(run / "train.log")
         group = Group(self.recipe, self.folder / name, log)
@@ -207,7 +207,7 @@ class Campaign:
             if set(group.codes.values()) != {0}:
                 self.faults.append(f"{name}: exit codes {group.codes} without a signal; see {log}")
                 sys.exit(self.faults[-1])
-            return 0
+            return False
         number = signals.pop(0)
         group.send(number, victims)
         group.end()
@@ -223,7 +223,7 @@ class Campaign:
         )
         if not right:
             self.faults.append(f"{name}: {word} to {victims}: exit codes {codes}, or steps lost; see {log}")
-        return 1
+        return True
 
     def compare(self, name: str) -> str:
         """What differs from the run that ran through, in words; nothing if all is the same."""
