@@ -29,6 +29,7 @@ def own_components():
     yield
     for registry, targets, factories in before:
         registry._targets, registry._factories = targets, factories
+        registry._parameters.clear()
 
 
 @pytest.fixture
