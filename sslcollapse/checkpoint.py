@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -16,16 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.errors import RunError, SSLCollapseError, WriteError
-
-ADVICE = {
-    errno.ENOSPC: "make room there",
-    errno.EDQUOT: "make room within your quota",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
-    errno.EROFS: "make this file system writable again",
-    errno.ENOENT: "its folder was moved or deleted meanwhile; put it back, or start again",
-}
-"""What to do about an error of the system, before the command is given again."""
+from sslcollapse.errors import ADVICE, RunError, SSLCollapseError, WriteError
 
 
 def save_checkpoint(
@@ -190,7 +180,7 @@ def remove_temporaries(folder: Path) -> None:
     """Delete what processes that were killed while they wrote have left in a folder."""
     for path in folder.glob(".*"):
         found = re.search(r"\.(?:tmp|writable)(\d+)$", path.name)
-        if found and not _is_alive(int(found[1])):
+        if found and not is_alive(int(found[1])):
             with suppress(OSError):
                 path.unlink()
 
@@ -240,11 +230,12 @@ def _kind(value: Any) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether this machine has a process of this number."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:
+    except OSError:  # somebody else's
         return True
     return True

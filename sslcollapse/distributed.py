@@ -219,7 +219,6 @@ class _Talk(Thread):
         answers: of the ranks so far, in their order.
         heard: when the rank whose answer is awaited was last known to be alive.
         failure: why nothing can be heard any more.
-        sent: whether the own answer is in the store.
     """
 
     def __init__(self, own: int, ranks: int) -> None:
@@ -228,7 +227,6 @@ class _Talk(Thread):
         self.answers: list[dict[str, Any]] = []
         self.heard = time.monotonic()
         self.failure: Exception | None = None
-        self.sent = Event()
         self._given = Event()
         self._answer = ""
         self.start()
@@ -247,12 +245,10 @@ class _Talk(Thread):
             while not self._given.wait(HEARTBEAT):
                 store.add(f"{place}/{self.own}/alive", 1)
             store.set(f"{place}/{self.own}", self._answer)
-            self.sent.set()
             for other in range(self.ranks):
                 self.answers.append(json.loads(self._awaited(store, f"{place}/{other}")))
         except Exception as error:
             self.failure = error
-            self.sent.set()
 
     def _awaited(self, store: Any, key: str) -> bytes:
         began, beats = time.monotonic(), -1

@@ -70,15 +70,17 @@ def in_words(error: BaseException) -> str:
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-_ADVICE = {
-    errno.ENOSPC: "make room on the disk, then give the same command again",
-    errno.EDQUOT: "make room within your quota, then give the same command again",
-    errno.EROFS: "the file system is read-only; choose another folder",
+ADVICE = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "make this file system writable again, or choose another folder",
     errno.EACCES: "give this user access, or choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOENT: "it is not there, or was removed meanwhile",
+    errno.ENOENT: "it is not there, or was moved or deleted meanwhile; put it back, or start again",
     errno.EMFILE: "let this process open more files (ulimit -n)",
 }
+"""What to do about an error of the system, before the command is given again."""
 
 
 def explained(error: Exception, recipe: Mapping[str, Any]) -> str | None:
@@ -90,7 +92,7 @@ def explained(error: Exception, recipe: Mapping[str, Any]) -> str | None:
     """
     if isinstance(error, OSError) and error.errno is not None:
         place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; {_ADVICE.get(error.errno, '--debug shows where it happened')}"
+        return f"{place}{error.strerror}; {ADVICE.get(error.errno, '--debug shows where it happened')}"
     if isinstance(error, RuntimeError) and re.search(r"gloo|NCCL|c10d|TCPStore", str(error)):
         first = str(error).partition("\n")[0][:200]
         return (

@@ -57,6 +57,10 @@ class Reporter:
                 plain.print(renderable)
             self.sink(capture.get())
 
+    def warn(self, text: str) -> None:
+        """Show a warning, and keep it in the log."""
+        self.print(Text.assemble(("warning", "yellow"), printable(f" {text}")))
+
     def start(self, step: int, total: int) -> None:
         """Begin to show progress from ``step`` of ``total``."""
         self._first, self._total, self._began = step, total, time.perf_counter()

@@ -20,8 +20,8 @@ from typing import Any
 from sslcollapse.errors import RecipeError, SSLCollapseError, in_words
 from sslcollapse.literals import literal
 from sslcollapse.registry import REGISTRIES, suggest
-from sslcollapse.spec import DataSpec, RecipeSpec
-from sslcollapse.typecheck import check, check_nesting, join, quote, stated_only
+from sslcollapse.spec import RecipeSpec
+from sslcollapse.typecheck import check, check_fields, check_nesting, fields_of, join, quote, stated_only
 
 CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers")
 """Fields of ``train`` that change what is written, not what is learnt."""
@@ -144,8 +144,8 @@ def resolve_data(recipe: Mapping[str, Any]) -> dict[str, Any]:
         RecipeError: as ``resolve``.
     """
     check_nesting(recipe, "")
-    fields = ("name", "data_root", "domain")
-    return check({key: value for key, value in recipe.items() if key in fields}, DataSpec, "")
+    fields = {name: field for name, field in fields_of(RecipeSpec).items() if name in ("name", "data_root", "domain")}
+    return check_fields({k: v for k, v in recipe.items() if k in fields}, fields, "", "field of a recipe")
 
 
 def recipe_hash(resolved: Mapping[str, Any]) -> str:

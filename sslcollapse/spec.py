@@ -302,15 +302,6 @@ class MonitorSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSpec:
-    """What of a recipe says which data are read."""
-
-    name: Annotated[str, Word()]
-    data_root: str | None = None
-    domain: Annotated[dict[str, Any], Component("domain")]
-
-
-@dataclass(frozen=True, kw_only=True)
 class RecipeSpec:
     """The whole recipe; parts with ``type=`` are registered components."""
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
-from rich.text import Text
 
 from sslcollapse import evaluate
 from sslcollapse.ablation.locks import run_lock
@@ -369,7 +368,7 @@ class Trainer:
         subject = line.partition(":")[0]
         if subject not in self._warned:
             self._warned.add(subject)
-            self.reporter.print(Text.assemble(("warning", "yellow"), printable(f" step {done}: {line}")))
+            self.reporter.warn(f"step {done}: {line}")
 
     def _measure(self, done: int) -> Measurement:
         module, views = self.module, self.probe_set.rank_views(self.recipe["monitor"]["samples"])
@@ -541,9 +540,7 @@ class Trainer:
             line = f"what two views share is not measured: {type(error).__name__}: {error}"
             result["warnings"].append(line)
             self.run_directory.log(traceback.format_exc())
-            self.reporter.print(
-                Text.assemble(("warning", "yellow"), printable(f" {line}; the traceback is in train.log"))
-            )
+            self.reporter.warn(f"{line}; the traceback is in train.log")
 
     @torch.no_grad()
     def _penalty_summary(self) -> dict[str, dict[str, dict[str, float]]]:

@@ -176,6 +176,13 @@ def check_fields(value: Mapping[str, Any], fields: Mapping[str, tuple[Any, Any]]
 def _dataclass(value: Any, cls: type, path: str) -> Resolved:
     if not isinstance(value, Mapping):
         raise RecipeError(f"{path or 'a recipe'}: expected a dict, got {quote(value)}")
+    resolved = check_fields(value, fields_of(cls), path, f"field of {path!r}" if path else "field of a recipe")
+    try_construct(cls, resolved, path)
+    return resolved
+
+
+def fields_of(cls: type) -> dict[str, tuple[Any, Any]]:
+    """The fields of a dataclass as ``check_fields`` takes them: name → (annotation, default or REQUIRED)."""
     hints = get_type_hints(cls, include_extras=True)
     fields: dict[str, tuple[Any, Any]] = {}
     for field in dataclasses.fields(cls):
@@ -183,9 +190,7 @@ def _dataclass(value: Any, cls: type, path: str) -> Resolved:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         fields[field.name] = (hints[field.name], REQUIRED if default is dataclasses.MISSING else default)
-    resolved = check_fields(value, fields, path, f"field of {path!r}" if path else "field of a recipe")
-    try_construct(cls, resolved, path)
-    return resolved
+    return fields
 
 
 def _plain(default: Any) -> Any:

@@ -28,9 +28,15 @@ from fuzz_attempts import (
     read_run_files,
     text_of,
 )
+from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
 from sslcollapse.registry import REGISTRIES
+
+SETTINGS: dict[str, Any] = dict(
+    database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
+"""Of hypothesis: inputs are made, and neither kept nor shrunk."""
 
 
 def _deep(levels: int, as_dict: bool) -> Any:

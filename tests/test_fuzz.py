@@ -5,7 +5,7 @@ import traceback
 import fuzz_attempts
 import fuzz_inputs
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 EXAMPLES = {kind: 100 if kind in ("recipe", "override") else 40 for kind in fuzz_inputs.INPUTS}
@@ -18,10 +18,7 @@ def test_no_input_ends_in_an_error_that_was_not_raised_for_people(kind):
     @settings(
         max_examples=EXAMPLES[kind],
         derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        **fuzz_inputs.SETTINGS,
     )
     @given(strategy)
     def every(arguments):

@@ -77,7 +77,7 @@ def test_a_full_disk_is_a_sentence_that_says_what_to_do(files):
     with open("/dev/full", "w") as full:
         found = command("diagnose", files["healthy"], stdout=full)
     assert found.returncode == cli.MENDABLE
-    assert b"No space left on device; make room on the disk" in found.stderr
+    assert b"No space left on device; make room there" in found.stderr
     assert found.stderr.count(b"\n") == 1
 
 
@@ -115,7 +115,7 @@ def test_debug_raises_a_bug_as_it_is(monkeypatch):
             "/runs/a.pt: No space left on device; make room",
         ),
         (OSError(errno.EROFS, "Read-only file system", "/runs"), "/runs: Read-only file system; the file system is"),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/runs/x"), "was removed meanwhile"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/runs/x"), "moved or deleted meanwhile"),
         (MemoryError("Unable to allocate 7.45 GiB for an array"), "not enough memory (7.45 GiB at once); of the"),
         (RuntimeError("alloc_cpu.cpp: you tried to allocate 4000000000000 bytes. Error code 12"), "(4 TB at once)"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), "(20.00 GiB at once)"),

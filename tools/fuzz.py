@@ -22,7 +22,7 @@ def main() -> int:
 
     import fuzz_attempts
     import fuzz_inputs
-    from hypothesis import HealthCheck, Phase, given, seed, settings
+    from hypothesis import given, seed, settings
 
     kinds = [options.kind] if options.kind else list(fuzz_inputs.INPUTS)
     counts: Counter[tuple[str, str]] = Counter()
@@ -33,10 +33,7 @@ def main() -> int:
         @seed(options.seed)
         @settings(
             max_examples=-(-options.inputs // len(kinds)),
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            **fuzz_inputs.SETTINGS,
         )
         @given(strategy)
         def every(arguments):

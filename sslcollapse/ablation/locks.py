@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from sslcollapse.checkpoint import is_alive
 from sslcollapse.errors import RunError
 
 POLL_SECONDS = 0.1
@@ -102,10 +103,4 @@ def _is_dead(holder: str) -> bool:
     found = re.match(r"process (\d+) on (\S*) since", holder)
     if not found or found[2] != platform.node():
         return False
-    try:
-        os.kill(int(found[1]), 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except OSError:
-        return False
-    return False
+    return not is_alive(int(found[1]))
