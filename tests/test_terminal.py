@@ -114,7 +114,10 @@ def test_debug_raises_a_bug_as_it_is(monkeypatch):
             OSError(errno.ENOSPC, "No space left on device", "/runs/a.pt"),
             "/runs/a.pt: No space left on device; make room",
         ),
-        (OSError(errno.EROFS, "Read-only file system", "/runs"), "/runs: Read-only file system; the file system is"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/runs"),
+            "/runs: Read-only file system; make this file system writable",
+        ),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/runs/x"), "moved or deleted meanwhile"),
         (MemoryError("Unable to allocate 7.45 GiB for an array"), "not enough memory (7.45 GiB at once); of the"),
         (RuntimeError("alloc_cpu.cpp: you tried to allocate 4000000000000 bytes. Error code 12"), "(4 TB at once)"),
