@@ -134,11 +134,16 @@ def _train(
 @contextmanager
 def _accelerator(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accelerator]:
     """Accelerate for one run; its process-wide settings are let go after it, so that the next may have others."""
-    ours = not is_initialized()
+    ours, precision = not is_initialized(), recipe["train"]["precision"]
+    if not ours and (theirs := AcceleratorState().mixed_precision) != precision:
+        raise RunError(
+            f"train.precision is {precision!r}, and this process has an Accelerator with mixed_precision={theirs!r}, "
+            f"which holds for the whole process; give it {precision!r}, or train in another process"
+        )
     try:
         yield Accelerator(
             cpu=not torch.cuda.is_available(),
-            mixed_precision=recipe["train"]["precision"],
+            mixed_precision=precision,
             log_with=list(recipe["train"]["trackers"]) or None,
             project_dir=str(run.path),
         )

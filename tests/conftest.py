@@ -5,11 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from sslcollapse.registry import REGISTRIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that a test starts: sums in another order differ in last bits
+
+
+@pytest.fixture(autouse=True)
+def own_accelerator():
+    """What an Accelerator of a test has set for the whole process is not there in the next test."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

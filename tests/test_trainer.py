@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from tiny import tiny_recipe
 
 import sslcollapse
@@ -226,6 +227,14 @@ def test_bf16_trains_with_finite_losses_and_float32_parameters_in_the_process_of
     assert losses
     assert np.isfinite(losses).all()
     assert all(v.dtype == torch.float32 for v in load_encoder(run)[0].state_dict().values() if v.is_floating_point())
+
+
+def test_a_precision_that_an_accelerator_of_the_process_lacks_is_refused_with_both_and_nothing_is_written(tmp_path):
+    Accelerator(cpu=True)
+    with pytest.raises(RunError, match=r"train.precision is 'bf16', and this .* mixed_precision='no'.*another process"):
+        train(override(RECIPE, ["train.precision=bf16"]), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert train(override(RECIPE, ["train.steps=1"]), out=tmp_path).exists()
 
 
 def test_trackers_of_accelerate_receive_the_metrics(tmp_path):
