@@ -9,6 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sslcollapse.core.registry import (
+        COEFFICIENTS,
+        DOMAINS,
+        ENCODERS,
+        GRAPH_DATASETS,
+        OBJECTIVES,
+        OPTIMIZERS,
+        PROBES,
+        REGISTRIES,
+        REGULARIZERS,
+        VISION_DATASETS,
+    )
     from sslcollapse.diagnostics.covariance import StreamingCovariance
     from sslcollapse.diagnostics.measures import (
         alignment,
@@ -39,18 +51,6 @@ if TYPE_CHECKING:
     from sslcollapse.layers import layer_coverage, layer_map
     from sslcollapse.recipe import extend
     from sslcollapse.recipe import load as load_recipe
-    from sslcollapse.registry import (
-        COEFFICIENTS,
-        DOMAINS,
-        ENCODERS,
-        GRAPH_DATASETS,
-        OBJECTIVES,
-        OPTIMIZERS,
-        PROBES,
-        REGISTRIES,
-        REGULARIZERS,
-        VISION_DATASETS,
-    )
     from sslcollapse.regularizers.attached import DSO, SO, SRIP, AttachedPenalty, WERank
     from sslcollapse.regularizers.werank import orthogonality_defect
     from sslcollapse.trainer import train
@@ -87,7 +87,7 @@ _ATTRIBUTES = {
     "sslcollapse.hub": ["HubEncoder"],
     "sslcollapse.layers": ["layer_coverage", "layer_map"],
     "sslcollapse.recipe": ["extend"],
-    "sslcollapse.registry": [
+    "sslcollapse.core.registry": [
         "COEFFICIENTS",
         "DOMAINS",
         "ENCODERS",

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import RecipeError, SSLCollapseError
+from sslcollapse.core.memory import bounded
+from sslcollapse.core.registry import DOMAINS
+from sslcollapse.core.types import Batch, Domain, LazyViews, ProbeSet
 from sslcollapse.diagnostics.modes import evaluating
-from sslcollapse.distributed import Gather
-from sslcollapse.errors import RecipeError, SSLCollapseError
-from sslcollapse.memory import bounded
 from sslcollapse.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
-from sslcollapse.registry import DOMAINS
-from sslcollapse.types import Batch, Domain, LazyViews, ProbeSet
 
 DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
 SHEET_ROWS = 100

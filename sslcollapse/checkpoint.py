@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.errors import ADVICE, RunError, SSLCollapseError, WriteError
+from sslcollapse.core.errors import RunError, SSLCollapseError
+from sslcollapse.core.files import write_atomic, writing
 
 
 def save_checkpoint(
@@ -137,64 +136,6 @@ def check_state(state: Mapping[str, Any], steps: int, module: nn.Module, optimiz
                 raise ValueError(f"the optimizer's {name} of parameter {index} has shape {list(value.shape)}")
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Around what writes ``path``: an error of the system becomes a sentence that says what to do.
-
-    Raises:
-        WriteError: it could not be written.
-    """
-    try:
-        yield
-    except WriteError:
-        raise
-    except OSError as error:
-        advice = ADVICE.get(error.errno or 0, "see to that")
-        reason = error.strerror or str(error)
-        told = WriteError(f"{path}: cannot be written ({reason}); {advice}, then give the same command again")
-        told.errno, told.strerror = error.errno, error.strerror
-        raise told from error
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name in the same folder, then rename it; a crash leaves the old one or the new.
-
-    Raises:
-        WriteError: it could not be written; the old one is still there.
-    """
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    try:
-        with writing(path):
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-    finally:
-        with suppress(OSError):  # its file system may have become read-only
-            temporary.unlink(missing_ok=True)
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Delete what processes that were killed while they wrote have left in a folder."""
-    for path in folder.glob(".*"):
-        found = re.search(r"\.(?:tmp|writable)(\d+)$", path.name)
-        if found and not is_alive(int(found[1])):
-            with suppress(OSError):
-                path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Wait until names are on disk too, so that a machine that crashes keeps the order of what was renamed."""
-    with suppress(OSError):  # some file systems do not let folders be synchronised
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _read(path: Path, step: int) -> dict[str, Any]:
     checksum = _checksum(path)
     for place in (path, checksum):
@@ -228,14 +169,3 @@ def _is_count(value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def is_alive(pid: int) -> bool:
-    """Whether this machine has a process of this number."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sslcollapse.bench import BENCHES
-from sslcollapse.errors import PreemptedError, SSLCollapseError, WriteError, explained
-from sslcollapse.terminal import keep_traceback, lasting_output, say, say_error
+from sslcollapse.core.errors import PreemptedError, SSLCollapseError, WriteError, explained
+from sslcollapse.core.terminal import keep_traceback, lasting_output, say, say_error
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
 """Exit codes: of an error that the user can mend, of Ctrl-C, and of one that is a fault of this package."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from torch import nn
 
-from sslcollapse.errors import RecipeError, RunError
+from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.layers import Layer
 from sslcollapse.regularizers.coefficients import Placed
 from sslcollapse.spec import Above, Between, Momentum, Width

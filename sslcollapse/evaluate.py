@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.distributed import Meeting, made_by_rank_0, meeting, rank, world_size
-from sslcollapse.errors import DataError, RecipeError, RunError, SSLCollapseError
-from sslcollapse.registry import PROBES, RegistryError, suggest
-from sslcollapse.types import ProbeSet, Split
+from sslcollapse.core.distributed import Meeting, made_by_rank_0, meeting, rank, world_size
+from sslcollapse.core.errors import DataError, RecipeError, RunError, SSLCollapseError, suggest
+from sslcollapse.core.registry import PROBES, RegistryError
+from sslcollapse.core.types import ProbeSet, Split
 
 if TYPE_CHECKING:
     from sslcollapse.evaluation.probe import Outcome

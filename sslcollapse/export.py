@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sslcollapse import __version__
-from sslcollapse.checkpoint import write_atomic
-from sslcollapse.errors import RecipeError, RunError
+from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.files import write_atomic
+from sslcollapse.core.untrusted import check_regular, read_regular
 from sslcollapse.rebuild import rebuild, why_not_loadable
 from sslcollapse.recipe import recipe_hash
-from sslcollapse.untrusted import check_regular, read_regular
 
 
 def save_encoder(

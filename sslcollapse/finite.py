@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.checkpoint import newest_step
-from sslcollapse.errors import NonFiniteLossError
+from sslcollapse.core.errors import NonFiniteLossError
 
 
 def check_losses(step: int, parts: Mapping[str, Tensor], checkpoints: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import nn
 
-from sslcollapse.checkpoint import write_atomic
+from sslcollapse.core.files import write_atomic
 from sslcollapse.export import encoder_bytes, load_encoder
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"

@@ -39,12 +39,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from sslcollapse.core.distributed import unsharded
+from sslcollapse.core.errors import SSLCollapseError, suggest
 from sslcollapse.coverage import Coverage
-from sslcollapse.distributed import unsharded
 from sslcollapse.effective import CONVOLUTIONS as CONVOLUTIONS
 from sslcollapse.effective import effective, is_mixed, oriented, stored
-from sslcollapse.errors import SSLCollapseError
-from sslcollapse.registry import suggest
 
 if TYPE_CHECKING:
     from sslcollapse.layer_walk import Walk

@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from sslcollapse.registry import REGISTRIES, Registry, RegistryError, suggest
+from sslcollapse.core.errors import suggest
+from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.typecheck import REQUIRED, describe, quote
 
 WIDTH = 100

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.control import RankFloorController
-from sslcollapse.distributed import Gather
-from sslcollapse.errors import MissingDataError, RecipeError, in_words
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import MissingDataError, RecipeError, in_words
+from sslcollapse.core.registry import ENCODERS, OBJECTIVES, REGULARIZERS
+from sslcollapse.core.types import Batch, Branch
 from sslcollapse.evaluation.online import OnlineProbe
 from sslcollapse.layers import Layer, layer_map
 from sslcollapse.objectives.base import Objective
-from sslcollapse.registry import ENCODERS, OBJECTIVES, REGULARIZERS
 from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, Placed, resolve_coefficient
-from sslcollapse.types import Batch, Branch
 
 
 class SSLModule(nn.Module):

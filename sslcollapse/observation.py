@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.control import Point, Reading
+from sslcollapse.core.distributed import world_size
+from sslcollapse.core.errors import RunError
 from sslcollapse.diagnostics.covariance import StreamingCovariance
 from sslcollapse.diagnostics.measure import activation_rows, output_rows
 from sslcollapse.diagnostics.modes import EAGER, resting
 from sslcollapse.diagnostics.spectrum import NotFiniteError, effective_rank_from_singular_values, singular_values
-from sslcollapse.distributed import world_size
-from sslcollapse.errors import RunError
 from sslcollapse.module import SSLModule
 
 ROWS = 1024

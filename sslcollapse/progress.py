@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from sslcollapse.texts import printable
+from sslcollapse.core.texts import printable
 
 
 class PlainConsole(Console):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from sslcollapse.errors import RunError, SSLCollapseError
+from sslcollapse.core.errors import RunError, SSLCollapseError
+from sslcollapse.core.registry import ENCODERS
 from sslcollapse.planning import LARGEST_TENSOR, UnplannedError, bounded, planning
-from sslcollapse.registry import ENCODERS
 from sslcollapse.spec import Component
 
 LARGEST_COUNT = 2**16

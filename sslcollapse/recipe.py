@@ -17,9 +17,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.errors import RecipeError, SSLCollapseError, in_words
+from sslcollapse.core.errors import RecipeError, SSLCollapseError, in_words, suggest
+from sslcollapse.core.registry import REGISTRIES
 from sslcollapse.literals import literal
-from sslcollapse.registry import REGISTRIES, suggest
 from sslcollapse.spec import RecipeSpec
 from sslcollapse.typecheck import check, check_fields, check_nesting, fields_of, join, quote, stated_only
 

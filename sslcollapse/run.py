@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from sslcollapse import __version__
-from sslcollapse.checkpoint import remove_temporaries, write_atomic, writing
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.files import remove_temporaries, write_atomic, writing
+from sslcollapse.core.registry import REGISTRIES
 from sslcollapse.quantities import is_cut_short
 from sslcollapse.recipe import changes_since, components, difference, recipe_hash
-from sslcollapse.registry import REGISTRIES
 
 PACKAGES = (
     "sslcollapse",

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from sslcollapse.errors import RecipeError, in_words
-from sslcollapse.registry import REGISTRIES, Registry, RegistryError
+from sslcollapse.core.errors import RecipeError, in_words
+from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.typecheck import (
     Marker,
     Resolved,

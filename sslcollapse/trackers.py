@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sslcollapse.errors import RecipeError
-from sslcollapse.registry import suggest
+from sslcollapse.core.errors import RecipeError, suggest
 
 EXTRA = ("tensorboard", "wandb")
 """Trackers that this package's extra ``trackers`` installs."""

@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 
 from sslcollapse import evaluate
-from sslcollapse.ablation.locks import run_lock
 from sslcollapse.build import (
     build_domain,
     build_encoder,
@@ -28,29 +27,30 @@ from sslcollapse.build import (
     prepare_networks,
 )
 from sslcollapse.checkpoint import check_state, load_latest_checkpoint, newest_step, save_checkpoint
+from sslcollapse.core.distributed import meeting
+from sslcollapse.core.errors import NonFiniteLossError, PreemptedError, RunError, SSLCollapseError
+from sslcollapse.core.files import run_lock
+from sslcollapse.core.memory import keep_freed_memory
+from sslcollapse.core.registry import OPTIMIZERS
+from sslcollapse.core.seeding import derive_seed, seed_default
+from sslcollapse.core.texts import printable
+from sslcollapse.core.types import Batch, Context, Domain
 from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure
 from sslcollapse.diagnostics.shared import MAX_ROWS, measure_shared
 from sslcollapse.diagnostics.spectrum import NotFiniteError
-from sslcollapse.distributed import meeting
-from sslcollapse.errors import NonFiniteLossError, PreemptedError, RunError, SSLCollapseError
 from sslcollapse.export import check_exportable, save_encoder
 from sslcollapse.finite import check_losses, check_tensors, way_out
-from sslcollapse.memory import keep_freed_memory
 from sslcollapse.module import SSLModule
 from sslcollapse.observation import Observation
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.progress import PlainConsole, Reporter
 from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.recipe import recipe_hash, resolve
-from sslcollapse.registry import OPTIMIZERS
 from sslcollapse.run import RunDirectory, device_name, environment
-from sslcollapse.seeding import derive_seed, seed_default
 from sslcollapse.stopping import Pace, Stopped, StopSignals
 from sslcollapse.tables import accuracy_table, layer_table, rank_table
-from sslcollapse.texts import printable
 from sslcollapse.trackers import check_trackers
-from sslcollapse.types import Batch, Context, Domain
 
 COLOURED = 100_000
 """Letters of JSON up to which a dry run colours it; rich takes half a minute for a few million."""

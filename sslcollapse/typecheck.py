@@ -11,8 +11,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from sslcollapse.errors import RecipeError, in_words
-from sslcollapse.registry import suggest
+from sslcollapse.core.errors import RecipeError, in_words, suggest
 
 REQUIRED = inspect.Parameter.empty
 """Stands for "no default"."""

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from torch import nn
 
+from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.coverage import Coverage, described
-from sslcollapse.errors import SSLCollapseError
 from sslcollapse.layers import Layer, LayerError, layer_coverage, layer_map, select
 
 _COMPILED = "_orig_mod"

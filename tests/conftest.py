@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from sslcollapse.registry import REGISTRIES
+from sslcollapse.core.registry import REGISTRIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)

@@ -21,7 +21,7 @@ from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.table import page
 from sslcollapse.build import build_domain, build_module
 from sslcollapse.cli import BUG, main
-from sslcollapse.errors import SSLCollapseError, explained
+from sslcollapse.core.errors import SSLCollapseError, explained
 from sslcollapse.recipe import difference, extend, from_json, load, override, recipe_hash, resolve, to_json
 from sslcollapse.report.from_records import ablation_of
 from sslcollapse.report.run_page import run_page

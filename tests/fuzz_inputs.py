@@ -31,7 +31,7 @@ from fuzz_attempts import (
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
-from sslcollapse.registry import REGISTRIES
+from sslcollapse.core.registry import REGISTRIES
 
 SETTINGS: dict[str, Any] = dict(
     database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)

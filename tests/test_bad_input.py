@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from sslcollapse import cli, trainer
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.registry import Registry
 from sslcollapse.optim.adamw import AdamW
 from sslcollapse.recipe import load, override
-from sslcollapse.registry import Registry
 
 sys.path.insert(0, str(Path(__file__).parent / "domains/graph"))
 from raw_files import write_npz, write_planetoid

@@ -12,14 +12,9 @@ import pytest
 import torch
 from tiny import tiny_recipe
 
-from sslcollapse.checkpoint import (
-    load_latest_checkpoint,
-    newest_step,
-    remove_temporaries,
-    save_checkpoint,
-    write_atomic,
-)
-from sslcollapse.errors import RunError, WriteError
+from sslcollapse.checkpoint import load_latest_checkpoint, newest_step, save_checkpoint
+from sslcollapse.core.errors import RunError, WriteError
+from sslcollapse.core.files import remove_temporaries, write_atomic
 from sslcollapse.trainer import train
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import sslcollapse
-from sslcollapse import cli, terminal
-from sslcollapse.errors import RecipeError, RunError
-from sslcollapse.registry import REGISTRIES
+from sslcollapse import cli
+from sslcollapse.core import terminal
+from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.registry import REGISTRIES
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """recipe = dict(

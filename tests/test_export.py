@@ -12,11 +12,11 @@ from tiny import tiny_recipe
 from torch import nn
 from torch_geometric.nn import GAT, GCNConv, LayerNorm, SAGEConv
 
+from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.registry import ENCODERS
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
-from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.export import check_exportable, load_encoder, plain_state_dict, save_encoder
 from sslcollapse.hub import HubEncoder
-from sslcollapse.registry import ENCODERS
 from sslcollapse.trainer import train
 
 N, F = 12, 7

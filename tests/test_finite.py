@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslcollapse.errors import NonFiniteLossError
+from sslcollapse.core.errors import NonFiniteLossError
 from sslcollapse.finite import check_losses, check_tensors, first_non_finite, way_out
 
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from tiny import random_graph
 
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Batch
 from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.encoders.gcn import GCN
@@ -11,8 +13,6 @@ from sslcollapse.module import SSLModule
 from sslcollapse.objectives.bootstrap import BGRL
 from sslcollapse.optim.adamw import AdamW
 from sslcollapse.regularizers.werank import WERankPenalty, orthogonality_defect
-from sslcollapse.seeding import generator
-from sslcollapse.types import Batch
 
 
 def make_module(objective=None, steps=10, **regularizers):

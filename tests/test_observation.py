@@ -13,8 +13,8 @@ import control_workers
 from control_workers import image_batch, image_module, trained
 
 from sslcollapse.control import Point
+from sslcollapse.core.errors import RunError
 from sslcollapse.diagnostics.measures import effective_rank
-from sslcollapse.errors import RunError
 from sslcollapse.layers import layer_map
 from sslcollapse.observation import ROWS, Observation
 

@@ -15,13 +15,13 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 from sslcollapse.cli import main
+from sslcollapse.core.errors import DataError, RecipeError, RunError
+from sslcollapse.core.registry import ENCODERS
 from sslcollapse.diagnose.targets import load_target
 from sslcollapse.encoders import mlp
-from sslcollapse.errors import DataError, RecipeError, RunError
 from sslcollapse.export import check_exportable, load_encoder, save_encoder
 from sslcollapse.hub import HubEncoder
 from sslcollapse.rebuild import offline
-from sslcollapse.registry import ENCODERS
 from sslcollapse.trainer import train
 
 VIT = dict(

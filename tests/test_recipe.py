@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError
 from sslcollapse.recipe import (
     assign,
     difference,

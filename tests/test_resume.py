@@ -17,7 +17,7 @@ from tiny import tiny_recipe
 
 from sslcollapse import cli
 from sslcollapse.checkpoint import save_checkpoint
-from sslcollapse.errors import RunError, WriteError
+from sslcollapse.core.errors import RunError, WriteError
 from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.recipe import override, resolve
 from sslcollapse.run import RunDirectory

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
 from sslcollapse.encoders.norm import NormAct, PReLU
 from sslcollapse.moments import off_diagonal_square_sum
 from sslcollapse.objectives.bootstrap import mean_cosine

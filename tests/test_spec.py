@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from sslcollapse.errors import RecipeError
-from sslcollapse.registry import REGISTRIES, Registry
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.registry import REGISTRIES, Registry
 from sslcollapse.spec import Above, AtLeast, Between, Coefficient, Component, Distinct, Named, TrainSpec, Word
 from sslcollapse.typecheck import check
 

@@ -13,11 +13,11 @@ from processes import Process
 from test_resume import learnt
 from tiny import tiny_recipe
 
-from sslcollapse.ablation.locks import InUseError
 from sslcollapse.checkpoint import newest_step
-from sslcollapse.errors import PreemptedError, SSLCollapseError
+from sslcollapse.core.errors import PreemptedError, SSLCollapseError
+from sslcollapse.core.files import InUseError
+from sslcollapse.core.registry import DOMAINS, ENCODERS
 from sslcollapse.recipe import resolve
-from sslcollapse.registry import DOMAINS, ENCODERS
 from sslcollapse.run import RunDirectory
 from sslcollapse.stopping import Stopped, StopSignals
 from sslcollapse.trainer import train

@@ -10,7 +10,7 @@ import pytest
 import text_parts
 
 from sslcollapse import cli
-from sslcollapse.errors import DataError, RecipeError, RunError
+from sslcollapse.core.errors import DataError, RecipeError, RunError
 from sslcollapse.evaluate import evaluate_run
 from sslcollapse.trainer import train
 
@@ -78,7 +78,7 @@ def test_evaluating_needs_neither_objective_nor_regularizer_nor_probes_that_are_
     code = f"""
 import text_parts
 from sslcollapse.evaluate import evaluate_run
-from sslcollapse.registry import OBJECTIVES, REGULARIZERS
+from sslcollapse.core.registry import OBJECTIVES, REGULARIZERS
 text_parts.register_evaluation_parts()
 assert "agree" not in OBJECTIVES.names() and "small" not in REGULARIZERS.names()
 print(evaluate_run({str(run)!r}, ["knn"])["evaluation"]["knn"]["test_accuracy"]["mean"])

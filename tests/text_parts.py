@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sslcollapse.core.registry import DOMAINS, ENCODERS, OBJECTIVES, PROBES, REGULARIZERS
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Batch, Context, ProbeSet, Split
 from sslcollapse.evaluation.result import ProbeResult
 from sslcollapse.objectives.base import Objective
-from sslcollapse.registry import DOMAINS, ENCODERS, OBJECTIVES, PROBES, REGULARIZERS
 from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
-from sslcollapse.seeding import generator
 from sslcollapse.spec import Coefficient
-from sslcollapse.types import Batch, Context, ProbeSet, Split
 
 WORDS, LENGTH, SENTENCES = 40, 12, 90
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sslcollapse.ablation.job import Job, Watch, last_line
 from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
-from sslcollapse.errors import PreemptedError
+from sslcollapse.core.errors import PreemptedError
 
 
 def run_here(jobs: Sequence[Job], watch: Watch, *, threads: int | None = None) -> None:

@@ -18,12 +18,12 @@ from sslcollapse.ablation.failures import Failures
 from sslcollapse.ablation.files import write_files
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.job import Job
-from sslcollapse.ablation.locks import locked
 from sslcollapse.ablation.plan_file import write_plan
 from sslcollapse.ablation.preview import aside_lines, preview
 from sslcollapse.ablation.progress import Progress
 from sslcollapse.ablation.records import DamagedRunError, Records, check_writable, make_record
 from sslcollapse.ablation.table import best_by_validation, columns, results_table
+from sslcollapse.core.files import locked
 
 
 def run_ablation(
@@ -86,7 +86,7 @@ def run_ablation(
     if tables:
         ablation = _as_recorded(ablation, Records(folder / "runs.jsonl"))
     with locked(folder / ".lock", f"{folder}: this results folder"):
-        from sslcollapse.checkpoint import remove_temporaries  # imports torch
+        from sslcollapse.core.files import remove_temporaries  # imports torch
 
         remove_temporaries(folder)
         driver = _Driver(ablation, folder, out, live=executor != "debug")

@@ -10,8 +10,7 @@ from sslcollapse.ablation.debug import run_here
 from sslcollapse.ablation.job import Job, Watch
 from sslcollapse.ablation.local import run_locally
 from sslcollapse.ablation.slurm import make_executor, parse_settings, run_on_cluster
-from sslcollapse.errors import RecipeError
-from sslcollapse.registry import suggest
+from sslcollapse.core.errors import RecipeError, suggest
 
 EXECUTORS = ("local", "slurm", "debug")
 

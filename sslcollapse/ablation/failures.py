@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from sslcollapse.ablation.job import Job
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 
 
 class Failures:
@@ -55,7 +55,7 @@ class Failures:
             self._write()
 
     def _write(self) -> None:
-        from sslcollapse.checkpoint import write_atomic
+        from sslcollapse.core.files import write_atomic
 
         if self._entries:
             self.path.parent.mkdir(parents=True, exist_ok=True)

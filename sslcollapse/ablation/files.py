@@ -24,7 +24,7 @@ def write_files(folder: Path, ablation: Ablation, records: Records, failures: Ma
         failures: a run's name → its error.
         command: what makes the page.
     """
-    from sslcollapse.checkpoint import write_atomic
+    from sslcollapse.core.files import write_atomic
 
     texts = {
         "README.md": page(ablation, records, failures, command),

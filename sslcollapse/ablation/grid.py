@@ -14,8 +14,7 @@ from typing import Any
 from sslcollapse.ablation.pairing import Planned, planned
 from sslcollapse.ablation.schema import Claim, check_metric, read_claim
 from sslcollapse.ablation.values import parse_baseline, parse_grid, plain, show
-from sslcollapse.errors import RecipeError
-from sslcollapse.registry import suggest
+from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.spec import folder_name
 from sslcollapse.typecheck import check_nesting, quote
 

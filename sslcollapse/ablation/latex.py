@@ -10,7 +10,7 @@ from sslcollapse.ablation.notation import full_title, heads, labels, number, sho
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Effect, effects, errors_of
-from sslcollapse.texts import printable
+from sslcollapse.core.texts import printable
 
 ESCAPES = {
     "\\": r"\textbackslash{}",

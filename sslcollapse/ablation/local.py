@@ -22,7 +22,7 @@ from typing import Any
 
 from sslcollapse.ablation.job import Job, Watch, last_line
 from sslcollapse.ablation.worker import THREAD_VARIABLES, add_to_log, attempt, use_threads
-from sslcollapse.errors import PreemptedError, RunError
+from sslcollapse.core.errors import PreemptedError, RunError
 
 PRELOAD = (
     "sslcollapse.trainer",

@@ -9,7 +9,7 @@ from sslcollapse.ablation.columns import SECTIONS, Column
 from sslcollapse.ablation.grid import Ablation, Cell
 from sslcollapse.ablation.statistics import Difference, Summary
 from sslcollapse.ablation.values import plain, short
-from sslcollapse.texts import printable
+from sslcollapse.core.texts import printable
 
 
 def heads(ablation: Ablation) -> dict[str, str]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.locks import locked
 from sslcollapse.ablation.notation import markdown
+from sslcollapse.core.files import locked
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 PATIENCE = 30.0
@@ -25,7 +25,7 @@ def refresh_overview(results: Path) -> None:
 
 
 def _refresh(results: Path) -> None:
-    from sslcollapse.checkpoint import write_atomic
+    from sslcollapse.core.files import write_atomic
 
     path = results / "README.md"
     old = path.read_bytes()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sslcollapse.ablation.schema import LEAST_CELLS, Check, Choice, Claim
 from sslcollapse.ablation.values import plain, short
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from sslcollapse.ablation.grid import Cell

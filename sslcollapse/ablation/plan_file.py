@@ -11,7 +11,7 @@ from sslcollapse.ablation.command import shown_path
 from sslcollapse.ablation.grid import Ablation, Cell, axis_values
 from sslcollapse.ablation.pairing import planned
 from sslcollapse.ablation.schema import check_metric, read_claim
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 from sslcollapse.spec import folder_name
 
 NAME = "plan.json"
@@ -20,7 +20,7 @@ FORMAT = 1
 
 def write_plan(folder: Path, ablation: Ablation, command: str) -> None:
     """Write the plan of an ablation beside its records."""
-    from sslcollapse.checkpoint import write_atomic
+    from sslcollapse.core.files import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / NAME, plan_json(ablation, command).encode())

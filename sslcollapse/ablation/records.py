@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from sslcollapse.ablation.grid import Cell
 from sslcollapse.ablation.identity import FIRST_STREAMS, why_another
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 from sslcollapse.quantities import RECORD, RESULT, lacking
 from sslcollapse.recipe import learnt
 from sslcollapse.typecheck import quote

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sslcollapse.ablation.values import plain, short
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.quantities import FEATURES, MEASURES, METRICS, is_number
-from sslcollapse.registry import suggest
 
 EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative")
 WITHIN = EXPECTATIONS[2:]

@@ -18,9 +18,8 @@ from typing import Any
 from sslcollapse.ablation.job import Job, Watch, last_line
 from sslcollapse.ablation.local import search_path, variables
 from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
-from sslcollapse.errors import PreemptedError, RecipeError, RunError
+from sslcollapse.core.errors import PreemptedError, RecipeError, RunError, suggest
 from sslcollapse.literals import literal
-from sslcollapse.registry import suggest
 
 ARRAY_SIZE = 1000
 """Jobs of one array; Slurm's own limit is 1001 unless a cluster says otherwise."""
@@ -219,7 +218,7 @@ class _Ledger:
         self._write()
 
     def _write(self) -> None:
-        from sslcollapse.checkpoint import write_atomic
+        from sslcollapse.core.files import write_atomic
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, (json.dumps(self.ids, indent=2) + "\n").encode())

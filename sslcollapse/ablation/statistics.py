@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sslcollapse.errors import SSLCollapseError
+from sslcollapse.core.errors import SSLCollapseError
 
 ROUNDING = 1e-12
 """Spread below this share of the values is rounding, not spread."""

@@ -32,7 +32,7 @@ from sslcollapse.ablation.statistics import (
 )
 from sslcollapse.ablation.values import show
 from sslcollapse.ablation.verdict import verdict_lines
-from sslcollapse.texts import csv_text
+from sslcollapse.core.texts import csv_text
 
 __all__ = [
     "Column",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError
 from sslcollapse.literals import literal
 from sslcollapse.typecheck import quote
 

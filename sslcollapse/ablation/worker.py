@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.locks import InUseError, run_lock
-from sslcollapse.errors import PreemptedError, SSLCollapseError
+from sslcollapse.core.errors import PreemptedError, SSLCollapseError
+from sslcollapse.core.files import InUseError, run_lock
 from sslcollapse.quantities import is_cut_short
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

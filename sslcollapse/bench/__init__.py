@@ -6,8 +6,7 @@ import importlib
 import json
 from pathlib import Path
 
-from sslcollapse.errors import RecipeError
-from sslcollapse.registry import suggest
+from sslcollapse.core.errors import RecipeError, suggest
 
 BENCHES = {
     "ablate": "sslcollapse.bench.ablate",

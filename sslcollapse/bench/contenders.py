@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from sslcollapse.build import build_domain, build_module, data_root
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.memory import keep_freed_memory
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.geometric import import_geometric
-from sslcollapse.memory import keep_freed_memory
 from sslcollapse.recipe import resolve
-from sslcollapse.seeding import generator
-from sslcollapse.types import Batch, Context
 
 if TYPE_CHECKING:
     from sslcollapse.bench.plain_bgrl import PlainBGRL
@@ -63,7 +63,7 @@ class Ours:
         self.dataset = dataset
         self.domain: Any = build_domain(self.recipe)
         self.module = build_module(self.recipe, self.domain).train()
-        from sslcollapse.registry import OPTIMIZERS
+        from sslcollapse.core.registry import OPTIMIZERS
 
         self.optimizer = OPTIMIZERS.build(self.recipe["optim"]).build(self.module)
         self.batches = self.domain.batches(0, Context())
@@ -188,7 +188,7 @@ class Ours:
 def _plain(dataset: dict[str, Any]) -> PlainBGRL:
     graphs = import_geometric("data")
     from sslcollapse.bench.plain_bgrl import PlainBGRL  # imports PyTorch Geometric
-    from sslcollapse.registry import GRAPH_DATASETS
+    from sslcollapse.core.registry import GRAPH_DATASETS
 
     torch.manual_seed(0)
     graph = GRAPH_DATASETS.build(dataset, data_root({"data_root": None})).load().graphs[0]

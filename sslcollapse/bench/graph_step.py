@@ -60,7 +60,7 @@ def main() -> dict[str, Any]:
 
 def available_datasets() -> dict[str, dict[str, Any]]:
     """Cora and CiteSeer where their files are, else a block model of Cora's size."""
-    from sslcollapse.registry import GRAPH_DATASETS
+    from sslcollapse.core.registry import GRAPH_DATASETS
 
     root = Path(os.environ.get("SSLCOLLAPSE_DATA") or "data")
     found = {

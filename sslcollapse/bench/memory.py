@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.errors import MissingDataError
+from sslcollapse.core.errors import MissingDataError
 
 STEPS = 10
 
@@ -20,7 +20,7 @@ def main() -> dict[str, Any]:
     from rich.console import Console
 
     from sslcollapse.bench.graph_step import device
-    from sslcollapse.registry import GRAPH_DATASETS
+    from sslcollapse.core.registry import GRAPH_DATASETS
     from sslcollapse.run import environment
 
     root = Path(os.environ.get("SSLCOLLAPSE_DATA") or "data")

@@ -15,10 +15,10 @@ import torch
 from sslcollapse.bench.graph_step import available_datasets
 from sslcollapse.bench.graph_step import device as device_title
 from sslcollapse.build import build_domain, build_module
-from sslcollapse.memory import keep_freed_memory
+from sslcollapse.core.memory import keep_freed_memory
+from sslcollapse.core.registry import OPTIMIZERS
+from sslcollapse.core.types import Context
 from sslcollapse.recipe import resolve
-from sslcollapse.registry import OPTIMIZERS
-from sslcollapse.types import Context
 
 CONTENDERS: dict[str, dict[str, Any] | None] = {
     "none": None,

@@ -43,7 +43,7 @@ def main() -> dict[str, Any]:
     from rich.table import Table
 
     from sslcollapse.bench.graph_step import device
-    from sslcollapse.memory import keep_freed_memory
+    from sslcollapse.core.memory import keep_freed_memory
     from sslcollapse.run import environment
 
     torch.set_num_threads(1)

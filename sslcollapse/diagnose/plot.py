@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from sslcollapse.checkpoint import write_atomic
+from sslcollapse.core.files import write_atomic
+from sslcollapse.core.texts import printable
 from sslcollapse.diagnose.diagnosis import Diagnosis, LayerReport, OutputReport, WeightReport
 from sslcollapse.diagnose.verdict import COLLAPSED, COLLAPSED_BELOW, DEGRADING, DEGRADING_BELOW, HEALTHY
 from sslcollapse.diagnostics.drawing import draw_spectrum, dress_spectra, layer_labels, relative, shorten
-from sslcollapse.texts import printable
 
 COLOURS = {HEALTHY: "#2a7f62", DEGRADING: "#e0a100", COLLAPSED: "#c8321f"}
 _MARKED = 3

@@ -10,7 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from sslcollapse.checkpoint import write_atomic
+from sslcollapse.core.files import write_atomic
+from sslcollapse.core.texts import printable
 from sslcollapse.coverage import Uncovered
 from sslcollapse.diagnose.diagnosis import (
     CONDITION_LIMIT,
@@ -25,7 +26,6 @@ from sslcollapse.diagnose.state_dict import TargetError
 from sslcollapse.diagnose.targets import load_target
 from sslcollapse.diagnose.verdict import COLLAPSED, COLLAPSED_BELOW, DEGRADING, DEGRADING_BELOW, FEW_DIRECTIONS, HEALTHY
 from sslcollapse.progress import PlainConsole
-from sslcollapse.texts import printable
 
 FOUND = 3
 """Exit code of a diagnosis that finds what ``--fail-on`` names; no failure has it."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcollapse.errors import SSLCollapseError
-from sslcollapse.texts import printable
-from sslcollapse.untrusted import check_regular, check_zip
+from sslcollapse.core.errors import SSLCollapseError
+from sslcollapse.core.texts import printable
+from sslcollapse.core.untrusted import check_regular, check_zip
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "encoder", "backbone", "teacher", "student")
 """Entries of a checkpoint that hold the state dict, the first of these that is there."""

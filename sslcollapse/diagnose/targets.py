@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from sslcollapse.core.errors import SSLCollapseError
+from sslcollapse.core.untrusted import check_regular, check_zip, read_regular
 from sslcollapse.coverage import Coverage, described
 from sslcollapse.diagnose.matrices import Matrix, find_matrices
 from sslcollapse.diagnose.state_dict import TargetError, check_stored, read_tensors
-from sslcollapse.errors import SSLCollapseError
 from sslcollapse.layers import layer_coverage, layer_map, weights
-from sslcollapse.untrusted import check_regular, check_zip, read_regular
 
 ENCODER = "encoder."
 """What names of the encoder's tensors begin with in a checkpoint."""
@@ -143,8 +143,8 @@ def _encoder(title: str, encoder: nn.Module, spec: dict[str, Any], in_shape: tup
     def networks(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
         if tuple(shape) != in_shape:
             raise TargetError(f"--data: its samples have shape {list(shape)}, the encoder reads {list(in_shape)}")
+        from sslcollapse.core.registry import ENCODERS
         from sslcollapse.rebuild import offline
-        from sslcollapse.registry import ENCODERS
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed % 2**63)

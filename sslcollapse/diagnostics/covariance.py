@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sslcollapse.core.distributed import world_size
 from sslcollapse.diagnostics.spectrum import from_gram, unreadable
-from sslcollapse.distributed import world_size
 from sslcollapse.gram import add_gram_, mirrored_
 
 _CHUNK = 4096

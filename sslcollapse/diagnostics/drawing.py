@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sslcollapse.texts import printable
+from sslcollapse.core.texts import printable
 
 if TYPE_CHECKING:
     from sslcollapse.diagnostics.layer_rank import LayerRank

@@ -14,13 +14,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sslcollapse.core.errors import SSLCollapseError
+from sslcollapse.core.threads import map_on_threads
 from sslcollapse.diagnostics.covariance import StreamingCovariance
 from sslcollapse.diagnostics.layer_rank import LayerRank, layer_ranks
 from sslcollapse.diagnostics.measure import MAX_ROWS, output_rows, unread
 from sslcollapse.diagnostics.modes import EAGER, resting
 from sslcollapse.diagnostics.watch import Watch
-from sslcollapse.errors import SSLCollapseError
-from sslcollapse.evaluation.threads import map_on_threads
 from sslcollapse.layers import Layer
 from sslcollapse.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
 

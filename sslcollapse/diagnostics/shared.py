@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcollapse.core.types import Batch
 from sslcollapse.diagnostics.modes import evaluating
 from sslcollapse.diagnostics.spectrum import (
     NUMERICAL_RANK_RTOL,
@@ -15,7 +16,6 @@ from sslcollapse.diagnostics.spectrum import (
     numerical_rank_from_singular_values,
     singular_values,
 )
-from sslcollapse.types import Batch
 
 MAX_ROWS = 4096
 """Samples that views are compared on, at most."""

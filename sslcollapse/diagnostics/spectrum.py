@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcollapse.distributed import unsharded
+from sslcollapse.core.distributed import unsharded
 from sslcollapse.gram import gram_matrix
 
 NUMERICAL_RANK_RTOL = 1e-3

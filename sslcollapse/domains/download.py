@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sslcollapse.untrusted import check_regular
+from sslcollapse.core.untrusted import check_regular
 
 DOWNLOAD_SILENCE_SECONDS = 30.0
 """A download server that says nothing for this long is given up on."""

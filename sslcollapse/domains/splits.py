@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslcollapse.errors import RecipeError
-from sslcollapse.types import Split
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.types import Split
 
 DIGITS = 1797
 SMALLEST_DIGIT_CLASS = 174

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.encoders.checks import graph_features
-from sslcollapse.errors import RecipeError, in_words
 from sslcollapse.geometric import import_geometric
-from sslcollapse.registry import suggest
 from sslcollapse.spec import Width
 from sslcollapse.typecheck import quote
 

@@ -10,8 +10,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from sslcollapse.core.errors import MissingDataError
 from sslcollapse.encoders.checks import image_shape
-from sslcollapse.errors import MissingDataError
 
 OURS = ("num_classes", "in_chans", "pretrained")
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.errors import DataError, RecipeError
-from sslcollapse.types import ProbeSet, Split
+from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.core.types import ProbeSet, Split
 
 
 def check_single_label(probe_set: ProbeSet, probe: str) -> None:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluation.metrics import check_metric, score
 from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
 from sslcollapse.spec import Above, AtLeast, Between, Share, Width
-from sslcollapse.types import ProbeSet, Split
 
 ONE = 2**40
 """A vote of weight 1, as an integer: sums of integers are the same in any order, also where a GPU adds

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslcollapse.errors import DataError
+from sslcollapse.core.errors import DataError
 
 
 class Fit(NamedTuple):

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from sslcollapse.core.schedules import decay
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.threads import one_thread
+from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluation.metrics import check_metric, score
 from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
-from sslcollapse.evaluation.threads import one_thread
-from sslcollapse.schedules import decay
-from sslcollapse.seeding import generator
 from sslcollapse.spec import Above, AtLeast, Between, Momentum, Share, Width
-from sslcollapse.types import ProbeSet, Split
 
 SCALINGS = ("standard", "length")
 ROUNDING = 1e-6

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sslcollapse.core.threads import one_thread
+from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluation.linear import Fit, LinearModel, Targets
 from sslcollapse.evaluation.metrics import check_metric, score
 from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
-from sslcollapse.evaluation.threads import one_thread
 from sslcollapse.spec import AtLeast, Between, Share, Width
-from sslcollapse.types import ProbeSet, Split
 
 SOLVERS = ("auto", "lbfgs", "liblinear", "torch")
 LARGE = 2**22

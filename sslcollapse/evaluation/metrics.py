@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.core.types import ProbeSet
 from sslcollapse.quantities import METRICS
-from sslcollapse.types import ProbeSet
 
 
 def check_metric(metric: str) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import skip_init
 
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError
 
 UNLABELLED = -1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sslcollapse.types import Split
+from sslcollapse.core.types import Split
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from sslcollapse.errors import DataError, RecipeError
-from sslcollapse.registry import suggest
-from sslcollapse.types import ProbeSet, Split
-from sslcollapse.untrusted import read_arrays
+from sslcollapse.core.errors import DataError, RecipeError, suggest
+from sslcollapse.core.types import ProbeSet, Split
+from sslcollapse.core.untrusted import read_arrays
 
 PARTS = ("train", "validation", "test")
 

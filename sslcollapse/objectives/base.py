@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from sslcollapse.distributed import Gather
-from sslcollapse.errors import RecipeError
-from sslcollapse.types import Branch
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.types import Branch
 
 
 class Objective(nn.Module):

@@ -8,16 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.schedules import ema_momentum
+from sslcollapse.core.types import Branch
 from sslcollapse.encoders.checks import check_widths
 from sslcollapse.encoders.heads import Head
 from sslcollapse.encoders.norm import ActivationName, NormName
-from sslcollapse.errors import RecipeError
 from sslcollapse.objectives.base import Objective
 from sslcollapse.objectives.checks import check_projector
-from sslcollapse.schedules import ema_momentum
 from sslcollapse.spec import Probability, Width
-from sslcollapse.types import Branch
 
 
 class Bootstrap(Objective):

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.types import Branch
 from sslcollapse.encoders.heads import Head
 from sslcollapse.encoders.norm import ActivationName, NormName
 from sslcollapse.moments import gradients_to_differentiate
 from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
 from sslcollapse.objectives.checks import check_projector
 from sslcollapse.spec import Above, Width
-from sslcollapse.types import Branch
 
 CHUNK_LOGITS = 1 << 21
 """Logits [anchors, keys] that are in memory at once on a CPU: 8 MiB in float32, which its caches hold."""

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.types import Branch
 from sslcollapse.encoders.heads import Head
 from sslcollapse.encoders.norm import ActivationName, NormName
 from sslcollapse.moments import covariance_excess, off_diagonal_square_sum, standardize, std_shortfall, widen
 from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
 from sslcollapse.objectives.checks import check_projector, check_weight
 from sslcollapse.spec import Weight, Width
-from sslcollapse.types import Branch
 
 
 class RedundancyObjective(Objective):

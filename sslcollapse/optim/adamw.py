@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from sslcollapse.core.schedules import ScheduleName
 from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec
-from sslcollapse.schedules import ScheduleName
 from sslcollapse.spec import AtLeast, Momentum
 
 

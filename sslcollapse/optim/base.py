@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from sslcollapse.core.schedules import ScheduleName, warmup_then_decay
 from sslcollapse.module import SSLModule
-from sslcollapse.schedules import ScheduleName, warmup_then_decay
 
 
 class OptimizerSpec:

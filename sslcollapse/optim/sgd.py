@@ -6,9 +6,9 @@ from typing import Annotated
 
 import torch
 
+from sslcollapse.core.schedules import ScheduleName
 from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
-from sslcollapse.schedules import ScheduleName
 from sslcollapse.spec import AtLeast, Momentum
 
 

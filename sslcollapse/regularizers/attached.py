@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.control import Point, RankFloorController, Reading
+from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.registry import REGULARIZERS
 from sslcollapse.diagnostics.monitor import LayerRank
-from sslcollapse.errors import RecipeError, RunError
 from sslcollapse.layers import Layer
-from sslcollapse.registry import REGULARIZERS
 from sslcollapse.regularizers.base import WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_coefficient
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty

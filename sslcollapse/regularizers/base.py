@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
 from sslcollapse.layers import Layer
 
 Network = Literal["encoder", "projector", "predictor"]

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Protocol
 
 from torch import nn
 
-from sslcollapse.errors import RecipeError
-from sslcollapse.registry import COEFFICIENTS, suggest
-from sslcollapse.schedules import ScheduleName, decay
+from sslcollapse.core.errors import RecipeError, suggest
+from sslcollapse.core.registry import COEFFICIENTS
+from sslcollapse.core.schedules import ScheduleName, decay
 from sslcollapse.spec import AtLeast, Coefficient, Probability, Weight, Width
 
 

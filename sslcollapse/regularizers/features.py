@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
 from sslcollapse.moments import covariance_excess, std_shortfall, widen
 from sslcollapse.objectives.base import check_samples
 from sslcollapse.regularizers.base import Feature, FeaturePenalty

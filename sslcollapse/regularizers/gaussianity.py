@@ -9,11 +9,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.seeding import generator
 from sslcollapse.moments import widen
 from sslcollapse.objectives.base import check_samples
 from sslcollapse.regularizers.base import Feature, FeaturePenalty
-from sslcollapse.seeding import generator
 from sslcollapse.spec import Above, Between, Coefficient, Distinct
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from sslcollapse.core.distributed import unsharded
 from sslcollapse.diagnostics.spectrum import unreadable
-from sslcollapse.distributed import unsharded
 from sslcollapse.gram import gram_matrix
 from sslcollapse.layers import Layer, weights
 from sslcollapse.regularizers.base import Network, WeightPenalty

@@ -17,7 +17,8 @@ from sslcollapse.ablation.plan_file import NAME as PLAN
 from sslcollapse.ablation.plan_file import read_plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.table import columns, page, table_csv
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.texts import in_html
 from sslcollapse.report.captions import shared_note
 from sslcollapse.report.factors import factors
 from sslcollapse.report.from_records import ablation_of
@@ -27,7 +28,6 @@ from sslcollapse.report.plots_ablation import effects, scatters
 from sslcollapse.report.plots_cells import forest, layer_ranks
 from sslcollapse.report.plots_time import find_runs, over_time
 from sslcollapse.report.tables import Table, scrolling
-from sslcollapse.texts import in_html
 
 ABLATIONS = Path("recipes/ablations")
 OPEN_PLOTS = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 from sslcollapse.report.ablation_page import Recorded, ablation_page, from_file, from_folder
 from sslcollapse.report.page import write_page
 from sslcollapse.report.plot import slug

@@ -6,8 +6,8 @@ import functools
 import re
 from typing import Any
 
+from sslcollapse.core.texts import printable
 from sslcollapse.diagnostics.drawing import shorten
-from sslcollapse.texts import printable
 
 _BREAKS = re.compile(r"(?<=[\s.,/_·])")
 """Where a name may be broken: behind a blank or a mark."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from sslcollapse.checkpoint import write_atomic
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.files import write_atomic
+from sslcollapse.core.texts import in_html
 from sslcollapse.report.plot import Plot, inline
 from sslcollapse.report.tables import Table
-from sslcollapse.texts import in_html
 
 GENERATOR = "sslcollapse report"
 LONG_TABLE = 40

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sslcollapse.core.texts import csv_text, in_html
 from sslcollapse.report.style import INK, RC
-from sslcollapse.texts import csv_text, in_html
 
 WIDTH = 5.2
 """Inches. Text of 9.5 points is then legible on a phone, where a plot is as wide as the screen."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.statistics import summarise
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 from sslcollapse.quantities import PARTS
 from sslcollapse.report.captions import shared_words
 from sslcollapse.report.curves import Line, course, heat

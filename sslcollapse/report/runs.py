@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.untrusted import read_arrays
 from sslcollapse.quantities import RESULT, is_number, lacking
 from sslcollapse.report.labels import differing
 from sslcollapse.typecheck import LARGEST_INT, check_nesting
-from sslcollapse.untrusted import read_arrays
 
 _RANK = re.compile(r"rank/layers/(.+)/(weight|output)/effective_rank")
 _STEP = re.compile(r"[0-9]{1,18}")

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from sslcollapse.core.texts import printable
 from sslcollapse.diagnostics.drawing import shorten
 from sslcollapse.report.factors import Factor
 from sslcollapse.report.measure import fits, text_inches, wrap
 from sslcollapse.report.plot import WIDTH
-from sslcollapse.texts import printable
 
 LOG_FROM = 20.0
 """Ratio of the largest to the smallest number from which on an axis is logarithmic."""

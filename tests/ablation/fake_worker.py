@@ -12,7 +12,7 @@ import types
 from pathlib import Path
 
 from sslcollapse.ablation import local, worker
-from sslcollapse.errors import PreemptedError
+from sslcollapse.core.errors import PreemptedError
 from sslcollapse.quantities import CUT_SHORT
 
 _SERVE = local._serve

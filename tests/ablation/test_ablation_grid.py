@@ -2,7 +2,7 @@ import pytest
 
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.values import parse_grid
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError
 from sslcollapse.recipe import load, resolve
 
 GRID = ["encoder.hidden=[4],[8]"]

@@ -11,7 +11,7 @@ from sslcollapse.ablation.grid import Cell
 from sslcollapse.ablation.records import Records, lookup, make_record
 from sslcollapse.ablation.statistics import Difference, paired_difference, summarise
 from sslcollapse.ablation.table import best_by_validation
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 from sslcollapse.quantities import RECORD, lacking
 
 
@@ -82,7 +82,7 @@ def test_a_full_disk_is_an_error_and_loses_no_record(tmp_path):
 import resource, signal
 from pathlib import Path
 from sslcollapse.ablation.records import Records
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 from sslcollapse.quantities import RECORD, lacking
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(line) * 3 // 2}, resource.RLIM_INFINITY))

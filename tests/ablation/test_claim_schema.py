@@ -5,7 +5,7 @@ import pytest
 
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.values import short
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError
 
 GRID = (
     'name="a", base={"one": "tiny.py", "two": "other.py"}, baseline={"optim.lr": 0.1}, seeds=2, '

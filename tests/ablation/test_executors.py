@@ -15,7 +15,7 @@ import submitit
 
 from sslcollapse.ablation import run_ablation, slurm
 from sslcollapse.ablation.slurm import Run, make_executor, parse_settings
-from sslcollapse.errors import RecipeError, RunError
+from sslcollapse.core.errors import RecipeError, RunError
 
 DATA = "domain.dataset={'type': 'csbm', 'nodes': 300, 'features': 8}"
 

@@ -13,14 +13,14 @@ from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.table import page
 from sslcollapse.ablation.verdict import verdict_json
 from sslcollapse.cli import main
+from sslcollapse.core.registry import PROBES
 from sslcollapse.recipe import digest, learnt, load, recipe_hash, resolve
-from sslcollapse.registry import PROBES
 from sslcollapse.run import environment
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 OWN = """
-from sslcollapse.registry import PROBES
+from sslcollapse.core.registry import PROBES
 
 @PROBES.register("identity_test")
 class Own:

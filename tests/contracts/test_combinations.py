@@ -7,10 +7,10 @@ import torch
 from test_registered_components import SHAPES, build
 from tiny import random_graph
 
+from sslcollapse.core.registry import ENCODERS, OBJECTIVES, REGULARIZERS, RegistryError
+from sslcollapse.core.types import Batch
 from sslcollapse.module import SSLModule
-from sslcollapse.registry import ENCODERS, OBJECTIVES, REGULARIZERS, RegistryError
 from sslcollapse.regularizers.base import FeaturePenalty
-from sslcollapse.types import Batch
 
 PLAIN_ENCODER = {"graph": "gcn", "vision": "resnet_narrow", "toy": "linear"}
 

@@ -9,10 +9,8 @@ import torch
 from tiny import random_graph
 from torch import nn
 
-from sslcollapse.distributed import Gather
-from sslcollapse.layers import layer_map
-from sslcollapse.objectives.base import Objective
-from sslcollapse.registry import (
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.registry import (
     COEFFICIENTS,
     DOMAINS,
     ENCODERS,
@@ -23,9 +21,11 @@ from sslcollapse.registry import (
     REGULARIZERS,
     RegistryError,
 )
+from sslcollapse.core.types import Branch, Context, Domain
+from sslcollapse.layers import layer_map
+from sslcollapse.objectives.base import Objective
 from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
 from sslcollapse.spec import MonitorSpec, RecipeSpec, TrainSpec
-from sslcollapse.types import Branch, Context, Domain
 
 # The least arguments of components that have required ones, and small widths for encoders.
 SPECS = {

@@ -3,13 +3,13 @@ import torch
 from tiny import random_graph
 from torch import nn
 
+from sslcollapse.core.types import Batch
 from sslcollapse.diagnostics.measures import effective_rank
 from sslcollapse.diagnostics.shared import MAX_ROWS, cross_covariance, measure_shared, shared_rank
 from sslcollapse.diagnostics.spectrum import effective_rank_from_singular_values
 from sslcollapse.domains.graph.domain import GraphDomain
 from sslcollapse.domains.graph.view import GraphView
 from sslcollapse.domains.measurable import flat_rows
-from sslcollapse.types import Batch
 
 GRAPHS = [random_graph(), random_graph()]
 

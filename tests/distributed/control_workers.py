@@ -6,13 +6,13 @@ import torch
 import torch.distributed as dist
 from workers import start
 
+from sslcollapse.core.types import Batch
 from sslcollapse.encoders.mlp import MLP
 from sslcollapse.module import SSLModule
 from sslcollapse.objectives.contrastive import SimCLR
 from sslcollapse.observation import Observation
 from sslcollapse.regularizers.features import VariancePenalty
 from sslcollapse.regularizers.werank import WERankPenalty
-from sslcollapse.types import Batch
 
 
 def image_module(norm="none", feature=None, **floor):

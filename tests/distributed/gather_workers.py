@@ -4,8 +4,8 @@ import torch
 import torch.distributed as dist
 from workers import coupled_loss, start
 
+from sslcollapse.core.distributed import Gather
 from sslcollapse.diagnostics.covariance import StreamingCovariance
-from sslcollapse.distributed import Gather
 
 
 def unequal(rank: int, world_size: int, store: str, results: str) -> None:
@@ -39,10 +39,10 @@ def graphs(rank: int, world_size: int, store: str, results: str) -> None:
     """One step of CCA-SSG on a graph of another size on each rank, then on graphs of one size."""
     from tiny import random_graph
 
+    from sslcollapse.core.types import Batch
     from sslcollapse.encoders.gcn import GCN
     from sslcollapse.module import SSLModule
     from sslcollapse.objectives.redundancy import CCASSG
-    from sslcollapse.types import Batch
 
     start(rank, world_size, store)
     module = SSLModule(GCN(12, hidden=[8, 6]), CCASSG(), total_steps=10)

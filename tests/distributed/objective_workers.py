@@ -5,10 +5,10 @@ import torch.distributed as dist
 from torch import nn
 from workers import start
 
-from sslcollapse import distributed
+from sslcollapse.core import distributed
+from sslcollapse.core.registry import OBJECTIVES, REGULARIZERS
+from sslcollapse.core.types import Batch
 from sslcollapse.module import SSLModule
-from sslcollapse.registry import OBJECTIVES, REGULARIZERS
-from sslcollapse.types import Batch
 
 ROWS, WIDTH, REPRESENTATION = 6, 7, 5
 SMALL = {"projector": [6, 8], "predictor_hidden": 9, "norm": "none"}

@@ -16,9 +16,9 @@ import text_parts
 import torch.distributed as dist
 from torch import Tensor
 
-from sslcollapse import distributed
-from sslcollapse.errors import RunError
-from sslcollapse.registry import ENCODERS, PROBES
+from sslcollapse.core import distributed
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.registry import ENCODERS, PROBES
 from sslcollapse.trainer import train
 
 GROUP_TIMEOUT = 8.0

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 import torch.multiprocessing as mp
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
 
 sys.path.insert(0, str(Path(__file__).parent))
 import gather_workers

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 sys.path.insert(0, str(Path(__file__).parent))
 import workers
 
-from sslcollapse.distributed import meeting
+from sslcollapse.core.distributed import meeting
 
 
 def test_every_rank_hears_what_each_found_and_which_one_failed(tmp_path):

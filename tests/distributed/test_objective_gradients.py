@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from sslcollapse.registry import OBJECTIVES, REGULARIZERS
+from sslcollapse.core.registry import OBJECTIVES, REGULARIZERS
 
 sys.path.insert(0, str(Path(__file__).parent))
 import objective_workers as cases

@@ -8,9 +8,9 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.diagnostics.measure import measure
 from sslcollapse.diagnostics.monitor import CollapseMonitor
-from sslcollapse.errors import SSLCollapseError
 from sslcollapse.regularizers.attached import WERank
 
 sys.path.insert(0, str(Path(__file__).parent))

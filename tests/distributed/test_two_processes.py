@@ -37,7 +37,7 @@ recipe = dict(
 BATCHES = """
 from sslcollapse.domains.graph.datasets import PPI
 from sslcollapse.domains.graph.stored import Sizes
-from sslcollapse.registry import GRAPH_DATASETS
+from sslcollapse.core.registry import GRAPH_DATASETS
 
 
 @GRAPH_DATASETS.register("tiny_ppi")

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import text_parts
 
 from sslcollapse import cli
-from sslcollapse.registry import DOMAINS
-from sslcollapse.types import Batch, Context
+from sslcollapse.core.registry import DOMAINS
+from sslcollapse.core.types import Batch, Context
 
 RECIPE = text_parts.text_recipe("last", domain=dict(type="stopping_text"))
 STEPS = RECIPE["train"]["steps"]

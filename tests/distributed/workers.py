@@ -6,7 +6,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
 
 
 def start(rank: int, world_size: int, store: str) -> None:
@@ -50,8 +50,8 @@ def graph_batch(members: list[int]):
     """Graphs of equal size, as one disjoint union seen twice."""
     from tiny import random_graph
 
+    from sslcollapse.core.types import Batch
     from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
-    from sslcollapse.types import Batch
 
     graphs = [random_graph(nodes=20, seed=member) for member in members]
     edges = torch.cat([graph.structure.edge_index + 20 * k for k, graph in enumerate(graphs)], dim=1)
@@ -74,8 +74,8 @@ def meetings(rank: int, world_size: int, store: str, results: str) -> None:
     import json
     import time
 
-    from sslcollapse.distributed import meeting
-    from sslcollapse.errors import RunError
+    from sslcollapse.core.distributed import meeting
+    from sslcollapse.core.errors import RunError
 
     start(rank, world_size, store)
     with meeting("counting") as first:

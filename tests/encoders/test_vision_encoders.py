@@ -7,15 +7,15 @@ import torch
 import torchvision
 from torch import nn
 
+from sslcollapse.core.errors import MissingDataError
+from sslcollapse.core.registry import ENCODERS, RegistryError
 from sslcollapse.diagnostics.measure import measure
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.encoders.mlp import MLP
 from sslcollapse.encoders.resnet import NarrowResNet, ResNet18, ResNet34, ResNet50
 from sslcollapse.encoders.sage import SAGE
 from sslcollapse.encoders.timm import Timm
-from sslcollapse.errors import MissingDataError
 from sslcollapse.layers import layer_map
-from sslcollapse.registry import ENCODERS, RegistryError
 
 TINY_VIT = dict(embed_dim=12, depth=2, num_heads=3, patch_size=4)
 

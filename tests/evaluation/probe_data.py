@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sslcollapse.types import ProbeSet, Split
+from sslcollapse.core.types import ProbeSet, Split
 
 
 def noisy(n=240, d=12, classes=4, seed=0, signal=0.6):

@@ -3,8 +3,8 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from sslcollapse.core.types import ProbeSet
 from sslcollapse.evaluation.metrics import accuracy, metric_for, micro_f1, roc_auc, score
-from sslcollapse.types import ProbeSet
 
 
 def probe_set(labels, num_classes):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sslcollapse.errors import DataError
+from sslcollapse.core.errors import DataError
+from sslcollapse.core.types import Split
 from sslcollapse.evaluation.splits import check_split, load_splits, random_splits, save_splits
-from sslcollapse.types import Split
 
 
 def split(train, validation, test):

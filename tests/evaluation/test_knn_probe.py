@@ -6,12 +6,12 @@ import torch
 from probe_data import noisy
 from torch.nn.functional import normalize
 
-from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.core.registry import PROBES
+from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluate import check_probes
 from sslcollapse.evaluation.knn import KNNProbe, vote_shares
-from sslcollapse.registry import PROBES
 from sslcollapse.typecheck import describe
-from sslcollapse.types import ProbeSet, Split
 
 
 def directions(queries=30, bank=70, d=6, classes=5, dtype=torch.float64):

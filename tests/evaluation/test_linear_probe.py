@@ -7,10 +7,10 @@ from probe_data import noisy
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.core.registry import PROBES
+from sslcollapse.core.seeding import generator
 from sslcollapse.evaluation.linear_probe import LinearProbe, train_linear
-from sslcollapse.registry import PROBES
-from sslcollapse.seeding import generator
 from sslcollapse.typecheck import describe
 
 SCALINGS = ["standard", "length"]

@@ -8,12 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from torch.nn.functional import normalize
 
-from sslcollapse.errors import DataError, RecipeError
+from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.core.registry import PROBES
+from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluation.linear import Targets
 from sslcollapse.evaluation.logistic import LogisticProbe
-from sslcollapse.registry import PROBES
 from sslcollapse.typecheck import describe
-from sslcollapse.types import ProbeSet, Split
 
 SOLVERS = ["lbfgs", "liblinear", "torch"]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError
 from sslcollapse.evaluation.online import OnlineProbe
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from probe_data import noisy
 
-from sslcollapse.errors import DataError
+from sslcollapse.core.errors import DataError
+from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluate import check_probes
 from sslcollapse.evaluation.knn import KNNProbe
 from sslcollapse.evaluation.linear_probe import LinearProbe
 from sslcollapse.evaluation.logistic import LogisticProbe
-from sslcollapse.types import ProbeSet, Split
 
 PROBES = [LogisticProbe, LinearProbe, KNNProbe]
 every_probe = pytest.mark.parametrize("probe", PROBES)

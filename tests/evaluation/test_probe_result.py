@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from sslcollapse.core.types import Split
 from sslcollapse.evaluation.result import ProbeResult
-from sslcollapse.types import Split
 
 SPLIT = Split(np.array([0]), np.array([1]), np.array([2]))
 

@@ -6,11 +6,11 @@ from tiny import random_graph, tiny_edges, tiny_view
 from torch_geometric.nn import GCNConv as LibraryGCNConv
 from torch_geometric.nn import SAGEConv as LibrarySAGEConv
 
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Context
 from sslcollapse.domains.graph.domain import GraphDomain, GraphViews, augment
 from sslcollapse.domains.graph.view import GraphStructure
-from sslcollapse.errors import RecipeError
-from sslcollapse.seeding import generator
-from sslcollapse.types import Context
 
 CPU = torch.device("cpu")
 

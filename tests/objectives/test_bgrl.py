@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.types import Branch
 from sslcollapse.objectives.bootstrap import BGRL, mean_cosine
-from sslcollapse.types import Branch
 
 
 def branch(seed, prediction=True):

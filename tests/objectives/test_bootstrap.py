@@ -11,14 +11,14 @@ from lightly.models.modules.heads import (
 )
 from torch import nn
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.types import Batch, Branch
 from sslcollapse.encoders.heads import Head
 from sslcollapse.encoders.mlp import MLP
-from sslcollapse.errors import RecipeError
 from sslcollapse.module import SSLModule
 from sslcollapse.objectives.bootstrap import BYOL, SimSiam, mean_cosine
 from sslcollapse.objectives.contrastive import SimCLR
-from sslcollapse.types import Batch, Branch
 
 HEADS = {
     "byol projector": (BYOL(projector=[7, 5]).projector(6), BYOLProjectionHead(6, 7, 5)),

@@ -3,11 +3,11 @@ import torch
 from lightly.loss import NTXentLoss
 from torch.nn.functional import normalize
 
-from sslcollapse.distributed import Gather
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.types import Branch
 from sslcollapse.objectives import contrastive
 from sslcollapse.objectives.contrastive import SimCLR, nt_xent
-from sslcollapse.types import Branch
 
 ALONE = Gather(enabled=False)
 

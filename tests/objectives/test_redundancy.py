@@ -2,11 +2,11 @@ import pytest
 import torch
 from lightly.loss import BarlowTwinsLoss, VICRegLoss
 
-from sslcollapse.distributed import Gather
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.types import Branch
 from sslcollapse.moments import standardize
 from sslcollapse.objectives.redundancy import CCASSG, BarlowTwins, VICReg
-from sslcollapse.types import Branch
 
 SHAPES = [(9, 4), (4, 9)]  # more samples than features, and fewer
 

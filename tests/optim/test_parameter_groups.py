@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from sslcollapse.core.registry import OPTIMIZERS, RegistryError
 from sslcollapse.layers import layer_map
-from sslcollapse.registry import OPTIMIZERS, RegistryError
 
 ALL = [dict(type="adamw", lr=0.1), dict(type="sgd", lr=0.1), dict(type="lars", lr=0.1)]
 

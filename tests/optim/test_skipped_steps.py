@@ -9,12 +9,12 @@ from accelerate.optimizer import AcceleratedOptimizer
 from tiny import tiny_recipe
 
 from sslcollapse.build import build_domain, build_module
+from sslcollapse.core.types import Context
 from sslcollapse.optim.base import stepped
 from sslcollapse.recipe import resolve
 from sslcollapse.run import RunDirectory
 from sslcollapse.stopping import StopSignals
 from sslcollapse.trainer import Trainer
-from sslcollapse.types import Context
 
 
 def prepared(fused, scaler):

@@ -7,8 +7,8 @@ import torch.distributed as dist
 from torch import nn
 
 import sslcollapse
+from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError
 from sslcollapse.diagnostics.monitor import CollapseMonitor
-from sslcollapse.errors import RecipeError, RunError, SSLCollapseError
 from sslcollapse.layers import LayerError
 from sslcollapse.regularizers.attached import DSO, SO, SRIP, AttachedPenalty, WERank
 from sslcollapse.regularizers.werank import orthogonality_defect

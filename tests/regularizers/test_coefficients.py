@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.errors import RecipeError
 from sslcollapse.layers import layer_map
 from sslcollapse.regularizers.coefficients import resolve_coefficient
 

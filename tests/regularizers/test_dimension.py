@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sslcollapse import local_intrinsic_dimension
-from sslcollapse.distributed import Gather
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import RecipeError
 from sslcollapse.regularizers.dimension import LDRegPenalty
 
 ALONE = Gather(enabled=False)

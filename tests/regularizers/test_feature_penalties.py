@@ -2,11 +2,11 @@ import pytest
 import torch
 from lightly.loss.vicreg_loss import covariance_loss, variance_loss
 
-from sslcollapse.distributed import Gather
-from sslcollapse.errors import RecipeError
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.types import Branch
 from sslcollapse.objectives.redundancy import VICReg
 from sslcollapse.regularizers.features import CovariancePenalty, VariancePenalty
-from sslcollapse.types import Branch
 
 ALONE = Gather(enabled=False)
 

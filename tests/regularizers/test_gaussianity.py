@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslcollapse.distributed import Gather
+from sslcollapse.core.distributed import Gather
 from sslcollapse.regularizers.gaussianity import SIGRegPenalty, epps_pulley
 
 

@@ -11,7 +11,7 @@ from scipy.stats import t
 from sslcollapse.ablation.grid import Ablation, Cell, plan
 from sslcollapse.ablation.plan_file import write_plan
 from sslcollapse.cli import main
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 from sslcollapse.report.ablation_page import ablation_page, from_folder
 from sslcollapse.report.command import write_report
 from sslcollapse.report.factors import factors

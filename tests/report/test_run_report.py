@@ -10,7 +10,7 @@ from boxes import crushed
 from report_pages import read, table
 
 from sslcollapse.cli import main
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 from sslcollapse.report.command import write_report
 from sslcollapse.report.page import Page, write_page
 from sslcollapse.report.run_page import run_page

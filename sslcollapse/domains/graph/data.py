@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.errors import DataError
-from sslcollapse.types import Split
+from sslcollapse.core.errors import DataError
+from sslcollapse.core.types import Split
 
 SPARSE_BELOW = 0.25
 """Features with a smaller share of non-zeros than this are stored as CSR."""

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.types import Split
 from sslcollapse.domains.graph.data import Graph, GraphDataset, make_graph, split_from_masks
 from sslcollapse.domains.graph.npz import read_npz
 from sslcollapse.domains.graph.planetoid import PARTS, read_part, read_planetoid
 from sslcollapse.domains.graph.stored import Sizes, StoredGraphs, check_name, in_memory
-from sslcollapse.errors import RecipeError
 from sslcollapse.geometric import import_geometric
-from sslcollapse.types import Split
 
 
 class _LoadedGraphs(StoredGraphs):

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.core.registry import GRAPH_DATASETS, RegistryError
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
-from sslcollapse.errors import DataError, RecipeError
-from sslcollapse.registry import GRAPH_DATASETS, RegistryError
-from sslcollapse.seeding import generator
 from sslcollapse.sparse import SparseMatrix
 from sslcollapse.spec import AtLeast, Component, Momentum, Probability
-from sslcollapse.types import Batch, Context, ProbeSet
 
 MAX_MEASURED_FEATURES = 2048
 """Node features of more dimensions are not measured, since they may be sparse and would be made dense."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcollapse.core.untrusted import read_arrays
 from sslcollapse.domains.graph.data import csr_tensor
 from sslcollapse.geometric import import_geometric
-from sslcollapse.untrusted import read_arrays
 
 
 def read_npz(path: Path) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.types import Split
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
 from sslcollapse.domains.graph.stored import Sizes, StoredGraphs, check_name
-from sslcollapse.errors import RunError
 from sslcollapse.geometric import import_geometric
-from sslcollapse.types import Split
 
 
 class OGBN(StoredGraphs):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcollapse.core.errors import DataError
+from sslcollapse.core.untrusted import as_matrix, check_regular, unpickle
 from sslcollapse.domains.graph.stored import Sizes
-from sslcollapse.errors import DataError
 from sslcollapse.geometric import import_geometric
-from sslcollapse.untrusted import as_matrix, check_regular, unpickle
 
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 VALIDATION = 500

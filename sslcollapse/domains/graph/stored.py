@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sslcollapse.core.errors import DataError, MissingDataError, RecipeError, SSLCollapseError, suggest
+from sslcollapse.core.untrusted import check_arrays, check_gzip, check_regular, read_arrays
 from sslcollapse.domains.download import missing_files, missing_text, publish, reason, socket_timeout, staging_folder
 from sslcollapse.domains.graph.data import GraphDataset
-from sslcollapse.errors import DataError, MissingDataError, RecipeError, SSLCollapseError
-from sslcollapse.registry import suggest
-from sslcollapse.untrusted import check_arrays, check_gzip, check_regular, read_arrays
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.memory import check_size
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
 from sslcollapse.domains.splits import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
-from sslcollapse.errors import RecipeError
-from sslcollapse.memory import check_size
 from sslcollapse.spec import Above, AtLeast, Between, Probability, Weight, Width
 
 

@@ -10,11 +10,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.measurable import flat_rows
-from sslcollapse.errors import RecipeError
-from sslcollapse.seeding import generator
 from sslcollapse.spec import AtLeast, Probability, Weight, Width
-from sslcollapse.types import Batch, Context, ProbeSet
 
 PROBE_SAMPLES = 4096
 """Un-augmented samples that ranks are measured on; the same in every run."""

@@ -15,8 +15,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from sslcollapse.core.errors import DataError
 from sslcollapse.domains.vision import operations as ops
-from sslcollapse.errors import DataError
 
 ATTEMPTS = 10
 """Boxes drawn for a sample before the largest central one is taken, as in torchvision."""

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.errors import DataError, RecipeError
-from sslcollapse.types import Split
+from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.core.types import Split
 
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY_STATISTICS = ((0.5,), (0.5,))

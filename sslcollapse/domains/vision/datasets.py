@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcollapse.core.untrusted import check_regular, unpickle
 from sslcollapse.domains.vision.stored import StoredImages
 from sslcollapse.spec import Share
-from sslcollapse.untrusted import check_regular, unpickle
 
 
 class _CIFAR(StoredImages):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.errors import DataError
+from sslcollapse.core.errors import DataError
 
 Mode = Literal["RGB", "L"]
 CHANNELS = {"RGB": 3, "L": 1}

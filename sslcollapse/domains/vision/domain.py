@@ -10,6 +10,10 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.registry import VISION_DATASETS
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.measurable import flat_rows
 from sslcollapse.domains.vision.data import ImageDataset, ImageSource, MemoryImages
 from sslcollapse.domains.vision.decode import decoding_threads
@@ -17,11 +21,7 @@ from sslcollapse.domains.vision.feed import Order, resident, streamed
 from sslcollapse.domains.vision.probe import ImageBatches
 from sslcollapse.domains.vision.sheet import contact_sheet
 from sslcollapse.domains.vision.views import ImageViews
-from sslcollapse.errors import RecipeError
-from sslcollapse.registry import VISION_DATASETS
-from sslcollapse.seeding import generator
 from sslcollapse.spec import AtLeast, Between, Component
-from sslcollapse.types import Batch, Context, ProbeSet
 
 RESIDENT_BYTES = 4 << 30
 """Datasets whose decoded images take at most this much (4 GiB) are resident with ``feed="auto"``."""

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.memory import check_size
 from sslcollapse.domains.splits import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.domains.vision.data import ImageDataset, MemoryImages, check_dataset, check_fraction, official_split
-from sslcollapse.errors import RecipeError
-from sslcollapse.memory import check_size
 from sslcollapse.spec import AtLeast, Between, Share, Width
 
 

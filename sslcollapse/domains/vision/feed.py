@@ -18,10 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sslcollapse.core.errors import RunError, SSLCollapseError
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Context
 from sslcollapse.domains.vision.data import Images
-from sslcollapse.errors import RunError, SSLCollapseError
-from sslcollapse.seeding import generator
-from sslcollapse.types import Context
 
 PREFETCH = 4
 """Batches that each worker process prepares ahead."""

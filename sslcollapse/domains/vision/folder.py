@@ -9,6 +9,8 @@ from typing import Annotated
 
 import torch
 
+from sslcollapse.core.errors import DataError, MissingDataError, RecipeError
+from sslcollapse.core.untrusted import read_regular
 from sslcollapse.domains.download import missing_text
 from sslcollapse.domains.vision.data import (
     ImageDataset,
@@ -21,9 +23,7 @@ from sslcollapse.domains.vision.data import (
 from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode
 from sslcollapse.domains.vision.listing import class_names, list_images
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
-from sslcollapse.errors import DataError, MissingDataError, RecipeError
 from sslcollapse.spec import Above, Between, Share
-from sslcollapse.untrusted import read_regular
 
 
 class ImageFolder:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sslcollapse.errors import DataError
-from sslcollapse.untrusted import check_regular
+from sslcollapse.core.errors import DataError
+from sslcollapse.core.untrusted import check_regular
 
 Class = tuple[Path, str]
 """Folder of training or test images, and the name of a class in it."""

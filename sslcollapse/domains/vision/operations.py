@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sslcollapse.errors import DataError
+from sslcollapse.core.errors import DataError
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as torchvision rounds them."""

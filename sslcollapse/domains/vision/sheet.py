@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sslcollapse.core.seeding import generator
 from sslcollapse.domains.vision.augment import Augmentation, plain
-from sslcollapse.seeding import generator
 
 PADDING = 2
 """Pixels between pictures."""

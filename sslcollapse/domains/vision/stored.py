@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sslcollapse.core.errors import DataError, MissingDataError, SSLCollapseError
 from sslcollapse.domains.download import missing_files, missing_text, publish, reason, socket_timeout, staging_folder
 from sslcollapse.domains.vision.data import ImageDataset, MemoryImages, check_dataset, check_fraction, official_split
-from sslcollapse.errors import DataError, MissingDataError, SSLCollapseError
 
 EMBEDDED_RECIPE = "recipes/simclr_digits.py"
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
+from sslcollapse.core.errors import DataError, MissingDataError, RecipeError, RunError
+from sslcollapse.core.untrusted import check_regular, check_unpacked, most_unpacked
 from sslcollapse.domains.download import missing_text, reason
 from sslcollapse.domains.vision.data import (
     ImageDataset,
@@ -22,9 +24,7 @@ from sslcollapse.domains.vision.data import (
 )
 from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode, probe_size
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
-from sslcollapse.errors import DataError, MissingDataError, RecipeError, RunError
 from sslcollapse.spec import Above, Between, Share
-from sslcollapse.untrusted import check_regular, check_unpacked, most_unpacked
 
 FEW_ROWS = 2**16
 """A table may have this many rows, and more only with a byte for each."""

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.domains.vision.augment import Augmentation, ViewSettings
-from sslcollapse.errors import RecipeError
-from sslcollapse.registry import suggest
 from sslcollapse.spec import Above, Between, Probability
 
 SMALL = 32

@@ -5,9 +5,9 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
+from sslcollapse.core.errors import DataError
 from sslcollapse.domains.graph import data as graph_data
 from sslcollapse.domains.graph.data import Graph, check_graph, prepare_features, split_from_masks
-from sslcollapse.errors import DataError
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])
 LABELS = torch.tensor([0, 1, 0])

@@ -16,6 +16,8 @@ from raw_files import contents, tiny, write_npz, write_planetoid, write_ppi, wri
 from torch_geometric import datasets as pyg
 from torch_geometric.transforms import NormalizeFeatures
 
+from sslcollapse.core.errors import DataError, MissingDataError, RecipeError
+from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.domains.graph.datasets import (
     PPI,
     Amazon,
@@ -25,8 +27,6 @@ from sslcollapse.domains.graph.datasets import (
     WebKB,
     WikiCS,
 )
-from sslcollapse.errors import DataError, MissingDataError, RecipeError
-from sslcollapse.registry import GRAPH_DATASETS
 
 pytestmark = pytest.mark.usefixtures("no_network")
 needs_real_data = pytest.mark.skipif("SSLCOLLAPSE_DATA" not in os.environ, reason="needs SSLCOLLAPSE_DATA")

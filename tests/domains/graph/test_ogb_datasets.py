@@ -12,8 +12,8 @@ import pytest
 import torch
 from raw_files import contents, tiny, write_arxiv
 
+from sslcollapse.core.errors import DataError, MissingDataError, RecipeError, RunError
 from sslcollapse.domains.graph.ogb import OGBN, import_ogb
-from sslcollapse.errors import DataError, MissingDataError, RecipeError, RunError
 
 FOLDER = "graph/OGB/ogbn_arxiv"
 

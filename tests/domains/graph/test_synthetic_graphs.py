@@ -8,9 +8,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.domains.graph.synthetic import CSBM, DigitsGraph, _draw, _triangle
-from sslcollapse.errors import RecipeError
-from sslcollapse.registry import GRAPH_DATASETS
 
 NOWHERE = Path("/nonexistent")
 

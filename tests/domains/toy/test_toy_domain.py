@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.types import Context
 from sslcollapse.domains.toy.domain import PROBE_SAMPLES, ToyDomain
-from sslcollapse.errors import RecipeError
-from sslcollapse.types import Context
 
 
 def first_batch(step=0, seed=0, rank=0, world_size=1, **arguments):

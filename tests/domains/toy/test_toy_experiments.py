@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from sslcollapse.build import build_domain, build_module
+from sslcollapse.core.types import Context
 from sslcollapse.recipe import load, override, resolve
 from sslcollapse.trainer import train
-from sslcollapse.types import Context
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 

@@ -4,10 +4,10 @@ import subprocess
 
 import torch
 
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.types import Context
 from sslcollapse.domains.vision.data import MemoryImages
 from sslcollapse.domains.vision.feed import Order, streamed
-from sslcollapse.errors import RunError
-from sslcollapse.types import Context
 
 for options in ("size=64k", "size=1m", "ro", "rw,size=64m"):
     subprocess.run(["mount", "-o", f"remount,{options}", "/dev/shm"], check=True)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from namespaces import in_a_namespace
 
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.types import Context
 from sslcollapse.domains.vision.data import MemoryImages
 from sslcollapse.domains.vision.feed import Order, streamed
-from sslcollapse.errors import RunError
-from sslcollapse.types import Context
 
 HERE = Path(__file__).parent
 

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from test_image_table import encoded, source, table, write
 
+from sslcollapse.core.errors import DataError
 from sslcollapse.domains.vision import decode
 from sslcollapse.domains.vision.decode import decode as decoded
-from sslcollapse.errors import DataError
 
 HUGE = (65500, 65500)
 

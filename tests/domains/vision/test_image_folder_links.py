@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
+from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.domains.vision.data import ImageDataset
 from sslcollapse.domains.vision.folder import ImageFolder
 from sslcollapse.domains.vision.table import ImageTable
-from sslcollapse.errors import DataError, RecipeError
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torchvision.transforms import functional as reference
 
+from sslcollapse.core.errors import DataError
 from sslcollapse.domains.vision import operations as ops
-from sslcollapse.errors import DataError
 
 
 def images(samples=6, channels=3, height=20, width=28, seed=0):

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from sslcollapse.core.errors import DataError, MissingDataError, RecipeError, RunError
 from sslcollapse.domains.vision import decode
 from sslcollapse.domains.vision.table import ImageTable
-from sslcollapse.errors import DataError, MissingDataError, RecipeError, RunError
 
 
 def encoded(seed=0, size=(8, 8), mode="RGB", kind="PNG"):

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
+from sslcollapse.core.errors import DataError, MissingDataError, RecipeError
+from sslcollapse.core.registry import VISION_DATASETS
+from sslcollapse.core.types import Split
 from sslcollapse.domains.graph.synthetic import DigitsGraph
 from sslcollapse.domains.vision.data import ImageDataset, MemoryImages, check_dataset, official_split
 from sslcollapse.domains.vision.datasets import CIFAR10, CIFAR100, MNIST, STL10, SVHN
 from sslcollapse.domains.vision.embedded import Digits, FakeData
 from sslcollapse.domains.vision.folder import ImageFolder
-from sslcollapse.errors import DataError, MissingDataError, RecipeError
-from sslcollapse.registry import VISION_DATASETS
-from sslcollapse.types import Split
 
 pytestmark = pytest.mark.usefixtures("no_network")
 STORED = (CIFAR10, CIFAR100, STL10, SVHN, MNIST)

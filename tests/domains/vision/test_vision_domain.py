@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sslcollapse.core.errors import DataError, MissingDataError, RecipeError
+from sslcollapse.core.registry import DOMAINS
+from sslcollapse.core.types import Context
 from sslcollapse.domains.vision.domain import VisionDomain
-from sslcollapse.errors import DataError, MissingDataError, RecipeError
-from sslcollapse.registry import DOMAINS
-from sslcollapse.types import Context
 
 FAKE = dict(type="fake", train=50, test=10, size=12, classes=4)
 

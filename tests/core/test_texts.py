@@ -10,13 +10,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from sslcollapse import errors
 from sslcollapse.ablation.notation import markdown
 from sslcollapse.cli import main
+from sslcollapse.core import errors
+from sslcollapse.core.texts import csv_text, in_html, printable
 from sslcollapse.progress import PlainConsole, Reporter
 from sslcollapse.report.plot import slug, to_csv
 from sslcollapse.report.tables import Table as PageTable
-from sslcollapse.texts import csv_text, in_html, printable
 
 
 @pytest.mark.parametrize(

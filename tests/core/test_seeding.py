@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslcollapse.seeding import derive_seed, generator
+from sslcollapse.core.seeding import derive_seed, generator
 
 CPU = torch.device("cpu")
 PURPOSES = ("order", "step", "probe order", "sheet", "sigreg directions", "neighbours")

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sslcollapse.schedules import decay, ema_momentum, warmup_then_decay
+from sslcollapse.core.schedules import decay, ema_momentum, warmup_then_decay
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])

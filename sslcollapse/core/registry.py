@@ -17,31 +17,24 @@ imports nothing. Another package adds its own through an entry point of the grou
 from __future__ import annotations
 
 import ast
-import difflib
 import fnmatch
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sslcollapse.errors import SSLCollapseError, in_words
+from sslcollapse.core.errors import SSLCollapseError, in_words, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class RegistryError(SSLCollapseError, ValueError):
     """A component is unknown, registered twice, or was given arguments it does not take."""
-
-
-def suggest(word: str, known: Iterator[str] | list[str], cutoff: float = 0.5) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known word that is at least so similar, or an empty string."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class Registry:

@@ -1,4 +1,7 @@
-"""A file that one process at a time may hold; the system lets go of it when that process ends, however it ends."""
+"""Files: written whole or not at all, and locked by one process at a time.
+
+The system lets go of a lock when the process that holds it ends, however it ends.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from sslcollapse.checkpoint import is_alive
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import ADVICE, RunError, WriteError
 
 POLL_SECONDS = 0.1
 ORPHAN_SECONDS = 15.0
@@ -104,3 +106,72 @@ def _is_dead(holder: str) -> bool:
     if not found or found[2] != platform.node():
         return False
     return not is_alive(int(found[1]))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes ``path``: an error of the system becomes a sentence that says what to do.
+
+    Raises:
+        WriteError: it could not be written.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "see to that")
+        reason = error.strerror or str(error)
+        told = WriteError(f"{path}: cannot be written ({reason}); {advice}, then give the same command again")
+        told.errno, told.strerror = error.errno, error.strerror
+        raise told from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name in the same folder, then rename it; a crash leaves the old one or the new.
+
+    Raises:
+        WriteError: it could not be written; the old one is still there.
+    """
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    try:
+        with writing(path):
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        with suppress(OSError):  # its file system may have become read-only
+            temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote have left in a folder."""
+    for path in folder.glob(".*"):
+        found = re.search(r"\.(?:tmp|writable)(\d+)$", path.name)
+        if found and not is_alive(int(found[1])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether this machine has a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until names are on disk too, so that a machine that crashes keeps the order of what was renamed."""
+    with suppress(OSError):  # some file systems do not let folders be synchronised
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from sslcollapse.texts import printable
+from sslcollapse.core.texts import printable
 
 RANK_0_SECONDS = 10.0
 """How long other ranks let rank 0 go first with an error."""

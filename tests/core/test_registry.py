@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sslcollapse import registry as registry_module
-from sslcollapse.errors import SSLCollapseError
-from sslcollapse.registry import REGISTRIES, Registry, RegistryError, suggest
+from sslcollapse.core import registry as registry_module
+from sslcollapse.core.errors import SSLCollapseError, suggest
+from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
 
 
 class Ruler:
@@ -77,7 +77,7 @@ def test_the_origin_of_a_recipes_own_component_is_its_file_and_the_hash_of_its_s
         monkeypatch.setattr(REGISTRIES["probe"], known, dict(getattr(REGISTRIES["probe"], known)))
     recipe = tmp_path / f"{name}.py"
     source = """
-from sslcollapse.registry import PROBES
+from sslcollapse.core.registry import PROBES
 
 @PROBES.register("origin_test")
 class Mine: ...
@@ -137,10 +137,10 @@ def test_every_component_has_a_one_line_description(kind):
 
 def test_describing_every_component_imports_none():
     code = (
-        "import sys; from sslcollapse.registry import REGISTRIES\n"
+        "import sys; from sslcollapse.core.registry import REGISTRIES\n"
         "for r in REGISTRIES.values():\n"
         "    for name in r.names(): r.describe(name)\n"
         "print([m for m in sys.modules if m.startswith(('torch', 'sklearn', 'sslcollapse.'))])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "['sslcollapse.texts', 'sslcollapse.errors', 'sslcollapse.registry']"
+    assert run.stdout.strip() == "['sslcollapse.core.texts', 'sslcollapse.core.errors', 'sslcollapse.core.registry']"

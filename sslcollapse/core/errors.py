@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sslcollapse.texts import printable
+from sslcollapse.core.texts import printable
 
 
 class SSLCollapseError(Exception):
@@ -99,7 +100,13 @@ def explained(error: Exception, recipe: Mapping[str, Any]) -> str | None:
             f"another process of this run has ended or cannot be reached; look at what it said, then resume ({first})"
         )
     if isinstance(error, (MemoryError, RuntimeError)):
-        from sslcollapse.memory import shortage  # imports torch
+        from sslcollapse.core.memory import shortage  # imports torch
 
         return shortage(error, recipe)
     return None
+
+
+def suggest(word: str, known: Iterator[str] | list[str], cutoff: float = 0.5) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known word that is at least so similar, or an empty string."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from sslcollapse.errors import DataError
-from sslcollapse.untrusted import as_matrix, check_gzip, check_regular, read_arrays, unpickle
+from sslcollapse.core.errors import DataError
+from sslcollapse.core.untrusted import as_matrix, check_gzip, check_regular, read_arrays, unpickle
 
 PROTOCOLS = range(2, 6)
 
@@ -194,7 +194,7 @@ def test_a_pipe_a_socket_a_device_and_a_folder_are_no_files(tmp_path, monkeypatc
 def test_a_bomb_is_refused_within_the_memory_of_an_import(tmp_path):
     bomb(tmp_path / "bomb.npz")
     code = (
-        "import sys, resource; from pathlib import Path; from sslcollapse.untrusted import read_arrays\n"
+        "import sys, resource; from pathlib import Path; from sslcollapse.core.untrusted import read_arrays\n"
         "import numpy.lib.format, zipfile\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: read_arrays(Path(sys.argv[1]))\n"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sslcollapse.errors import RecipeError, RunError
+from sslcollapse.core.errors import RecipeError, RunError
 
 _SIZE = re.compile(r"(?:tried|unable) to allocate ([\d.]+ ?[KMGTPE]iB|\d+ bytes)", re.IGNORECASE)
 _TOO_MUCH = re.compile(r"not enough memory|out of memory|size calculation overflow", re.IGNORECASE)

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from sslcollapse.ablation import run_ablation
-from sslcollapse.ablation.locks import locked
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.files import locked
 
 
 def test_a_lock_names_its_holder_and_is_free_again_afterwards(tmp_path):

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcollapse import cli, terminal
-from sslcollapse.errors import explained
+from sslcollapse import cli
+from sslcollapse.core import terminal
+from sslcollapse.core.errors import explained
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "recipes/quickstart.py")
 
 

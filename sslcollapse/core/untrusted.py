@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from sslcollapse.errors import DataError
-from sslcollapse.texts import printable
+from sslcollapse.core.errors import DataError
+from sslcollapse.core.texts import printable
 
 UNPACKED_BYTES = 64 * 2**20
 UNPACKED_TIMES = 50

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sslcollapse.errors import RunError
+from sslcollapse.core.errors import RunError
 
 HEARTBEAT = 2.0
 """Seconds after which a rank that works shows again that it is alive."""
