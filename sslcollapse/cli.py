@@ -165,7 +165,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from sslcollapse.manual import listing
+    from sslcollapse.recipe.manual import listing
 
     print(listing(options.kind, options.name))
     return 0

@@ -15,8 +15,8 @@ from torch import nn
 
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.layers import Layer
+from sslcollapse.recipe.schema import Above, Between, Momentum, Width
 from sslcollapse.regularizers.coefficients import Placed
-from sslcollapse.spec import Above, Between, Momentum, Width
 
 POOLED = "pooled"
 """Name of the one loop of a pooled controller."""

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from sslcollapse.core.errors import RunError, SSLCollapseError
 from sslcollapse.core.registry import ENCODERS
 from sslcollapse.planning import LARGEST_TENSOR, UnplannedError, bounded, planning
-from sslcollapse.spec import Component
+from sslcollapse.recipe.schema import Component
 
 LARGEST_COUNT = 2**16
 """An integer in the arguments of a library may be as large as this, or as the longest side of a stored tensor: nothing

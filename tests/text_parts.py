@@ -12,8 +12,8 @@ from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet, Split
 from sslcollapse.evaluation.result import ProbeResult
 from sslcollapse.objectives.base import Objective
+from sslcollapse.recipe.schema import Coefficient
 from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
-from sslcollapse.spec import Coefficient
 
 WORDS, LENGTH, SENTENCES = 40, 12, 90
 

@@ -15,8 +15,8 @@ from sslcollapse.ablation.pairing import Planned, planned
 from sslcollapse.ablation.schema import Claim, check_metric, read_claim
 from sslcollapse.ablation.values import parse_baseline, parse_grid, plain, show
 from sslcollapse.core.errors import RecipeError, suggest
-from sslcollapse.spec import folder_name
-from sslcollapse.typecheck import check_nesting, quote
+from sslcollapse.recipe.check import check_nesting, quote
+from sslcollapse.recipe.schema import folder_name
 
 MOST_CELLS, MOST_SEEDS = 10_000, 10_000
 """Far more than anybody trains; a slip of the pen makes as many."""

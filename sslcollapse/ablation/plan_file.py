@@ -12,7 +12,7 @@ from sslcollapse.ablation.grid import Ablation, Cell, axis_values
 from sslcollapse.ablation.pairing import planned
 from sslcollapse.ablation.schema import check_metric, read_claim
 from sslcollapse.core.errors import RunError
-from sslcollapse.spec import folder_name
+from sslcollapse.recipe.schema import folder_name
 
 NAME = "plan.json"
 FORMAT = 1

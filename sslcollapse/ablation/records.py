@@ -13,7 +13,7 @@ from sslcollapse.ablation.identity import FIRST_STREAMS, why_another
 from sslcollapse.core.errors import RunError
 from sslcollapse.quantities import RECORD, RESULT, lacking
 from sslcollapse.recipe import learnt
-from sslcollapse.typecheck import quote
+from sslcollapse.recipe.check import quote
 
 KEPT_VALUES = 20
 """Longer lists of a probe's values, one a split, are left out; mean, std and n say what they say."""

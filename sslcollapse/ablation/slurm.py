@@ -19,7 +19,7 @@ from sslcollapse.ablation.job import Job, Watch, last_line
 from sslcollapse.ablation.local import search_path, variables
 from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
 from sslcollapse.core.errors import PreemptedError, RecipeError, RunError, suggest
-from sslcollapse.literals import literal
+from sslcollapse.recipe.literals import literal
 
 ARRAY_SIZE = 1000
 """Jobs of one array; Slurm's own limit is 1001 unless a cluster says otherwise."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.literals import literal
-from sslcollapse.typecheck import quote
+from sslcollapse.recipe.check import quote
+from sslcollapse.recipe.literals import literal
 
 
 def parse_grid(argument: str) -> tuple[str | tuple[str, ...], list[Any]]:

@@ -13,7 +13,7 @@ from sslcollapse.encoders.checks import check_widths, graph_features
 from sslcollapse.encoders.init import check_rank, truncate_rank_
 from sslcollapse.encoders.inputs import propagate_and_transform
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
-from sslcollapse.spec import Probability, Width
+from sslcollapse.recipe.schema import Probability, Width
 
 
 class GCNConv(nn.Module):

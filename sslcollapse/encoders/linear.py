@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sslcollapse.encoders.checks import check_widths
 from sslcollapse.encoders.init import check_rank, decaying_spectrum_, truncate_rank_
 from sslcollapse.encoders.inputs import FeatureLinear, flat_features
-from sslcollapse.spec import AtLeast, Width
+from sslcollapse.recipe.schema import AtLeast, Width
 
 
 class DeepLinear(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sslcollapse.encoders.checks import check_widths
 from sslcollapse.encoders.inputs import FeatureLinear, flat_features
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
-from sslcollapse.spec import Probability, Width
+from sslcollapse.recipe.schema import Probability, Width
 
 
 class MLP(nn.Module):

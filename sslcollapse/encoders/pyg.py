@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.encoders.checks import graph_features
 from sslcollapse.geometric import import_geometric
-from sslcollapse.spec import Width
-from sslcollapse.typecheck import quote
+from sslcollapse.recipe.check import quote
+from sslcollapse.recipe.schema import Width
 
 RING = 32
 """Nodes that a new module is tried on."""

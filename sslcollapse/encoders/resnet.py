@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from sslcollapse.encoders.checks import check_widths, image_shape
-from sslcollapse.spec import Width
+from sslcollapse.recipe.schema import Width
 
 StemName = Literal["cifar", "imagenet"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sslcollapse.encoders.checks import check_widths, graph_features
 from sslcollapse.encoders.inputs import FeatureLinear
 from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
-from sslcollapse.spec import Probability, Width
+from sslcollapse.recipe.schema import Probability, Width
 
 
 class SAGEConv(nn.Module):

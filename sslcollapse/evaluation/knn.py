@@ -15,7 +15,7 @@ from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluation.metrics import check_metric, score
 from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
-from sslcollapse.spec import Above, AtLeast, Between, Share, Width
+from sslcollapse.recipe.schema import Above, AtLeast, Between, Share, Width
 
 ONE = 2**40
 """A vote of weight 1, as an integer: sums of integers are the same in any order, also where a GPU adds

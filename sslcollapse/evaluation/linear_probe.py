@@ -18,7 +18,7 @@ from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluation.metrics import check_metric, score
 from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
-from sslcollapse.spec import Above, AtLeast, Between, Momentum, Share, Width
+from sslcollapse.recipe.schema import Above, AtLeast, Between, Momentum, Share, Width
 
 SCALINGS = ("standard", "length")
 ROUNDING = 1e-6

@@ -16,7 +16,7 @@ from sslcollapse.evaluation.linear import Fit, LinearModel, Targets
 from sslcollapse.evaluation.metrics import check_metric, score
 from sslcollapse.evaluation.probe import Outcome, SplitProbe
 from sslcollapse.evaluation.splits import SplitChoice
-from sslcollapse.spec import AtLeast, Between, Share, Width
+from sslcollapse.recipe.schema import AtLeast, Between, Share, Width
 
 SOLVERS = ("auto", "lbfgs", "liblinear", "torch")
 LARGE = 2**22

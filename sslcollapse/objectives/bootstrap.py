@@ -17,7 +17,7 @@ from sslcollapse.encoders.heads import Head
 from sslcollapse.encoders.norm import ActivationName, NormName
 from sslcollapse.objectives.base import Objective
 from sslcollapse.objectives.checks import check_projector
-from sslcollapse.spec import Probability, Width
+from sslcollapse.recipe.schema import Probability, Width
 
 
 class Bootstrap(Objective):

@@ -17,7 +17,7 @@ from sslcollapse.encoders.norm import ActivationName, NormName
 from sslcollapse.moments import gradients_to_differentiate
 from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
 from sslcollapse.objectives.checks import check_projector
-from sslcollapse.spec import Above, Width
+from sslcollapse.recipe.schema import Above, Width
 
 CHUNK_LOGITS = 1 << 21
 """Logits [anchors, keys] that are in memory at once on a CPU: 8 MiB in float32, which its caches hold."""

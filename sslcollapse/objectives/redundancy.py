@@ -15,7 +15,7 @@ from sslcollapse.encoders.norm import ActivationName, NormName
 from sslcollapse.moments import covariance_excess, off_diagonal_square_sum, standardize, std_shortfall, widen
 from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
 from sslcollapse.objectives.checks import check_projector, check_weight
-from sslcollapse.spec import Weight, Width
+from sslcollapse.recipe.schema import Weight, Width
 
 
 class RedundancyObjective(Objective):

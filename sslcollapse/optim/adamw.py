@@ -11,7 +11,7 @@ from torch import Tensor
 from sslcollapse.core.schedules import ScheduleName
 from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec
-from sslcollapse.spec import AtLeast, Momentum
+from sslcollapse.recipe.schema import AtLeast, Momentum
 
 
 class AdamW(OptimizerSpec):

@@ -10,7 +10,7 @@ from torch import Tensor
 from sslcollapse.core.schedules import ScheduleName
 from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
-from sslcollapse.spec import AtLeast, Momentum
+from sslcollapse.recipe.schema import AtLeast, Momentum
 
 
 class LARS(OptimizerSpec):

@@ -9,7 +9,7 @@ import torch
 from sslcollapse.core.schedules import ScheduleName
 from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
-from sslcollapse.spec import AtLeast, Momentum
+from sslcollapse.recipe.schema import AtLeast, Momentum
 
 
 class SGD(OptimizerSpec):

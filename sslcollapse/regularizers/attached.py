@@ -21,11 +21,11 @@ from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import REGULARIZERS
 from sslcollapse.diagnostics.monitor import LayerRank
 from sslcollapse.layers import Layer
+from sslcollapse.recipe.schema import Coefficient
 from sslcollapse.regularizers.base import WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_coefficient
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty
 from sslcollapse.regularizers.werank import GramSide, WERankPenalty
-from sslcollapse.spec import Coefficient
 from sslcollapse.wrappers import check_count, check_model, layers_of, warn_of_unread
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.core.registry import COEFFICIENTS
 from sslcollapse.core.schedules import ScheduleName, decay
-from sslcollapse.spec import AtLeast, Coefficient, Probability, Weight, Width
+from sslcollapse.recipe.schema import AtLeast, Coefficient, Probability, Weight, Width
 
 
 class Placed(Protocol):

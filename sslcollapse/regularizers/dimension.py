@@ -11,8 +11,8 @@ from torch import Tensor
 from sslcollapse.core.distributed import Gather
 from sslcollapse.moments import widen
 from sslcollapse.objectives.base import check_samples
+from sslcollapse.recipe.schema import Between, Coefficient, Distinct
 from sslcollapse.regularizers.base import Feature, FeaturePenalty
-from sslcollapse.spec import Between, Coefficient, Distinct
 
 _CLOSEST = 1e-6
 """Least (a_k − m) / a_k that is told from zero, which bounds the gradient of equidistant samples."""

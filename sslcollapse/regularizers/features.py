@@ -12,8 +12,8 @@ from torch import Tensor
 from sslcollapse.core.distributed import Gather
 from sslcollapse.moments import covariance_excess, std_shortfall, widen
 from sslcollapse.objectives.base import check_samples
+from sslcollapse.recipe.schema import Above, Coefficient, Distinct
 from sslcollapse.regularizers.base import Feature, FeaturePenalty
-from sslcollapse.spec import Above, Coefficient, Distinct
 
 
 class VariancePenalty(FeaturePenalty):

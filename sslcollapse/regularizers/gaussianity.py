@@ -13,8 +13,8 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.seeding import generator
 from sslcollapse.moments import widen
 from sslcollapse.objectives.base import check_samples
+from sslcollapse.recipe.schema import Above, Between, Coefficient, Distinct
 from sslcollapse.regularizers.base import Feature, FeaturePenalty
-from sslcollapse.spec import Above, Between, Coefficient, Distinct
 
 
 class SIGRegPenalty(FeaturePenalty):

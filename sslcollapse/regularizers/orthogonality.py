@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.layers import Layer, weights
+from sslcollapse.recipe.schema import Between, Coefficient, Distinct
 from sslcollapse.regularizers.base import Network, WeightPenalty
 from sslcollapse.regularizers.werank import (
     GramSide,
@@ -21,7 +22,6 @@ from sslcollapse.regularizers.werank import (
     same_shapes,
     widened,
 )
-from sslcollapse.spec import Between, Coefficient, Distinct
 
 
 class SOPenalty(WERankPenalty):

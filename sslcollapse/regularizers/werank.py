@@ -13,8 +13,8 @@ from sslcollapse.core.distributed import unsharded
 from sslcollapse.diagnostics.spectrum import unreadable
 from sslcollapse.gram import gram_matrix
 from sslcollapse.layers import Layer, weights
+from sslcollapse.recipe.schema import Coefficient, Distinct
 from sslcollapse.regularizers.base import Network, WeightPenalty
-from sslcollapse.spec import Coefficient, Distinct
 
 GramSide = Literal["output", "input", "smaller"]
 

@@ -24,8 +24,8 @@ from sslcollapse.core.registry import (
 from sslcollapse.core.types import Branch, Context, Domain
 from sslcollapse.layers import layer_map
 from sslcollapse.objectives.base import Objective
+from sslcollapse.recipe.schema import MonitorSpec, RecipeSpec, TrainSpec
 from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
-from sslcollapse.spec import MonitorSpec, RecipeSpec, TrainSpec
 
 # The least arguments of components that have required ones, and small widths for encoders.
 SPECS = {

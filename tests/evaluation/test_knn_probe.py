@@ -11,7 +11,7 @@ from sslcollapse.core.registry import PROBES
 from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluate import check_probes
 from sslcollapse.evaluation.knn import KNNProbe, vote_shares
-from sslcollapse.typecheck import describe
+from sslcollapse.recipe.check import describe
 
 
 def directions(queries=30, bank=70, d=6, classes=5, dtype=torch.float64):

@@ -11,7 +11,7 @@ from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.seeding import generator
 from sslcollapse.evaluation.linear_probe import LinearProbe, train_linear
-from sslcollapse.typecheck import describe
+from sslcollapse.recipe.check import describe
 
 SCALINGS = ["standard", "length"]
 

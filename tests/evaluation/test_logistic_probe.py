@@ -13,7 +13,7 @@ from sslcollapse.core.registry import PROBES
 from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.evaluation.linear import Targets
 from sslcollapse.evaluation.logistic import LogisticProbe
-from sslcollapse.typecheck import describe
+from sslcollapse.recipe.check import describe
 
 SOLVERS = ["lbfgs", "liblinear", "torch"]
 

@@ -14,7 +14,7 @@ from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.measurable import flat_rows
-from sslcollapse.spec import AtLeast, Probability, Weight, Width
+from sslcollapse.recipe.schema import AtLeast, Probability, Weight, Width
 
 PROBE_SAMPLES = 4096
 """Un-augmented samples that ranks are measured on; the same in every run."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sslcollapse.core.untrusted import check_regular, unpickle
 from sslcollapse.domains.vision.stored import StoredImages
-from sslcollapse.spec import Share
+from sslcollapse.recipe.schema import Share
 
 
 class _CIFAR(StoredImages):

@@ -21,7 +21,7 @@ from sslcollapse.domains.vision.feed import Order, resident, streamed
 from sslcollapse.domains.vision.probe import ImageBatches
 from sslcollapse.domains.vision.sheet import contact_sheet
 from sslcollapse.domains.vision.views import ImageViews
-from sslcollapse.spec import AtLeast, Between, Component
+from sslcollapse.recipe.schema import AtLeast, Between, Component
 
 RESIDENT_BYTES = 4 << 30
 """Datasets whose decoded images take at most this much (4 GiB) are resident with ``feed="auto"``."""

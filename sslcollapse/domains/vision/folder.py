@@ -23,7 +23,7 @@ from sslcollapse.domains.vision.data import (
 from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode
 from sslcollapse.domains.vision.listing import class_names, list_images
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
-from sslcollapse.spec import Above, Between, Share
+from sslcollapse.recipe.schema import Above, Between, Share
 
 
 class ImageFolder:

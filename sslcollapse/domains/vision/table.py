@@ -24,7 +24,7 @@ from sslcollapse.domains.vision.data import (
 )
 from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode, probe_size
 from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
-from sslcollapse.spec import Above, Between, Share
+from sslcollapse.recipe.schema import Above, Between, Share
 
 FEW_ROWS = 2**16
 """A table may have this many rows, and more only with a byte for each."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.domains.vision.augment import Augmentation, ViewSettings
-from sslcollapse.spec import Above, Between, Probability
+from sslcollapse.recipe.schema import Above, Between, Probability
 
 SMALL = 32
 """Side in pixels up to which presets leave out blur, as published settings for CIFAR do."""

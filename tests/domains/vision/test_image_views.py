@@ -11,7 +11,7 @@ from sslcollapse.domains.vision import augment
 from sslcollapse.domains.vision.augment import Augmentation, ViewSettings, plain, random_box
 from sslcollapse.domains.vision.sheet import contact_sheet
 from sslcollapse.domains.vision.views import PRESETS, ImageViews
-from sslcollapse.typecheck import check
+from sslcollapse.recipe.check import check
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]
 FULL = ViewSettings(jitter=(0.8, 0.8, 0.8, 0.2), jitter_p=0.8, grey=0.2, blur=0.5, solarise=0.3)

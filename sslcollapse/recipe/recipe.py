@@ -19,9 +19,9 @@ from typing import Any
 
 from sslcollapse.core.errors import RecipeError, SSLCollapseError, in_words, suggest
 from sslcollapse.core.registry import REGISTRIES
-from sslcollapse.literals import literal
-from sslcollapse.spec import RecipeSpec
-from sslcollapse.typecheck import check, check_fields, check_nesting, fields_of, join, quote, stated_only
+from sslcollapse.recipe.check import check, check_fields, check_nesting, fields_of, join, quote, stated_only
+from sslcollapse.recipe.literals import literal
+from sslcollapse.recipe.schema import RecipeSpec
 
 CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers")
 """Fields of ``train`` that change what is written, not what is learnt."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from sslcollapse.core.errors import suggest
 from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
-from sslcollapse.typecheck import REQUIRED, describe, quote
+from sslcollapse.recipe.check import REQUIRED, describe, quote
 
 WIDTH = 100
 

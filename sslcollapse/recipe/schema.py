@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from sslcollapse.core.errors import RecipeError, in_words
 from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
-from sslcollapse.typecheck import (
+from sslcollapse.recipe.check import (
     Marker,
     Resolved,
     as_float,

@@ -17,7 +17,7 @@ from sslcollapse.recipe import (
     to_json,
 )
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.py"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.py"))
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.registry import REGISTRIES, Registry
-from sslcollapse.spec import Above, AtLeast, Between, Coefficient, Component, Distinct, Named, TrainSpec, Word
-from sslcollapse.typecheck import check
+from sslcollapse.recipe.check import check
+from sslcollapse.recipe.schema import Above, AtLeast, Between, Coefficient, Component, Distinct, Named, TrainSpec, Word
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 
 from sslcollapse import cli
 from sslcollapse.core.registry import REGISTRIES, RegistryError
-from sslcollapse.manual import listing
+from sslcollapse.recipe.manual import listing
 
 
 def test_the_arguments_of_a_component_have_type_range_default_and_meaning(capsys):

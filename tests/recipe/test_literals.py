@@ -3,8 +3,8 @@
 import pytest
 
 from sslcollapse.cli import main
-from sslcollapse.literals import literal
 from sslcollapse.recipe import load, override
+from sslcollapse.recipe.literals import literal
 
 
 @pytest.mark.parametrize(
