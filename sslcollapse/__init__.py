@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     )
     from sslcollapse.export import load_encoder, plain_state_dict
     from sslcollapse.hub import HubEncoder
-    from sslcollapse.layers import layer_coverage, layer_map
+    from sslcollapse.layers.map import layer_coverage, layer_map
     from sslcollapse.recipe import extend
     from sslcollapse.recipe import load as load_recipe
     from sslcollapse.regularizers.attached import DSO, SO, SRIP, AttachedPenalty, WERank
@@ -85,7 +85,7 @@ _ATTRIBUTES = {
     ],
     "sslcollapse.export": ["load_encoder", "plain_state_dict"],
     "sslcollapse.hub": ["HubEncoder"],
-    "sslcollapse.layers": ["layer_coverage", "layer_map"],
+    "sslcollapse.layers.map": ["layer_coverage", "layer_map"],
     "sslcollapse.recipe": ["extend"],
     "sslcollapse.core.registry": [
         "COEFFICIENTS",

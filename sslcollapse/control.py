@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError, RunError
-from sslcollapse.layers import Layer
+from sslcollapse.layers.map import Layer
 from sslcollapse.recipe.schema import Above, Between, Momentum, Width
 from sslcollapse.regularizers.coefficients import Placed
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from torch import nn
 
 from sslcollapse.core.errors import SSLCollapseError
-from sslcollapse.coverage import Coverage, described
-from sslcollapse.layers import Layer, LayerError, layer_coverage, layer_map, select
+from sslcollapse.layers.coverage import Coverage, described
+from sslcollapse.layers.map import Layer, LayerError, layer_coverage, layer_map, select
 
 _COMPILED = "_orig_mod"
 

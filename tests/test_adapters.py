@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslcollapse.layers import layer_coverage, layer_map
+from sslcollapse.layers.map import layer_coverage, layer_map
 
 peft = pytest.importorskip("peft")
 

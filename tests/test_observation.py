@@ -15,7 +15,7 @@ from control_workers import image_batch, image_module, trained
 from sslcollapse.control import Point
 from sslcollapse.core.errors import RunError
 from sslcollapse.diagnostics.measures import effective_rank
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 from sslcollapse.observation import ROWS, Observation
 
 

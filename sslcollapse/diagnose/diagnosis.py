@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcollapse.core.threads import map_on_threads
-from sslcollapse.coverage import Coverage
 from sslcollapse.diagnose.matrices import Matrix
 from sslcollapse.diagnose.state_dict import TargetError
 from sslcollapse.diagnose.targets import Target
 from sslcollapse.diagnose.verdict import COLLAPSED, VERDICTS, output_verdict, random_rank, weight_verdict, worst
 from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize
+from sslcollapse.layers.coverage import Coverage
 
 CONDITION_LIMIT = 1e7
 """Above this a condition number counts as infinite: smaller singular values are rounding noise of the Gram matrix."""

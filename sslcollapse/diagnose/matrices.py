@@ -10,8 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcollapse.coverage import Coverage, Uncovered, is_embedding, is_norm, is_stack, is_table, is_vector, is_weight
 from sslcollapse.diagnose.reparametrized import acting
+from sslcollapse.layers.coverage import (
+    Coverage,
+    Uncovered,
+    is_embedding,
+    is_norm,
+    is_stack,
+    is_table,
+    is_vector,
+    is_weight,
+)
 
 EMBEDDING = "an embedding, by its name"
 DEPTHWISE = "a depthwise kernel: vectors, one a channel"

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from sslcollapse.core.files import write_atomic
 from sslcollapse.core.texts import printable
-from sslcollapse.coverage import Uncovered
 from sslcollapse.diagnose.diagnosis import (
     CONDITION_LIMIT,
     Diagnosis,
@@ -25,6 +24,7 @@ from sslcollapse.diagnose.diagnosis import (
 from sslcollapse.diagnose.state_dict import TargetError
 from sslcollapse.diagnose.targets import load_target
 from sslcollapse.diagnose.verdict import COLLAPSED, COLLAPSED_BELOW, DEGRADING, DEGRADING_BELOW, FEW_DIRECTIONS, HEALTHY
+from sslcollapse.layers.coverage import Uncovered
 from sslcollapse.progress import PlainConsole
 
 FOUND = 3

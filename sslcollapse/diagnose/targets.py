@@ -15,10 +15,10 @@ from torch import nn
 
 from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.core.untrusted import check_regular, check_zip, read_regular
-from sslcollapse.coverage import Coverage, described
 from sslcollapse.diagnose.matrices import Matrix, find_matrices
 from sslcollapse.diagnose.state_dict import TargetError, check_stored, read_tensors
-from sslcollapse.layers import layer_coverage, layer_map, weights
+from sslcollapse.layers.coverage import Coverage, described
+from sslcollapse.layers.map import layer_coverage, layer_map, weights
 
 ENCODER = "encoder."
 """What names of the encoder's tensors begin with in a checkpoint."""

@@ -17,7 +17,7 @@ from sslcollapse.diagnostics.spectrum import (
     singular_values,
     summarize,
 )
-from sslcollapse.layers import Layer
+from sslcollapse.layers.map import Layer
 
 
 @dataclass(frozen=True)

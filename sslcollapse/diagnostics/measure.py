@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sslcollapse.diagnostics.covariance import StreamingCovariance
 from sslcollapse.diagnostics.modes import evaluating, resting
 from sslcollapse.diagnostics.spectrum import NotFiniteError, singular_values, summarize, unreadable
-from sslcollapse.layers import CONVOLUTIONS, Layer, by_tensor, layer_map, weights
+from sslcollapse.layers.map import CONVOLUTIONS, Layer, by_tensor, layer_map, weights
 from sslcollapse.quantities import attainable
 
 MAX_ROWS = 4096

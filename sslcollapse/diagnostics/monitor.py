@@ -21,7 +21,7 @@ from sslcollapse.diagnostics.layer_rank import LayerRank, layer_ranks
 from sslcollapse.diagnostics.measure import MAX_ROWS, output_rows, unread
 from sslcollapse.diagnostics.modes import EAGER, resting
 from sslcollapse.diagnostics.watch import Watch
-from sslcollapse.layers import Layer
+from sslcollapse.layers.map import Layer
 from sslcollapse.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
 
 EVERY = 100

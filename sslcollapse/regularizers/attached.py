@@ -20,7 +20,7 @@ from sslcollapse.control import Point, RankFloorController, Reading
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import REGULARIZERS
 from sslcollapse.diagnostics.monitor import LayerRank
-from sslcollapse.layers import Layer
+from sslcollapse.layers.map import Layer
 from sslcollapse.recipe.schema import Coefficient
 from sslcollapse.regularizers.base import WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_coefficient

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.layers import Layer
+from sslcollapse.layers.map import Layer
 
 Network = Literal["encoder", "projector", "predictor"]
 Feature = Literal["representation", "embedding", "prediction"]

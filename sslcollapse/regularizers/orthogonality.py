@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from sslcollapse.layers import Layer, weights
+from sslcollapse.layers.map import Layer, weights
 from sslcollapse.recipe.schema import Between, Coefficient, Distinct
 from sslcollapse.regularizers.base import Network, WeightPenalty
 from sslcollapse.regularizers.werank import (

@@ -12,7 +12,7 @@ from torch import Tensor
 from sslcollapse.core.distributed import unsharded
 from sslcollapse.diagnostics.spectrum import unreadable
 from sslcollapse.gram import gram_matrix
-from sslcollapse.layers import Layer, weights
+from sslcollapse.layers.map import Layer, weights
 from sslcollapse.recipe.schema import Coefficient, Distinct
 from sslcollapse.regularizers.base import Network, WeightPenalty
 

@@ -22,7 +22,7 @@ from sslcollapse.core.registry import (
     RegistryError,
 )
 from sslcollapse.core.types import Branch, Context, Domain
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 from sslcollapse.objectives.base import Objective
 from sslcollapse.recipe.schema import MonitorSpec, RecipeSpec, TrainSpec
 from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty

@@ -13,7 +13,7 @@ from sslcollapse import effective_rank
 from sslcollapse.cli import main
 from sslcollapse.diagnose.diagnosis import weigh
 from sslcollapse.diagnose.matrices import find_matrices
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 
 
 def pruned(linear: nn.Linear) -> nn.Linear:

@@ -9,7 +9,6 @@ from boxes import layout
 from torch import nn
 
 from sslcollapse.cli import main
-from sslcollapse.coverage import Coverage
 from sslcollapse.diagnose.diagnosis import (
     Diagnosis,
     LayerReport,
@@ -21,6 +20,7 @@ from sslcollapse.diagnose.diagnosis import (
 from sslcollapse.diagnose.matrices import Matrix
 from sslcollapse.diagnose.plot import draw
 from sslcollapse.diagnose.targets import Target
+from sslcollapse.layers.coverage import Coverage
 
 
 def of_rank(rank: int, size: int = 40) -> torch.Tensor:

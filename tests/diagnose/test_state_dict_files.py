@@ -11,7 +11,7 @@ from torch import nn
 from sslcollapse.diagnose.matrices import find_matrices
 from sslcollapse.diagnose.state_dict import TargetError, read_tensors
 from sslcollapse.diagnose.targets import load_target
-from sslcollapse.layers import layer_coverage, layer_map
+from sslcollapse.layers.map import layer_coverage, layer_map
 
 
 def network() -> nn.Sequential:

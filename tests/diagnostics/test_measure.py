@@ -15,7 +15,7 @@ from sslcollapse.diagnostics.measure import (
 )
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.encoders.heads import Head
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 
 
 def network():

@@ -12,7 +12,7 @@ from torch import nn
 from sslcollapse.diagnostics import monitor as monitor_module
 from sslcollapse.diagnostics.monitor import CollapseMonitor, MonitorError
 from sslcollapse.diagnostics.spectrum import effective_rank_from_singular_values
-from sslcollapse.layers import LayerError
+from sslcollapse.layers.map import LayerError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import monitor_workers

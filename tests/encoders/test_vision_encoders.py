@@ -15,7 +15,7 @@ from sslcollapse.encoders.mlp import MLP
 from sslcollapse.encoders.resnet import NarrowResNet, ResNet18, ResNet34, ResNet50
 from sslcollapse.encoders.sage import SAGE
 from sslcollapse.encoders.timm import Timm
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 
 TINY_VIT = dict(embed_dim=12, depth=2, num_heads=3, patch_size=4)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from sslcollapse import effective_rank
 from sslcollapse.integrations.lightning import CollapseCallback
-from sslcollapse.layers import LayerError
+from sslcollapse.layers.map import LayerError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import lightning_modules

@@ -5,7 +5,7 @@ import torch
 from lightly.utils import lars
 from torch import nn
 
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 from sslcollapse.optim.lars import LARS
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sslcollapse.core.registry import OPTIMIZERS, RegistryError
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 
 ALL = [dict(type="adamw", lr=0.1), dict(type="sgd", lr=0.1), dict(type="lars", lr=0.1)]
 

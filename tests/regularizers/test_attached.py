@@ -9,7 +9,7 @@ from torch import nn
 import sslcollapse
 from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError
 from sslcollapse.diagnostics.monitor import CollapseMonitor
-from sslcollapse.layers import LayerError
+from sslcollapse.layers.map import LayerError
 from sslcollapse.regularizers.attached import DSO, SO, SRIP, AttachedPenalty, WERank
 from sslcollapse.regularizers.werank import orthogonality_defect
 

@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 from sslcollapse.regularizers.coefficients import resolve_coefficient
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty, isometry_defect
 
 SHAPES = [(3, 5), (5, 3), (4, 4)]

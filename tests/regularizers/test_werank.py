@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslcollapse.layers import layer_map
+from sslcollapse.layers.map import layer_map
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty, isometry_defect
 from sslcollapse.regularizers.werank import WERankPenalty, orthogonality_defect, orthogonality_defects
 

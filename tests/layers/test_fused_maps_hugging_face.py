@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_fused_maps import check, spread
 
-from sslcollapse import fused
+from sslcollapse.layers import fused
 
 transformers = pytest.importorskip("transformers")
 

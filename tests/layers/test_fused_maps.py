@@ -9,8 +9,9 @@ from timm.layers import RelPosBias
 from timm.models.coat import ConvRelPosEnc
 from torch import nn
 
-from sslcollapse import CollapseMonitor, effective_rank, fused
-from sslcollapse.layers import layer_map
+from sslcollapse import CollapseMonitor, effective_rank
+from sslcollapse.layers import fused
+from sslcollapse.layers.map import layer_map
 
 
 def tokens(n: int, width: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch_geometric.nn.dense.linear import Linear as GeometricLinear
 
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.encoders.sage import SAGE
-from sslcollapse.layers import LayerError, layer_map, select
+from sslcollapse.layers.map import LayerError, layer_map, select
 
 
 def names(module):

@@ -41,12 +41,12 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import unsharded
 from sslcollapse.core.errors import SSLCollapseError, suggest
-from sslcollapse.coverage import Coverage
-from sslcollapse.effective import CONVOLUTIONS as CONVOLUTIONS
-from sslcollapse.effective import effective, is_mixed, oriented, stored
+from sslcollapse.layers.coverage import Coverage
+from sslcollapse.layers.effective import CONVOLUTIONS as CONVOLUTIONS
+from sslcollapse.layers.effective import effective, is_mixed, oriented, stored
 
 if TYPE_CHECKING:
-    from sslcollapse.layer_walk import Walk
+    from sslcollapse.layers.walk import Walk
 
 
 class LayerError(SSLCollapseError, ValueError):
@@ -214,7 +214,7 @@ def layer_coverage(module: nn.Module) -> Coverage:
 
 
 def _walked(module: nn.Module) -> Walk:
-    from sslcollapse.layer_walk import Walk  # which needs Layer
+    from sslcollapse.layers.walk import Walk  # which needs Layer
 
     if not isinstance(module, nn.Module):
         raise LayerError(f"layer_map needs a torch.nn.Module, got {type(module).__name__}")

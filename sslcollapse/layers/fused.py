@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from sslcollapse.effective import runs
+from sslcollapse.layers.effective import runs
 
 
 class Part(NamedTuple):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from sslcollapse.coverage import Uncovered, count, is_norm, is_stack, is_table, is_vector, is_weight
-from sslcollapse.effective import (
+from sslcollapse.layers.coverage import Uncovered, count, is_norm, is_stack, is_table, is_vector, is_weight
+from sslcollapse.layers.effective import (
     CONVOLUTIONS,
     LORA,
     RAW,
@@ -23,8 +23,8 @@ from sslcollapse.effective import (
     stored,
     unread_forward,
 )
-from sslcollapse.fused import Cut, Part, cuts
-from sslcollapse.layers import Layer, LayerError
+from sslcollapse.layers.fused import Cut, Part, cuts
+from sslcollapse.layers.map import Layer, LayerError
 
 _SHORTCUT_NAMES = ("downsample", "shortcut", "skip", "residual")
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch_geometric.nn import HeteroLinear, RGCNConv
 
 from sslcollapse import CollapseMonitor, WERank, effective_rank, orthogonality_defect
-from sslcollapse.layers import LayerError, layer_coverage, layer_map
+from sslcollapse.layers.map import LayerError, layer_coverage, layer_map
 
 
 def only(module: nn.Module):
