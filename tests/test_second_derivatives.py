@@ -5,14 +5,14 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.encoders.norm import NormAct, PReLU
-from sslcollapse.moments import off_diagonal_square_sum
+from sslcollapse.nn.moments import off_diagonal_square_sum
+from sslcollapse.nn.norm import NormAct, PReLU
+from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.objectives.bootstrap import mean_cosine
 from sslcollapse.objectives.contrastive import nt_xent
 from sslcollapse.regularizers.attached import WERank
 from sslcollapse.regularizers.orthogonality import isometry_defect
 from sslcollapse.regularizers.werank import orthogonality_defect, orthogonality_defects
-from sslcollapse.sparse import SparseMatrix
 
 
 def randn(*shape, dtype=torch.float64, seed=0):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
-from sslcollapse.sparse import SparseMatrix
+from sslcollapse.nn.sparse import SparseMatrix
 
 
 def tiny_edges() -> torch.Tensor:

@@ -16,7 +16,7 @@ from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.graph.domain import augment
-from sslcollapse.geometric import import_geometric
+from sslcollapse.nn.geometric import import_geometric
 from sslcollapse.recipe import resolve
 
 if TYPE_CHECKING:

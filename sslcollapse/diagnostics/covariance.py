@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sslcollapse.core.distributed import world_size
 from sslcollapse.diagnostics.spectrum import from_gram, unreadable
-from sslcollapse.gram import add_gram_, mirrored_
+from sslcollapse.nn.gram import add_gram_, mirrored_
 
 _CHUNK = 4096
 _CACHED = 2**18

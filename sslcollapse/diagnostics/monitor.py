@@ -22,7 +22,7 @@ from sslcollapse.diagnostics.measure import MAX_ROWS, output_rows, unread
 from sslcollapse.diagnostics.modes import EAGER, resting
 from sslcollapse.diagnostics.watch import Watch
 from sslcollapse.layers.map import Layer
-from sslcollapse.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
+from sslcollapse.nn.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
 
 EVERY = 100
 """Training forwards from one that is measured to the next, by default."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import unsharded
-from sslcollapse.gram import gram_matrix
+from sslcollapse.nn.gram import gram_matrix
 
 NUMERICAL_RANK_RTOL = 1e-3
 """Default tolerance of the numerical rank. torch's own default counts rounding noise above zero, so that after

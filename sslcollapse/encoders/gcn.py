@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.encoders.checks import check_widths, graph_features
-from sslcollapse.encoders.init import check_rank, truncate_rank_
-from sslcollapse.encoders.inputs import propagate_and_transform
-from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
+from sslcollapse.nn.checks import check_widths, graph_features
+from sslcollapse.nn.init import check_rank, truncate_rank_
+from sslcollapse.nn.inputs import propagate_and_transform
+from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 from sslcollapse.recipe.schema import Probability, Width
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from sslcollapse.encoders.checks import check_widths
-from sslcollapse.encoders.init import check_rank, decaying_spectrum_, truncate_rank_
-from sslcollapse.encoders.inputs import FeatureLinear, flat_features
+from sslcollapse.nn.checks import check_widths
+from sslcollapse.nn.init import check_rank, decaying_spectrum_, truncate_rank_
+from sslcollapse.nn.inputs import FeatureLinear, flat_features
 from sslcollapse.recipe.schema import AtLeast, Width
 
 

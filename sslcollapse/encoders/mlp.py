@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sslcollapse.encoders.checks import check_widths
-from sslcollapse.encoders.inputs import FeatureLinear, flat_features
-from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
+from sslcollapse.nn.checks import check_widths
+from sslcollapse.nn.inputs import FeatureLinear, flat_features
+from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 from sslcollapse.recipe.schema import Probability, Width
 
 

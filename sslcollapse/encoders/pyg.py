@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.errors import RecipeError, in_words, suggest
-from sslcollapse.encoders.checks import graph_features
-from sslcollapse.geometric import import_geometric
+from sslcollapse.nn.checks import graph_features
+from sslcollapse.nn.geometric import import_geometric
 from sslcollapse.recipe.check import quote
 from sslcollapse.recipe.schema import Width
 

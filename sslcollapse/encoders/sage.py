@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sslcollapse.encoders.checks import check_widths, graph_features
-from sslcollapse.encoders.inputs import FeatureLinear
-from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
+from sslcollapse.nn.checks import check_widths, graph_features
+from sslcollapse.nn.inputs import FeatureLinear
+from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 from sslcollapse.recipe.schema import Probability, Width
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslcollapse.diagnostics.measure import MAX_ROWS
 from sslcollapse.diagnostics.monitor import EVERY, CollapseMonitor
-from sslcollapse.wrappers import check_count
+from sslcollapse.nn.wrappers import check_count
 
 
 def _lightning() -> Any:

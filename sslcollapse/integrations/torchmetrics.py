@@ -17,7 +17,7 @@ from sslcollapse.diagnostics.spectrum import (
     rankme_from_singular_values,
     stable_rank_from_singular_values,
 )
-from sslcollapse.wrappers import check_count
+from sslcollapse.nn.wrappers import check_count
 
 try:
     from torchmetrics import Metric

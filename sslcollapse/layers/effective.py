@@ -23,7 +23,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 LINEAR = {
-    "sslcollapse.encoders.inputs.FeatureLinear",
+    "sslcollapse.nn.inputs.FeatureLinear",
     "torch.nn.modules.linear.Linear",
     "timm.layers.linear.Linear",
     "torch_geometric.nn.dense.linear.Linear",

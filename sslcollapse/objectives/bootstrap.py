@@ -12,9 +12,9 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.schedules import ema_momentum
 from sslcollapse.core.types import Branch
-from sslcollapse.encoders.checks import check_widths
-from sslcollapse.encoders.heads import Head
-from sslcollapse.encoders.norm import ActivationName, NormName
+from sslcollapse.nn.checks import check_widths
+from sslcollapse.nn.heads import Head
+from sslcollapse.nn.norm import ActivationName, NormName
 from sslcollapse.objectives.base import Objective
 from sslcollapse.objectives.checks import check_projector
 from sslcollapse.recipe.schema import Probability, Width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sslcollapse.encoders.checks import check_widths
+from sslcollapse.nn.checks import check_widths
 
 
 def check_projector(widths: Sequence[int]) -> list[int]:

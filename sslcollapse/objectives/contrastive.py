@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.types import Branch
-from sslcollapse.encoders.heads import Head
-from sslcollapse.encoders.norm import ActivationName, NormName
-from sslcollapse.moments import gradients_to_differentiate
+from sslcollapse.nn.heads import Head
+from sslcollapse.nn.moments import gradients_to_differentiate
+from sslcollapse.nn.norm import ActivationName, NormName
 from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
 from sslcollapse.objectives.checks import check_projector
 from sslcollapse.recipe.schema import Above, Width

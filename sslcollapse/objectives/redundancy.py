@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.types import Branch
-from sslcollapse.encoders.heads import Head
-from sslcollapse.encoders.norm import ActivationName, NormName
-from sslcollapse.moments import covariance_excess, off_diagonal_square_sum, standardize, std_shortfall, widen
+from sslcollapse.nn.heads import Head
+from sslcollapse.nn.moments import covariance_excess, off_diagonal_square_sum, standardize, std_shortfall, widen
+from sslcollapse.nn.norm import ActivationName, NormName
 from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
 from sslcollapse.objectives.checks import check_projector, check_weight
 from sslcollapse.recipe.schema import Weight, Width

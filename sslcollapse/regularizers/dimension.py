@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.moments import widen
+from sslcollapse.nn.moments import widen
 from sslcollapse.objectives.base import check_samples
 from sslcollapse.recipe.schema import Between, Coefficient, Distinct
 from sslcollapse.regularizers.base import Feature, FeaturePenalty

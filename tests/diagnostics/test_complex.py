@@ -8,7 +8,7 @@ import torch
 import sslcollapse as sc
 from sslcollapse.diagnostics.covariance import StreamingCovariance
 from sslcollapse.diagnostics.spectrum import singular_values
-from sslcollapse.gram import gram_matrix
+from sslcollapse.nn.gram import gram_matrix
 
 SPECTRAL = ["effective_rank", "rankme", "participation_ratio", "stable_rank", "nesum", "numerical_rank", "alpha_req"]
 

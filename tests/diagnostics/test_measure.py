@@ -14,8 +14,8 @@ from sslcollapse.diagnostics.measure import (
     represent,
 )
 from sslcollapse.encoders.gcn import GCN
-from sslcollapse.encoders.heads import Head
 from sslcollapse.layers.map import layer_map
+from sslcollapse.nn.heads import Head
 
 
 def network():

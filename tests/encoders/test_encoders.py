@@ -8,11 +8,11 @@ from torch_geometric.nn import BatchNorm, GCNConv, LayerNorm, SAGEConv
 
 from sslcollapse.core.registry import ENCODERS, RegistryError
 from sslcollapse.encoders.gcn import GCN
-from sslcollapse.encoders.heads import Head
 from sslcollapse.encoders.mlp import MLP
-from sslcollapse.encoders.norm import GraphNorm, NormAct, PReLU
 from sslcollapse.encoders.pyg import PyG
 from sslcollapse.encoders.sage import SAGE
+from sslcollapse.nn.heads import Head
+from sslcollapse.nn.norm import GraphNorm, NormAct, PReLU
 
 
 def test_gcn_is_the_authors_encoder_convolution_batchnorm_prelu_after_every_layer():

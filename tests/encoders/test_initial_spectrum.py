@@ -4,8 +4,8 @@ from tiny import random_graph
 from torch.testing import assert_close
 
 from sslcollapse.encoders.gcn import GCN
-from sslcollapse.encoders.init import decaying_spectrum_, truncate_rank_
 from sslcollapse.encoders.linear import DeepLinear
+from sslcollapse.nn.init import decaying_spectrum_, truncate_rank_
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (3, 7), (7, 3)])

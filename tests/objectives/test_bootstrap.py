@@ -14,9 +14,9 @@ from torch import nn
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Batch, Branch
-from sslcollapse.encoders.heads import Head
 from sslcollapse.encoders.mlp import MLP
 from sslcollapse.module import SSLModule
+from sslcollapse.nn.heads import Head
 from sslcollapse.objectives.bootstrap import BYOL, SimSiam, mean_cosine
 from sslcollapse.objectives.contrastive import SimCLR
 

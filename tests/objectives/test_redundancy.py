@@ -5,7 +5,7 @@ from lightly.loss import BarlowTwinsLoss, VICRegLoss
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Branch
-from sslcollapse.moments import standardize
+from sslcollapse.nn.moments import standardize
 from sslcollapse.objectives.redundancy import CCASSG, BarlowTwins, VICReg
 
 SHAPES = [(9, 4), (4, 9)]  # more samples than features, and fewer

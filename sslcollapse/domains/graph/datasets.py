@@ -22,7 +22,7 @@ from sslcollapse.domains.graph.data import Graph, GraphDataset, make_graph, spli
 from sslcollapse.domains.graph.npz import read_npz
 from sslcollapse.domains.graph.planetoid import PARTS, read_part, read_planetoid
 from sslcollapse.domains.graph.stored import Sizes, StoredGraphs, check_name, in_memory
-from sslcollapse.geometric import import_geometric
+from sslcollapse.nn.geometric import import_geometric
 
 
 class _LoadedGraphs(StoredGraphs):

@@ -16,8 +16,8 @@ from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import AtLeast, Component, Momentum, Probability
-from sslcollapse.sparse import SparseMatrix
 
 MAX_MEASURED_FEATURES = 2048
 """Node features of more dimensions are not measured, since they may be sparse and would be made dense."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslcollapse.core.untrusted import read_arrays
 from sslcollapse.domains.graph.data import csr_tensor
-from sslcollapse.geometric import import_geometric
+from sslcollapse.nn.geometric import import_geometric
 
 
 def read_npz(path: Path) -> tuple[Tensor, Tensor, Tensor]:

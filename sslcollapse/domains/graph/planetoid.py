@@ -12,7 +12,7 @@ from torch import Tensor
 from sslcollapse.core.errors import DataError
 from sslcollapse.core.untrusted import as_matrix, check_regular, unpickle
 from sslcollapse.domains.graph.stored import Sizes
-from sslcollapse.geometric import import_geometric
+from sslcollapse.nn.geometric import import_geometric
 
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 VALIDATION = 500

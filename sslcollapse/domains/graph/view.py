@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sslcollapse.sparse import Pattern, SparseMatrix
+from sslcollapse.nn.sparse import Pattern, SparseMatrix
 
 Normalization = Literal["gcn", "mean"]
 

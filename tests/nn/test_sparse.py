@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sslcollapse.sparse import Pattern, SparseMatrix
+from sslcollapse.nn.sparse import Pattern, SparseMatrix
 
 
 def random_matrix(kept: float) -> SparseMatrix:

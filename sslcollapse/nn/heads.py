@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from sslcollapse.encoders.checks import check_norm_momentum, check_widths
-from sslcollapse.encoders.norm import ActivationName, NormAct, NormName
+from sslcollapse.nn.checks import check_norm_momentum, check_widths
+from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 
 
 class Head(nn.Module):

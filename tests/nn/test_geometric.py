@@ -10,13 +10,13 @@ USES = {
     "encoder": "from sslcollapse.encoders.pyg import PyG; PyG((3,), module='GCN', out_dim=2, "
     "kwargs=dict(hidden_channels=2, num_layers=1))",
     "loader": "from sslcollapse.domains.graph.datasets import PPI; PPI('.').loader('.')",
-    "module": "from sslcollapse.geometric import import_geometric; assert import_geometric('utils').to_undirected",
+    "module": "from sslcollapse.nn.geometric import import_geometric; assert import_geometric('utils').to_undirected",
 }
 
 
 @pytest.mark.parametrize("use", USES)
 def test_nothing_is_printed_when_python_uses_pytorch_geometric_through_this_package(use):
     run = subprocess.run(
-        [sys.executable, "-c", USES[use]], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", USES[use]], capture_output=True, text=True, cwd=Path(__file__).parents[2]
     )
     assert (run.returncode, run.stderr) == (0, "")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sslcollapse.moments import off_diagonal_square_sum, standardize
+from sslcollapse.nn.moments import off_diagonal_square_sum, standardize
 
 
 def definition(a, b):
