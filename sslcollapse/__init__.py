@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from sslcollapse.layers.map import layer_coverage, layer_map
     from sslcollapse.recipe import extend
     from sslcollapse.recipe import load as load_recipe
-    from sslcollapse.regularizers.attached import DSO, SO, SRIP, AttachedPenalty, WERank
+    from sslcollapse.regularizers.attach import DSO, SO, SRIP, AttachedPenalty, WERank
     from sslcollapse.regularizers.werank import orthogonality_defect
     from sslcollapse.trainer import train
 
@@ -99,7 +99,7 @@ _ATTRIBUTES = {
         "REGULARIZERS",
         "VISION_DATASETS",
     ],
-    "sslcollapse.regularizers.attached": ["AttachedPenalty", "DSO", "SO", "SRIP", "WERank"],
+    "sslcollapse.regularizers.attach": ["AttachedPenalty", "DSO", "SO", "SRIP", "WERank"],
     "sslcollapse.regularizers.werank": ["orthogonality_defect"],
     "sslcollapse.trainer": ["train"],
 }

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.control import RankFloorController
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import MissingDataError, RecipeError, in_words
 from sslcollapse.core.registry import ENCODERS, OBJECTIVES, REGULARIZERS
@@ -21,6 +20,7 @@ from sslcollapse.layers.map import Layer, layer_map
 from sslcollapse.objectives.base import Objective
 from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, Placed, resolve_coefficient
+from sslcollapse.regularizers.rank_floor import RankFloorController
 
 
 class SSLModule(nn.Module):

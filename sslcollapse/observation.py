@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.control import Point, Reading
 from sslcollapse.core.distributed import world_size
 from sslcollapse.core.errors import RunError
 from sslcollapse.diagnostics.covariance import StreamingCovariance
@@ -18,6 +17,7 @@ from sslcollapse.diagnostics.measure import activation_rows, output_rows
 from sslcollapse.diagnostics.modes import EAGER, resting
 from sslcollapse.diagnostics.spectrum import NotFiniteError, effective_rank_from_singular_values, singular_values
 from sslcollapse.module import SSLModule
+from sslcollapse.regularizers.rank_floor import Point, Reading
 
 ROWS = 1024
 """Rows taken from one output, evenly spaced. A rank from fewer rows is smaller, and the first reading's as much."""

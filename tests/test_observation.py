@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent / "distributed"))
 import control_workers
 from control_workers import image_batch, image_module, trained
 
-from sslcollapse.control import Point
 from sslcollapse.core.errors import RunError
 from sslcollapse.diagnostics.measures import effective_rank
 from sslcollapse.layers.map import layer_map
 from sslcollapse.observation import ROWS, Observation
+from sslcollapse.regularizers.rank_floor import Point
 
 
 def observed(module, batches, step=0):

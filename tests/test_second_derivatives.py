@@ -10,7 +10,7 @@ from sslcollapse.nn.norm import NormAct, PReLU
 from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.objectives.bootstrap import mean_cosine
 from sslcollapse.objectives.contrastive import nt_xent
-from sslcollapse.regularizers.attached import WERank
+from sslcollapse.regularizers.attach import WERank
 from sslcollapse.regularizers.orthogonality import isometry_defect
 from sslcollapse.regularizers.werank import orthogonality_defect, orthogonality_defects
 

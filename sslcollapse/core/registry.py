@@ -223,10 +223,10 @@ REGULARIZERS = Registry(
         "so": "sslcollapse.regularizers.orthogonality:SOPenalty",
         "dso": "sslcollapse.regularizers.orthogonality:DSOPenalty",
         "srip": "sslcollapse.regularizers.orthogonality:SRIPPenalty",
-        "variance": "sslcollapse.regularizers.features:VariancePenalty",
-        "covariance": "sslcollapse.regularizers.features:CovariancePenalty",
-        "sigreg": "sslcollapse.regularizers.gaussianity:SIGRegPenalty",
-        "ldreg": "sslcollapse.regularizers.dimension:LDRegPenalty",
+        "variance": "sslcollapse.regularizers.variance_covariance:VariancePenalty",
+        "covariance": "sslcollapse.regularizers.variance_covariance:CovariancePenalty",
+        "sigreg": "sslcollapse.regularizers.sigreg:SIGRegPenalty",
+        "ldreg": "sslcollapse.regularizers.ldreg:LDRegPenalty",
     },
 )
 COEFFICIENTS = Registry(
@@ -235,7 +235,7 @@ COEFFICIENTS = Registry(
         "depth": "sslcollapse.regularizers.coefficients:ByDepth",
         "band": "sslcollapse.regularizers.coefficients:Band",
         "schedule": "sslcollapse.regularizers.coefficients:Scheduled",
-        "rank_floor": "sslcollapse.control:RankFloor",
+        "rank_floor": "sslcollapse.regularizers.rank_floor:RankFloor",
     },
 )
 OPTIMIZERS = Registry(

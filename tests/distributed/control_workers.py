@@ -11,7 +11,7 @@ from sslcollapse.encoders.mlp import MLP
 from sslcollapse.module import SSLModule
 from sslcollapse.objectives.contrastive import SimCLR
 from sslcollapse.observation import Observation
-from sslcollapse.regularizers.features import VariancePenalty
+from sslcollapse.regularizers.variance_covariance import VariancePenalty
 from sslcollapse.regularizers.werank import WERankPenalty
 
 

@@ -9,7 +9,7 @@ from workers import start
 
 from sslcollapse.diagnostics.measure import measure
 from sslcollapse.diagnostics.monitor import CollapseMonitor
-from sslcollapse.regularizers.attached import DSO, SO, SRIP, WERank
+from sslcollapse.regularizers.attach import DSO, SO, SRIP, WERank
 
 PENALTIES = {
     "werank": lambda model: WERank(model, coefficient={"0": 1.0, "2": 0.5, "4": 2.0}),

@@ -11,7 +11,7 @@ from torch import nn
 from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.diagnostics.measure import measure
 from sslcollapse.diagnostics.monitor import CollapseMonitor
-from sslcollapse.regularizers.attached import WERank
+from sslcollapse.regularizers.attach import WERank
 
 sys.path.insert(0, str(Path(__file__).parent))
 import sharded_workers

@@ -10,7 +10,7 @@ import sslcollapse
 from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError
 from sslcollapse.diagnostics.monitor import CollapseMonitor
 from sslcollapse.layers.map import LayerError
-from sslcollapse.regularizers.attached import DSO, SO, SRIP, AttachedPenalty, WERank
+from sslcollapse.regularizers.attach import DSO, SO, SRIP, AttachedPenalty, WERank
 from sslcollapse.regularizers.werank import orthogonality_defect
 
 ALL = {"werank": WERank, "so": SO, "dso": DSO, "srip": SRIP}

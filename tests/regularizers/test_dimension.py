@@ -6,7 +6,7 @@ import torch
 from sslcollapse import local_intrinsic_dimension
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.regularizers.dimension import LDRegPenalty
+from sslcollapse.regularizers.ldreg import LDRegPenalty
 
 ALONE = Gather(enabled=False)
 

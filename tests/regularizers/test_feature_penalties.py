@@ -6,7 +6,7 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Branch
 from sslcollapse.objectives.redundancy import VICReg
-from sslcollapse.regularizers.features import CovariancePenalty, VariancePenalty
+from sslcollapse.regularizers.variance_covariance import CovariancePenalty, VariancePenalty
 
 ALONE = Gather(enabled=False)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.regularizers.gaussianity import SIGRegPenalty, epps_pulley
+from sslcollapse.regularizers.sigreg import SIGRegPenalty, epps_pulley
 
 
 def gaussian(n=2000, d=6, seed=0):

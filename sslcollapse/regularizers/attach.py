@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.control import Point, RankFloorController, Reading
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import REGULARIZERS
 from sslcollapse.diagnostics.monitor import LayerRank
@@ -26,6 +25,7 @@ from sslcollapse.recipe.schema import Coefficient
 from sslcollapse.regularizers.base import WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_coefficient
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty
+from sslcollapse.regularizers.rank_floor import Point, RankFloorController, Reading
 from sslcollapse.regularizers.werank import GramSide, WERankPenalty
 
 
@@ -301,7 +301,7 @@ def _penalty(given: WeightPenalty | str | Mapping[str, Any]) -> WeightPenalty:
     if not isinstance(built, WeightPenalty):
         raise RecipeError(
             f"only penalties on weights can be attached to a network, and {type(built).__name__} is none; penalties on "
-            "features are called with features: see sslcollapse.regularizers.features"
+            "features are called with features: see sslcollapse.regularizers.variance_covariance"
         )
     return built
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from sslcollapse.control import Loop, Point, RankFloor, RankFloorController, Reading
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.diagnostics.spectrum import effective_rank_from_singular_values, singular_values
 from sslcollapse.layers.map import layer_map
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.regularizers.base import FEATURE_POINTS
 from sslcollapse.regularizers.coefficients import resolve_coefficient
+from sslcollapse.regularizers.rank_floor import Loop, Point, RankFloor, RankFloorController, Reading
 from sslcollapse.regularizers.werank import orthogonality_defect
 
 
