@@ -15,9 +15,9 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import MissingDataError, RecipeError, in_words
 from sslcollapse.core.registry import ENCODERS, OBJECTIVES, REGULARIZERS
 from sslcollapse.core.types import Batch, Branch
-from sslcollapse.evaluation.online import OnlineProbe
 from sslcollapse.layers.map import Layer, layer_map
 from sslcollapse.objectives.base import Objective
+from sslcollapse.probes.online import OnlineProbe
 from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, Placed, resolve_coefficient
 from sslcollapse.regularizers.rank_floor import RankFloorController

@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 
-from sslcollapse import evaluate
 from sslcollapse.build import (
     build_domain,
     build_encoder,
@@ -44,6 +43,7 @@ from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.module import SSLModule
 from sslcollapse.observation import Observation
 from sslcollapse.optim.base import OptimizerSpec, stepped
+from sslcollapse.probes import evaluate
 from sslcollapse.progress import PlainConsole, Reporter
 from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.recipe import recipe_hash, resolve

@@ -51,7 +51,7 @@ def calls(monkeypatch) -> list:
         return function
 
     module("sslcollapse.trainer", train=record("train"), dry_run=record("dry_run"))
-    module("sslcollapse.evaluate", evaluate_run=record("evaluate"))
+    module("sslcollapse.probes.evaluate", evaluate_run=record("evaluate"))
     module("sslcollapse.ablation", run_ablation=record("ablate", 0))
     module("sslcollapse.bench", run=record("bench", 0))
     return recorded

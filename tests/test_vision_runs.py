@@ -12,8 +12,8 @@ from PIL import Image
 from sslcollapse.build import build_domain, build_module
 from sslcollapse.checkpoint import load_latest_checkpoint
 from sslcollapse.core.errors import DataError, RecipeError
-from sslcollapse.evaluate import evaluate_run
 from sslcollapse.export import load_encoder
+from sslcollapse.probes.evaluate import evaluate_run
 from sslcollapse.recipe import assign, recipe_hash, resolve
 from sslcollapse.trainer import train
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from sslcollapse.core.registry import DOMAINS, ENCODERS, OBJECTIVES, PROBES, REGULARIZERS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet, Split
-from sslcollapse.evaluation.result import ProbeResult
 from sslcollapse.objectives.base import Objective
+from sslcollapse.probes.result import ProbeResult
 from sslcollapse.recipe.schema import Coefficient
 from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
 

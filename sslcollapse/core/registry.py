@@ -286,9 +286,9 @@ VISION_DATASETS = Registry(
 PROBES = Registry(
     "probe",
     {
-        "logistic": "sslcollapse.evaluation.logistic:LogisticProbe",
-        "knn": "sslcollapse.evaluation.knn:KNNProbe",
-        "linear": "sslcollapse.evaluation.linear_probe:LinearProbe",
+        "logistic": "sslcollapse.probes.logistic:LogisticProbe",
+        "knn": "sslcollapse.probes.knn:KNNProbe",
+        "linear": "sslcollapse.probes.linear_probe:LinearProbe",
     },
 )
 

@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 
 from sslcollapse.core.threads import one_thread
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.evaluation.linear import Fit, LinearModel, Targets
-from sslcollapse.evaluation.metrics import check_metric, score
-from sslcollapse.evaluation.probe import Outcome, SplitProbe
-from sslcollapse.evaluation.splits import SplitChoice
+from sslcollapse.probes.linear import Fit, LinearModel, Targets
+from sslcollapse.probes.metrics import check_metric, score
+from sslcollapse.probes.probe import Outcome, SplitProbe
+from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import AtLeast, Between, Share, Width
 
 SOLVERS = ("auto", "lbfgs", "liblinear", "torch")
@@ -133,11 +133,11 @@ class LogisticProbe(SplitProbe):
         basis = torch.linalg.qr(x.T).Q if len(x) < x.shape[1] else None  # [d, n]
         reduced = x if basis is None else x @ basis
         if solver == "torch":
-            from sslcollapse.evaluation.torch_logistic import torch_path  # SciPy and scikit-learn take seconds
+            from sslcollapse.probes.torch_logistic import torch_path  # SciPy and scikit-learn take seconds
 
             fits = torch_path(reduced, values, self.cs, max_iter=self.max_iter)
         else:
-            from sslcollapse.evaluation.sklearn_logistic import sklearn_path
+            from sslcollapse.probes.sklearn_logistic import sklearn_path
 
             fits = sklearn_path(reduced, values, self.cs, solver=solver, max_iter=self.max_iter)
         for fit in fits:

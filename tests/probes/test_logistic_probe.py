@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.evaluation.linear import Targets
-from sslcollapse.evaluation.logistic import LogisticProbe
+from sslcollapse.probes.linear import Targets
+from sslcollapse.probes.logistic import LogisticProbe
 from sslcollapse.recipe.check import describe
 
 SOLVERS = ["lbfgs", "liblinear", "torch"]
@@ -156,9 +156,9 @@ def test_multilabel_columns_constant_in_training_are_predicted_as_such(solver):
 
 def test_auto_takes_torch_from_the_stated_size(monkeypatch):
     features, probe_set = blobs(n=150, d=10)
-    monkeypatch.setattr("sslcollapse.evaluation.logistic.LARGE", 501)
+    monkeypatch.setattr("sslcollapse.probes.logistic.LARGE", 501)
     assert LogisticProbe(c_step=20)(features, probe_set).solver == "lbfgs"
-    monkeypatch.setattr("sslcollapse.evaluation.logistic.LARGE", 500)
+    monkeypatch.setattr("sslcollapse.probes.logistic.LARGE", 500)
     assert LogisticProbe(c_step=20)(features, probe_set).solver == "torch"
 
 

@@ -7,10 +7,10 @@ from probe_data import noisy
 
 from sslcollapse.core.errors import DataError
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.evaluate import check_probes
-from sslcollapse.evaluation.knn import KNNProbe
-from sslcollapse.evaluation.linear_probe import LinearProbe
-from sslcollapse.evaluation.logistic import LogisticProbe
+from sslcollapse.probes.evaluate import check_probes
+from sslcollapse.probes.knn import KNNProbe
+from sslcollapse.probes.linear_probe import LinearProbe
+from sslcollapse.probes.logistic import LogisticProbe
 
 PROBES = [LogisticProbe, LinearProbe, KNNProbe]
 every_probe = pytest.mark.parametrize("probe", PROBES)

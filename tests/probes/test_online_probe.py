@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.evaluation.online import OnlineProbe
+from sslcollapse.probes.online import OnlineProbe
 
 
 def setting():

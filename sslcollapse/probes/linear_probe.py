@@ -15,9 +15,9 @@ from sslcollapse.core.schedules import decay
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.threads import one_thread
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.evaluation.metrics import check_metric, score
-from sslcollapse.evaluation.probe import Outcome, SplitProbe
-from sslcollapse.evaluation.splits import SplitChoice
+from sslcollapse.probes.metrics import check_metric, score
+from sslcollapse.probes.probe import Outcome, SplitProbe
+from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Momentum, Share, Width
 
 SCALINGS = ("standard", "length")

@@ -19,8 +19,8 @@ from sslcollapse.core.registry import PROBES, RegistryError
 from sslcollapse.core.types import ProbeSet, Split
 
 if TYPE_CHECKING:
-    from sslcollapse.evaluation.probe import Outcome
-    from sslcollapse.evaluation.result import ProbeResult
+    from sslcollapse.probes.probe import Outcome
+    from sslcollapse.probes.result import ProbeResult
     from sslcollapse.progress import Reporter
 
 Plan: TypeAlias = tuple[tuple[Split, ...], str]
@@ -54,7 +54,7 @@ def check_probes(probes: Mapping[str, Any], probe_set: ProbeSet) -> None:
 
 def count_splits(probes: Mapping[str, Any], probe_set: ProbeSet) -> dict[str, int]:
     """Probe name → how many splits of a set it evaluates; 1 for a probe that does not work split by split."""
-    from sslcollapse.evaluation.probe import SplitProbe
+    from sslcollapse.probes.probe import SplitProbe
 
     return {n: probe.splits.count(probe_set) if isinstance(probe, SplitProbe) else 1 for n, probe in probes.items()}
 
@@ -113,8 +113,8 @@ def run_probes(
         RecipeError, DataError: see the probe; the message begins with the probe's place in the recipe.
         RunError: a probe failed in another way, or another rank did.
     """
-    from sslcollapse.evaluation.probe import Outcome, SplitProbe
-    from sslcollapse.evaluation.splits import splits_to_arrays
+    from sslcollapse.probes.probe import Outcome, SplitProbe
+    from sslcollapse.probes.splits import splits_to_arrays
 
     ranks, own = (world_size(), rank()) if shared else (1, 0)
     plans: dict[str, Plan] = {}
@@ -145,7 +145,7 @@ def _run_whole(
     probes: Mapping[str, Any], features: Tensor, probe_set: ProbeSet, done: Callable[[str], None]
 ) -> dict[str, ProbeResult]:
     """Results of probes that have ``__call__`` alone."""
-    from sslcollapse.evaluation.result import ProbeResult
+    from sslcollapse.probes.result import ProbeResult
 
     results = {}
     for name, probe in probes.items():
@@ -166,7 +166,7 @@ def _run_splits(
     done: Callable[[str], None],
 ) -> list[Outcome]:
     """The outcome of each (probe, number of the split), those of one probe together."""
-    from sslcollapse.evaluation.inputs import check_features
+    from sslcollapse.probes.inputs import check_features
 
     outcomes = []
     for name, several in groupby(units, key=lambda unit: unit[0]):
@@ -229,7 +229,7 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
     except RegistryError as error:
         raise RunError(
             f"{target}: {error}; if the recipe's file registers it, import that file in Python and call "
-            "sslcollapse.evaluate.evaluate_run(path), or give it an entry point"
+            "sslcollapse.probes.evaluate.evaluate_run(path), or give it an entry point"
         ) from error
     domain.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

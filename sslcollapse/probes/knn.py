@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.evaluation.metrics import check_metric, score
-from sslcollapse.evaluation.probe import Outcome, SplitProbe
-from sslcollapse.evaluation.splits import SplitChoice
+from sslcollapse.probes.metrics import check_metric, score
+from sslcollapse.probes.probe import Outcome, SplitProbe
+from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Share, Width
 
 ONE = 2**40

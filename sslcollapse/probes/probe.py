@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.evaluation.inputs import check_features, check_labels, check_single_label
-from sslcollapse.evaluation.metrics import metric_for
-from sslcollapse.evaluation.result import ProbeResult
-from sslcollapse.evaluation.splits import SplitChoice
+from sslcollapse.probes.inputs import check_features, check_labels, check_single_label
+from sslcollapse.probes.metrics import metric_for
+from sslcollapse.probes.result import ProbeResult
+from sslcollapse.probes.splits import SplitChoice
 
 
 class Outcome(NamedTuple):

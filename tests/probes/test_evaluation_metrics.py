@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from sslcollapse.core.types import ProbeSet
-from sslcollapse.evaluation.metrics import accuracy, metric_for, micro_f1, roc_auc, score
+from sslcollapse.probes.metrics import accuracy, metric_for, micro_f1, roc_auc, score
 
 
 def probe_set(labels, num_classes):

@@ -6,7 +6,7 @@ import torch
 
 from sslcollapse.core.errors import DataError
 from sslcollapse.core.types import Split
-from sslcollapse.evaluation.splits import check_split, load_splits, random_splits, save_splits
+from sslcollapse.probes.splits import check_split, load_splits, random_splits, save_splits
 
 
 def split(train, validation, test):

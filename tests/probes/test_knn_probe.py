@@ -9,8 +9,8 @@ from torch.nn.functional import normalize
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.evaluate import check_probes
-from sslcollapse.evaluation.knn import KNNProbe, vote_shares
+from sslcollapse.probes.evaluate import check_probes
+from sslcollapse.probes.knn import KNNProbe, vote_shares
 from sslcollapse.recipe.check import describe
 
 

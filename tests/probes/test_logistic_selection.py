@@ -7,7 +7,7 @@ import pytest
 import torch
 from probe_data import noisy
 
-from sslcollapse.evaluation.logistic import LogisticProbe
+from sslcollapse.probes.logistic import LogisticProbe
 
 SOLVERS = ["lbfgs", "liblinear", "torch"]
 

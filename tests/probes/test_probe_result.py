@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sslcollapse.core.types import Split
-from sslcollapse.evaluation.result import ProbeResult
+from sslcollapse.probes.result import ProbeResult
 
 SPLIT = Split(np.array([0]), np.array([1]), np.array([2]))
 
