@@ -26,11 +26,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sslcollapse import CollapseMonitor, WERank
-from sslcollapse.diagnose.diagnosis import Diagnosis, diagnose_weights
-from sslcollapse.diagnose.plot import draw
-from sslcollapse.diagnose.targets import load_target
-from sslcollapse.diagnostics.course_plot import drawn_steps, heat_map_cells, rank_heat_map, spectrum_fan
-from sslcollapse.diagnostics.drawing import attainable_over_time, relative
+from sslcollapse.rank.course_plot import drawn_steps, heat_map_cells, rank_heat_map, spectrum_fan
+from sslcollapse.rank.diagnose.diagnosis import Diagnosis, diagnose_weights
+from sslcollapse.rank.diagnose.plot import draw
+from sslcollapse.rank.diagnose.targets import load_target
+from sslcollapse.rank.drawing import attainable_over_time, relative
 from sslcollapse.report.ablation_page import ablation_page, from_folder
 from sslcollapse.report.plot import Plot
 

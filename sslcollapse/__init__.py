@@ -21,8 +21,11 @@ if TYPE_CHECKING:
         REGULARIZERS,
         VISION_DATASETS,
     )
-    from sslcollapse.diagnostics.covariance import StreamingCovariance
-    from sslcollapse.diagnostics.measures import (
+    from sslcollapse.export import load_encoder, plain_state_dict
+    from sslcollapse.hub import HubEncoder
+    from sslcollapse.layers.map import layer_coverage, layer_map
+    from sslcollapse.rank.covariance import StreamingCovariance
+    from sslcollapse.rank.measures import (
         alignment,
         alpha_req,
         effective_rank,
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
         stable_rank,
         uniformity,
     )
-    from sslcollapse.diagnostics.monitor import CollapseMonitor
-    from sslcollapse.diagnostics.spectrum import (
+    from sslcollapse.rank.monitor import CollapseMonitor
+    from sslcollapse.rank.spectrum import (
         alpha_req_from_singular_values,
         effective_rank_from_singular_values,
         nesum_from_singular_values,
@@ -46,9 +49,6 @@ if TYPE_CHECKING:
         rankme_from_singular_values,
         stable_rank_from_singular_values,
     )
-    from sslcollapse.export import load_encoder, plain_state_dict
-    from sslcollapse.hub import HubEncoder
-    from sslcollapse.layers.map import layer_coverage, layer_map
     from sslcollapse.recipe import extend
     from sslcollapse.recipe import load as load_recipe
     from sslcollapse.regularizers.attach import DSO, SO, SRIP, AttachedPenalty, WERank
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ATTRIBUTES = {
-    "sslcollapse.diagnostics.covariance": ["StreamingCovariance"],
-    "sslcollapse.diagnostics.measures": [
+    "sslcollapse.rank.covariance": ["StreamingCovariance"],
+    "sslcollapse.rank.measures": [
         "alignment",
         "alpha_req",
         "effective_rank",
@@ -73,8 +73,8 @@ _ATTRIBUTES = {
         "stable_rank",
         "uniformity",
     ],
-    "sslcollapse.diagnostics.monitor": ["CollapseMonitor"],
-    "sslcollapse.diagnostics.spectrum": [
+    "sslcollapse.rank.monitor": ["CollapseMonitor"],
+    "sslcollapse.rank.spectrum": [
         "alpha_req_from_singular_values",
         "effective_rank_from_singular_values",
         "nesum_from_singular_values",

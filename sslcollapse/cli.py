@@ -128,7 +128,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _diagnose(options: argparse.Namespace) -> int:
-    from sslcollapse.diagnose.report import run_diagnosis
+    from sslcollapse.rank.diagnose.report import run_diagnosis
 
     return run_diagnosis(
         options.target,

@@ -34,18 +34,18 @@ from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.seeding import derive_seed, seed_default
 from sslcollapse.core.texts import printable
 from sslcollapse.core.types import Batch, Context, Domain
-from sslcollapse.diagnostics.gradients import gradient_warnings, penalty_gradients
-from sslcollapse.diagnostics.measure import Measurement, low_rank_warnings, measure
-from sslcollapse.diagnostics.shared import MAX_ROWS, measure_shared
-from sslcollapse.diagnostics.spectrum import NotFiniteError
 from sslcollapse.export import check_exportable, save_encoder
 from sslcollapse.finite import check_losses, check_tensors, way_out
 from sslcollapse.module import SSLModule
-from sslcollapse.observation import Observation
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes import evaluate
 from sslcollapse.progress import PlainConsole, Reporter
 from sslcollapse.quantities import CUT_SHORT
+from sslcollapse.rank.gradients import gradient_warnings, penalty_gradients
+from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure
+from sslcollapse.rank.observation import Observation
+from sslcollapse.rank.spectrum import NotFiniteError
+from sslcollapse.rank.views import MAX_ROWS, measure_shared
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.run import RunDirectory, device_name, environment
 from sslcollapse.stopping import Pace, Stopped, StopSignals

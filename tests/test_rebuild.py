@@ -17,10 +17,10 @@ from torch.nn.modules import module as torch_module
 from sslcollapse.cli import main
 from sslcollapse.core.errors import DataError, RecipeError, RunError
 from sslcollapse.core.registry import ENCODERS
-from sslcollapse.diagnose.targets import load_target
 from sslcollapse.encoders import mlp
 from sslcollapse.export import check_exportable, load_encoder, save_encoder
 from sslcollapse.hub import HubEncoder
+from sslcollapse.rank.diagnose.targets import load_target
 from sslcollapse.rebuild import offline
 from sslcollapse.trainer import train
 

@@ -24,13 +24,13 @@ from sslcollapse.build import build_domain, build_module
 from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.types import Context
-from sslcollapse.diagnostics.monitor import EVERY, CollapseMonitor
+from sslcollapse.rank.monitor import EVERY, CollapseMonitor
 from sslcollapse.recipe import resolve
 
 SAMPLES, DIM, CHUNK = 1_000_000, 512, 4096
 MEMORY = f"""
 import os, torch
-from sslcollapse.diagnostics.covariance import StreamingCovariance
+from sslcollapse.rank.covariance import StreamingCovariance
 
 def resident():
     with open("/proc/self/statm") as file:

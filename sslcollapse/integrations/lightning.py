@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from sslcollapse.diagnostics.measure import MAX_ROWS
-from sslcollapse.diagnostics.monitor import EVERY, CollapseMonitor
 from sslcollapse.nn.wrappers import check_count
+from sslcollapse.rank.measure import MAX_ROWS
+from sslcollapse.rank.monitor import EVERY, CollapseMonitor
 
 
 def _lightning() -> Any:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sslcollapse.diagnostics.spectrum import (
+from sslcollapse.nn.wrappers import check_count
+from sslcollapse.rank.spectrum import (
     NotFiniteError,
     effective_rank_from_singular_values,
     from_gram,
@@ -17,7 +18,6 @@ from sslcollapse.diagnostics.spectrum import (
     rankme_from_singular_values,
     stable_rank_from_singular_values,
 )
-from sslcollapse.nn.wrappers import check_count
 
 try:
     from torchmetrics import Metric

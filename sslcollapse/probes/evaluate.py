@@ -74,7 +74,7 @@ def evaluate_networks(
     """
     if not probes:
         return {name: {} for name in encoders}, {}
-    from sslcollapse.diagnostics.measure import represent
+    from sslcollapse.rank.measure import represent
 
     counts = count_splits(probes, probe_set)
     named = ", ".join(f"{name} on {count} {'split' if count == 1 else 'splits'}" for name, count in counts.items())

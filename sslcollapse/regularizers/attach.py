@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import REGULARIZERS
-from sslcollapse.diagnostics.monitor import LayerRank
 from sslcollapse.layers.map import Layer
 from sslcollapse.nn.wrappers import check_count, check_model, layers_of, warn_of_unread
+from sslcollapse.rank.monitor import LayerRank
 from sslcollapse.recipe.schema import Coefficient
 from sslcollapse.regularizers.base import WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_coefficient

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sslcollapse.diagnostics.drawing import layer_labels
+from sslcollapse.rank.drawing import layer_labels
 from sslcollapse.report.key import Key
 from sslcollapse.report.measure import fits, text_inches, wrap
 from sslcollapse.report.plot import WIDTH, Plot

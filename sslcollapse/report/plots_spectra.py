@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sslcollapse.diagnostics.drawing import draw_spectrum, dress_spectra, relative
+from sslcollapse.rank.drawing import draw_spectrum, dress_spectra, relative
 from sslcollapse.report.curves import legend, legend_height, thin
 from sslcollapse.report.key import Key
 from sslcollapse.report.plot import Plot, slug

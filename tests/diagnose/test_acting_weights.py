@@ -11,9 +11,9 @@ from torch_geometric.nn import RGCNConv
 
 from sslcollapse import effective_rank
 from sslcollapse.cli import main
-from sslcollapse.diagnose.diagnosis import weigh
-from sslcollapse.diagnose.matrices import find_matrices
 from sslcollapse.layers.map import layer_map
+from sslcollapse.rank.diagnose.diagnosis import weigh
+from sslcollapse.rank.diagnose.matrices import find_matrices
 
 
 def pruned(linear: nn.Linear) -> nn.Linear:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sslcollapse.cli import main
-from sslcollapse.diagnose import verdict
-from sslcollapse.diagnose.state_dict import WRAPPERS
+from sslcollapse.rank.diagnose import verdict
+from sslcollapse.rank.diagnose.state_dict import WRAPPERS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/diagnose.md").read_text()
@@ -41,7 +41,9 @@ def test_the_collapsed_network_is_made_and_answered_as_shown(monkeypatch, tmp_pa
 def test_a_command_on_a_run_reads_a_run(monkeypatch):
     (command,) = [words for words in COMMANDS if "<hash>" in words[1]]
     called = {}
-    monkeypatch.setattr("sslcollapse.diagnose.report.run_diagnosis", lambda target, **rest: called.update(rest) or 0)
+    monkeypatch.setattr(
+        "sslcollapse.rank.diagnose.report.run_diagnosis", lambda target, **rest: called.update(rest) or 0
+    )
     assert main(command) == 0
     assert called["data"].name == "recipe.json"
 

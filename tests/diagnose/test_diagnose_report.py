@@ -9,7 +9,8 @@ from boxes import layout
 from torch import nn
 
 from sslcollapse.cli import main
-from sslcollapse.diagnose.diagnosis import (
+from sslcollapse.layers.coverage import Coverage
+from sslcollapse.rank.diagnose.diagnosis import (
     Diagnosis,
     LayerReport,
     OutputReport,
@@ -17,10 +18,9 @@ from sslcollapse.diagnose.diagnosis import (
     weigh,
     with_statistics,
 )
-from sslcollapse.diagnose.matrices import Matrix
-from sslcollapse.diagnose.plot import draw
-from sslcollapse.diagnose.targets import Target
-from sslcollapse.layers.coverage import Coverage
+from sslcollapse.rank.diagnose.matrices import Matrix
+from sslcollapse.rank.diagnose.plot import draw
+from sslcollapse.rank.diagnose.targets import Target
 
 
 def of_rank(rank: int, size: int = 40) -> torch.Tensor:

@@ -8,9 +8,9 @@ from tiny import tiny_recipe
 from torch import nn
 
 from sslcollapse.cli import main
-from sslcollapse.diagnose.state_dict import TargetError
-from sslcollapse.diagnose.targets import load_target
 from sslcollapse.encoders.timm import Timm
+from sslcollapse.rank.diagnose.state_dict import TargetError
+from sslcollapse.rank.diagnose.targets import load_target
 from sslcollapse.trainer import train
 
 SMALL_VIT = "test_vit"

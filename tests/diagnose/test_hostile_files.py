@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from sslcollapse.cli import main
 from sslcollapse.core.errors import DataError
-from sslcollapse.diagnose.state_dict import TargetError
-from sslcollapse.diagnose.targets import load_target
+from sslcollapse.rank.diagnose.state_dict import TargetError
+from sslcollapse.rank.diagnose.targets import load_target
 
 
 def test_a_tensor_of_one_stored_number_that_claims_160_gigabytes_is_refused(tmp_path):

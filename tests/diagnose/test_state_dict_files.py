@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from timm.layers import Attention
 from torch import nn
 
-from sslcollapse.diagnose.matrices import find_matrices
-from sslcollapse.diagnose.state_dict import TargetError, read_tensors
-from sslcollapse.diagnose.targets import load_target
 from sslcollapse.layers.map import layer_coverage, layer_map
+from sslcollapse.rank.diagnose.matrices import find_matrices
+from sslcollapse.rank.diagnose.state_dict import TargetError, read_tensors
+from sslcollapse.rank.diagnose.targets import load_target
 
 
 def network() -> nn.Sequential:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sslcollapse.diagnose.verdict import (
+from sslcollapse.rank.diagnose.verdict import (
     COLLAPSED,
     DEGRADING,
     HEALTHY,
@@ -10,7 +10,7 @@ from sslcollapse.diagnose.verdict import (
     weight_verdict,
     worst,
 )
-from sslcollapse.diagnostics.spectrum import singular_values, summarize
+from sslcollapse.rank.spectrum import singular_values, summarize
 
 
 def effective_rank(matrix: torch.Tensor) -> float:

@@ -10,7 +10,7 @@ from sslcollapse.core.types import Batch
 from sslcollapse.encoders.mlp import MLP
 from sslcollapse.module import SSLModule
 from sslcollapse.objectives.contrastive import SimCLR
-from sslcollapse.observation import Observation
+from sslcollapse.rank.observation import Observation
 from sslcollapse.regularizers.variance_covariance import VariancePenalty
 from sslcollapse.regularizers.werank import WERankPenalty
 

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from workers import coupled_loss, start
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.diagnostics.covariance import StreamingCovariance
+from sslcollapse.rank.covariance import StreamingCovariance
 
 
 def unequal(rank: int, world_size: int, store: str, results: str) -> None:

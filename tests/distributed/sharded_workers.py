@@ -7,8 +7,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from workers import start
 
-from sslcollapse.diagnostics.measure import measure
-from sslcollapse.diagnostics.monitor import CollapseMonitor
+from sslcollapse.rank.measure import measure
+from sslcollapse.rank.monitor import CollapseMonitor
 from sslcollapse.regularizers.attach import DSO, SO, SRIP, WERank
 
 PENALTIES = {

@@ -9,8 +9,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from sslcollapse.core.errors import SSLCollapseError
-from sslcollapse.diagnostics.measure import measure
-from sslcollapse.diagnostics.monitor import CollapseMonitor
+from sslcollapse.rank.measure import measure
+from sslcollapse.rank.monitor import CollapseMonitor
 from sslcollapse.regularizers.attach import WERank
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,13 +9,13 @@ from torch import nn
 
 from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import ENCODERS, RegistryError
-from sslcollapse.diagnostics.measure import measure
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.encoders.mlp import MLP
 from sslcollapse.encoders.resnet import NarrowResNet, ResNet18, ResNet34, ResNet50
 from sslcollapse.encoders.sage import SAGE
 from sslcollapse.encoders.timm import Timm
 from sslcollapse.layers.map import layer_map
+from sslcollapse.rank.measure import measure
 
 TINY_VIT = dict(embed_dim=12, depth=2, num_heads=3, patch_size=4)
 

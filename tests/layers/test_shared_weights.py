@@ -7,9 +7,9 @@ from torch.nn.utils import parametrize
 from torch_geometric.nn import RGCNConv
 
 from sslcollapse import WERank
-from sslcollapse.diagnostics.gradients import penalty_gradients
-from sslcollapse.diagnostics.measure import measure
 from sslcollapse.layers.map import Layer, layer_map, select, weights
+from sslcollapse.rank.gradients import penalty_gradients
+from sslcollapse.rank.measure import measure
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty
 from sslcollapse.regularizers.werank import WERankPenalty
 

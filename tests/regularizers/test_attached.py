@@ -8,8 +8,8 @@ from torch import nn
 
 import sslcollapse
 from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError
-from sslcollapse.diagnostics.monitor import CollapseMonitor
 from sslcollapse.layers.map import LayerError
+from sslcollapse.rank.monitor import CollapseMonitor
 from sslcollapse.regularizers.attach import DSO, SO, SRIP, AttachedPenalty, WERank
 from sslcollapse.regularizers.werank import orthogonality_defect
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError, RunError
-from sslcollapse.diagnostics.spectrum import effective_rank_from_singular_values, singular_values
 from sslcollapse.layers.map import layer_map
+from sslcollapse.rank.spectrum import effective_rank_from_singular_values, singular_values
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.regularizers.base import FEATURE_POINTS
 from sslcollapse.regularizers.coefficients import resolve_coefficient

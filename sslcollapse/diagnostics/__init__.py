@@ -1,1 +1,0 @@
-"""Diagnostics: spectra, ranks and gradients, layer by layer."""

@@ -1,0 +1,1 @@
+"""Where rank is measured."""

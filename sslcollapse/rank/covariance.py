@@ -1,0 +1,122 @@
+"""Streaming second moments: the spectrum of N samples in O(d²) memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslcollapse.core.distributed import world_size
+from sslcollapse.nn.gram import add_gram_, mirrored_
+from sslcollapse.rank.spectrum import from_gram, unreadable
+
+_CHUNK = 4096
+_CACHED = 2**18
+"""Entries of a float64 block that stays in a processor's cache while it is centred and multiplied."""
+
+
+class StreamingCovariance:
+    """Count, mean and centred scatter of rows [n, d], accumulated in float64 chunk by chunk.
+
+    Complex rows make it complex (complex128), and xᴴ stands for xᵀ.
+
+    The scatter is accumulated about the running mean (Chan et al. 1983), so a large mean costs no precision, and
+    the un-centred Gram matrix is recovered as scatter + n·mean·meanᵀ.
+    """
+
+    def __init__(self, dim: int, device: torch.device | None = None) -> None:
+        self.n = 0
+        self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._lower = torch.zeros(dim, dim, dtype=torch.float64, device=device)  # to be mirrored
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.mean.numel()
+
+    @property
+    def scatter(self) -> Tensor:
+        """Σ (x − mean)(x − mean)ᵀ over the rows x, columns: [d, d]."""
+        return mirrored_(self._lower.clone())
+
+    @torch.no_grad()
+    def update(self, rows: Tensor) -> None:
+        """Add rows [n, d] of any dtype.
+
+        Raises:
+            ValueError: for another width, or a tensor that is not dense.
+        """
+        reason = unreadable(rows)
+        if reason is not None:
+            raise ValueError(f"expected rows of width {self.dim}, got a tensor that {reason}")
+        if rows.dim() != 2 or rows.shape[1] != self.dim:
+            raise ValueError(f"expected rows of width {self.dim}, got shape {tuple(rows.shape)}")
+        if rows.is_complex():
+            self.become_complex()
+        for chunk in rows.split(_CHUNK) if len(rows) else ():
+            self._add(chunk)
+
+    def merge(self, other: StreamingCovariance) -> None:
+        """Add what another one has seen."""
+        if other.mean.is_complex():
+            self.become_complex()
+        if other.n:
+            self._lower.add_(other._lower)
+            self._combine(other.n, other.mean)
+
+    def become_complex(self) -> None:
+        """Complex from here on; what was added before keeps its value."""
+        if not self.mean.is_complex():
+            self.mean, self._lower = self.mean.to(torch.complex128), self._lower.to(torch.complex128)
+
+    def copy(self) -> StreamingCovariance:
+        """Another one that has seen the same rows."""
+        other = StreamingCovariance(self.dim, self.mean.device)
+        other.merge(self)
+        return other
+
+    def all_reduce(self) -> None:
+        """Merge the samples of all ranks into every rank, in rank order, so that all get the same bits."""
+        if world_size() == 1:
+            return
+        packed = torch.cat([self.mean.new_tensor([self.n]), self.mean, self._lower.flatten()])
+        if packed.is_complex():
+            packed = torch.view_as_real(packed)
+        parts = [torch.empty_like(packed) for _ in range(world_size())]
+        torch.distributed.all_gather(parts, packed)
+        self.n, d = 0, self.dim
+        self.mean, self._lower = torch.zeros_like(self.mean), torch.zeros_like(self._lower)
+        for part in parts:
+            part = torch.view_as_complex(part) if part.dim() == 2 else part
+            if n := int(part[0].real):
+                self._lower.add_(part[d + 1 :].view(d, d))
+                self._combine(n, part[1 : d + 1])
+
+    def singular_values(self, *, centred: bool) -> Tensor:
+        """Singular values [d], descending, of the N × d matrix of all rows, centred or not."""
+        return from_gram(self.scatter if centred else self.scatter.addr_(self.mean, self.mean.conj(), alpha=self.n))
+
+    def _add(self, chunk: Tensor) -> None:
+        """Add the Gram matrix of rows less nearly their mean, and take off what the mean was missed by.
+
+        On a CPU block by block: the first one's mean is nearly that of all.
+        """
+        on_cpu = chunk.device.type == "cpu"
+        blocks = chunk.split(max(_CACHED // max(self.dim, 1), 512)) if on_cpu else (chunk,)
+        wide_type = self.mean.dtype
+        shift = blocks[0].to(wide_type).mean(0)
+        missed = torch.zeros_like(shift)
+        for block in blocks:
+            wide = block.to(wide_type, copy=True).sub_(shift)  # [n, d]
+            missed.add_(wide.sum(0))
+            add_gram_(self._lower, wide.t())
+        missed.div_(len(chunk))
+        self._lower.addr_(missed, missed.conj(), alpha=-len(chunk))
+        self._combine(len(chunk), shift.add_(missed))
+
+    def _combine(self, n: int, mean: Tensor) -> None:
+        """From the scatters of two sets of rows, already added up, to that of both about their common mean."""
+        total = self.n + n
+        delta = mean - self.mean
+        self._lower.addr_(delta, delta.conj(), alpha=self.n * n / total)
+        self.mean.add_(delta, alpha=n / total)
+        self.n = total

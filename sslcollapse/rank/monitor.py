@@ -1,0 +1,388 @@
+"""CollapseMonitor: the rank of every layer's weight and output while a network trains in anyone's own loop."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sslcollapse.core.errors import SSLCollapseError
+from sslcollapse.core.threads import map_on_threads
+from sslcollapse.layers.map import Layer
+from sslcollapse.nn.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
+from sslcollapse.rank.covariance import StreamingCovariance
+from sslcollapse.rank.measure import MAX_ROWS, output_rows, unread
+from sslcollapse.rank.modes import EAGER, resting
+from sslcollapse.rank.record import LayerRank, layer_ranks
+from sslcollapse.rank.watch import Watch
+
+EVERY = 100
+"""Training forwards from one that is measured to the next, by default."""
+
+_THREADS = 8
+"""At most this many layers are summarised at once, since each takes a few matrices of the size of its covariance."""
+
+
+class MonitorError(SSLCollapseError, RuntimeError):
+    """A monitor has nothing to tell, or cannot watch what it was given."""
+
+
+class _Record(NamedTuple):
+    measured: int
+    step: int
+    rows: list[LayerRank]
+    spectra: dict[str, Tensor]
+
+
+class CollapseMonitor:
+    """Watches which layers lose rank while a network trains.
+
+        with CollapseMonitor(model) as monitor:
+            train(model)
+            monitor.summary()
+
+    On every ``every``-th training forward the outputs of layers go into streaming covariances (float64, O(d²) a layer,
+    on the layer's device, without waiting for it). The other forwards cost two empty calls. Eigenvalues are computed by
+    ``summary`` only. The network is left as it was: hooks are there until ``close``, nothing else is changed, no random
+    number is drawn, and a copy or a pickle of the network is not watched. A forward never fails because it is watched:
+    an output that cannot be read (inside ``torch.func``, say) has no row, and ``summary`` warns of it once. Forwards in
+    several threads are measured one by one.
+
+    A summary covers the measured forwards since the summary before, so that calling it once an epoch gives a history.
+    With two forwards a step (two views) an even ``every`` measures the first view only; an odd one both in turn.
+
+    A network sharded by FSDP2's ``fully_shard`` is brought together layer by layer: every rank must call ``summary``.
+
+    ``torch.compile``: give the compiled network. Measured forwards then run eagerly, because compiled code would skip
+    the hooks; their rounding, and the random numbers of dropout under inductor, are those of eager code. A network that
+    is compiled after this monitor was attached works as well, with a graph break at its beginning and end. One compiled
+    and used *before* a monitor was attached to the network inside cannot be seen: ``summary`` then says so.
+
+    Args:
+        model: the network, or the same wrapped by DistributedDataParallel or ``torch.compile``: what the loop calls.
+        layers: name or glob of the layers, or several of them.
+        every: training forwards from one that is measured to the next; the first is measured. On a small network a
+            measured forward costs about as much as a training step, which the default keeps near a hundredth.
+        max_rows: rows taken from one output, evenly spaced; samples, pixels and tokens are rows.
+
+    Attributes:
+        layers: name → ``Layer`` of what is watched, ordered by depth.
+        forwards: training forwards seen so far.
+        measured: forwards measured so far.
+        unread: name of a layer → why an output of it could not be read.
+
+    Raises:
+        LayerError: a glob matches nothing; the message lists the layers.
+        MonitorError: for ``nn.DataParallel``.
+        SSLCollapseError: for a network whose weights are nowhere as a whole (FSDP1, DeepSpeed's stage 3).
+        ValueError: for an ``every`` or ``max_rows`` that is no whole number of at least 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: str | Sequence[str] = "*",
+        *,
+        every: int = EVERY,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
+        check_model(model, "CollapseMonitor")
+        if isinstance(model, nn.DataParallel):
+            raise MonitorError("nn.DataParallel runs copies of the network; use DistributedDataParallel, or no wrapper")
+        check_count("every", every)
+        check_count("max_rows", max_rows)
+        self.layers: dict[str, Layer] = layers_of(model, layers)
+        warn_of_unread(model, layers, "CollapseMonitor")
+        self.every = every
+        self.max_rows = max_rows
+        self.forwards = 0
+        self.measured = 0
+        self.unread: dict[str, str] = {}
+        self._network = unwrap(model)
+        self._streams: dict[str, StreamingCovariance] = {}
+        self._records: list[_Record] = []
+        self._summarized = False
+        self._forced = 0
+        self._by_steps = False
+        self._told = 0
+        self._lock = threading.RLock()
+        self._thread = threading.local()  # .measuring: whether the forward that this thread is in is measured
+        self._running = 0  # measured forwards and steps under way, in all threads
+        self._recorders = self._make_recorders()
+        self._layer_handles: list[Any] = []
+        self._watch = Watch(model, self._before, self._after)
+
+    def __enter__(self) -> CollapseMonitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def observe(self) -> Iterator[None]:
+        """Within it every forward is measured, in eval mode as well; ``forwards`` does not count them."""
+        with self._lock:
+            self._forced += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._forced -= 1
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """A training step that counts as one forward, for loops that call parts of the network and never the whole.
+
+        What runs within it is measured, if it is this step's turn. After the first one, forwards outside steps and
+        ``observe`` do not count.
+        """
+        with self._lock:
+            self._by_steps = True
+            self._end()
+            self._begin(self._is_due())
+        try:
+            yield
+        finally:
+            self._end()
+
+    def summary(self, step: int | None = None, *, all_reduce: bool = False) -> list[LayerRank]:
+        """A row for each layer's weight, as it is now, and output, since the summary before; also kept in ``history``.
+
+        Until the next measured forward it gives the same again. Layers that did not run have no row for the output, nor
+        has ``nn.MultiheadAttention``, which shows the product of none of its weights.
+
+        Args:
+            step: what the rows are called; by default the number of training forwards seen.
+            all_reduce: merge the outputs of all ranks. Every rank must then call this.
+
+        Raises:
+            MonitorError: no forward was seen.
+        """
+        if not self.measured:
+            raise MonitorError(
+                "the monitor saw no forward pass of the model in training mode. Attach it to what the loop calls: to "
+                "the wrapper if there is one, and to the compiled network if it ran before the monitor was attached. "
+                "Forward passes in eval mode are seen within monitor.observe()"
+            )
+        self._end()
+        with self._lock:
+            return self._summary(self.forwards if step is None else step, all_reduce)
+
+    def _summary(self, step: int, all_reduce: bool) -> list[LayerRank]:
+        self._tell_unread()
+        streams = [self._stream_of(name, layer, all_reduce) for name, layer in self.layers.items()]
+        pairs = list(zip(self.layers.values(), streams, strict=True))
+        with resting(self._network):
+            if any(hasattr(layer.parameter, "full_tensor") for layer in self.layers.values()):
+                found = [layer_ranks(step, *pair) for pair in pairs]  # all ranks gather shards in the same order
+            else:
+                found = map_on_threads(lambda pair: layer_ranks(step, *pair), pairs, _THREADS)
+        rows = [row for of_layer in found for row, _ in of_layer]
+        spectra = {f"{row.kind}/{row.layer}": sigma for of_layer in found for row, sigma in of_layer}
+        if self._records and self._records[-1].measured == self.measured:
+            self._records.pop()
+        self._records.append(_Record(self.measured, step, rows, spectra))
+        self._summarized = True
+        return rows
+
+    @property
+    def history(self) -> list[LayerRank]:
+        """The rows of every summary, oldest first."""
+        return [row for record in self._records for row in record.rows]
+
+    @property
+    def spectra(self) -> dict[str, Tensor]:
+        """``"weight/<layer>"`` and ``"output/<layer>"`` → singular values, descending, at the latest summary."""
+        return dict(self._records[-1].spectra) if self._records else {}
+
+    def spectra_over_time(self, name: str) -> dict[int, Tensor]:
+        """Step of each summary → singular values, descending, of ``"weight/<layer>"`` or ``"output/<layer>"`` then.
+
+        Raises:
+            MonitorError: no summary has that name.
+        """
+        course = {record.step: record.spectra[name] for record in self._records if name in record.spectra}
+        if not course:
+            known = ", ".join(self.spectra) or "none, since there was no summary"
+            raise MonitorError(f"there is no spectrum {name!r} (spectra: {known})")
+        return course
+
+    def to_pandas(self) -> Any:
+        """``history`` as a data frame, a column for each attribute of ``LayerRank``; makes a summary if there is none.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "to_pandas needs pandas, which is not installed: pip install pandas. Without it, "
+                "[dataclasses.asdict(row) for row in monitor.history] is the same table"
+            ) from error
+        return pandas.DataFrame([asdict(row) for row in self._known()])
+
+    def plot(
+        self, path: str | Path, kind: Literal["overview", "heatmap", "spectrum"] = "overview", layer: str | None = None
+    ) -> None:
+        """Write a picture; makes a summary if there is none.
+
+        Args:
+            path: of the picture; the ending says which format.
+            kind: ``"overview"`` is rank by depth, its course over the summaries, and all spectra at the last one;
+                ``"heatmap"`` the rank of outputs by depth and summary; ``"spectrum"`` the singular values of the
+                outputs of one layer, a line a summary.
+            layer: whose spectrum; by default the last layer's that has put something out.
+
+        Raises:
+            MonitorError: no such layer has a spectrum.
+            ValueError: for another ``kind``, or a ``layer`` for a picture of all.
+        """
+        from sslcollapse.rank.course_plot import rank_heat_map, spectrum_fan
+        from sslcollapse.rank.drawing import attainable_over_time
+        from sslcollapse.rank.monitor_plot import plot_record
+
+        if kind not in ("overview", "heatmap", "spectrum"):
+            raise ValueError(f"kind must be 'overview', 'heatmap' or 'spectrum', got {kind!r}")
+        if layer is not None and kind != "spectrum":
+            raise ValueError(f"layer={layer!r}: kind={kind!r} shows all layers; use kind='spectrum'")
+        rows = self._known()
+        if kind == "overview":
+            plot_record(rows, self.spectra, Path(path))
+        elif kind == "heatmap":
+            rank_heat_map({"rank by depth over time": rows}, path)
+        else:
+            last = [row.layer for row in rows if row.kind == "output"][-1:]
+            name = layer if layer is not None else "".join(last)
+            spectra = self.spectra_over_time(f"output/{name}")
+            limits = attainable_over_time(self.history, f"output/{name}")
+            spectrum_fan({(title := f"outputs of {name}"): spectra}, path, attainable={title: limits})
+
+    def reset(self) -> None:
+        """Forget outputs, counts and history; the monitor stays attached, and the next training forward is measured."""
+        self._end()
+        with self._lock:
+            self._streams, self._records, self.unread = {}, [], {}
+            self.forwards = self.measured = self._told = 0
+            self._summarized = False
+
+    def close(self) -> None:
+        """Take every hook off the network; what was seen can still be summarised. Closing twice does nothing."""
+        with self._lock:
+            self._detach()
+            self._watch.remove()
+
+    def _known(self) -> list[LayerRank]:
+        return self.history or self.summary()
+
+    def _before(self) -> None:
+        if self._by_steps and not self._forced:
+            return
+        with self._lock:
+            self._end()  # a forward that raised inside compiled code may have left its hooks
+            self._begin(bool(self._forced) or (self._network.training and self._is_due()))
+
+    def _after(self) -> None:
+        if not self._by_steps or self._forced:
+            self._end()
+
+    def _is_due(self) -> bool:
+        """Count a training forward; whether it is one of those that are measured."""
+        self.forwards += 1
+        return (self.forwards - 1) % self.every == 0
+
+    def _begin(self, measuring: bool) -> None:
+        """This thread's forward, or step, begins."""
+        self._thread.measuring = measuring
+        if not measuring:
+            return
+        if self._summarized:
+            self._streams, self._summarized = {}, False
+        self.measured += 1
+        self._running += 1
+        if self._running == 1:
+            EAGER.hold()
+            self._layer_handles = [module.register_forward_hook(record) for module, record in self._recorders]
+
+    def _end(self) -> None:
+        """This thread's forward, or step, is over, if it is in one."""
+        measuring, self._thread.measuring = getattr(self._thread, "measuring", None), None
+        if measuring:
+            with self._lock:
+                self._running = max(self._running - 1, 0)
+                if not self._running:
+                    self._detach()
+
+    def _detach(self) -> None:
+        self._running = 0
+        if self._layer_handles:
+            EAGER.release()
+        while self._layer_handles:
+            self._layer_handles.pop().remove()
+
+    def _make_recorders(self) -> list[tuple[nn.Module, Callable[..., None]]]:
+        by_module: dict[nn.Module, list[Layer]] = {}
+        for layer in self.layers.values():
+            by_module.setdefault(layer.module, []).append(layer)
+        return [(module, torch.compiler.disable(self._recorder(layers))) for module, layers in by_module.items()]
+
+    def _recorder(self, layers: list[Layer]) -> Callable[..., None]:
+        def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            if getattr(self._thread, "measuring", None) is False:
+                return  # another thread's forward is measured, this one's is not
+            for layer in layers:
+                try:
+                    self._add(layer, output)
+                except Exception as error:  # whatever it is, the forward that is watched goes on
+                    with self._lock:
+                        self._streams.pop(layer.name, None)  # half of an output may be in it
+                        self.unread[layer.name] = f"{type(error).__name__}: {error}"
+
+        return record
+
+    def _add(self, layer: Layer, output: Any) -> None:
+        # Outside inference mode, since what is created there could not be added to later.
+        with torch.inference_mode(False), torch.no_grad():
+            rows = output_rows(layer, output, self.max_rows)
+            with self._lock:
+                if rows is None or not (rows.is_floating_point() or rows.is_complex()):
+                    if layer.tensor == "weight" and layer.item is None:
+                        self.unread[layer.name] = unread(output)
+                    return
+                if layer.name not in self._streams:
+                    self._streams[layer.name] = StreamingCovariance(layer.shape[0], rows.device)
+                stream = self._streams[layer.name]
+                stream.update(rows.to(stream.mean.device))
+
+    def _tell_unread(self) -> None:
+        if len(self.unread) <= self._told:
+            return
+        self._told = len(self.unread)
+        name, reason = next(reversed(self.unread.items()))
+        warnings.warn(
+            f"CollapseMonitor leaves out an output of layer {name!r}: {reason}. monitor.unread has the layers of which "
+            f"something was left out ({self._told})",
+            stacklevel=4,
+        )
+
+    def _stream_of(self, name: str, layer: Layer, all_reduce: bool) -> StreamingCovariance | None:
+        stream = self._streams.get(name)
+        if not all_reduce:
+            return stream
+        # On every rank for every layer, since all ranks must take part, and on a copy, which is not counted again.
+        device = layer.parameter.device
+        stream = StreamingCovariance(layer.shape[0], device) if stream is None else stream.copy()
+        if layer.parameter.is_complex():
+            stream.become_complex()
+        stream.all_reduce()
+        return stream

@@ -1,0 +1,212 @@
+"""Measures of a spectrum as pure functions of singular values σ (1-D, any order).
+
+``sslcollapse.rank.measures`` has the same measures of features and weights. Here λ = σ²: where σ are the
+singular values of centred features, the eigenvalues of the covariance up to a factor, which no measure depends on.
+
+Every function takes singular values [k], computes in float64, and refuses NaN, infinite and negative ones with
+``NotFiniteError`` and ``ValueError``. An all-zero or empty spectrum has rank 0 by every measure.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcollapse.core.distributed import unsharded
+from sslcollapse.nn.gram import gram_matrix
+
+NUMERICAL_RANK_RTOL = 1e-3
+"""Default tolerance of the numerical rank. torch's own default counts rounding noise above zero, so that after
+BatchNorm and PReLU everything is full rank; directions below a thousandth of the largest carry 1e-6 of its energy."""
+
+ALPHA_REQ_RANGE = (11, 100)
+"""Default ranks k, first and last included, that α-ReQ's line is fitted to: the first ten eigenvalues lie off the power
+law of the tail. Published uses differ in it, between 3 and 12 for the first and around 50 to 500 for the last."""
+
+
+class NotFiniteError(ValueError):
+    """A matrix has NaN or infinite entries, so it has no spectrum."""
+
+
+def widest(values: Any, what: str = "a matrix") -> Tensor:
+    """Values without their gradient, in float64, or in complex128 where they are complex.
+
+    Of a sharded tensor (DTensor) all of it, so that every rank must call.
+
+    Raises:
+        TypeError: for anything but a tensor.
+        ValueError: for a tensor that is sparse, nested or quantised, or that has no values (on the meta device).
+    """
+    if not isinstance(values, Tensor):
+        raise TypeError(f"expected {what} as a torch.Tensor, got {type(values).__name__}; use torch.as_tensor first")
+    reason = unreadable(values)
+    if reason is not None:
+        raise ValueError(f"expected {what}, got a tensor that {reason}")
+    values = unsharded(values.detach())
+    return values.to(torch.promote_types(values.dtype, torch.float64))
+
+
+def unreadable(tensor: Tensor) -> str | None:
+    """What keeps the values of a tensor from being measured, and what to do; None for a dense one with values."""
+    if tensor.is_nested:
+        return "is nested; use the tensors of its unbind()"
+    if tensor.layout != torch.strided:
+        return f"has the layout {tensor.layout}; use its to_dense()"
+    if tensor.is_quantized:
+        return "is quantised; use its dequantize()"
+    if tensor.is_meta:
+        return "is on the meta device, where it has no values; load its values first"
+    return None
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """Singular values of [n, d] in float64, descending, from the Gram matrix of the smaller side.
+
+    Exact to about 1e-8 of the largest, which is below anything that the measures here depend on, and much
+    faster than an SVD. A complex matrix is measured as one. Of a sharded matrix every rank must call.
+
+    Raises:
+        TypeError, ValueError: for what ``widest`` refuses.
+    """
+    rows = widest(matrix)
+    side = rows if rows.shape[0] <= rows.shape[1] else rows.mH
+    try:
+        return from_gram(gram_matrix(side))
+    except NotFiniteError:
+        peak = side.abs().amax()  # a finite matrix may be too large to be squared
+        if not torch.isfinite(peak):
+            raise
+        return from_gram(gram_matrix(side / peak)) * peak
+
+
+def from_gram(gram: Tensor) -> Tensor:
+    """Singular values, descending, of any matrix with this Gram matrix [d, d] (float64 or complex128).
+
+    Eigenvalues within rounding of zero (d · 2⁻⁵² of the largest) count as zero: their square roots would be of the size
+    1e-8, and several hundred of them are seen in an effective rank.
+
+    Raises:
+        NotFiniteError: for a Gram matrix with NaN or infinite entries.
+    """
+    if not torch.isfinite(gram).all():
+        raise NotFiniteError("the matrix has NaN or infinite entries, so it has no spectrum")
+    if not gram.numel():
+        return gram.real.new_zeros(0)
+    energy = torch.linalg.eigvalsh(gram).flip(0)
+    noise = gram.shape[0] * torch.finfo(gram.dtype).eps * energy[0]
+    return torch.where(energy > noise, energy, 0.0).clamp(min=0.0).sqrt()
+
+
+def effective_rank_from_singular_values(sigma: Tensor) -> float:
+    """exp(−Σ p log p) with p = σ/Σσ (Roy & Vetterli 2007, definition 1): [k] → between 1 and k."""
+    sigma = _checked(sigma)
+    total = sigma.sum()
+    if total == 0:
+        return 0.0
+    return float(torch.exp(torch.special.entr(sigma / total).sum()))
+
+
+def rankme_from_singular_values(sigma: Tensor, eps: float = 1e-7) -> float:
+    """exp(−Σ p log p) with p = σ/Σσ + ε, of un-centred features (Garrido et al. 2023, equation 1): [k] → scalar."""
+    sigma = _checked(sigma)
+    total = sigma.sum()
+    if total == 0:
+        return 0.0
+    return float(torch.exp(torch.special.entr(sigma / total + eps).sum()))
+
+
+def participation_ratio_from_singular_values(sigma: Tensor) -> float:
+    """(Σλ)² / Σλ² with λ = σ²: [k] → between 1 and k."""
+    share = _energies(sigma)
+    return float(share.sum().square() / share.square().sum()) if share.numel() else 0.0
+
+
+def stable_rank_from_singular_values(sigma: Tensor) -> float:
+    """Σσ² / σ₁², that is ‖A‖²_F / ‖A‖²₂: [k] → between 1 and k."""
+    return float(_energies(sigma).sum())
+
+
+def nesum_from_singular_values(sigma: Tensor) -> float:
+    """Σλ / λ₁ with λ = σ² of centred features (He & Ozay 2022): [k] → between 1 and k.
+
+    The same function of σ as the stable rank; what differs is that the features are centred.
+    """
+    return stable_rank_from_singular_values(sigma)
+
+
+def numerical_rank_from_singular_values(sigma: Tensor, rtol: float = NUMERICAL_RANK_RTOL) -> int:
+    """Number of singular values above ``rtol`` times the largest: [k] → count."""
+    sigma = _checked(sigma)
+    return int((sigma > rtol * sigma.max()).sum()) if sigma.numel() else 0
+
+
+def alpha_req_from_singular_values(sigma: Tensor, fit: tuple[int, int] = ALPHA_REQ_RANGE) -> float:
+    """α of the power law λ_k ∝ k^−α: minus the slope of log λ_k against log k, λ = σ² of centred features.
+
+    A least-squares fit with weights 1/k, which count every octave of ranks about equally.
+
+    Args:
+        sigma: [k] singular values.
+        fit: first and last rank, counted from 1 and both included, that the line is fitted to. Cut where singular
+            values are within rounding of zero.
+
+    Returns:
+        α, larger the faster the spectrum decays; NaN where fewer than two non-zero singular values are in the range.
+
+    Raises:
+        ValueError: for a range that does not have 1 <= first < last.
+
+    Source: Agrawal et al. 2022 (α-ReQ), with the fit of Stringer et al. 2019. The range in which a spectrum is a power
+    law depends on N and d, so state it beside the number.
+    """
+    first, last = fit
+    if not 1 <= first < last:
+        raise ValueError(f"fit must be (first, last) with 1 <= first < last, got {fit!r}")
+    energy = _energies(sigma).sort(descending=True).values
+    noise = (len(energy) * torch.finfo(energy.dtype).eps) ** 2
+    energy = energy[: int((energy > noise).sum())][first - 1 : last]
+    if energy.numel() < 2:
+        return math.nan
+    k = torch.arange(first, first + energy.numel(), dtype=torch.float64, device=energy.device)
+    weight = 1.0 / k
+    x = k.log() - (weight * k.log()).sum() / weight.sum()
+    return -float((weight * x * energy.log()).sum() / (weight * x.square()).sum())
+
+
+def summarize(sigma: Tensor, attainable: int) -> dict[str, float | int]:
+    """All rank measures of one spectrum beside the largest rank that its shape allows."""
+    return {
+        "effective_rank": effective_rank_from_singular_values(sigma),
+        "rankme": rankme_from_singular_values(sigma),
+        "participation_ratio": participation_ratio_from_singular_values(sigma),
+        "stable_rank": stable_rank_from_singular_values(sigma),
+        "numerical_rank": numerical_rank_from_singular_values(sigma),
+        "rtol": NUMERICAL_RANK_RTOL,
+        "attainable": attainable,
+    }
+
+
+def _checked(sigma: Tensor) -> Tensor:
+    sigma = widest(sigma, "singular values")
+    if sigma.dim() != 1:
+        raise ValueError(
+            f"singular values must be 1-D, got shape {tuple(sigma.shape)}; for a matrix use the function of the same "
+            "name without _from_singular_values"
+        )
+    if sigma.is_complex():
+        raise ValueError(f"singular values are real numbers, got {sigma.dtype}")
+    if not torch.isfinite(sigma).all():
+        raise NotFiniteError("there are NaN or infinite singular values, so there is no spectrum")
+    if (sigma < 0).any():
+        raise ValueError(f"singular values must be >= 0, got {float(sigma.min()):g}")
+    return sigma
+
+
+def _energies(sigma: Tensor) -> Tensor:
+    """λ / λ₁, so that nothing over- or underflows; empty for an all-zero spectrum."""
+    sigma = _checked(sigma)
+    largest = sigma.max() if sigma.numel() else sigma.new_zeros(())
+    return (sigma / largest).square() if largest > 0 else sigma.new_zeros(0)
