@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from sslcollapse.recipe import load as load_recipe
     from sslcollapse.regularizers.attach import DSO, SO, SRIP, AttachedPenalty, WERank
     from sslcollapse.regularizers.werank import orthogonality_defect
-    from sslcollapse.trainer import train
+    from sslcollapse.training.trainer import train
 
 __version__ = "0.1.0"
 
@@ -101,7 +101,7 @@ _ATTRIBUTES = {
     ],
     "sslcollapse.regularizers.attach": ["AttachedPenalty", "DSO", "SO", "SRIP", "WERank"],
     "sslcollapse.regularizers.werank": ["orthogonality_defect"],
-    "sslcollapse.trainer": ["train"],
+    "sslcollapse.training.trainer": ["train"],
 }
 """Module → what is imported from it under its own name."""
 

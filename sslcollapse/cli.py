@@ -73,8 +73,8 @@ def _train(options: argparse.Namespace) -> int:
     from sslcollapse.recipe import load, override, resolve
 
     recipe = options.resolved = resolve(override(load(options.recipe), options.overrides))
-    from sslcollapse import trainer  # imports much, so mistakes in the recipe are reported before it
     from sslcollapse.run import RunDirectory
+    from sslcollapse.training import trainer  # imports much, so mistakes in the recipe are reported before it
 
     if options.dry_run:
         trainer.dry_run(recipe)
@@ -152,7 +152,7 @@ def _views(options: argparse.Namespace) -> int:
     from sslcollapse.recipe import load, override, resolve
 
     recipe = options.resolved = resolve(override(load(options.recipe), options.overrides))
-    from sslcollapse.build import draw_views
+    from sslcollapse.training.build import draw_views
 
     print(draw_views(recipe, options.out, options.samples))
     return 0

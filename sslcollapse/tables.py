@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from sslcollapse.module import SSLModule
 from sslcollapse.quantities import PARTS, attainable
 from sslcollapse.regularizers.rank_floor import RankFloor
+from sslcollapse.training.module import SSLModule
 
 
 def layer_table(module: SSLModule) -> Table:

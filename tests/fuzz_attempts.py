@@ -19,13 +19,13 @@ from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.preview import preview
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.table import page
-from sslcollapse.build import build_domain, build_module
 from sslcollapse.cli import BUG, main
 from sslcollapse.core.errors import SSLCollapseError, explained
 from sslcollapse.recipe import difference, extend, from_json, load, override, recipe_hash, resolve, to_json
 from sslcollapse.report.from_records import ablation_of
 from sslcollapse.report.run_page import run_page
 from sslcollapse.report.runs import is_run, read_run
+from sslcollapse.training.build import build_domain, build_module
 
 SECONDS = 30
 """Of processor time, which one input may take; planning takes a small part of one."""

@@ -18,7 +18,9 @@ from sslcollapse.recipe import resolve
 from sslcollapse.run import RunDirectory
 
 _FORKED = multiprocessing.get_context("forkserver")
-_FORKED.set_forkserver_preload(["sslcollapse.trainer", "sslcollapse.domains.graph.domain", "sklearn.linear_model"])
+_FORKED.set_forkserver_preload(
+    ["sslcollapse.training.trainer", "sslcollapse.domains.graph.domain", "sklearn.linear_model"]
+)
 
 
 class Process:

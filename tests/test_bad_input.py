@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslcollapse import cli, trainer
+from sslcollapse import cli
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.registry import Registry
 from sslcollapse.optim.adamw import AdamW
 from sslcollapse.recipe import load, override
+from sslcollapse.training import trainer
 
 sys.path.insert(0, str(Path(__file__).parent / "domains/graph"))
 from raw_files import write_npz, write_planetoid
@@ -252,7 +253,7 @@ class DivergesLate(AdamW):
 
 
 def test_the_last_good_checkpoint_stays_the_newest_and_resumes_to_the_same_end(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sslcollapse.trainer.OPTIMIZERS", Registry("optimizer", {}))
+    monkeypatch.setattr("sslcollapse.training.trainer.OPTIMIZERS", Registry("optimizer", {}))
     trainer.OPTIMIZERS.register("adamw")(DivergesLate)
     words = [*DIVERGING, "train.steps=8", "train.checkpoint_every=1", "train.keep_checkpoints=1"]
     command = ["train", QUICKSTART, *words, "--out", str(tmp_path)]

@@ -50,7 +50,7 @@ def calls(monkeypatch) -> list:
 
         return function
 
-    module("sslcollapse.trainer", train=record("train"), dry_run=record("dry_run"))
+    module("sslcollapse.training.trainer", train=record("train"), dry_run=record("dry_run"))
     module("sslcollapse.probes.evaluate", evaluate_run=record("evaluate"))
     module("sslcollapse.ablation", run_ablation=record("ablate", 0))
     module("sslcollapse.bench", run=record("bench", 0))
@@ -182,7 +182,7 @@ def test_an_error_is_shown_in_one_line_by_the_main_process_and_later_by_others(c
     def fail(*args: object, **kwargs: object) -> None:
         raise RunError("first\n  second")
 
-    monkeypatch.setattr(sys.modules["sslcollapse.trainer"], "train", fail)
+    monkeypatch.setattr(sys.modules["sslcollapse.training.trainer"], "train", fail)
     assert cli.main(["train", recipe]) == 2
     assert capsys.readouterr().err == "error: first second\n"
     monkeypatch.setenv("RANK", "1")
@@ -202,7 +202,7 @@ def test_an_interrupt_ends_with_130(calls, recipe, capsys, monkeypatch):
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["sslcollapse.trainer"], "train", interrupt)
+    monkeypatch.setattr(sys.modules["sslcollapse.training.trainer"], "train", interrupt)
     assert cli.main(["train", recipe]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -17,7 +17,7 @@ from sslcollapse.core.registry import ENCODERS
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
 from sslcollapse.export import check_exportable, load_encoder, plain_state_dict, save_encoder
 from sslcollapse.hub import HubEncoder
-from sslcollapse.trainer import train
+from sslcollapse.training.trainer import train
 
 N, F = 12, 7
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0]])

@@ -7,11 +7,11 @@ import torch
 from tiny import tiny_recipe
 
 from sslcollapse import hub
-from sslcollapse.build import build_domain, build_module
 from sslcollapse.core.errors import RunError
 from sslcollapse.export import load_encoder, save_encoder
 from sslcollapse.hub import HubEncoder
 from sslcollapse.recipe import resolve
+from sslcollapse.training.build import build_domain, build_module
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from sslcollapse.export import check_exportable, load_encoder, save_encoder
 from sslcollapse.hub import HubEncoder
 from sslcollapse.rank.diagnose.targets import load_target
 from sslcollapse.rebuild import offline
-from sslcollapse.trainer import train
+from sslcollapse.training.trainer import train
 
 VIT = dict(
     type="timm",

@@ -12,7 +12,7 @@ import text_parts
 from sslcollapse import cli
 from sslcollapse.core.errors import DataError, RecipeError, RunError
 from sslcollapse.probes.evaluate import evaluate_run
-from sslcollapse.trainer import train
+from sslcollapse.training.trainer import train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,7 +62,7 @@ def test_a_process_that_is_killed_by_what_is_optional_leaves_a_result_that_says_
 import os
 from pathlib import Path
 import text_parts
-from sslcollapse.trainer import train
+from sslcollapse.training.trainer import train
 text_parts.register()
 text_parts.UnmeasurableText.measurable = lambda self, view: os._exit(9)
 train(text_parts.text_recipe("text", domain=dict(type="unmeasurable_text")), out=Path({str(tmp_path)!r}))

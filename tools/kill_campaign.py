@@ -248,9 +248,9 @@ def main() -> int:
     import torch
     import torch._dynamo
 
-    import sslcollapse.trainer  # noqa: F401 - what the processes are forked with
-    from sslcollapse.build import build_domain, build_module
+    import sslcollapse.training.trainer  # noqa: F401 - what the processes are forked with
     from sslcollapse.recipe import resolve
+    from sslcollapse.training.build import build_domain, build_module
 
     recipe = resolve(RECIPE)  # and the components that it names
     build_module(recipe, build_domain(recipe))

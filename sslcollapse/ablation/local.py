@@ -25,7 +25,7 @@ from sslcollapse.ablation.worker import THREAD_VARIABLES, add_to_log, attempt, u
 from sslcollapse.core.errors import PreemptedError, RunError
 
 PRELOAD = (
-    "sslcollapse.trainer",
+    "sslcollapse.training.trainer",
     "sslcollapse.domains.graph.domain",
     "sslcollapse.domains.vision.domain",
     "torch._dynamo",

@@ -51,7 +51,7 @@ class Run:
         """
         if self.threads is not None:
             use_threads(self.threads)
-        import sslcollapse.trainer  # noqa: F401 - now, since a signal would only be fatal while it is imported
+        import sslcollapse.training.trainer  # noqa: F401 - now, since a signal would only be fatal while it is imported
 
         handlers = {number: handler for number in USER_SIGNALS if callable(handler := signal.getsignal(number))}
         for number in handlers:

@@ -39,7 +39,7 @@ def work(message: Mapping[str, Any]) -> None:
         if (run / "result.json").exists() and not is_cut_short(run):
             return
         from sslcollapse.recipe import load
-        from sslcollapse.trainer import train
+        from sslcollapse.training.trainer import train
 
         load(message["source"])  # may register components; the recipe itself is the one resolved by the parent
         train(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sslcollapse.build import build_domain, build_module, data_root
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.seeding import generator
@@ -18,6 +17,7 @@ from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.nn.geometric import import_geometric
 from sslcollapse.recipe import resolve
+from sslcollapse.training.build import build_domain, build_module, data_root
 
 if TYPE_CHECKING:
     from sslcollapse.bench.plain_bgrl import PlainBGRL

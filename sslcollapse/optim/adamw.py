@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.schedules import ScheduleName
-from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec
 from sslcollapse.recipe.schema import AtLeast, Momentum
+from sslcollapse.training.module import SSLModule
 
 
 class AdamW(OptimizerSpec):

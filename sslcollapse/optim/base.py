@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from sslcollapse.core.schedules import ScheduleName, warmup_then_decay
-from sslcollapse.module import SSLModule
+from sslcollapse.training.module import SSLModule
 
 
 class OptimizerSpec:

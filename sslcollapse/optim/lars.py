@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.schedules import ScheduleName
-from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
 from sslcollapse.recipe.schema import AtLeast, Momentum
+from sslcollapse.training.module import SSLModule
 
 
 class LARS(OptimizerSpec):

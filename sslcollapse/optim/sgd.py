@@ -7,9 +7,9 @@ from typing import Annotated
 import torch
 
 from sslcollapse.core.schedules import ScheduleName
-from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
 from sslcollapse.recipe.schema import AtLeast, Momentum
+from sslcollapse.training.module import SSLModule
 
 
 class SGD(OptimizerSpec):

@@ -21,7 +21,7 @@ from sslcollapse.core.types import ProbeSet, Split
 if TYPE_CHECKING:
     from sslcollapse.probes.probe import Outcome
     from sslcollapse.probes.result import ProbeResult
-    from sslcollapse.progress import Reporter
+    from sslcollapse.training.progress import Reporter
 
 Plan: TypeAlias = tuple[tuple[Split, ...], str]
 """The splits of a probe, and the metric."""
@@ -211,10 +211,10 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
         RunError: no exported encoder there, or a part of the recipe that is not registered.
         RecipeError: a probe that the recipe does not have.
     """
-    from sslcollapse.build import build_domain, build_encoder
     from sslcollapse.export import load_encoder
-    from sslcollapse.progress import Reporter
     from sslcollapse.tables import accuracy_table
+    from sslcollapse.training.build import build_domain, build_encoder
+    from sslcollapse.training.progress import Reporter
 
     try:
         encoder, description = load_encoder(target)

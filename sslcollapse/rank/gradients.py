@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from sslcollapse.module import SSLModule
+from sslcollapse.training.module import SSLModule
 
 
 def penalty_gradients(module: SSLModule, step: int) -> dict[str, dict[str, float]]:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import world_size
 from sslcollapse.core.errors import RunError
-from sslcollapse.module import SSLModule
 from sslcollapse.rank.covariance import StreamingCovariance
 from sslcollapse.rank.measure import activation_rows, output_rows
 from sslcollapse.rank.modes import EAGER, resting
 from sslcollapse.rank.spectrum import NotFiniteError, effective_rank_from_singular_values, singular_values
 from sslcollapse.regularizers.rank_floor import Point, Reading
+from sslcollapse.training.module import SSLModule
 
 ROWS = 1024
 """Rows taken from one output, evenly spaced. A rank from fewer rows is smaller, and the first reading's as much."""

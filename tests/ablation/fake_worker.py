@@ -73,7 +73,7 @@ def score(draw, offset=0.0):
 
 def serve(message, *arguments):
     """In place of a worker's first function."""
-    sys.modules["sslcollapse.trainer"] = trainer = types.ModuleType("trainer")
+    sys.modules["sslcollapse.training.trainer"] = trainer = types.ModuleType("trainer")
     trainer.train = functools.partial(train, Path(message["path"]))
     worker.LOCK_SECONDS = 0.1
     _SERVE(message, *arguments)

@@ -190,7 +190,7 @@ def test_the_debug_executor_trains_in_this_process_and_goes_on_after_a_failure(w
         pids.append(os.getpid())
         raise ZeroDivisionError("by hand")
 
-    monkeypatch.setattr("sslcollapse.trainer.train", train)
+    monkeypatch.setattr("sslcollapse.training.trainer.train", train)
     assert ablate(workspace, executor="debug") == 1
     assert pids == [os.getpid()] * 2
     printed = capsys.readouterr()

@@ -9,8 +9,8 @@ from tiny import random_graph
 
 from sslcollapse.core.registry import ENCODERS, OBJECTIVES, REGULARIZERS, RegistryError
 from sslcollapse.core.types import Batch
-from sslcollapse.module import SSLModule
 from sslcollapse.regularizers.base import FeaturePenalty
+from sslcollapse.training.module import SSLModule
 
 PLAIN_ENCODER = {"graph": "gcn", "vision": "resnet_narrow", "toy": "linear"}
 

@@ -86,7 +86,7 @@ def fail(monkeypatch, error: BaseException) -> None:
     def raises(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr("sslcollapse.trainer.train", raises)
+    monkeypatch.setattr("sslcollapse.training.trainer.train", raises)
 
 
 def test_a_bug_is_one_sentence_with_a_code_of_its_own_and_its_traceback_is_kept(tmp_path, capsys, monkeypatch):

@@ -14,9 +14,9 @@ from sslcollapse.ablation.notation import markdown
 from sslcollapse.cli import main
 from sslcollapse.core import errors
 from sslcollapse.core.texts import csv_text, in_html, printable
-from sslcollapse.progress import PlainConsole, Reporter
 from sslcollapse.report.plot import slug, to_csv
 from sslcollapse.report.tables import Table as PageTable
+from sslcollapse.training.progress import PlainConsole, Reporter
 
 
 @pytest.mark.parametrize(

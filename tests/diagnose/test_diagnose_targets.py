@@ -11,7 +11,7 @@ from sslcollapse.cli import main
 from sslcollapse.encoders.timm import Timm
 from sslcollapse.rank.diagnose.state_dict import TargetError
 from sslcollapse.rank.diagnose.targets import load_target
-from sslcollapse.trainer import train
+from sslcollapse.training.trainer import train
 
 SMALL_VIT = "test_vit"
 

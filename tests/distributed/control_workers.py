@@ -8,11 +8,11 @@ from workers import start
 
 from sslcollapse.core.types import Batch
 from sslcollapse.encoders.mlp import MLP
-from sslcollapse.module import SSLModule
 from sslcollapse.objectives.contrastive import SimCLR
 from sslcollapse.rank.observation import Observation
 from sslcollapse.regularizers.variance_covariance import VariancePenalty
 from sslcollapse.regularizers.werank import WERankPenalty
+from sslcollapse.training.module import SSLModule
 
 
 def image_module(norm="none", feature=None, **floor):

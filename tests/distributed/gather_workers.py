@@ -41,8 +41,8 @@ def graphs(rank: int, world_size: int, store: str, results: str) -> None:
 
     from sslcollapse.core.types import Batch
     from sslcollapse.encoders.gcn import GCN
-    from sslcollapse.module import SSLModule
     from sslcollapse.objectives.redundancy import CCASSG
+    from sslcollapse.training.module import SSLModule
 
     start(rank, world_size, store)
     module = SSLModule(GCN(12, hidden=[8, 6]), CCASSG(), total_steps=10)

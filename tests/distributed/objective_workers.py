@@ -8,7 +8,7 @@ from workers import start
 from sslcollapse.core import distributed
 from sslcollapse.core.registry import OBJECTIVES, REGULARIZERS
 from sslcollapse.core.types import Batch
-from sslcollapse.module import SSLModule
+from sslcollapse.training.module import SSLModule
 
 ROWS, WIDTH, REPRESENTATION = 6, 7, 5
 SMALL = {"projector": [6, 8], "predictor_hidden": 9, "norm": "none"}

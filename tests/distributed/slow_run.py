@@ -19,7 +19,7 @@ from torch import Tensor
 from sslcollapse.core import distributed
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.registry import ENCODERS, PROBES
-from sslcollapse.trainer import train
+from sslcollapse.training.trainer import train
 
 GROUP_TIMEOUT = 8.0
 SLOW = 0.0 if "RANK" not in os.environ or len(sys.argv) > 2 else 3.2

@@ -10,10 +10,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import text_run
 from test_long_evaluation import end, start
 
-from sslcollapse.checkpoint import newest_step
 from sslcollapse.core.files import run_lock
 from sslcollapse.recipe import resolve
 from sslcollapse.run import RunDirectory
+from sslcollapse.training.checkpoint import newest_step
 
 
 @pytest.fixture

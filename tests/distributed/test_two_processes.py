@@ -15,7 +15,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "dom
 import workers  # noqa: E402
 from raw_files import write_ppi  # noqa: E402
 
-from sslcollapse.checkpoint import load_latest_checkpoint  # noqa: E402
+from sslcollapse.training.checkpoint import load_latest_checkpoint  # noqa: E402
 
 FULL_BATCH = """
 recipe = dict(

@@ -37,9 +37,9 @@ def gathered_gradient(rank: int, world_size: int, store: str, results: str) -> N
 def graph_module(norm: str = "none"):
     """BGRL with WERank whose loss has no coupling between nodes but the graph itself."""
     from sslcollapse.encoders.gcn import GCN
-    from sslcollapse.module import SSLModule
     from sslcollapse.objectives.bootstrap import BGRL
     from sslcollapse.regularizers.werank import WERankPenalty
+    from sslcollapse.training.module import SSLModule
 
     torch.manual_seed(0)
     encoder = GCN(12, hidden=[8, 6], norm=norm)

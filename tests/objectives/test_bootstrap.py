@@ -15,10 +15,10 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Batch, Branch
 from sslcollapse.encoders.mlp import MLP
-from sslcollapse.module import SSLModule
 from sslcollapse.nn.heads import Head
 from sslcollapse.objectives.bootstrap import BYOL, SimSiam, mean_cosine
 from sslcollapse.objectives.contrastive import SimCLR
+from sslcollapse.training.module import SSLModule
 
 HEADS = {
     "byol projector": (BYOL(projector=[7, 5]).projector(6), BYOLProjectionHead(6, 7, 5)),

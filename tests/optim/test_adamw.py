@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sslcollapse.module import SSLModule
 from sslcollapse.optim.adamw import AdamW
+from sslcollapse.training.module import SSLModule
 
 
 def layout(matrix: torch.Tensor, by_columns: bool) -> torch.Tensor:

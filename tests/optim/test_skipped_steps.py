@@ -8,13 +8,13 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from tiny import tiny_recipe
 
-from sslcollapse.build import build_domain, build_module
 from sslcollapse.core.types import Context
 from sslcollapse.optim.base import stepped
 from sslcollapse.recipe import resolve
 from sslcollapse.run import RunDirectory
-from sslcollapse.stopping import StopSignals
-from sslcollapse.trainer import Trainer
+from sslcollapse.training.build import build_domain, build_module
+from sslcollapse.training.stopping import StopSignals
+from sslcollapse.training.trainer import Trainer
 
 
 def prepared(fused, scaler):

@@ -7,7 +7,7 @@ from report_records import RECIPE, record, write_records
 @pytest.fixture(scope="package")
 def trained(tmp_path_factory) -> Path:
     """A finished run; not to be changed."""
-    from sslcollapse.trainer import train
+    from sslcollapse.training.trainer import train
 
     return train(RECIPE, out=tmp_path_factory.mktemp("runs"), command=["sslcollapse", "train", "tiny.py"])
 

@@ -170,9 +170,9 @@ def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) 
             f"--data: {target.title} is tensors without an architecture, so it cannot be run; give a run directory, an "
             "exported encoder or timm:MODEL"
         )
-    from sslcollapse.build import build_domain
     from sslcollapse.rank.measure import measure
     from sslcollapse.recipe import load, resolve_data
+    from sslcollapse.training.build import build_domain
 
     recipe = resolve_data(load(data))
     domain = build_domain(recipe)

@@ -13,7 +13,6 @@ from rich.text import Text
 from sslcollapse.core.files import write_atomic
 from sslcollapse.core.texts import printable
 from sslcollapse.layers.coverage import Uncovered
-from sslcollapse.progress import PlainConsole
 from sslcollapse.rank.diagnose.diagnosis import (
     CONDITION_LIMIT,
     Diagnosis,
@@ -33,6 +32,7 @@ from sslcollapse.rank.diagnose.verdict import (
     FEW_DIRECTIONS,
     HEALTHY,
 )
+from sslcollapse.training.progress import PlainConsole
 
 FOUND = 3
 """Exit code of a diagnosis that finds what ``--fail-on`` names; no failure has it."""

@@ -99,9 +99,9 @@ def _run(path: Path) -> Target:
         raise TargetError(
             f"{path}: no run directory (no encoder.safetensors or recipe.json in it); a target is {KINDS}"
         )
-    from sslcollapse.build import build_domain
-    from sslcollapse.checkpoint import load_latest_checkpoint
     from sslcollapse.rebuild import rebuild
+    from sslcollapse.training.build import build_domain
+    from sslcollapse.training.checkpoint import load_latest_checkpoint
 
     for file in (path / "checkpoints").glob("step*"):
         if not file.is_dir():

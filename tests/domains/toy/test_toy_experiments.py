@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcollapse.build import build_domain, build_module
 from sslcollapse.core.types import Context
 from sslcollapse.recipe import load, override, resolve
-from sslcollapse.trainer import train
+from sslcollapse.training.build import build_domain, build_module
+from sslcollapse.training.trainer import train
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 

@@ -16,14 +16,14 @@ import torch
 from tiny import tiny_recipe
 
 from sslcollapse import cli
-from sslcollapse.checkpoint import save_checkpoint
 from sslcollapse.core.errors import RunError, WriteError
 from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.recipe import override, resolve
 from sslcollapse.run import RunDirectory
-from sslcollapse.trainer import train
+from sslcollapse.training.checkpoint import save_checkpoint
+from sslcollapse.training.trainer import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPE = tiny_recipe(
     "resumed",
     regularizers=dict(werank=dict(type="werank", coefficient=dict(type="schedule", base=1e-2, start=30))),
@@ -162,7 +162,7 @@ def test_checkpoints_by_time_leave_metrics_and_everything_learnt_as_they_are(str
 
 def test_by_default_a_checkpoint_is_written_every_five_minutes(monkeypatch, tmp_path):
     clock = iter(range(0, 10**9, 61))  # every look at the clock is 61 seconds later
-    monkeypatch.setattr("sslcollapse.stopping.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("sslcollapse.training.stopping.time", SimpleNamespace(monotonic=lambda: next(clock)))
     recipe = override(RECIPE, ["train.steps=20", "train.checkpoint_every=0", "train.keep_checkpoints=100"])
     run = train(recipe, out=tmp_path)
     steps = [int(path.stem.removeprefix("step")) for path in sorted((run / "checkpoints").glob("*.pt"))]

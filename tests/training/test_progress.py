@@ -3,7 +3,7 @@
 import re
 import time
 
-from sslcollapse.progress import Reporter
+from sslcollapse.training.progress import Reporter
 
 
 def test_a_stage_says_what_it_is_how_much_is_done_and_how_long_the_rest_takes():

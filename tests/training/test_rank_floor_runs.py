@@ -8,11 +8,11 @@ import torch
 from tiny import tiny_recipe
 
 from sslcollapse import cli
-from sslcollapse.build import build_domain, build_module
-from sslcollapse.checkpoint import load_latest_checkpoint
 from sslcollapse.recipe import assign, recipe_hash, resolve
 from sslcollapse.run import RunDirectory, read_metrics
-from sslcollapse.trainer import train
+from sslcollapse.training.build import build_domain, build_module
+from sslcollapse.training.checkpoint import load_latest_checkpoint
+from sslcollapse.training.trainer import train
 
 FLOOR = dict(type="rank_floor", every=4, target=1.0, start=1e-2, max=2e-2, smoothing=0.25)
 RECIPE = tiny_recipe(

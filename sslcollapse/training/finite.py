@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.checkpoint import newest_step
 from sslcollapse.core.errors import NonFiniteLossError
+from sslcollapse.training.checkpoint import newest_step
 
 
 def check_losses(step: int, parts: Mapping[str, Tensor], checkpoints: Path) -> None:

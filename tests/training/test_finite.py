@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sslcollapse.core.errors import NonFiniteLossError
-from sslcollapse.finite import check_losses, check_tensors, first_non_finite, way_out
+from sslcollapse.training.finite import check_losses, check_tensors, first_non_finite, way_out
 
 
 def network() -> nn.Module:

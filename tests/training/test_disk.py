@@ -14,7 +14,7 @@ from processes import Process
 from test_resume import learnt
 from tiny import tiny_recipe
 
-from sslcollapse.trainer import train
+from sslcollapse.training.trainer import train
 
 RECIPE = tiny_recipe(
     "disk",

@@ -17,15 +17,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 
-from sslcollapse.build import (
-    build_domain,
-    build_encoder,
-    build_module,
-    check_batch,
-    check_probe_views,
-    prepare_networks,
-)
-from sslcollapse.checkpoint import check_state, load_latest_checkpoint, newest_step, save_checkpoint
 from sslcollapse.core.distributed import meeting
 from sslcollapse.core.errors import NonFiniteLossError, PreemptedError, RunError, SSLCollapseError
 from sslcollapse.core.files import run_lock
@@ -35,11 +26,8 @@ from sslcollapse.core.seeding import derive_seed, seed_default
 from sslcollapse.core.texts import printable
 from sslcollapse.core.types import Batch, Context, Domain
 from sslcollapse.export import check_exportable, save_encoder
-from sslcollapse.finite import check_losses, check_tensors, way_out
-from sslcollapse.module import SSLModule
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes import evaluate
-from sslcollapse.progress import PlainConsole, Reporter
 from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.rank.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure
@@ -48,9 +36,21 @@ from sslcollapse.rank.spectrum import NotFiniteError
 from sslcollapse.rank.views import MAX_ROWS, measure_shared
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.run import RunDirectory, device_name, environment
-from sslcollapse.stopping import Pace, Stopped, StopSignals
 from sslcollapse.tables import accuracy_table, layer_table, rank_table
-from sslcollapse.trackers import check_trackers
+from sslcollapse.training.build import (
+    build_domain,
+    build_encoder,
+    build_module,
+    check_batch,
+    check_probe_views,
+    prepare_networks,
+)
+from sslcollapse.training.checkpoint import check_state, load_latest_checkpoint, newest_step, save_checkpoint
+from sslcollapse.training.finite import check_losses, check_tensors, way_out
+from sslcollapse.training.module import SSLModule
+from sslcollapse.training.progress import PlainConsole, Reporter
+from sslcollapse.training.stopping import Pace, Stopped, StopSignals
+from sslcollapse.training.trackers import check_trackers
 
 COLOURED = 100_000
 """Letters of JSON up to which a dry run colours it; rich takes half a minute for a few million."""

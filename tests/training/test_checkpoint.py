@@ -12,10 +12,10 @@ import pytest
 import torch
 from tiny import tiny_recipe
 
-from sslcollapse.checkpoint import load_latest_checkpoint, newest_step, save_checkpoint
 from sslcollapse.core.errors import RunError, WriteError
 from sslcollapse.core.files import remove_temporaries, write_atomic
-from sslcollapse.trainer import train
+from sslcollapse.training.checkpoint import load_latest_checkpoint, newest_step, save_checkpoint
+from sslcollapse.training.trainer import train
 
 
 def save(folder, step, keep=2, **options):

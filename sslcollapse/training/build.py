@@ -16,8 +16,8 @@ from sslcollapse.core.errors import RecipeError, SSLCollapseError
 from sslcollapse.core.memory import bounded
 from sslcollapse.core.registry import DOMAINS
 from sslcollapse.core.types import Batch, Domain, LazyViews, ProbeSet
-from sslcollapse.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
 from sslcollapse.rank.modes import evaluating
+from sslcollapse.training.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
 
 DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
 SHEET_ROWS = 100

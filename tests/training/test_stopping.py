@@ -13,14 +13,14 @@ from processes import Process
 from test_resume import learnt
 from tiny import tiny_recipe
 
-from sslcollapse.checkpoint import newest_step
 from sslcollapse.core.errors import PreemptedError, SSLCollapseError
 from sslcollapse.core.files import InUseError
 from sslcollapse.core.registry import DOMAINS, ENCODERS
 from sslcollapse.recipe import resolve
 from sslcollapse.run import RunDirectory
-from sslcollapse.stopping import Stopped, StopSignals
-from sslcollapse.trainer import train
+from sslcollapse.training.checkpoint import newest_step
+from sslcollapse.training.stopping import Stopped, StopSignals
+from sslcollapse.training.trainer import train
 
 RECIPE = tiny_recipe(
     "stopped",

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcollapse.build import build_domain, build_module
-from sslcollapse.checkpoint import load_latest_checkpoint
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.export import load_encoder
 from sslcollapse.probes.evaluate import evaluate_run
 from sslcollapse.recipe import assign, recipe_hash, resolve
-from sslcollapse.trainer import train
+from sslcollapse.training.build import build_domain, build_module
+from sslcollapse.training.checkpoint import load_latest_checkpoint
+from sslcollapse.training.trainer import train
 
 SMALL = {
     "simclr": dict(projector=[16, 8]),
