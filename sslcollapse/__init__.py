@@ -21,8 +21,6 @@ if TYPE_CHECKING:
         REGULARIZERS,
         VISION_DATASETS,
     )
-    from sslcollapse.export import load_encoder, plain_state_dict
-    from sslcollapse.hub import HubEncoder
     from sslcollapse.layers.map import layer_coverage, layer_map
     from sslcollapse.rank.covariance import StreamingCovariance
     from sslcollapse.rank.measures import (
@@ -53,6 +51,8 @@ if TYPE_CHECKING:
     from sslcollapse.recipe import load as load_recipe
     from sslcollapse.regularizers.attach import DSO, SO, SRIP, AttachedPenalty, WERank
     from sslcollapse.regularizers.werank import orthogonality_defect
+    from sslcollapse.runs.export import load_encoder, plain_state_dict
+    from sslcollapse.runs.hub import HubEncoder
     from sslcollapse.training.trainer import train
 
 __version__ = "0.1.0"
@@ -83,8 +83,8 @@ _ATTRIBUTES = {
         "rankme_from_singular_values",
         "stable_rank_from_singular_values",
     ],
-    "sslcollapse.export": ["load_encoder", "plain_state_dict"],
-    "sslcollapse.hub": ["HubEncoder"],
+    "sslcollapse.runs.export": ["load_encoder", "plain_state_dict"],
+    "sslcollapse.runs.hub": ["HubEncoder"],
     "sslcollapse.layers.map": ["layer_coverage", "layer_map"],
     "sslcollapse.recipe": ["extend"],
     "sslcollapse.core.registry": [

@@ -73,7 +73,7 @@ def _train(options: argparse.Namespace) -> int:
     from sslcollapse.recipe import load, override, resolve
 
     recipe = options.resolved = resolve(override(load(options.recipe), options.overrides))
-    from sslcollapse.run import RunDirectory
+    from sslcollapse.runs.directory import RunDirectory
     from sslcollapse.training import trainer  # imports much, so mistakes in the recipe are reported before it
 
     if options.dry_run:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sslcollapse import cli
 from sslcollapse.recipe import resolve
-from sslcollapse.run import RunDirectory
+from sslcollapse.runs.directory import RunDirectory
 
 _FORKED = multiprocessing.get_context("forkserver")
 _FORKED.set_forkserver_preload(

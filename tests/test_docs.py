@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sslcollapse.quantities import attainable
+from sslcollapse.runs.quantities import attainable
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {

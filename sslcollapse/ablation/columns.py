@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import FRACTION, lookup
 from sslcollapse.ablation.statistics import PairingError, Summary, rounded, summarise
-from sslcollapse.quantities import RANK_MARGIN, RANKS, is_number
+from sslcollapse.runs.quantities import RANK_MARGIN, RANKS, is_number
 
 T = TypeVar("T")
 DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")

@@ -229,7 +229,7 @@ class _Driver:
 
 def _jobs(ablation: Ablation, out: Path) -> Iterator[Job]:
     """Seed by seed, so that an interrupted ablation has all cells with fewer seeds."""
-    from sslcollapse.run import RunDirectory  # imports torch, so mistakes in a grid are reported before it
+    from sslcollapse.runs.directory import RunDirectory  # imports torch, so mistakes in a grid are reported before it
 
     for seed in range(ablation.seeds):
         for cell in ablation.cells:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sslcollapse.ablation.grid import Cell
-from sslcollapse.quantities import is_cut_short
+from sslcollapse.runs.quantities import is_cut_short
 
 TAIL_BYTES = 1 << 16
 

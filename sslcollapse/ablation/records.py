@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 from sslcollapse.ablation.grid import Cell
 from sslcollapse.ablation.identity import FIRST_STREAMS, why_another
 from sslcollapse.core.errors import RunError
-from sslcollapse.quantities import RECORD, RESULT, lacking
 from sslcollapse.recipe import learnt
 from sslcollapse.recipe.check import quote
+from sslcollapse.runs.quantities import RECORD, RESULT, lacking
 
 KEPT_VALUES = 20
 """Longer lists of a probe's values, one a split, are left out; mean, std and n say what they say."""

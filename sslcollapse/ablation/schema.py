@@ -9,7 +9,7 @@ from typing import Any
 
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.core.errors import RecipeError, suggest
-from sslcollapse.quantities import FEATURES, MEASURES, METRICS, is_number
+from sslcollapse.runs.quantities import FEATURES, MEASURES, METRICS, is_number
 
 EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative")
 WITHIN = EXPECTATIONS[2:]

@@ -9,7 +9,7 @@ from typing import Any
 
 from sslcollapse.ablation.identity import FIRST_STREAMS
 from sslcollapse.recipe import changes_since
-from sslcollapse.run import STREAMS
+from sslcollapse.runs.directory import STREAMS
 
 
 def streams_of(recipe: Mapping[str, Any]) -> int | None:

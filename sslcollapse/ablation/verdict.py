@@ -12,7 +12,7 @@ from sslcollapse.ablation.notation import markdown
 from sslcollapse.ablation.pairing import Planned
 from sslcollapse.ablation.schema import Check
 from sslcollapse.ablation.statistics import LEVEL, bonferroni, rounded
-from sslcollapse.quantities import RANK_MARGIN
+from sslcollapse.runs.quantities import RANK_MARGIN
 
 
 def verdict_json(verdict: Verdict) -> str:

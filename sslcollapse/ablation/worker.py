@@ -11,7 +11,7 @@ from typing import Any
 
 from sslcollapse.core.errors import PreemptedError, SSLCollapseError
 from sslcollapse.core.files import InUseError, run_lock
-from sslcollapse.quantities import is_cut_short
+from sslcollapse.runs.quantities import is_cut_short
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOCK_SECONDS = 5.0

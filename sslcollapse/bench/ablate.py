@@ -23,7 +23,7 @@ def main() -> dict[str, Any]:
     from rich.table import Table
 
     from sslcollapse.bench.graph_step import device
-    from sslcollapse.run import environment
+    from sslcollapse.runs.directory import environment
 
     runs = len(COEFFICIENTS) * SEEDS
     ways = {

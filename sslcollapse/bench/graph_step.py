@@ -40,7 +40,7 @@ def main() -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from sslcollapse.run import environment
+    from sslcollapse.runs.directory import environment
 
     console, records = Console(), {}
     for label, dataset in available_datasets().items():
@@ -154,7 +154,7 @@ def device() -> str:
     """The accelerator's name, or the processor's."""
     import torch
 
-    from sslcollapse.run import device_name
+    from sslcollapse.runs.directory import device_name
 
     return device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 

@@ -21,7 +21,7 @@ def main() -> dict[str, Any]:
 
     from sslcollapse.bench.graph_step import device
     from sslcollapse.core.registry import GRAPH_DATASETS
-    from sslcollapse.run import environment
+    from sslcollapse.runs.directory import environment
 
     root = Path(os.environ.get("SSLCOLLAPSE_DATA") or "data")
     source = GRAPH_DATASETS.build({"type": "coauthor", "name": "Physics"}, root)

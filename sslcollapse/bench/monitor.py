@@ -54,7 +54,7 @@ def main() -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from sslcollapse.run import environment
+    from sslcollapse.runs.directory import environment
 
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     keep_freed_memory()

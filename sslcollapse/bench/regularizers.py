@@ -37,7 +37,7 @@ def main() -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from sslcollapse.run import environment
+    from sslcollapse.runs.directory import environment
 
     keep_freed_memory()
     results = {}

@@ -30,7 +30,7 @@ def main() -> dict[str, Any]:
     from rich.table import Table
 
     from sslcollapse.bench.graph_step import device
-    from sslcollapse.run import environment
+    from sslcollapse.runs.directory import environment
 
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     path = os.pathsep.join(part for part in (str(REPOSITORY), os.environ.get("PYTHONPATH")) if part)

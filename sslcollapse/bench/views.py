@@ -44,7 +44,7 @@ def main() -> dict[str, Any]:
 
     from sslcollapse.bench.graph_step import device
     from sslcollapse.core.memory import keep_freed_memory
-    from sslcollapse.run import environment
+    from sslcollapse.runs.directory import environment
 
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -56,7 +56,7 @@ def main() -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from sslcollapse.run import environment
+    from sslcollapse.runs.directory import environment
 
     load = os.getloadavg() if hasattr(os, "getloadavg") else None  # says how busy others kept it
     keep_freed_memory()

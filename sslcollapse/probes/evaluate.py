@@ -211,8 +211,8 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
         RunError: no exported encoder there, or a part of the recipe that is not registered.
         RecipeError: a probe that the recipe does not have.
     """
-    from sslcollapse.export import load_encoder
-    from sslcollapse.tables import accuracy_table
+    from sslcollapse.runs.export import load_encoder
+    from sslcollapse.runs.tables import accuracy_table
     from sslcollapse.training.build import build_domain, build_encoder
     from sslcollapse.training.progress import Reporter
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.layers.map import CONVOLUTIONS, Layer, by_tensor, layer_map, weights
-from sslcollapse.quantities import attainable
 from sslcollapse.rank.covariance import StreamingCovariance
 from sslcollapse.rank.modes import evaluating, resting
 from sslcollapse.rank.spectrum import NotFiniteError, singular_values, summarize, unreadable
+from sslcollapse.runs.quantities import attainable
 
 MAX_ROWS = 4096
 """Rows a batch taken from the output of a convolution or a token layer, which has many rows a sample."""

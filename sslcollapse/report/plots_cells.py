@@ -11,7 +11,6 @@ from sslcollapse.ablation.notation import in_unit
 from sslcollapse.ablation.records import Records, lookup
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.ablation.table import Column
-from sslcollapse.quantities import PARTS, attainable
 from sslcollapse.report.captions import named, shared_words, split_names, without_bars
 from sslcollapse.report.curves import heat
 from sslcollapse.report.factors import BASE, Factor, cell_name
@@ -21,6 +20,7 @@ from sslcollapse.report.plot import WIDTH, Plot, slug
 from sslcollapse.report.plots_ablation import gains, metric_name
 from sslcollapse.report.plots_run import WORDS
 from sslcollapse.report.style import INK
+from sslcollapse.runs.quantities import PARTS, attainable
 
 _BY_LAYER = "Effective rank after training over the attainable rank, mean over seeds; the first layer on top."
 _FOREST = "Paired over equal seeds: mean, interval (all hold together at 95 %), n. Pale: the interval has zero in it."

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sslcollapse.quantities import PARTS
 from sslcollapse.report.curves import Line, course, heat
 from sslcollapse.report.key import Key
 from sslcollapse.report.plot import Plot, slug
 from sslcollapse.report.runs import Run
+from sslcollapse.runs.quantities import PARTS
 
 FEATURES = ("representation", "embedding", "prediction")
 _PLACED = re.compile(r"(?P<group>regularizer/[^/]+|gradient)/(?P<place>.+)/(?P<what>[^/]+)")

@@ -8,7 +8,6 @@ from pathlib import Path
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.statistics import summarise
 from sslcollapse.core.errors import RunError
-from sslcollapse.quantities import PARTS
 from sslcollapse.report.captions import shared_words
 from sslcollapse.report.curves import Line, course, heat
 from sslcollapse.report.factors import Factor, cell_name
@@ -16,6 +15,7 @@ from sslcollapse.report.key import Key, levels
 from sslcollapse.report.plot import Plot, slug
 from sslcollapse.report.plots_run import WORDS
 from sslcollapse.report.runs import Run, is_run, read_run
+from sslcollapse.runs.quantities import PARTS
 
 MAX_CELLS = 14
 METRICS = {

@@ -12,9 +12,9 @@ from typing import Any
 
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.untrusted import read_arrays
-from sslcollapse.quantities import RESULT, is_number, lacking
 from sslcollapse.recipe.check import LARGEST_INT, check_nesting
 from sslcollapse.report.labels import differing
+from sslcollapse.runs.quantities import RESULT, is_number, lacking
 
 _RANK = re.compile(r"rank/layers/(.+)/(weight|output)/effective_rank")
 _STEP = re.compile(r"[0-9]{1,18}")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sslcollapse.core.texts import in_html
-from sslcollapse.quantities import PARTS, attainable, is_number, lacking
 from sslcollapse.report.plot import to_csv
 from sslcollapse.report.plots_run import FEATURES, Named
 from sslcollapse.report.runs import Run, brief, differences
+from sslcollapse.runs.quantities import PARTS, attainable, is_number, lacking
 
 _NUMBER = re.compile(r"\[?[+−-]?\d[\d.,]*(e[+-]?\d+)?%?(\s.*)?|–|")
 _ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)

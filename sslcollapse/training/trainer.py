@@ -25,18 +25,18 @@ from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.seeding import derive_seed, seed_default
 from sslcollapse.core.texts import printable
 from sslcollapse.core.types import Batch, Context, Domain
-from sslcollapse.export import check_exportable, save_encoder
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes import evaluate
-from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.rank.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure
 from sslcollapse.rank.observation import Observation
 from sslcollapse.rank.spectrum import NotFiniteError
 from sslcollapse.rank.views import MAX_ROWS, measure_shared
 from sslcollapse.recipe import recipe_hash, resolve
-from sslcollapse.run import RunDirectory, device_name, environment
-from sslcollapse.tables import accuracy_table, layer_table, rank_table
+from sslcollapse.runs.directory import RunDirectory, device_name, environment
+from sslcollapse.runs.export import check_exportable, save_encoder
+from sslcollapse.runs.quantities import CUT_SHORT
+from sslcollapse.runs.tables import accuracy_table, layer_table, rank_table
 from sslcollapse.training.build import (
     build_domain,
     build_encoder,

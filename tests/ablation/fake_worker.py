@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sslcollapse.ablation import local, worker
 from sslcollapse.core.errors import PreemptedError
-from sslcollapse.quantities import CUT_SHORT
+from sslcollapse.runs.quantities import CUT_SHORT
 
 _SERVE = local._serve
 

@@ -12,7 +12,7 @@ from sslcollapse.ablation.records import Records, lookup, make_record
 from sslcollapse.ablation.statistics import Difference, paired_difference, summarise
 from sslcollapse.ablation.table import best_by_validation
 from sslcollapse.core.errors import RunError
-from sslcollapse.quantities import RECORD, lacking
+from sslcollapse.runs.quantities import RECORD, lacking
 
 
 def record(hash="a", seed=0, **more):
@@ -83,7 +83,7 @@ import resource, signal
 from pathlib import Path
 from sslcollapse.ablation.records import Records
 from sslcollapse.core.errors import RunError
-from sslcollapse.quantities import RECORD, lacking
+from sslcollapse.runs.quantities import RECORD, lacking
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(line) * 3 // 2}, resource.RLIM_INFINITY))
 records = Records(Path({str(path)!r}))

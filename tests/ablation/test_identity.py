@@ -15,7 +15,7 @@ from sslcollapse.ablation.verdict import verdict_json
 from sslcollapse.cli import main
 from sslcollapse.core.registry import PROBES
 from sslcollapse.recipe import digest, learnt, load, recipe_hash, resolve
-from sslcollapse.run import environment
+from sslcollapse.runs.directory import environment
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

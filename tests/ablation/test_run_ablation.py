@@ -18,7 +18,7 @@ from sslcollapse.ablation.local import environment, visible_devices
 from sslcollapse.ablation.plan_file import read_plan
 from sslcollapse.ablation.worker import THREAD_VARIABLES
 from sslcollapse.core.errors import RecipeError, RunError
-from sslcollapse.quantities import CUT_SHORT
+from sslcollapse.runs.quantities import CUT_SHORT
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import pytest
 from sslcollapse.ablation.identity import why_another
 from sslcollapse.ablation.streams import of_most, streams_of
 from sslcollapse.recipe import assign, load, resolve
-from sslcollapse.run import STREAMS
+from sslcollapse.runs.directory import STREAMS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

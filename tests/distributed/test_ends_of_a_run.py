@@ -12,7 +12,7 @@ from test_long_evaluation import end, start
 
 from sslcollapse.core.files import run_lock
 from sslcollapse.recipe import resolve
-from sslcollapse.run import RunDirectory
+from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.training.checkpoint import newest_step
 
 

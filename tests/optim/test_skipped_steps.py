@@ -11,7 +11,7 @@ from tiny import tiny_recipe
 from sslcollapse.core.types import Context
 from sslcollapse.optim.base import stepped
 from sslcollapse.recipe import resolve
-from sslcollapse.run import RunDirectory
+from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.training.build import build_domain, build_module
 from sslcollapse.training.stopping import StopSignals
 from sslcollapse.training.trainer import Trainer

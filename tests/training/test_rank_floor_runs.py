@@ -9,7 +9,7 @@ from tiny import tiny_recipe
 
 from sslcollapse import cli
 from sslcollapse.recipe import assign, recipe_hash, resolve
-from sslcollapse.run import RunDirectory, read_metrics
+from sslcollapse.runs.directory import RunDirectory, read_metrics
 from sslcollapse.training.build import build_domain, build_module
 from sslcollapse.training.checkpoint import load_latest_checkpoint
 from sslcollapse.training.trainer import train

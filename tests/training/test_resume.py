@@ -17,9 +17,9 @@ from tiny import tiny_recipe
 
 from sslcollapse import cli
 from sslcollapse.core.errors import RunError, WriteError
-from sslcollapse.quantities import CUT_SHORT
 from sslcollapse.recipe import override, resolve
-from sslcollapse.run import RunDirectory
+from sslcollapse.runs.directory import RunDirectory
+from sslcollapse.runs.quantities import CUT_SHORT
 from sslcollapse.training.checkpoint import save_checkpoint
 from sslcollapse.training.trainer import train
 

@@ -17,7 +17,7 @@ from sslcollapse.core.errors import PreemptedError, SSLCollapseError
 from sslcollapse.core.files import InUseError
 from sslcollapse.core.registry import DOMAINS, ENCODERS
 from sslcollapse.recipe import resolve
-from sslcollapse.run import RunDirectory
+from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.training.checkpoint import newest_step
 from sslcollapse.training.stopping import Stopped, StopSignals
 from sslcollapse.training.trainer import train

@@ -99,7 +99,7 @@ def _run(path: Path) -> Target:
         raise TargetError(
             f"{path}: no run directory (no encoder.safetensors or recipe.json in it); a target is {KINDS}"
         )
-    from sslcollapse.rebuild import rebuild
+    from sslcollapse.runs.rebuild import rebuild
     from sslcollapse.training.build import build_domain
     from sslcollapse.training.checkpoint import load_latest_checkpoint
 
@@ -126,7 +126,7 @@ def _run(path: Path) -> Target:
 
 
 def _exported(path: Path) -> Target:
-    from sslcollapse.export import load_encoder
+    from sslcollapse.runs.export import load_encoder
 
     try:
         encoder, description = load_encoder(path)
@@ -144,7 +144,7 @@ def _encoder(title: str, encoder: nn.Module, spec: dict[str, Any], in_shape: tup
         if tuple(shape) != in_shape:
             raise TargetError(f"--data: its samples have shape {list(shape)}, the encoder reads {list(in_shape)}")
         from sslcollapse.core.registry import ENCODERS
-        from sslcollapse.rebuild import offline
+        from sslcollapse.runs.rebuild import offline
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed % 2**63)

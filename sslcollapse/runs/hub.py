@@ -16,7 +16,7 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import nn
 
 from sslcollapse.core.files import write_atomic
-from sslcollapse.export import encoder_bytes, load_encoder
+from sslcollapse.runs.export import encoder_bytes, load_encoder
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 

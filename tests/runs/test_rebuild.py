@@ -18,10 +18,10 @@ from sslcollapse.cli import main
 from sslcollapse.core.errors import DataError, RecipeError, RunError
 from sslcollapse.core.registry import ENCODERS
 from sslcollapse.encoders import mlp
-from sslcollapse.export import check_exportable, load_encoder, save_encoder
-from sslcollapse.hub import HubEncoder
 from sslcollapse.rank.diagnose.targets import load_target
-from sslcollapse.rebuild import offline
+from sslcollapse.runs.export import check_exportable, load_encoder, save_encoder
+from sslcollapse.runs.hub import HubEncoder
+from sslcollapse.runs.rebuild import offline
 from sslcollapse.training.trainer import train
 
 VIT = dict(

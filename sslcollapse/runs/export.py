@@ -16,8 +16,8 @@ from sslcollapse import __version__
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.files import write_atomic
 from sslcollapse.core.untrusted import check_regular, read_regular
-from sslcollapse.rebuild import rebuild, why_not_loadable
 from sslcollapse.recipe import recipe_hash
+from sslcollapse.runs.rebuild import rebuild, why_not_loadable
 
 
 def save_encoder(

@@ -1,7 +1,7 @@
 """An encoder from a description that somebody else wrote: no network, no other file, no more memory than its tensors.
 
 The description says how large the encoder is, and the tensors have their sizes; the two are compared on a plan
-(``sslcollapse.planning``) before anything is built for good.
+(``sslcollapse.runs.planning``) before anything is built for good.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn.parameter import is_lazy
 
 from sslcollapse.core.errors import RunError, SSLCollapseError
 from sslcollapse.core.registry import ENCODERS
-from sslcollapse.planning import LARGEST_TENSOR, UnplannedError, bounded, planning
 from sslcollapse.recipe.schema import Component
+from sslcollapse.runs.planning import LARGEST_TENSOR, UnplannedError, bounded, planning
 
 LARGEST_COUNT = 2**16
 """An integer in the arguments of a library may be as large as this, or as the longest side of a stored tensor: nothing

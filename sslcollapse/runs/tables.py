@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from sslcollapse.quantities import PARTS, attainable
 from sslcollapse.regularizers.rank_floor import RankFloor
+from sslcollapse.runs.quantities import PARTS, attainable
 from sslcollapse.training.module import SSLModule
 
 

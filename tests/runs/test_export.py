@@ -15,8 +15,8 @@ from torch_geometric.nn import GAT, GCNConv, LayerNorm, SAGEConv
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import ENCODERS
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
-from sslcollapse.export import check_exportable, load_encoder, plain_state_dict, save_encoder
-from sslcollapse.hub import HubEncoder
+from sslcollapse.runs.export import check_exportable, load_encoder, plain_state_dict, save_encoder
+from sslcollapse.runs.hub import HubEncoder
 from sslcollapse.training.trainer import train
 
 N, F = 12, 7

@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny import tiny_recipe
 
-from sslcollapse import hub
 from sslcollapse.core.errors import RunError
-from sslcollapse.export import load_encoder, save_encoder
-from sslcollapse.hub import HubEncoder
 from sslcollapse.recipe import resolve
+from sslcollapse.runs import hub
+from sslcollapse.runs.export import load_encoder, save_encoder
+from sslcollapse.runs.hub import HubEncoder
 from sslcollapse.training.build import build_domain, build_module
 
 

@@ -22,8 +22,8 @@ from sslcollapse import __version__
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.files import remove_temporaries, write_atomic, writing
 from sslcollapse.core.registry import REGISTRIES
-from sslcollapse.quantities import is_cut_short
 from sslcollapse.recipe import changes_since, components, difference, recipe_hash
+from sslcollapse.runs.quantities import is_cut_short
 
 PACKAGES = (
     "sslcollapse",
