@@ -11,7 +11,7 @@ from sslcollapse.cli import main
 from sslcollapse.rank.diagnose import verdict
 from sslcollapse.rank.diagnose.state_dict import WRAPPERS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs/diagnose.md").read_text()
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (sslcollapse .*)$", TEXT, re.M)]
 
