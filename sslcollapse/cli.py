@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sslcollapse.bench import BENCHES
 from sslcollapse.core.errors import PreemptedError, SSLCollapseError, WriteError, explained
 from sslcollapse.core.terminal import keep_traceback, lasting_output, say, say_error
 
@@ -19,7 +18,12 @@ MENDABLE, INTERRUPTED, BUG = 2, 130, 70
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code.
+    """Run one command and return its exit code; see ``run_command``."""
+    return run_command(_parser(), list(sys.argv[1:] if argv is None else argv))
+
+
+def run_command(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
+    """Run the command that a parser finds in the arguments, a default ``run`` of it, and return its exit code.
 
     0, or one of those above, or 75 where a signal other than Ctrl-C ended a run that can be resumed; ``diagnose`` has
     3 and ``ablate`` 1 of their own.
@@ -28,11 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     it is said what was read, what went wrong and where the traceback is; ``--debug`` raises it instead.
     """
     with lasting_output():
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        return _run_command(parser, arguments)
 
 
-def _main(arguments: list[str]) -> int:
-    parser = _parser()
+def _run_command(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     options, rest = parser.parse_known_args(arguments)
     # argparse gives back path=value words that stand after an option.
     if any(word.startswith("-") for word in rest) or (rest and "overrides" not in options):
@@ -57,7 +60,7 @@ def _main(arguments: list[str]) -> int:
     except Exception as error:
         if options.debug:
             raise
-        read = " ".join(["sslcollapse", *arguments[:2]])
+        read = " ".join([parser.prog, *arguments[:2]])
         message = explained(error, options.resolved)
         if message is not None:
             say_error(f"{read}: {message}")
@@ -156,12 +159,6 @@ def _views(options: argparse.Namespace) -> int:
 
     print(draw_views(recipe, options.out, options.samples))
     return 0
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from sslcollapse import bench
-
-    return bench.run(options.name, options.json)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -314,10 +311,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_overrides(views)
     views.add_argument("--out", type=Path, default=Path("views.png"), metavar="FILE", help="default: views.png")
     views.add_argument("--samples", type=_positive, default=6, metavar="N", help="rows of the sheet (default: 6)")
-
-    bench = _command(commands, "bench", _bench, "measure speed or memory, side by side with a reference")
-    bench.add_argument("name", metavar="NAME", help=f"which benchmark: {', '.join(BENCHES)}")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="also write the record here")
 
     listing = _command(commands, "list", _list, "list the registered components")
     listing.add_argument("kind", nargs="?", metavar="KIND", help="one kind, such as encoder (default: all)")

@@ -53,7 +53,6 @@ def calls(monkeypatch) -> list:
     module("sslcollapse.training.trainer", train=record("train"), dry_run=record("dry_run"))
     module("sslcollapse.probes.evaluate", evaluate_run=record("evaluate"))
     module("sslcollapse.ablation", run_ablation=record("ablate", 0))
-    module("sslcollapse.bench", run=record("bench", 0))
     return recorded
 
 
@@ -123,19 +122,9 @@ def test_an_executor_that_does_not_exist_lists_those_that_do(recipe, capsys):
     assert re.search(r"executor 'slum'.*local", capsys.readouterr().err)
 
 
-def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
-    assert cli.main(["bench", "graph-stp"]) == 2
-    assert "unknown benchmark 'graph-stp'; did you mean 'graph-step'?" in capsys.readouterr().err
-
-
 def test_evaluate_hands_over_target_and_probes(calls):
     assert cli.main(["evaluate", "runs/a", "--probe", "public", "--probe", "random"]) == 0
     assert calls == [("evaluate", (Path("runs/a"), ["public", "random"]), {})]
-
-
-def test_bench_hands_over_name_and_file(calls):
-    assert cli.main(["bench", "graph-step", "--json", "a.json"]) == 0
-    assert calls == [("bench", ("graph-step", Path("a.json")), {})]
 
 
 def test_list_shows_every_component_aligned(capsys):
@@ -248,7 +237,9 @@ def test_help_and_lists_import_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "path", sorted(set((ROOT / "tools").glob("*.py")) - {ROOT / "tools/fuzz.py"}), ids=lambda path: path.stem
+    "path",
+    sorted(set((ROOT / "tools").glob("*.py")) - {ROOT / "tools/fuzz.py", ROOT / "tools/__init__.py"}),
+    ids=lambda path: path.stem,
 )
 def test_every_tool_runs_from_a_clone_without_installation(path, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

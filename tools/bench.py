@@ -7,7 +7,8 @@ from pathlib import Path
 sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sslcollapse.cli import main
+from sslcollapse.cli import run_command
+from tools.bench import parser
 
 if __name__ == "__main__":
-    sys.exit(main(["bench", *sys.argv[1:]]))
+    sys.exit(run_command(parser(), sys.argv[1:]))

@@ -35,10 +35,3 @@ def test_every_component_has_a_manual_that_explains_each_argument(kind, name):
 def test_an_unknown_component_is_suggested():
     with pytest.raises(RegistryError, match=r"unknown encoder 'gnc'; did you mean 'gcn'\?"):
         listing("encoder", "gnc")
-
-
-def test_the_help_of_bench_names_the_benchmarks(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["bench", "--help"])
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "which benchmark: ablate, graph-step, memory," in shown

@@ -29,8 +29,8 @@ def main() -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from sslcollapse.bench.graph_step import device
     from sslcollapse.runs.directory import environment
+    from tools.bench.graph_step import device
 
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     path = os.pathsep.join(part for part in (str(REPOSITORY), os.environ.get("PYTHONPATH")) if part)

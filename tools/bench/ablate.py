@@ -22,8 +22,8 @@ def main() -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from sslcollapse.bench.graph_step import device
     from sslcollapse.runs.directory import environment
+    from tools.bench.graph_step import device
 
     runs = len(COEFFICIENTS) * SEEDS
     ways = {

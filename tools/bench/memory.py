@@ -19,9 +19,9 @@ def main() -> dict[str, Any]:
     """Train ``bgrl_werank_physics`` for a few steps with rank measurement and one evaluation split; report the peak."""
     from rich.console import Console
 
-    from sslcollapse.bench.graph_step import device
     from sslcollapse.core.registry import GRAPH_DATASETS
     from sslcollapse.runs.directory import environment
+    from tools.bench.graph_step import device
 
     root = Path(os.environ.get("SSLCOLLAPSE_DATA") or "data")
     source = GRAPH_DATASETS.build({"type": "coauthor", "name": "Physics"}, root)

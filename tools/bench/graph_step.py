@@ -116,7 +116,7 @@ class _Worker:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "sslcollapse.bench.graph_step", name, json.dumps(dict(dataset))],
+            [sys.executable, "-W", "ignore", "-m", "tools.bench.graph_step", name, json.dumps(dict(dataset))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -161,7 +161,7 @@ def device() -> str:
 
 def _work(name: str, dataset: dict[str, Any]) -> None:
     """Answer the parent's requests: ``warm``, ``run``, ``parts``, ``check``."""
-    from sslcollapse.bench.contenders import make_contender
+    from tools.bench.contenders import make_contender
 
     step, extra = make_contender(name, dataset)
     answers: dict[str, Callable[[], Any]] = {

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from sslcollapse.bench.graph_step import available_datasets
-from sslcollapse.bench.graph_step import device as device_title
 from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.types import Context
 from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module
+from tools.bench.graph_step import available_datasets
+from tools.bench.graph_step import device as device_title
 
 CONTENDERS: dict[str, dict[str, Any] | None] = {
     "none": None,

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcollapse.bench.graph_step import device as device_title
 from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module, prepare_networks
+from tools.bench.graph_step import device as device_title
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module, data_root
 
 if TYPE_CHECKING:
-    from sslcollapse.bench.plain_bgrl import PlainBGRL
+    from tools.bench.plain_bgrl import PlainBGRL
 
 EDGE_DROP, FEATURE_MASK = (0.2, 0.3), (0.2, 0.1)
 MOMENTUM, LR, HIDDEN, PREDICTOR = 0.99, 5e-4, [512, 256], 512
@@ -187,8 +187,8 @@ class Ours:
 
 def _plain(dataset: dict[str, Any]) -> PlainBGRL:
     graphs = import_geometric("data")
-    from sslcollapse.bench.plain_bgrl import PlainBGRL  # imports PyTorch Geometric
     from sslcollapse.core.registry import GRAPH_DATASETS
+    from tools.bench.plain_bgrl import PlainBGRL  # imports PyTorch Geometric
 
     torch.manual_seed(0)
     graph = GRAPH_DATASETS.build(dataset, data_root({"data_root": None})).load().graphs[0]

@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 
-from sslcollapse.bench.graph_step import available_datasets
-from sslcollapse.bench.graph_step import device as device_title
-from sslcollapse.bench.vision_step import SIZE
 from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.types import Context
 from sslcollapse.rank.monitor import EVERY, CollapseMonitor
 from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module
+from tools.bench.graph_step import available_datasets
+from tools.bench.graph_step import device as device_title
+from tools.bench.vision_step import SIZE
 
 SAMPLES, DIM, CHUNK = 1_000_000, 512, 4096
 MEMORY = f"""

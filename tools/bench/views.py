@@ -42,9 +42,9 @@ def main() -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from sslcollapse.bench.graph_step import device
     from sslcollapse.core.memory import keep_freed_memory
     from sslcollapse.runs.directory import environment
+    from tools.bench.graph_step import device
 
     torch.set_num_threads(1)
     keep_freed_memory()

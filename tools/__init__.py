@@ -1,0 +1,1 @@
+"""The commands as scripts, and the benchmarks: for people with a clone."""
