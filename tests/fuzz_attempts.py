@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from tiny import tiny_recipe
 
-from sslcollapse.ablation.columns import columns
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.preview import preview
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.table import page
+from sslcollapse.ablation.tables.columns import columns
+from sslcollapse.ablation.tables.page import page
 from sslcollapse.cli import BUG, main
 from sslcollapse.core.errors import SSLCollapseError, explained
 from sslcollapse.recipe import difference, extend, from_json, load, override, recipe_hash, resolve, to_json

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from sslcollapse.ablation.drive import run_ablation
-from sslcollapse.ablation.table import best_by_validation
+from sslcollapse.ablation.tables.page import best_by_validation
 
 __all__ = ["best_by_validation", "run_ablation"]

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.claims import judge
+from sslcollapse.ablation.claims.judge import judge
 from sslcollapse.ablation.command import command_line
 from sslcollapse.ablation.eta import Durations
-from sslcollapse.ablation.executors import check_options, choose_executor
+from sslcollapse.ablation.executors.base import check_options, choose_executor
 from sslcollapse.ablation.failures import Failures
 from sslcollapse.ablation.files import write_files
 from sslcollapse.ablation.grid import Ablation, plan
@@ -22,7 +22,7 @@ from sslcollapse.ablation.plan_file import write_plan
 from sslcollapse.ablation.preview import aside_lines, preview
 from sslcollapse.ablation.progress import Progress
 from sslcollapse.ablation.records import DamagedRunError, Records, check_writable, make_record
-from sslcollapse.ablation.table import best_by_validation, columns, results_table
+from sslcollapse.ablation.tables.page import best_by_validation, columns, results_table
 from sslcollapse.core.files import locked
 
 
@@ -240,7 +240,7 @@ def _jobs(ablation: Ablation, out: Path) -> Iterator[Job]:
 
 def _as_recorded(ablation: Ablation, records: Records) -> Ablation:
     """The plan with the version of the random streams that most of its records have: for tables nothing is drawn."""
-    from sslcollapse.ablation.streams import of_most
+    from sslcollapse.runs.streams import of_most
 
     depending = {cell.hash for cell in ablation.cells if cell.streams is not None}
     version = of_most(record for record in records if record["hash"] in depending)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sslcollapse.ablation.claims import judge
+from sslcollapse.ablation.claims.judge import judge
+from sslcollapse.ablation.claims.overview import refresh_overview
+from sslcollapse.ablation.claims.verdict import verdict_json
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.latex import table_latex
-from sslcollapse.ablation.overview import refresh_overview
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.table import page, table_csv
-from sslcollapse.ablation.verdict import verdict_json
+from sslcollapse.ablation.tables.latex import table_latex
+from sslcollapse.ablation.tables.page import page, table_csv
 
 
 def write_files(folder: Path, ablation: Ablation, records: Records, failures: Mapping[str, str], command: str) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.pairing import Planned, planned
-from sslcollapse.ablation.schema import Claim, check_metric, read_claim
+from sslcollapse.ablation.claims.schema import Claim, check_metric, read_claim
+from sslcollapse.ablation.statistics.pairing import Planned, planned
 from sslcollapse.ablation.values import parse_baseline, parse_grid, plain, show
 from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.recipe.check import check_nesting, quote
@@ -246,8 +246,8 @@ def _from_grid(
 def _cells(
     bases: Mapping[str, Path], axes: Mapping[tuple[str, ...], Sequence[Any]], settings: Sequence[str]
 ) -> list[Cell]:
-    from sslcollapse.ablation.streams import streams_of
     from sslcollapse.recipe import assign, load, override, recipe_hash, resolve
+    from sslcollapse.runs.streams import streams_of
 
     choices = [_choices(paths, values) for paths, values in axes.items()]
     count = len(bases) * math.prod(map(len, choices))

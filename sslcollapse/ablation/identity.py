@@ -8,10 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sslcollapse.core.seeding import FIRST_STREAMS
 from sslcollapse.recipe import changed_defaults, digest, learnt
-
-FIRST_STREAMS = 1
-"""Version of the random streams of records that name none."""
 
 FIRST = "0.1.0"
 """The version whose records do not have their recipe."""

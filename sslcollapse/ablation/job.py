@@ -47,7 +47,7 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether the run has its result, and its folder is not that of another run of the same hash."""
-        from sslcollapse.ablation.streams import made_otherwise
+        from sslcollapse.runs.streams import made_otherwise
 
         return (self.path / "result.json").exists() and not made_otherwise(self.path, self.cell.recipe)
 

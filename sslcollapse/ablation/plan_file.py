@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sslcollapse.ablation.claims.schema import check_metric, read_claim
 from sslcollapse.ablation.command import shown_path
 from sslcollapse.ablation.grid import Ablation, Cell, axis_values
-from sslcollapse.ablation.pairing import planned
-from sslcollapse.ablation.schema import check_metric, read_claim
+from sslcollapse.ablation.statistics.pairing import planned
 from sslcollapse.core.errors import RunError
 from sslcollapse.recipe.schema import folder_name
 

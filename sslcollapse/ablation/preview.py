@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.notation import heads, labels, markdown
 from sslcollapse.ablation.records import Records
+from sslcollapse.ablation.tables.notation import heads, labels, markdown
 
 
 def preview(ablation: Ablation, records: Records) -> list[str]:

@@ -1,6 +1,6 @@
 """Random streams derived from what they are for, so that step k draws the same numbers in any run.
 
-``run.STREAMS`` is their version: raise it when a key or what is drawn from it changes.
+``STREAMS`` is their version: raise it when a key or what is drawn from it changes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,16 @@ import hashlib
 
 import numpy as np
 import torch
+
+STREAMS = 2
+"""Version of the random streams; a run of another version may have drawn other numbers.
+
+1: keys were numbers alone, padded with zeros, so that some streams that should be independent were equal.
+2: a key has a purpose and its length.
+"""
+
+FIRST_STREAMS = 1
+"""Version of the random streams of records that name none."""
 
 _FIRST_KEYS = {"view": 4, "toy samples": 3}
 """Purposes that keep the numbers of version 1, with how many coordinates their keys have."""

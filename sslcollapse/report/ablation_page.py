@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.claims import judge
+from sslcollapse.ablation.claims.judge import judge
 from sslcollapse.ablation.failures import Failures
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.plan_file import NAME as PLAN
 from sslcollapse.ablation.plan_file import read_plan
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.table import columns, page, table_csv
+from sslcollapse.ablation.tables.page import columns, page, table_csv
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.texts import in_html
 from sslcollapse.report.captions import shared_note

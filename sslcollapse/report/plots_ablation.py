@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from sslcollapse.ablation.grid import Ablation, Cell
-from sslcollapse.ablation.notation import full_title
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.statistics import summarise
-from sslcollapse.ablation.table import Column
-from sslcollapse.ablation.table import effects as paired_effects
+from sslcollapse.ablation.statistics.intervals import summarise
+from sslcollapse.ablation.tables.notation import full_title
+from sslcollapse.ablation.tables.page import Column
+from sslcollapse.ablation.tables.page import effects as paired_effects
 from sslcollapse.report.captions import shared_words, without_bars
 from sslcollapse.report.curves import AXIS_NAME, legend, legend_height
 from sslcollapse.report.factors import BASE, Factor, cell_name

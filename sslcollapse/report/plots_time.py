@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.statistics import summarise
+from sslcollapse.ablation.statistics.intervals import summarise
 from sslcollapse.core.errors import RunError
 from sslcollapse.report.captions import shared_words
 from sslcollapse.report.curves import Line, course, heat

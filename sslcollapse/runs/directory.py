@@ -22,8 +22,10 @@ from sslcollapse import __version__
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.files import remove_temporaries, write_atomic, writing
 from sslcollapse.core.registry import REGISTRIES
+from sslcollapse.core.seeding import STREAMS
 from sslcollapse.recipe import changes_since, components, difference, recipe_hash
 from sslcollapse.runs.quantities import is_cut_short
+from sslcollapse.runs.streams import other_streams
 
 PACKAGES = (
     "sslcollapse",
@@ -36,12 +38,6 @@ PACKAGES = (
     "scikit-learn",
     "numpy",
 )
-STREAMS = 2
-"""Version of the random streams (``seeding``); a run of another version may have drawn other numbers.
-
-1: keys were numbers alone, padded with zeros, so that some streams that should be independent were equal.
-2: a key has a purpose and its length.
-"""
 
 
 class RunDirectory:
@@ -100,8 +96,6 @@ class RunDirectory:
                     f"--resume: no unfinished run at {self.path}. {nearest} Start this one without --resume."
                 )
         if resume:
-            from sslcollapse.ablation.streams import other_streams  # imports this module
-
             made_with = other_streams(self.path, recipe)
             if made_with is not None:
                 raise RunError(

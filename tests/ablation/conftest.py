@@ -42,7 +42,7 @@ class Workspace:
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
-    monkeypatch.setattr("sslcollapse.ablation.local._serve", fake_worker.serve)
-    monkeypatch.setattr("sslcollapse.ablation.local.PRELOAD", ())
+    monkeypatch.setattr("sslcollapse.ablation.executors.local._serve", fake_worker.serve)
+    monkeypatch.setattr("sslcollapse.ablation.executors.local.PRELOAD", ())
     monkeypatch.chdir(tmp_path)
     return Workspace(tmp_path)

@@ -11,7 +11,7 @@ import time
 import types
 from pathlib import Path
 
-from sslcollapse.ablation import local, worker
+from sslcollapse.ablation.executors import local, worker
 from sslcollapse.core.errors import PreemptedError
 from sslcollapse.runs.quantities import CUT_SHORT
 

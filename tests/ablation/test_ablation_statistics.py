@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sslcollapse.ablation.choice import WIDENING, choose
-from sslcollapse.ablation.correlation import bootstrap_spearman, correlate, fewest_seeds
-from sslcollapse.ablation.statistics import (
+from sslcollapse.ablation.statistics.choice import WIDENING, choose
+from sslcollapse.ablation.statistics.correlation import bootstrap_spearman, correlate, fewest_seeds
+from sslcollapse.ablation.statistics.intervals import (
     Difference,
     PairingError,
     bonferroni,

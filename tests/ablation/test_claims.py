@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 
-from sslcollapse.ablation.claims import judge, outcome
+from sslcollapse.ablation.claims.judge import judge, outcome
+from sslcollapse.ablation.claims.overview import claims_table
 from sslcollapse.ablation.files import write_files
 from sslcollapse.ablation.grid import plan
-from sslcollapse.ablation.overview import claims_table
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.statistics import slope, student
+from sslcollapse.ablation.statistics.intervals import slope, student
 
 METRIC = 'metric="evaluation.public.test_accuracy", '
 NOISE = (0.004, -0.003, 0.001, -0.002, 0.0, 0.003, -0.004, 0.002)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import submitit
 
-from sslcollapse.ablation import run_ablation, slurm
-from sslcollapse.ablation.slurm import Run, make_executor, parse_settings
+from sslcollapse.ablation import run_ablation
+from sslcollapse.ablation.executors import slurm
+from sslcollapse.ablation.executors.slurm import Run, make_executor, parse_settings
 from sslcollapse.core.errors import RecipeError, RunError
 
 DATA = "domain.dataset={'type': 'csbm', 'nodes': 300, 'features': 8}"
@@ -34,7 +35,7 @@ def local_cluster(monkeypatch):
         made.update_parameters(**settings)
         return made
 
-    monkeypatch.setattr("sslcollapse.ablation.executors.make_executor", executor)
+    monkeypatch.setattr("sslcollapse.ablation.executors.base.make_executor", executor)
 
 
 def test_runs_are_made_and_fail_through_submitit_for_real(workspace, local_cluster, capsys):

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from sslcollapse.ablation import identity, run_ablation
-from sslcollapse.ablation.claims import judge
+from sslcollapse.ablation.claims.judge import judge
+from sslcollapse.ablation.claims.verdict import verdict_json
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.identity import first_hash
 from sslcollapse.ablation.plan_file import read_plan
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.table import page
-from sslcollapse.ablation.verdict import verdict_json
+from sslcollapse.ablation.tables.page import page
 from sslcollapse.cli import main
 from sslcollapse.core.registry import PROBES
 from sslcollapse.recipe import digest, learnt, load, recipe_hash, resolve

@@ -5,7 +5,7 @@ import pytest
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.plan_file import NAME, read_plan, write_plan
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.table import page, table_csv
+from sslcollapse.ablation.tables.page import page, table_csv
 from sslcollapse.core.errors import RunError
 
 COMMAND = "sslcollapse ablate ablation.py train.steps=3"

@@ -14,9 +14,9 @@ import pytest
 
 import sslcollapse
 from sslcollapse.ablation import run_ablation
-from sslcollapse.ablation.local import environment, visible_devices
+from sslcollapse.ablation.executors.local import environment, visible_devices
+from sslcollapse.ablation.executors.worker import THREAD_VARIABLES
 from sslcollapse.ablation.plan_file import read_plan
-from sslcollapse.ablation.worker import THREAD_VARIABLES
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.runs.quantities import CUT_SHORT
 
@@ -180,7 +180,7 @@ def test_threads_and_devices_are_shared_out(workspace, monkeypatch):
 def test_the_fork_server_starts_no_thread_and_no_cuda():
     script = """
 import importlib, os
-from sslcollapse.ablation.local import PRELOAD
+from sslcollapse.ablation.executors.local import PRELOAD
 for name in PRELOAD:
     importlib.import_module(name)
 import torch

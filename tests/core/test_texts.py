@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from sslcollapse.ablation.notation import markdown
+from sslcollapse.ablation.tables.notation import markdown
 from sslcollapse.cli import main
 from sslcollapse.core import errors
 from sslcollapse.core.texts import csv_text, in_html, printable

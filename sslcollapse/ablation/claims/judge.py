@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from sslcollapse.ablation.choice import WIDENING, Chosen, choose
-from sslcollapse.ablation.columns import Column, validation_by_seed
-from sslcollapse.ablation.correlation import bootstrap_spearman, different, fewest_seeds
+from sslcollapse.ablation.claims.schema import LEAST_CELLS, WITHIN, Check, Claim
 from sslcollapse.ablation.grid import Ablation, Cell
-from sslcollapse.ablation.notation import in_unit
-from sslcollapse.ablation.pairing import Planned, Point
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.schema import LEAST_CELLS, WITHIN, Check, Claim
-from sslcollapse.ablation.statistics import (
+from sslcollapse.ablation.statistics.choice import WIDENING, Chosen, choose
+from sslcollapse.ablation.statistics.correlation import bootstrap_spearman, different, fewest_seeds
+from sslcollapse.ablation.statistics.intervals import (
     ROUNDING,
     Difference,
     PairingError,
@@ -25,6 +22,9 @@ from sslcollapse.ablation.statistics import (
     slope,
     student,
 )
+from sslcollapse.ablation.statistics.pairing import Planned, Point
+from sslcollapse.ablation.tables.columns import Column, validation_by_seed
+from sslcollapse.ablation.tables.notation import in_unit
 
 FEWEST_SEEDS = 5
 """Of fewer no test is decided: that so few differences are normal is not to be seen in them."""

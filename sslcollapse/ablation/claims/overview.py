@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.notation import markdown
+from sslcollapse.ablation.tables.notation import markdown
 from sslcollapse.core.files import locked
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"

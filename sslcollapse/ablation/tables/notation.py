@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from sslcollapse.ablation.columns import SECTIONS, Column
 from sslcollapse.ablation.grid import Ablation, Cell
-from sslcollapse.ablation.statistics import Difference, Summary
+from sslcollapse.ablation.statistics.intervals import Difference, Summary
+from sslcollapse.ablation.tables.columns import SECTIONS, Column
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.core.texts import printable
 

@@ -8,8 +8,8 @@ import time
 import traceback
 from collections.abc import Sequence
 
+from sslcollapse.ablation.executors.worker import add_to_log, attempt, use_threads
 from sslcollapse.ablation.job import Job, Watch, last_line
-from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
 from sslcollapse.core.errors import PreemptedError
 
 

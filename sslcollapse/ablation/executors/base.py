@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from sslcollapse.ablation.debug import run_here
+from sslcollapse.ablation.executors.debug import run_here
+from sslcollapse.ablation.executors.local import run_locally
+from sslcollapse.ablation.executors.slurm import make_executor, parse_settings, run_on_cluster
 from sslcollapse.ablation.job import Job, Watch
-from sslcollapse.ablation.local import run_locally
-from sslcollapse.ablation.slurm import make_executor, parse_settings, run_on_cluster
 from sslcollapse.core.errors import RecipeError, suggest
 
 EXECUTORS = ("local", "slurm", "debug")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sslcollapse.ablation.identity import why_another
-from sslcollapse.ablation.streams import of_most, streams_of
+from sslcollapse.core.seeding import STREAMS
 from sslcollapse.recipe import assign, load, resolve
-from sslcollapse.runs.directory import STREAMS
+from sslcollapse.runs.streams import of_most, streams_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

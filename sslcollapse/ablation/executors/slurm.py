@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sslcollapse.ablation.executors.local import search_path, variables
+from sslcollapse.ablation.executors.worker import add_to_log, attempt, use_threads
 from sslcollapse.ablation.job import Job, Watch, last_line
-from sslcollapse.ablation.local import search_path, variables
-from sslcollapse.ablation.worker import add_to_log, attempt, use_threads
 from sslcollapse.core.errors import PreemptedError, RecipeError, RunError, suggest
 from sslcollapse.recipe.literals import literal
 

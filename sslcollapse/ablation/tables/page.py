@@ -6,22 +6,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sslcollapse.ablation.claims import judge
-from sslcollapse.ablation.columns import SECTIONS, Column, best_by_validation, columns
-from sslcollapse.ablation.correlation import Correlation, correlate
+from sslcollapse.ablation.claims.judge import judge
+from sslcollapse.ablation.claims.schema import LEAST_CELLS
+from sslcollapse.ablation.claims.verdict import verdict_lines
 from sslcollapse.ablation.grid import Ablation, Cell
-from sslcollapse.ablation.notation import (
-    full_title,
-    heads,
-    labels,
-    legend,
-    markdown,
-    shown_difference,
-    shown_summary,
-)
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.schema import LEAST_CELLS
-from sslcollapse.ablation.statistics import (
+from sslcollapse.ablation.statistics.correlation import Correlation, correlate
+from sslcollapse.ablation.statistics.intervals import (
     Difference,
     PairingError,
     bonferroni,
@@ -30,8 +21,17 @@ from sslcollapse.ablation.statistics import (
     shared_confidence,
     summarise,
 )
+from sslcollapse.ablation.tables.columns import SECTIONS, Column, best_by_validation, columns
+from sslcollapse.ablation.tables.notation import (
+    full_title,
+    heads,
+    labels,
+    legend,
+    markdown,
+    shown_difference,
+    shown_summary,
+)
 from sslcollapse.ablation.values import show
-from sslcollapse.ablation.verdict import verdict_lines
 from sslcollapse.core.texts import csv_text
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sslcollapse.ablation.schema import LEAST_CELLS
-from sslcollapse.ablation.statistics import rounded
+from sslcollapse.ablation.claims.schema import LEAST_CELLS
+from sslcollapse.ablation.statistics.intervals import rounded
 
 RESAMPLES = 10_000
 MOST_RESAMPLES = 200_000

@@ -32,7 +32,7 @@ def work(message: Mapping[str, Any]) -> None:
     run = Path(message["path"])
     with run_lock(run, LOCK_SECONDS):
         if (run / "recipe.json").exists():
-            from sslcollapse.ablation.streams import made_otherwise
+            from sslcollapse.runs.streams import made_otherwise
 
             if made_otherwise(run, message["recipe"]):
                 _move_aside(run)

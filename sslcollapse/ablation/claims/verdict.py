@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sslcollapse.ablation.choice import Chosen
-from sslcollapse.ablation.claims import FEWEST_SEEDS, Result, Verdict
+from sslcollapse.ablation.claims.judge import FEWEST_SEEDS, Result, Verdict
+from sslcollapse.ablation.claims.schema import Check
 from sslcollapse.ablation.grid import Cell
-from sslcollapse.ablation.notation import markdown
-from sslcollapse.ablation.pairing import Planned
-from sslcollapse.ablation.schema import Check
-from sslcollapse.ablation.statistics import LEVEL, bonferroni, rounded
+from sslcollapse.ablation.statistics.choice import Chosen
+from sslcollapse.ablation.statistics.intervals import LEVEL, bonferroni, rounded
+from sslcollapse.ablation.statistics.pairing import Planned
+from sslcollapse.ablation.tables.notation import markdown
 from sslcollapse.runs.quantities import RANK_MARGIN
 
 

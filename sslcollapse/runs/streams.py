@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.identity import FIRST_STREAMS
+from sslcollapse.core.seeding import FIRST_STREAMS, STREAMS
 from sslcollapse.recipe import changes_since
-from sslcollapse.runs.directory import STREAMS
 
 
 def streams_of(recipe: Mapping[str, Any]) -> int | None:

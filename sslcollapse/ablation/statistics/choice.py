@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sslcollapse.ablation.columns import best_of
+from sslcollapse.ablation.tables.columns import best_of
 
 T = TypeVar("T")
 

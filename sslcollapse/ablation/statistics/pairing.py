@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sslcollapse.ablation.schema import LEAST_CELLS, Check, Choice, Claim
+from sslcollapse.ablation.claims.schema import LEAST_CELLS, Check, Choice, Claim
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.core.errors import RecipeError
 

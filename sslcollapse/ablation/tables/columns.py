@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import FRACTION, lookup
-from sslcollapse.ablation.statistics import PairingError, Summary, rounded, summarise
+from sslcollapse.ablation.statistics.intervals import PairingError, Summary, rounded, summarise
 from sslcollapse.runs.quantities import RANK_MARGIN, RANKS, is_number
 
 T = TypeVar("T")

@@ -20,8 +20,8 @@ from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
 
+from sslcollapse.ablation.executors.worker import THREAD_VARIABLES, add_to_log, attempt, use_threads
 from sslcollapse.ablation.job import Job, Watch, last_line
-from sslcollapse.ablation.worker import THREAD_VARIABLES, add_to_log, attempt, use_threads
 from sslcollapse.core.errors import PreemptedError, RunError
 
 PRELOAD = (

@@ -1,0 +1,1 @@
+"""What an ablation claims, and whether its records bear it out."""
