@@ -143,4 +143,4 @@ def test_describing_every_component_imports_none():
         "print([m for m in sys.modules if m.startswith(('torch', 'sklearn', 'sslcollapse.'))])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "['sslcollapse.core.texts', 'sslcollapse.core.errors', 'sslcollapse.core.registry']"
+    assert run.stdout.strip() == "['sslcollapse.core', 'sslcollapse.core.texts', 'sslcollapse.core.errors', 'sslcollapse.core.registry']"
