@@ -1,3 +1,4 @@
+import importlib
 import os
 import re
 import subprocess
@@ -41,7 +42,8 @@ def calls(monkeypatch) -> list:
         fake = types.ModuleType(name)
         vars(fake).update(functions)
         monkeypatch.setitem(sys.modules, name, fake)
-        monkeypatch.setattr(sslcollapse, name.rpartition(".")[2], fake, raising=False)
+        room, _, leaf = name.rpartition(".")
+        monkeypatch.setattr(importlib.import_module(room), leaf, fake, raising=False)
 
     def record(name: str, result: object = None):
         def function(*args: object, **kwargs: object) -> object:

@@ -9,8 +9,8 @@ parameters are its recipe arguments, its positional parameters are filled in by 
 
     ENCODERS.build({"type": "my_gcn", "hidden": [64, 64]}, (1433,))
 
-Built-in components are named as ``"module:attribute"`` and imported when first used, so listing them
-imports nothing. Another package adds its own through an entry point of the group
+Built-in components are named in ``BUILTIN`` of the room where their code is, as ``"module:attribute"``, and
+imported when first used, so listing them imports none. Another package adds its own through an entry point of the group
 ``sslcollapse.<kind>`` (for example ``sslcollapse.encoder``), without touching this one.
 """
 
@@ -24,8 +24,10 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sslcollapse.core.errors import SSLCollapseError, in_words, suggest
@@ -42,12 +44,13 @@ class Registry:
 
     Args:
         kind: what the components are, as used in messages (``"encoder"``).
-        builtin: name → ``"module:attribute"`` of the components this package ships.
+        builtin: name → ``"module:attribute"`` of the components that are shipped with it; or the package whose
+            ``BUILTIN[kind]`` says so, with modules relative to it, which is read when it is first needed.
     """
 
-    def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, builtin: str | Mapping[str, str] = MappingProxyType({})) -> None:
         self.kind = kind
-        self._targets: dict[str, str] = dict(builtin)
+        self._builtin = builtin
         self._factories: dict[str, Callable[..., Any]] = {}
         self._parameters: dict[str, dict[str, inspect.Parameter]] = {}
         self._entry_points_read = False
@@ -155,6 +158,14 @@ class Registry:
         module, _, attribute = self._targets[name].partition(":")
         return _first_doc_line(module, attribute)
 
+    @cached_property
+    def _targets(self) -> dict[str, str]:
+        """Name → ``"module:attribute"`` of all that is registered, entry points apart before ``_known``."""
+        if isinstance(self._builtin, str):
+            named = importlib.import_module(self._builtin).BUILTIN[self.kind]
+            return {name: f"{self._builtin}.{target}" for name, target in named.items()}
+        return dict(self._builtin)
+
     def _known(self) -> dict[str, str]:
         if not self._entry_points_read:
             self._entry_points_read = True
@@ -189,108 +200,15 @@ def _first_doc_line(module: str, attribute: str) -> str:
     return ""
 
 
-ENCODERS = Registry(
-    "encoder",
-    {
-        "gcn": "sslcollapse.encoders.gcn:GCN",
-        "sage": "sslcollapse.encoders.sage:SAGE",
-        "mlp": "sslcollapse.encoders.mlp:MLP",
-        "linear": "sslcollapse.encoders.linear:DeepLinear",
-        "pyg": "sslcollapse.encoders.pyg:PyG",
-        "resnet18": "sslcollapse.encoders.resnet:ResNet18",
-        "resnet34": "sslcollapse.encoders.resnet:ResNet34",
-        "resnet50": "sslcollapse.encoders.resnet:ResNet50",
-        "resnet_narrow": "sslcollapse.encoders.resnet:NarrowResNet",
-        "timm": "sslcollapse.encoders.timm:Timm",
-    },
-)
-OBJECTIVES = Registry(
-    "objective",
-    {
-        "bgrl": "sslcollapse.objectives.bootstrap:BGRL",
-        "byol": "sslcollapse.objectives.bootstrap:BYOL",
-        "simsiam": "sslcollapse.objectives.bootstrap:SimSiam",
-        "simclr": "sslcollapse.objectives.contrastive:SimCLR",
-        "vicreg": "sslcollapse.objectives.redundancy:VICReg",
-        "barlow_twins": "sslcollapse.objectives.redundancy:BarlowTwins",
-        "cca_ssg": "sslcollapse.objectives.redundancy:CCASSG",
-    },
-)
-REGULARIZERS = Registry(
-    "regularizer",
-    {
-        "werank": "sslcollapse.regularizers.werank:WERankPenalty",
-        "so": "sslcollapse.regularizers.orthogonality:SOPenalty",
-        "dso": "sslcollapse.regularizers.orthogonality:DSOPenalty",
-        "srip": "sslcollapse.regularizers.orthogonality:SRIPPenalty",
-        "variance": "sslcollapse.regularizers.variance_covariance:VariancePenalty",
-        "covariance": "sslcollapse.regularizers.variance_covariance:CovariancePenalty",
-        "sigreg": "sslcollapse.regularizers.sigreg:SIGRegPenalty",
-        "ldreg": "sslcollapse.regularizers.ldreg:LDRegPenalty",
-    },
-)
-COEFFICIENTS = Registry(
-    "coefficient",
-    {
-        "depth": "sslcollapse.regularizers.coefficients:ByDepth",
-        "band": "sslcollapse.regularizers.coefficients:Band",
-        "schedule": "sslcollapse.regularizers.coefficients:Scheduled",
-        "rank_floor": "sslcollapse.regularizers.rank_floor:RankFloor",
-    },
-)
-OPTIMIZERS = Registry(
-    "optimizer",
-    {
-        "adamw": "sslcollapse.optim.adamw:AdamW",
-        "sgd": "sslcollapse.optim.sgd:SGD",
-        "lars": "sslcollapse.optim.lars:LARS",
-    },
-)
-DOMAINS = Registry(
-    "domain",
-    {
-        "graph": "sslcollapse.domains.graph.domain:GraphDomain",
-        "vision": "sslcollapse.domains.vision.domain:VisionDomain",
-        "toy": "sslcollapse.domains.toy.domain:ToyDomain",
-    },
-)
-GRAPH_DATASETS = Registry(
-    "graph_dataset",
-    {
-        "planetoid": "sslcollapse.domains.graph.datasets:Planetoid",
-        "citation_full": "sslcollapse.domains.graph.datasets:CitationFull",
-        "amazon": "sslcollapse.domains.graph.datasets:Amazon",
-        "coauthor": "sslcollapse.domains.graph.datasets:Coauthor",
-        "webkb": "sslcollapse.domains.graph.datasets:WebKB",
-        "wikics": "sslcollapse.domains.graph.datasets:WikiCS",
-        "ppi": "sslcollapse.domains.graph.datasets:PPI",
-        "ogbn": "sslcollapse.domains.graph.ogb:OGBN",
-        "digits": "sslcollapse.domains.graph.synthetic:DigitsGraph",
-        "csbm": "sslcollapse.domains.graph.synthetic:CSBM",
-    },
-)
-VISION_DATASETS = Registry(
-    "vision_dataset",
-    {
-        "cifar10": "sslcollapse.domains.vision.datasets:CIFAR10",
-        "cifar100": "sslcollapse.domains.vision.datasets:CIFAR100",
-        "stl10": "sslcollapse.domains.vision.datasets:STL10",
-        "svhn": "sslcollapse.domains.vision.datasets:SVHN",
-        "mnist": "sslcollapse.domains.vision.datasets:MNIST",
-        "image_folder": "sslcollapse.domains.vision.folder:ImageFolder",
-        "image_table": "sslcollapse.domains.vision.table:ImageTable",
-        "fake": "sslcollapse.domains.vision.embedded:FakeData",
-        "digits": "sslcollapse.domains.vision.embedded:Digits",
-    },
-)
-PROBES = Registry(
-    "probe",
-    {
-        "logistic": "sslcollapse.probes.logistic:LogisticProbe",
-        "knn": "sslcollapse.probes.knn:KNNProbe",
-        "linear": "sslcollapse.probes.linear_probe:LinearProbe",
-    },
-)
+ENCODERS = Registry("encoder", "sslcollapse.encoders")
+OBJECTIVES = Registry("objective", "sslcollapse.objectives")
+REGULARIZERS = Registry("regularizer", "sslcollapse.regularizers")
+COEFFICIENTS = Registry("coefficient", "sslcollapse.regularizers")
+OPTIMIZERS = Registry("optimizer", "sslcollapse.optim")
+DOMAINS = Registry("domain", "sslcollapse.domains")
+GRAPH_DATASETS = Registry("graph_dataset", "sslcollapse.domains.graph")
+VISION_DATASETS = Registry("vision_dataset", "sslcollapse.domains.vision")
+PROBES = Registry("probe", "sslcollapse.probes")
 
 REGISTRIES: dict[str, Registry] = {
     registry.kind: registry

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Branch
+from sslcollapse.nn.checks import check_widths
+from sslcollapse.nn.heads import Head
+from sslcollapse.nn.moments import widen
+from sslcollapse.nn.norm import ActivationName, NormName
 
 
 class Objective(nn.Module):
@@ -68,3 +74,62 @@ def check_samples(name: str, samples: int, minimum: int = 2) -> None:
             f"{name} compares samples with each other and needs at least {minimum} in a batch, got {samples}; "
             "use a larger batch"
         )
+
+
+class StatisticsObjective(Objective):
+    """What VICReg, Barlow Twins and CCA-SSG share: statistics of two views' embeddings over the samples of all ranks.
+
+    Args:
+        name: as messages call it.
+        projector: width of each linear layer of the projector; empty for none.
+        norm: after each layer of the projector but the last, which has neither normalisation nor bias: the loss
+            does not change when the same vector is added to all embeddings.
+        activation: after each layer of the projector but the last.
+    """
+
+    couples_batch = True
+
+    def __init__(self, name: str, projector: Sequence[int], norm: NormName, activation: ActivationName) -> None:
+        super().__init__()
+        self.name = name
+        self.widths = check_projector(projector)
+        self.norm, self.activation = norm, activation
+
+    def projector(self, in_dim: int) -> nn.Module | None:
+        """Linear, normalisation and activation, repeated, then Linear."""
+        if not self.widths:
+            return None
+        return Head(in_dim, *self.widths, norm=self.norm, activation=self.activation, last_bias=False)
+
+    def forward(
+        self, online: Sequence[Branch], target: Sequence[Branch] | None, gather: Gather
+    ) -> Mapping[str, Tensor]:
+        """Two online branches → the weighted terms of the loss, float32 or wider."""
+        z1, z2 = embeddings_of_two_views(self.name, online)
+        check_samples(self.name, len(z1) * gather.ranks)
+        with torch.autocast(z1.device.type, enabled=False):
+            return self.terms(*gather.views(widen(z1), widen(z2)))
+
+    def terms(self, z1: Tensor, z2: Tensor) -> Mapping[str, Tensor]:
+        """The embeddings of all samples, [N, d] each → named terms."""
+        raise NotImplementedError
+
+
+def check_projector(widths: Sequence[int]) -> list[int]:
+    """A projector's widths as a list, which may be empty (no projector).
+
+    Raises:
+        ValueError: when one is not positive; quotes them.
+    """
+    return check_widths(widths, "projector") if widths else []
+
+
+def check_weight(name: str, value: float) -> float:
+    """A finite weight of a term, at least 0.
+
+    Raises:
+        ValueError: names the argument and quotes the value.
+    """
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number >= 0, got {value}")
+    return value

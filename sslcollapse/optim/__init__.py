@@ -1,1 +1,10 @@
 """Optimizers as recipe components: parameter groups, and the learning rate as a function of the step."""
+
+BUILTIN = {
+    "optimizer": {
+        "adamw": "adamw:AdamW",
+        "sgd": "sgd:SGD",
+        "lars": "lars:LARS",
+    },
+}
+"""Kind → name → module of this room and attribute; imported when first used."""

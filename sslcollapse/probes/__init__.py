@@ -1,1 +1,10 @@
 """Evaluation on frozen representations: splits, metrics and probes."""
+
+BUILTIN = {
+    "probe": {
+        "logistic": "logistic:LogisticProbe",
+        "knn": "knn:KNNProbe",
+        "linear": "linear_probe:LinearProbe",
+    },
+}
+"""Kind → name → module of this room and attribute; imported when first used."""

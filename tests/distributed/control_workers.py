@@ -8,7 +8,7 @@ from workers import start
 
 from sslcollapse.core.types import Batch
 from sslcollapse.encoders.mlp import MLP
-from sslcollapse.objectives.contrastive import SimCLR
+from sslcollapse.objectives.simclr import SimCLR
 from sslcollapse.rank.observation import Observation
 from sslcollapse.regularizers.variance_covariance import VariancePenalty
 from sslcollapse.regularizers.werank import WERankPenalty

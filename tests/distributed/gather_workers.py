@@ -41,7 +41,7 @@ def graphs(rank: int, world_size: int, store: str, results: str) -> None:
 
     from sslcollapse.core.types import Batch
     from sslcollapse.encoders.gcn import GCN
-    from sslcollapse.objectives.redundancy import CCASSG
+    from sslcollapse.objectives.cca_ssg import CCASSG
     from sslcollapse.training.module import SSLModule
 
     start(rank, world_size, store)

@@ -37,7 +37,7 @@ def gathered_gradient(rank: int, world_size: int, store: str, results: str) -> N
 def graph_module(norm: str = "none"):
     """BGRL with WERank whose loss has no coupling between nodes but the graph itself."""
     from sslcollapse.encoders.gcn import GCN
-    from sslcollapse.objectives.bootstrap import BGRL
+    from sslcollapse.objectives.byol import BGRL
     from sslcollapse.regularizers.werank import WERankPenalty
     from sslcollapse.training.module import SSLModule
 

@@ -4,7 +4,7 @@ from torch.nn.functional import cosine_similarity
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.types import Branch
-from sslcollapse.objectives.bootstrap import BGRL, mean_cosine
+from sslcollapse.objectives.byol import BGRL, mean_cosine
 
 
 def branch(seed, prediction=True):

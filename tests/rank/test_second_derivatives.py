@@ -8,8 +8,8 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.nn.moments import off_diagonal_square_sum
 from sslcollapse.nn.norm import NormAct, PReLU
 from sslcollapse.nn.sparse import SparseMatrix
-from sslcollapse.objectives.bootstrap import mean_cosine
-from sslcollapse.objectives.contrastive import nt_xent
+from sslcollapse.objectives.byol import mean_cosine
+from sslcollapse.objectives.simclr import nt_xent
 from sslcollapse.regularizers.attach import WERank
 from sslcollapse.regularizers.orthogonality import isometry_defect
 from sslcollapse.regularizers.werank import orthogonality_defect, orthogonality_defects

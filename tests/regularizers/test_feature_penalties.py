@@ -5,7 +5,7 @@ from lightly.loss.vicreg_loss import covariance_loss, variance_loss
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Branch
-from sslcollapse.objectives.redundancy import VICReg
+from sslcollapse.objectives.vicreg import VICReg
 from sslcollapse.regularizers.variance_covariance import CovariancePenalty, VariancePenalty
 
 ALONE = Gather(enabled=False)

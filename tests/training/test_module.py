@@ -8,7 +8,7 @@ from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.encoders.gcn import GCN
-from sslcollapse.objectives.bootstrap import BGRL
+from sslcollapse.objectives.byol import BGRL
 from sslcollapse.optim.adamw import AdamW
 from sslcollapse.rank.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.regularizers.werank import WERankPenalty, orthogonality_defect

@@ -1,1 +1,17 @@
 """The graph domain: datasets, views by edge dropping and feature masking, batches."""
+
+BUILTIN = {
+    "graph_dataset": {
+        "planetoid": "datasets:Planetoid",
+        "citation_full": "datasets:CitationFull",
+        "amazon": "datasets:Amazon",
+        "coauthor": "datasets:Coauthor",
+        "webkb": "datasets:WebKB",
+        "wikics": "datasets:WikiCS",
+        "ppi": "datasets:PPI",
+        "ogbn": "ogb:OGBN",
+        "digits": "synthetic:DigitsGraph",
+        "csbm": "synthetic:CSBM",
+    },
+}
+"""Kind → name → module of this room and attribute; imported when first used."""

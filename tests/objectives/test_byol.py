@@ -16,8 +16,9 @@ from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Batch, Branch
 from sslcollapse.encoders.mlp import MLP
 from sslcollapse.nn.heads import Head
-from sslcollapse.objectives.bootstrap import BYOL, SimSiam, mean_cosine
-from sslcollapse.objectives.contrastive import SimCLR
+from sslcollapse.objectives.byol import BYOL, mean_cosine
+from sslcollapse.objectives.simclr import SimCLR
+from sslcollapse.objectives.simsiam import SimSiam
 from sslcollapse.training.module import SSLModule
 
 HEADS = {

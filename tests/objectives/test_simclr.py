@@ -6,8 +6,8 @@ from torch.nn.functional import normalize
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Branch
-from sslcollapse.objectives import contrastive
-from sslcollapse.objectives.contrastive import SimCLR, nt_xent
+from sslcollapse.objectives import simclr
+from sslcollapse.objectives.simclr import SimCLR, nt_xent
 
 ALONE = Gather(enabled=False)
 
@@ -51,13 +51,13 @@ def test_negatives_between_and_within_views_averaged_over_both_directions_are_th
 @pytest.mark.parametrize("logits", [1, 3 * 14, 5 * 14])
 def test_the_size_of_a_chunk_changes_nothing(monkeypatch, logits):
     whole = value_and_gradients(lambda a, b: nt_xent(a, b, 0.2, ALONE), embeddings())
-    monkeypatch.setattr(contrastive, "CHUNK_LOGITS", logits)
+    monkeypatch.setattr(simclr, "CHUNK_LOGITS", logits)
     chunked = value_and_gradients(lambda a, b: nt_xent(a, b, 0.2, ALONE), embeddings())
     torch.testing.assert_close(chunked, whole)
 
 
 def test_logits_of_many_samples_are_never_in_memory_at_once(monkeypatch):
-    monkeypatch.setattr(contrastive, "CHUNK_LOGITS", 64 * 1024)
+    monkeypatch.setattr(simclr, "CHUNK_LOGITS", 64 * 1024)
     views = embeddings(rows=512, dim=4, dtype=torch.float32)
     with torch.profiler.profile(profile_memory=True) as profile:
         nt_xent(*views, 0.5, ALONE).backward()

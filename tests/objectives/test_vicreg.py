@@ -6,7 +6,9 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Branch
 from sslcollapse.nn.moments import standardize
-from sslcollapse.objectives.redundancy import CCASSG, BarlowTwins, VICReg
+from sslcollapse.objectives.barlow_twins import BarlowTwins
+from sslcollapse.objectives.cca_ssg import CCASSG
+from sslcollapse.objectives.vicreg import VICReg
 
 SHAPES = [(9, 4), (4, 9)]  # more samples than features, and fewer
 

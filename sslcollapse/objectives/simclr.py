@@ -15,8 +15,7 @@ from sslcollapse.core.types import Branch
 from sslcollapse.nn.heads import Head
 from sslcollapse.nn.moments import gradients_to_differentiate
 from sslcollapse.nn.norm import ActivationName, NormName
-from sslcollapse.objectives.base import Objective, check_samples, embeddings_of_two_views
-from sslcollapse.objectives.checks import check_projector
+from sslcollapse.objectives.base import Objective, check_projector, check_samples, embeddings_of_two_views
 from sslcollapse.recipe.schema import Above, Width
 
 CHUNK_LOGITS = 1 << 21
