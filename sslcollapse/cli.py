@@ -124,7 +124,7 @@ def _ablate(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from sslcollapse.probes.evaluate import evaluate_run
+    from sslcollapse.training.evaluate import evaluate_run
 
     evaluate_run(options.target, options.probe)
     return 0

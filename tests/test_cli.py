@@ -53,7 +53,7 @@ def calls(monkeypatch) -> list:
         return function
 
     module("sslcollapse.training.trainer", train=record("train"), dry_run=record("dry_run"))
-    module("sslcollapse.probes.evaluate", evaluate_run=record("evaluate"))
+    module("sslcollapse.training.evaluate", evaluate_run=record("evaluate"))
     module("sslcollapse.ablation", run_ablation=record("ablate", 0))
     return recorded
 

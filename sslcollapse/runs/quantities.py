@@ -9,9 +9,6 @@ from typing import Any
 
 from sslcollapse.core.errors import quote
 
-METRICS = ("accuracy", "micro_f1", "roc_auc")
-"""Of the probes here; a result has them as ``test_accuracy`` and ``validation_accuracy``."""
-
 PARTS = ("weight", "output")
 """What of a layer is measured."""
 

@@ -26,7 +26,7 @@ from sslcollapse.core.seeding import derive_seed, seed_default
 from sslcollapse.core.texts import printable
 from sslcollapse.core.types import Batch, Context, Domain
 from sslcollapse.optim.base import OptimizerSpec, stepped
-from sslcollapse.probes import evaluate
+from sslcollapse.probes.evaluate import build_probes, check_probes
 from sslcollapse.rank.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure
 from sslcollapse.rank.observation import Observation
@@ -46,6 +46,7 @@ from sslcollapse.training.build import (
     prepare_networks,
 )
 from sslcollapse.training.checkpoint import check_state, load_latest_checkpoint, newest_step, save_checkpoint
+from sslcollapse.training.evaluate import evaluate_networks
 from sslcollapse.training.finite import check_losses, check_tensors, way_out
 from sslcollapse.training.module import SSLModule
 from sslcollapse.training.progress import PlainConsole, Reporter
@@ -200,9 +201,9 @@ class Trainer:
         self.steps: int = recipe["train"]["steps"]
         self.main = accelerator.is_main_process
         self.reporter = Reporter(self.main, run.log)
-        self.probes = evaluate.build_probes(recipe["evaluate"])
+        self.probes = build_probes(recipe["evaluate"])
         probe_set = domain.probe_set()
-        evaluate.check_probes(self.probes, probe_set)
+        check_probes(self.probes, probe_set)
         self.optimizer_spec: OptimizerSpec = OPTIMIZERS.build(recipe["optim"])
         prepare_networks(recipe, module, domain, accelerator.num_processes)
         self.optimizer = self.optimizer_spec.build(module)
@@ -505,7 +506,7 @@ class Trainer:
                 save_encoder(run.path, self.module.encoder, recipe, self.domain.in_shape, self.steps)
                 measurement = self._measurement or self._measure(self.steps)
         untrained = build_encoder(recipe, self.domain).to(self.accelerator.device)
-        evaluation, splits = evaluate.evaluate_networks(
+        evaluation, splits = evaluate_networks(
             self.probes, {"evaluation": self.module.encoder, "untrained": untrained}, self.probe_set, self.reporter
         )
         with meeting("writing the result"):

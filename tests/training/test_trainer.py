@@ -13,13 +13,14 @@ from tiny import tiny_recipe
 import sslcollapse
 from sslcollapse import cli
 from sslcollapse.core.errors import RecipeError, RunError
-from sslcollapse.probes.evaluate import build_probes, evaluate_run, run_probes
+from sslcollapse.probes.evaluate import build_probes, run_probes
 from sslcollapse.rank.measure import measure, represent
 from sslcollapse.rank.spectrum import effective_rank_from_singular_values
 from sslcollapse.recipe import override, recipe_hash, resolve
 from sslcollapse.runs.export import load_encoder
 from sslcollapse.training.build import build_domain, build_encoder, build_module
 from sslcollapse.training.checkpoint import load_latest_checkpoint
+from sslcollapse.training.evaluate import evaluate_run
 from sslcollapse.training.trainer import COLOURED, dry_run, train
 
 RECIPE = tiny_recipe(
