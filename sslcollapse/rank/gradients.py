@@ -64,7 +64,7 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def gradient_warnings(
-    gradients: dict[str, dict[str, float]], outweighs: float = 1.0, opposes: float = -0.5
+    gradients: Mapping[str, Mapping[str, float]], outweighs: float = 1.0, opposes: float = -0.5
 ) -> list[str]:
     """One line for each layer whose coefficient is too high.
 

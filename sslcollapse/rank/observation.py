@@ -87,6 +87,8 @@ class Observation:
 
     def _recorder(self, point: Point, rows_of: Callable[[Any], Tensor | None]) -> Callable[..., None]:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            if torch._C._current_graph_task_id() >= 0:
+                return  # a backward pass runs it again, where activations are not kept
             rows = rows_of(output)
             if rows is not None:
                 if point not in self._streams:
