@@ -247,7 +247,7 @@ def commit() -> str | None:
     """The commit of this package's repository, with ``+changes`` where files differ; None outside one."""
     root = Path(__file__).resolve().parent
     try:
-        git = ["git", "-C", str(root)]
+        git = ["git", "--no-optional-locks", "-C", str(root)]  # a lock would stay if it were ended by the timeout
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
         if head.returncode:
             return None
