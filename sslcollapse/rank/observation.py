@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import world_size
 from sslcollapse.core.errors import RunError
+from sslcollapse.core.types import Point, Reading
 from sslcollapse.rank.covariance import StreamingCovariance
 from sslcollapse.rank.measure import activation_rows, output_rows
 from sslcollapse.rank.modes import EAGER, resting
 from sslcollapse.rank.spectrum import NotFiniteError, effective_rank_from_singular_values, singular_values
-from sslcollapse.regularizers.rank_floor import Point, Reading
-from sslcollapse.training.module import SSLModule
 
 ROWS = 1024
 """Rows taken from one output, evenly spaced. A rank from fewer rows is smaller, and the first reading's as much."""
@@ -34,11 +33,11 @@ class Observation:
     since compiled code skips hooks that are set after it.
 
     Args:
-        module: the module that is trained.
+        module: the module that is trained, with ``layers``, ``controllers`` and the networks that make features.
         step: optimiser step, from 0.
     """
 
-    def __init__(self, module: SSLModule, step: int) -> None:
+    def __init__(self, module: Any, step: int) -> None:
         self.due = {name: controller for name, controller in module.controllers.items() if controller.is_due(step)}
         points = [point for controller in self.due.values() for part in controller.points.values() for point in part]
         self._points = list(dict.fromkeys(points))
@@ -88,6 +87,8 @@ class Observation:
 
     def _recorder(self, point: Point, rows_of: Callable[[Any], Tensor | None]) -> Callable[..., None]:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            if torch._C._current_graph_task_id() >= 0:
+                return  # a backward pass runs it again, where activations are not kept
             rows = rows_of(output)
             if rows is not None:
                 if point not in self._streams:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, Protocol
 
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.types import Point, Reading
 from sslcollapse.layers.map import Layer
 from sslcollapse.recipe.schema import Above, Between, Momentum, Width
 from sslcollapse.regularizers.coefficients import Placed
@@ -22,18 +23,28 @@ POOLED = "pooled"
 """Name of the one loop of a pooled controller."""
 
 
-class Point(NamedTuple):
-    """Something whose rank is measured: the output or the weight of a layer, or a kind of feature."""
+class RankRow(Protocol):
+    """The rank of a layer's weight or output at a step, as whoever measures gives it."""
 
-    kind: Literal["output", "weight", "feature"]
-    name: str
+    @property
+    def step(self) -> int:
+        """When it was measured."""
 
+    @property
+    def layer(self) -> str:
+        """Name of the layer."""
 
-class Reading(NamedTuple):
-    """The effective rank (un-centred) of a point, and the largest that its shape and the number of rows allow."""
+    @property
+    def kind(self) -> str:
+        """``"weight"`` or ``"output"``."""
 
-    rank: float
-    attainable: float
+    @property
+    def effective_rank(self) -> float:
+        """Un-centred."""
+
+    @property
+    def attainable(self) -> int:
+        """The largest that shape and number of rows allow."""
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.types import Point, Reading
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.spectrum import effective_rank_from_singular_values, singular_values
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.regularizers.base import FEATURE_POINTS
 from sslcollapse.regularizers.coefficients import resolve_coefficient
-from sslcollapse.regularizers.rank_floor import Loop, Point, RankFloor, RankFloorController, Reading
+from sslcollapse.regularizers.rank_floor import Loop, RankFloor, RankFloorController
 from sslcollapse.regularizers.werank import orthogonality_defect
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from sslcollapse.core.console import PlainConsole
 from sslcollapse.core.files import write_atomic
 from sslcollapse.core.texts import printable
 from sslcollapse.layers.coverage import Uncovered
@@ -32,7 +33,6 @@ from sslcollapse.rank.diagnose.verdict import (
     FEW_DIRECTIONS,
     HEALTHY,
 )
-from sslcollapse.training.progress import PlainConsole
 
 FOUND = 3
 """Exit code of a diagnosis that finds what ``--fail-on`` names; no failure has it."""
