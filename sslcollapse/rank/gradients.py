@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from sslcollapse.training.module import SSLModule
+from sslcollapse.layers.map import Layer
 
 
-def penalty_gradients(module: SSLModule, step: int) -> dict[str, dict[str, float]]:
+def penalty_gradients(
+    penalties: Iterable[tuple[str, str, Tensor, float]], layers: Mapping[str, Layer]
+) -> dict[str, dict[str, float]]:
     """Compare the gradients of penalty and objective on every regularised weight; call after ``backward``.
 
     The parameters' ``grad`` is the sum of both (its mean over ranks), and the penalty's part is the same on all
     ranks, so the objective's part is the difference: no second backward pass through the network.
+
+    Args:
+        penalties: (regularizer, layer, penalty, coefficient) of the step, computed while they are read.
+        layers: name → layer.
 
     Returns:
         layer → ``norm_ratio`` ‖g_penalty‖ / ‖g_objective‖ and ``cosine`` between the two.
     """
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
     with torch.enable_grad():
-        for _, name, penalty, coefficient in module.weight_penalties(step):
+        for _, name, penalty, coefficient in penalties:
             sums[name] = sums[name].to(penalty.device) + coefficient * penalty
     # In one backward pass: layers that share a tensor share a graph, and the gradient of that tensor is the sum of all.
-    parameters = {name: module.layers[name].parameter for name in sums}
+    parameters = {name: layers[name].parameter for name in sums}
     distinct = {id(parameter): parameter for parameter in parameters.values()}
     gradients = torch.autograd.grad(list(sums.values()), list(distinct.values())) if sums else ()
     gradient = dict(zip(distinct, gradients, strict=True))
     result = {}
     for name in sums:
-        layer = module.layers[name]
+        layer = layers[name]
         ours = layer.rows(gradient[id(layer.parameter)])
         objective = layer.rows(_gradient(layer.parameter)) - ours
         ours_norm, objective_norm = ours.norm(), objective.norm()

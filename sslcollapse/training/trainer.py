@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 
+from sslcollapse.core.console import PlainConsole
 from sslcollapse.core.distributed import meeting
 from sslcollapse.core.errors import NonFiniteLossError, PreemptedError, RunError, SSLCollapseError
 from sslcollapse.core.files import run_lock
@@ -28,11 +29,11 @@ from sslcollapse.core.types import Batch, Context, Domain
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes import evaluate
 from sslcollapse.rank.gradients import gradient_warnings, penalty_gradients
-from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure
-from sslcollapse.rank.observation import Observation
+from sslcollapse.rank.measure import Measurement, Observation, low_rank_warnings, measure
 from sslcollapse.rank.spectrum import NotFiniteError
 from sslcollapse.rank.views import MAX_ROWS, measure_shared
 from sslcollapse.recipe import recipe_hash, resolve
+from sslcollapse.regularizers.rank_floor import asked, due
 from sslcollapse.runs.directory import RunDirectory, device_name, environment
 from sslcollapse.runs.export import check_exportable, save_encoder
 from sslcollapse.runs.quantities import CUT_SHORT
@@ -48,7 +49,7 @@ from sslcollapse.training.build import (
 from sslcollapse.training.checkpoint import check_state, load_latest_checkpoint, newest_step, save_checkpoint
 from sslcollapse.training.finite import check_losses, check_tensors, way_out
 from sslcollapse.training.module import SSLModule
-from sslcollapse.training.progress import PlainConsole, Reporter
+from sslcollapse.training.progress import Reporter
 from sslcollapse.training.stopping import Pace, Stopped, StopSignals
 from sslcollapse.training.trackers import check_trackers
 
@@ -290,7 +291,11 @@ class Trainer:
         """One optimiser step; with ``compare``, the penalties' gradients against the objective's."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimizer_spec.lr_at(step, self.steps)
-        observation = Observation(self.module, step)
+        module = self.module
+        controllers = due(module.controllers, step)
+        observation = Observation(
+            asked(controllers), module.layers, module.encoder, projector=module.projector, predictor=module.predictor
+        )
         share = self.recipe["train"]["accumulate"]
         for position in range(share):
             last = position == share - 1
@@ -304,13 +309,13 @@ class Trainer:
         if compare and self.module.regularizers:
             if self.accelerator.scaler is not None:
                 self.accelerator.unscale_gradients(self.optimizer)
-            gradients = penalty_gradients(self.module, step)
+            gradients = penalty_gradients(module.weight_penalties(step), module.layers)
         readings = observation.readings()
         if stepped(self.optimizer, self.accelerator.scaler):
             self.module.update_target(step)
         self.optimizer.zero_grad()
         self._pending.append((step + 1, {name: value.detach() for name, value in parts.items()}))
-        for name, controller in observation.due.items():
+        for name, controller in controllers.items():
             controller.update(step, readings)
             self._log(step + 1, {f"control/{name}/{key}": value for key, value in controller.metrics().items()})
             for line in controller.warnings():
@@ -378,7 +383,7 @@ class Trainer:
     def _measure(self, done: int) -> Measurement:
         module, views = self.module, self.probe_set.rank_views(self.recipe["monitor"]["samples"])
         try:
-            return measure(module.encoder, views, projector=module.projector, predictor=module.predictor)
+            return measure(module.encoder, views, projector=module.projector, predictor=module.predictor, step=done)
         except NotFiniteError as error:
             raise NonFiniteLossError(
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self.run_directory.checkpoints)}"

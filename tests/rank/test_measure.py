@@ -8,14 +8,8 @@ from torch import nn
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.layers.map import layer_map
 from sslcollapse.nn.heads import Head
-from sslcollapse.rank.measure import (
-    MAX_ROWS,
-    activation_rows,
-    low_rank_warnings,
-    measure,
-    output_rows,
-    represent,
-)
+from sslcollapse.rank.covariance import MAX_ROWS, activation_rows, output_rows
+from sslcollapse.rank.measure import low_rank_warnings, measure, represent
 
 
 def network():

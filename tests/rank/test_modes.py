@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from sslcollapse.rank.measure import measure, represent
-from sslcollapse.rank.modes import EAGER, EagerSwitch, evaluating, resting
 from sslcollapse.rank.monitor import CollapseMonitor
+from sslcollapse.rank.recorder import EAGER, EagerSwitch, evaluating, resting
 
 
 class Merging(nn.Linear):
