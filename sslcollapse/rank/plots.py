@@ -137,6 +137,8 @@ def rank_heat_map(
 ) -> None:
     """Write a heat map a run, side by side: layers by depth downwards, summaries to the right, colour the fraction.
 
+    A row is one layer in all of them, blank where a run has no such layer.
+
     Args:
         runs: title → rows, such as a monitor's ``history``.
         path: of the picture; the ending says which format.
@@ -145,15 +147,16 @@ def rank_heat_map(
     Raises:
         ValueError: no run has a row of that kind.
     """
-    most = max(len(_names(rows, kind)) for rows in runs.values())
+    layers = list(dict.fromkeys(name for rows in runs.values() for name in _names(rows, kind)))
+    labels, shared = layer_labels(layers)
+    most = len(layers)
     row = min(0.42, 10 / most)  # inches
     figure, axes = _panels(list(runs), height=max(1.3 + row * most, 2.4))
     image = None
     for axis, rows in zip(axes, runs.values(), strict=True):
-        names, steps, cells = heat_map_cells(rows, kind)
+        _, steps, cells = heat_map_cells(rows, kind, layers)
         image = draw_heat_map(axis, cells, "magma")
-        labels, shared = layer_labels(names)
-        axis.set(xlabel="step", ylim=(most, 0), yticks=[k + 0.5 for k in range(len(names))])
+        axis.set(xlabel="step", yticks=[k + 0.5 for k in range(most)])
         axis.set_yticklabels(labels, fontsize=min(8, 50 * row), parse_math=False)  # names may have dollar signs
         if axis is axes[0]:
             axis.set_ylabel(
@@ -169,14 +172,14 @@ def rank_heat_map(
 
 
 def heat_map_cells(
-    rows: Sequence[LayerRank], kind: Literal["weight", "output"]
+    rows: Sequence[LayerRank], kind: Literal["weight", "output"], layers: Sequence[str] = ()
 ) -> tuple[list[str], list[int], np.ndarray]:
-    """Names of layers by depth, steps, and the fraction [layers, steps]; NaN where there is no row.
+    """Names of layers by depth, or those given, steps, and the fraction [layers, steps]; NaN where there is no row.
 
     Raises:
         ValueError: there is no row of that kind.
     """
-    names, steps = _names(rows, kind), sorted({row.step for row in rows if row.kind == kind})
+    names, steps = list(layers) or _names(rows, kind), sorted({row.step for row in rows if row.kind == kind})
     cells = np.full((len(names), len(steps)), np.nan)
     for row in rows:
         if row.kind == kind:
