@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sslcollapse.core.errors import RecipeError
-from sslcollapse.recipe.check import quote
+from sslcollapse.core.errors import RecipeError, quote
 from sslcollapse.recipe.literals import literal
 
 

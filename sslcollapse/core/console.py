@@ -1,4 +1,4 @@
-"""A terminal for text that others chose; apart from ``terminal``, since it imports rich."""
+"""A terminal on which text that somebody else chose is shown as it is; a file of its own, since rich imports slowly."""
 
 from __future__ import annotations
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.schedules import ScheduleName
-from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
+from sslcollapse.optim.base import OptimizerSpec, Trainable, check_momentum, check_nesterov
 from sslcollapse.recipe.schema import AtLeast, Momentum
-from sslcollapse.training.module import SSLModule
 
 
 class LARS(OptimizerSpec):
@@ -72,7 +71,7 @@ class LARS(OptimizerSpec):
         self.nesterov = check_nesterov(nesterov, momentum)
         self.trust_coefficient, self.clip, self.eps = trust_coefficient, clip, eps
 
-    def build(self, module: SSLModule) -> torch.optim.SGD:
+    def build(self, module: Trainable) -> torch.optim.SGD:
         """The optimizer over the module's trainable parameters."""
         groups = self.groups(module)
         for group in groups:

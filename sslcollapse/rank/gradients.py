@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,33 +12,38 @@ from torch import Tensor
 from sslcollapse.layers.map import Layer
 
 
-def penalty_gradients(
-    penalties: Iterable[tuple[str, str, Tensor, float]], layers: Mapping[str, Layer]
-) -> dict[str, dict[str, float]]:
+class Penalized(Protocol):
+    """A network with penalties on its weights."""
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """Layer name → layer."""
+
+    def weight_penalties(self, step: int) -> Iterator[tuple[str, str, Tensor, float]]:
+        """(regularizer, layer, penalty, coefficient) at a step."""
+
+
+def penalty_gradients(module: Penalized, step: int) -> dict[str, dict[str, float]]:
     """Compare the gradients of penalty and objective on every regularised weight; call after ``backward``.
 
     The parameters' ``grad`` is the sum of both (its mean over ranks), and the penalty's part is the same on all
     ranks, so the objective's part is the difference: no second backward pass through the network.
-
-    Args:
-        penalties: (regularizer, layer, penalty, coefficient) of the step, computed while they are read.
-        layers: name → layer.
 
     Returns:
         layer → ``norm_ratio`` ‖g_penalty‖ / ‖g_objective‖ and ``cosine`` between the two.
     """
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
     with torch.enable_grad():
-        for _, name, penalty, coefficient in penalties:
+        for _, name, penalty, coefficient in module.weight_penalties(step):
             sums[name] = sums[name].to(penalty.device) + coefficient * penalty
     # In one backward pass: layers that share a tensor share a graph, and the gradient of that tensor is the sum of all.
-    parameters = {name: layers[name].parameter for name in sums}
+    parameters = {name: module.layers[name].parameter for name in sums}
     distinct = {id(parameter): parameter for parameter in parameters.values()}
     gradients = torch.autograd.grad(list(sums.values()), list(distinct.values())) if sums else ()
     gradient = dict(zip(distinct, gradients, strict=True))
     result = {}
     for name in sums:
-        layer = layers[name]
+        layer = module.layers[name]
         ours = layer.rows(gradient[id(layer.parameter)])
         objective = layer.rows(_gradient(layer.parameter)) - ours
         ours_norm, objective_norm = ours.norm(), objective.norm()
@@ -58,7 +64,7 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def gradient_warnings(
-    gradients: dict[str, dict[str, float]], outweighs: float = 1.0, opposes: float = -0.5
+    gradients: Mapping[str, Mapping[str, float]], outweighs: float = 1.0, opposes: float = -0.5
 ) -> list[str]:
     """One line for each layer whose coefficient is too high.
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import world_size
 from sslcollapse.core.errors import RunError
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer, by_tensor, layer_map, weights
-from sslcollapse.rank.record import LayerRank, Point, stream_rank, weight_rank
+from sslcollapse.rank.record import LayerRank, stream_rank, weight_rank
 from sslcollapse.rank.recorder import Recorder, evaluating, resting
 
 FEATURES = ("representation", "embedding", "prediction")
@@ -228,8 +229,10 @@ class Observation:
                 "of='weight' for it"
             )
         stream.all_reduce()
-        shape = self._layers[point.name].shape if point.kind == "output" else (stream.dim,)
-        return stream_rank(point, stream, shape, centred=False)[0]
+        if point.kind == "feature":
+            return stream_rank(point, stream, (stream.dim,), centred=False, depth=FEATURES.index(point.name))[0]
+        layer = self._layers[point.name]
+        return stream_rank(point, stream, layer.shape, centred=False, depth=layer.depth)[0]
 
 
 def _all_layers(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Layer]:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.core.threads import map_on_threads
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
 from sslcollapse.nn.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
 from sslcollapse.rank.covariance import MAX_ROWS, StreamingCovariance
-from sslcollapse.rank.record import LayerRank, Point, layer_ranks
+from sslcollapse.rank.record import LayerRank, layer_ranks
 from sslcollapse.rank.recorder import Recorder, Watch, resting
 
 EVERY = 100
@@ -99,14 +100,11 @@ class CollapseMonitor:
         warn_of_unread(model, layers, "CollapseMonitor")
         self.every = every
         self.max_rows = max_rows
-        self.forwards = 0
-        self.measured = 0
+        self.forwards = self.measured = 0
         self._network = unwrap(model)
         self._records: list[_Record] = []
-        self._summarized = False
-        self._forced = 0
-        self._by_steps = False
-        self._told = 0
+        self._summarized = self._by_steps = False
+        self._forced = self._told = 0
         self._thread = threading.local()  # .measuring: whether the forward that this thread is in is measured
         self._running = 0  # measured forwards and steps under way, in all threads
         outputs = {Point("output", name): layer for name, layer in self.layers.items()}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
 from sslcollapse.rank.covariance import StreamingCovariance
 from sslcollapse.rank.spectrum import (
@@ -19,20 +20,6 @@ from sslcollapse.rank.spectrum import (
     singular_values,
     summarize,
 )
-
-Kind = Literal["weight", "output", "feature"]
-
-
-class Point(NamedTuple):
-    """Something whose rank is measured: the weight or the output of a layer, or a kind of feature."""
-
-    kind: Kind
-    name: str
-
-    @property
-    def key(self) -> str:
-        """What its spectrum is called: ``weight/convs.0``, ``output/convs.0``, ``representation``."""
-        return self.name if self.kind == "feature" else f"{self.kind}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +53,7 @@ class LayerRank:
     step: int
     layer: str
     depth: int
-    kind: Kind
+    kind: Literal["output", "weight", "feature"]
     n: int | None
     attainable: int
     effective_rank: float

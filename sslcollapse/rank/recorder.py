@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
 from sslcollapse.rank.covariance import StreamingCovariance, activation_rows, output_rows, shows_product, unread
-from sslcollapse.rank.record import Point
 
 _CALL = "_compiled_call_impl"
 """Where ``nn.Module.compile`` keeps what is called in place of a module; copies and pickles leave it out."""
@@ -178,8 +178,8 @@ class Recorder:
 
     def _hook(self, wanted: Mapping[Point, Layer | None]) -> Callable[..., None]:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not self._listens():
-                return
+            if torch._C._current_graph_task_id() >= 0 or not self._listens():
+                return  # a backward pass runs it again, where activations are not kept
             for point, layer in wanted.items():
                 try:
                     self._add(point, layer, output)

@@ -10,18 +10,42 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
-from sslcollapse.rank.record import LayerRank, Point
 from sslcollapse.recipe.schema import Above, Between, Momentum, Width
 from sslcollapse.regularizers.coefficients import Placed
 
 POOLED = "pooled"
 """Name of the one loop of a pooled controller."""
+
+
+class RankRow(Protocol):
+    """The rank of a layer's weight or output at a step, as whoever measures gives it."""
+
+    @property
+    def step(self) -> int:
+        """When it was measured."""
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer."""
+
+    @property
+    def kind(self) -> Literal["output", "weight", "feature"]:
+        """What of the layer."""
+
+    @property
+    def effective_rank(self) -> float:
+        """Un-centred."""
+
+    @property
+    def reachable(self) -> int:
+        """The largest that the shape of the weight and the number of rows allow."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +203,7 @@ class RankFloorController(nn.Module):
         """Whether step ``step`` (from 0) is read: the first, and the last of every ``every``."""
         return step == 0 or (step + 1) % self.rule.every == 0
 
-    def update(self, step: int, readings: Mapping[Point, LayerRank]) -> None:
+    def update(self, step: int, readings: Mapping[Point, RankRow]) -> None:
         """Move every coefficient by what was read in step ``step``; once a step, in order.
 
         Raises:

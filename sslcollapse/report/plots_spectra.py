@@ -12,7 +12,7 @@ from sslcollapse.rank.plots import draw_fan, relative
 from sslcollapse.report.curves import legend, legend_height, thin
 from sslcollapse.report.key import Key
 from sslcollapse.report.plot import Plot, slug
-from sslcollapse.report.plots_run import WORDS, Named
+from sslcollapse.report.plots_run import WORDS, NamedRun
 from sslcollapse.report.runs import Run
 from sslcollapse.report.style import course_map
 
@@ -35,7 +35,7 @@ def fans(run: Run) -> list[Plot]:
     return [_fan(name, found[name]) for name in _by_kind(found)]
 
 
-def last_spectra(runs: Sequence[Named], key: Key) -> list[Plot]:
+def last_spectra(runs: Sequence[NamedRun], key: Key) -> list[Plot]:
     """The spectra of the last measured step, a plot a layer, a line a run."""
     found: dict[str, dict[str, Spectrum]] = {}
     for label, run in runs:

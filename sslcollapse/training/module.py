@@ -46,7 +46,7 @@ class SSLModule(nn.Module):
     projector: Any
     predictor: Any
     objective: Objective
-    target: Target | None
+    target: TargetNetwork | None
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class SSLModule(nn.Module):
 BRANCH_FIELD = {"representation": "h", "embedding": "z", "prediction": "p"}
 
 
-class Target(nn.Module):
+class TargetNetwork(nn.Module):
     """The frozen copy of encoder and projector that bootstrap objectives predict."""
 
     encoder: Any
@@ -282,8 +282,8 @@ def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> A
         raise RecipeError(f"encoder: {in_words(error)}") from error
 
 
-def _target_of(online: SSLModule, initialization: str) -> Target:
-    target = Target(copy.deepcopy(online.encoder), copy.deepcopy(online.projector))
+def _target_of(online: SSLModule, initialization: str) -> TargetNetwork:
+    target = TargetNetwork(copy.deepcopy(online.encoder), copy.deepcopy(online.projector))
     if initialization == "own":
         target.encoder.reset_parameters()
         if target.projector is not None:

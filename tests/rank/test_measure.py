@@ -5,7 +5,7 @@ import torch
 from tiny import random_graph
 from torch import nn
 
-from sslcollapse.encoders.gcn import GCN
+from sslcollapse.encoders.gcn import GCN, gcn_matrix
 from sslcollapse.layers.map import layer_map
 from sslcollapse.nn.heads import Head
 from sslcollapse.rank.covariance import MAX_ROWS, activation_rows, output_rows
@@ -42,7 +42,7 @@ def test_ranks_are_of_eval_mode_features_and_layer_outputs():
     encoder.eval()
     with torch.no_grad():
         h = encoder(view)
-        hidden = encoder.convs[0](view.features, view.adjacency("gcn"))
+        hidden = encoder.convs[0](view.features, view.adjacency(gcn_matrix))
     torch.testing.assert_close(represent(encoder, [view]), h)
     for name, matrix in (("representation", h), ("prediction", predictor(h)), ("output/convs.0", hidden)):
         sigma = torch.linalg.svdvals(matrix.detach().double())

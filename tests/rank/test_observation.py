@@ -13,10 +13,10 @@ import control_workers
 from control_workers import image_batch, image_module, observation, trained
 
 from sslcollapse.core.errors import RunError
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.measure import ROWS
 from sslcollapse.rank.measures import effective_rank
-from sslcollapse.rank.record import Point
 
 
 def observed(module, batches, step=0):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import layer_map
-from sslcollapse.rank.record import Point, rank_of
+from sslcollapse.rank.record import rank_of
 from sslcollapse.rank.spectrum import effective_rank_from_singular_values, singular_values
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.regularizers.base import FEATURE_POINTS

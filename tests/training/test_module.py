@@ -116,7 +116,7 @@ def test_penalty_gradient_is_compared_with_the_objectives_own_gradient():
     bare.load_state_dict(module.state_dict(), strict=False)
     bare(batch(), 0)["loss"].backward()
     module(batch(), 0)["loss"].backward()
-    measured = penalty_gradients(module.weight_penalties(0), module.layers)
+    measured = penalty_gradients(module, 0)
     for depth, name in enumerate(("convs.0", "convs.1")):
         weight = module.encoder.convs[depth].weight.detach().clone().requires_grad_()
         (0.05 * orthogonality_defect(weight)).backward()

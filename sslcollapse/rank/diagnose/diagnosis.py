@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcollapse.core.threads import map_on_threads
+from sslcollapse.core.types import Point
 from sslcollapse.layers.coverage import Coverage
 from sslcollapse.rank.diagnose.matrices import Matrix
 from sslcollapse.rank.diagnose.targets import Target, with_data
 from sslcollapse.rank.measure import measure
-from sslcollapse.rank.record import LayerRank, Point, rank_of
+from sslcollapse.rank.record import LayerRank, rank_of
 from sslcollapse.rank.spectrum import NotFiniteError, singular_values
 
 HEALTHY, DEGRADING, COLLAPSED = "healthy", "degrading", "collapsed"

@@ -9,6 +9,7 @@ from boxes import layout
 from torch import nn
 
 from sslcollapse.cli import main
+from sslcollapse.core.types import Point
 from sslcollapse.layers.coverage import Coverage
 from sslcollapse.rank.diagnose.diagnosis import (
     Diagnosis,
@@ -21,7 +22,7 @@ from sslcollapse.rank.diagnose.diagnosis import (
 from sslcollapse.rank.diagnose.matrices import Matrix
 from sslcollapse.rank.diagnose.report import draw
 from sslcollapse.rank.diagnose.targets import Target
-from sslcollapse.rank.record import Point, rank_of
+from sslcollapse.rank.record import rank_of
 
 
 def of_rank(rank: int, size: int = 40) -> torch.Tensor:
