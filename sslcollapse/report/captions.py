@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sslcollapse.ablation.grid import Cell
+from sslcollapse.ablation.values import Cell
 from sslcollapse.report.factors import Factor, cell_name
 
 MAX_NAMED = 6

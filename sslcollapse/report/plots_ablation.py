@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import summarise
 from sslcollapse.ablation.tables.notation import full_title
 from sslcollapse.ablation.tables.page import Column
 from sslcollapse.ablation.tables.page import effects as paired_effects
+from sslcollapse.ablation.values import Cell
 from sslcollapse.report.captions import Value, shared_words, without_bars
 from sslcollapse.report.curves import AXIS_NAME, legend, legend_height
 from sslcollapse.report.factors import BASE, Factor, cell_name

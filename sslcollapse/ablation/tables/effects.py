@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import (
     Difference,
@@ -14,6 +14,7 @@ from sslcollapse.ablation.statistics.intervals import (
     shared_confidence,
 )
 from sslcollapse.ablation.tables.columns import Column
+from sslcollapse.ablation.values import Cell
 
 
 class Effect(NamedTuple):
