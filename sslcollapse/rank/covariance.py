@@ -155,9 +155,15 @@ def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tenso
     A Linear has its channels last, a convolution before its spatial dimensions. ``nn.MultiheadAttention`` and a module
     with a stack of matrices show the product of none of them.
     """
-    if isinstance(output, tuple):
+    own = layer_output(layer, output)
+    return None if own is None else activation_rows(own[0].detach(), max_rows, own[1])
+
+
+def layer_output(layer: Layer, output: Any) -> tuple[Tensor, int] | None:
+    """What ``output_rows`` takes rows of, with its gradient, and its dimension of channels."""
+    if isinstance(output, tuple) and output:
         output = output[0]
-    if not isinstance(output, Tensor) or not _is_plain(output) or not shows_product(layer):
+    if not isinstance(output, Tensor) or not is_plain(output) or not shows_product(layer):
         return None
     if output.layout != torch.strided or output.dim() == 0:
         return None
@@ -168,8 +174,8 @@ def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tenso
         channels = -1
     elif isinstance(layer.module, CONVOLUTIONS):
         channels = output.dim() - 1 - len(layer.module.kernel_size)
-    own = layer.channels(output.detach(), channels)
-    return None if own is None else activation_rows(own, max_rows, channels)
+    own = layer.channels(output, channels)
+    return None if own is None else (own, channels)
 
 
 def shows_product(layer: Layer) -> bool:
@@ -193,7 +199,7 @@ def unread(output: Any) -> str:
     return f"it has the shape {tuple(output.shape)} and the type {output.dtype}" if reason is None else f"it {reason}"
 
 
-def _is_plain(output: Tensor) -> bool:
+def is_plain(output: Tensor) -> bool:
     """Whether a tensor has values of its own here: not nested, sharded, on the meta device or inside ``torch.func``."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(output)
     return not (wrapped or output.is_nested or output.is_meta or hasattr(output, "full_tensor"))

@@ -83,6 +83,7 @@ def measure(
     *,
     projector: nn.Module | None = None,
     predictor: nn.Module | None = None,
+    rows: Tensor | None = None,
     step: int = 0,
 ) -> Measurement:
     """Run the online network in eval mode on un-augmented views and measure every rank.
@@ -96,6 +97,8 @@ def measure(
         views: encoder inputs.
         projector: head that makes the embedding.
         predictor: head that makes the prediction.
+        rows: numbers of the samples that count, ascending over all views; None for all. Of an output that has not one
+            row a sample all count.
         step: what the rows are called.
 
     Raises:
@@ -107,19 +110,24 @@ def measure(
     sources: dict[Point, Layer | nn.Module] = {
         Point("feature", name): part for name, part in parts.items() if part is not None
     }
-    recorder = Recorder(sources | {Point("output", name): layer for name, layer in layers.items()})
+    sources |= {Point("output", name): layer for name, layer in layers.items()}
+    recorder, start = Recorder(sources, held=rows is not None), 0
     with evaluating(encoder, *heads.values()), recorder:
         for view in views:
             h = encoder(view)
             z = h if projector is None else projector(h)
             if predictor is not None:
                 predictor(z)
-    rows: list[LayerRank] = []
+            if rows is not None:
+                own = rows[(rows >= start) & (rows < start + len(h))] - start
+                recorder.take(own.to(h.device), len(h))
+                start += len(h)
+    ranks: list[LayerRank] = []
     singular: dict[str, np.ndarray] = {}
 
     def keep(found: tuple[LayerRank, Tensor]) -> None:
         row, sigma = found
-        rows.append(row)
+        ranks.append(row)
         singular[row.point.key] = sigma.numpy()
 
     for depth, name in enumerate(FEATURES):
@@ -135,7 +143,7 @@ def measure(
             stream = recorder.streams.get(point := Point("output", name))
             if stream is not None:
                 keep(stream_rank(point, stream, layer.shape, depth=layer.depth, step=step, strict=True))
-    return Measurement(rows, singular)
+    return Measurement(ranks, singular)
 
 
 def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
-from sslcollapse.rank.covariance import StreamingCovariance, activation_rows, output_rows, shows_product, unread
+from sslcollapse.rank.covariance import (
+    StreamingCovariance,
+    activation_rows,
+    is_plain,
+    output_rows,
+    shows_product,
+    unread,
+)
 
 _CALL = "_compiled_call_impl"
 """Where ``nn.Module.compile`` keeps what is called in place of a module; copies and pickles leave it out."""
@@ -126,6 +133,7 @@ class Recorder:
         sources: what is recorded: the product of a layer, which a module that mixes several does not show, or all that
             a module puts out, such as an encoder's representation.
         max_rows: rows taken from one output, evenly spaced; by default as ``activation_rows`` does.
+        held: whether outputs wait, as copies, for ``take``, which says which of their rows count.
         tolerant: whether a forward pass goes on whatever is wrong with an output; ``unread`` then says what it was.
         listens: whether a forward pass counts, asked in its thread; by default every one does.
 
@@ -140,6 +148,7 @@ class Recorder:
         sources: Mapping[Point, Layer | nn.Module],
         *,
         max_rows: int | None = None,
+        held: bool = False,
         tolerant: bool = False,
         listens: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -147,6 +156,7 @@ class Recorder:
         self.unread: dict[Point, str] = {}
         self.lock = threading.RLock()
         self._max_rows, self._tolerant, self._listens = max_rows, tolerant, listens
+        self._held: list[tuple[Point, Layer | None, Any]] | None = [] if held else None
         self._handles: list[Any] = []
         by_module: dict[nn.Module, dict[Point, Layer | None]] = {}
         for point, source in sources.items():
@@ -169,6 +179,20 @@ class Recorder:
         while self._handles:
             self._handles.pop().remove()
 
+    def take(self, own: Tensor, samples: int) -> None:
+        """Add what is held: of outputs with one row a sample those rows, of others all.
+
+        Args:
+            own: numbers of rows.
+            samples: so many went through.
+        """
+        held, self._held = self._held or [], []
+        for point, layer, output in held:
+            if isinstance(output, Tensor) and output.dim() and len(output) == samples:
+                output = output[own]
+            if not isinstance(output, Tensor) or output.numel():
+                self._add(point, layer, output)
+
     def __enter__(self) -> Recorder:
         self.attach()
         return self
@@ -182,7 +206,10 @@ class Recorder:
                 return  # a backward pass runs it again, where activations are not kept
             for point, layer in wanted.items():
                 try:
-                    self._add(point, layer, output)
+                    if self._held is None:
+                        self._add(point, layer, output)
+                    else:
+                        self._held.append((point, layer, _kept(output)))
                 except Exception as error:
                     if not self._tolerant:
                         raise
@@ -207,6 +234,13 @@ class Recorder:
                     self.streams[point] = StreamingCovariance(rows.shape[1], rows.device)
                 stream = self.streams[point]
                 stream.update(rows.to(stream.mean.device))
+
+
+def _kept(output: Any) -> Any:
+    """An output as it is now: an activation may work in place."""
+    if isinstance(output, tuple) and output:
+        output = output[0]
+    return output.detach().clone() if isinstance(output, Tensor) and is_plain(output) else output
 
 
 class Watch:

@@ -243,23 +243,3 @@ def test_hooks_on_a_network_are_put_on_in_one_file_and_maps_are_drawn_in_one():
     drawing = [path for path in files if called(path) & {"pcolormesh", "imshow", "matshow"}]
     assert [str(path.relative_to(PACKAGE)) for path in hooking] == ["rank/recorder.py"]
     assert [str(path.relative_to(PACKAGE)) for path in drawing] == ["rank/plots.py"]
-
-
-def imports(path: Path) -> set[str]:
-    """Rooms of this package that a file imports, wherever in it."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            names.append(node.module or "")
-        elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-    return {parts[1] for name in names if (parts := name.split("."))[0] == "sslcollapse" and len(parts) > 1}
-
-
-def test_rank_knows_no_trainer_no_recipe_and_no_component_but_where_a_run_directory_is_read():
-    foreign = {
-        str(path.relative_to(PACKAGE)): found
-        for path in sorted((PACKAGE / "rank").rglob("*.py"))
-        if (found := imports(path) - {"core", "layers", "nn", "rank"})
-    }
-    assert list(foreign) == ["rank/diagnose/targets.py"]
