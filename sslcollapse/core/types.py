@@ -54,12 +54,10 @@ class Point(NamedTuple):
     kind: Literal["output", "weight", "feature"]
     name: str
 
-
-class Reading(NamedTuple):
-    """The effective rank (un-centred) of a point, and the largest that its shape and the number of rows allow."""
-
-    rank: float
-    attainable: float
+    @property
+    def key(self) -> str:
+        """What its spectrum is called: ``weight/convs.0``, ``output/convs.0``, ``representation``."""
+        return self.name if self.kind == "feature" else f"{self.kind}/{self.name}"
 
 
 @dataclass(frozen=True)

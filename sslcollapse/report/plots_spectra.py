@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sslcollapse.rank.drawing import draw_spectrum, dress_spectra, relative
+from sslcollapse.rank.plots import draw_fan, relative
 from sslcollapse.report.curves import legend, legend_height, thin
 from sslcollapse.report.key import Key
 from sslcollapse.report.plot import Plot, slug
@@ -84,9 +84,8 @@ def _fan(name: str, lines: Mapping[int, Spectrum]) -> Plot:
 
         axes = figure.subplots()
         scale = ScalarMappable(Normalize(steps[0], max(steps[-1], steps[0] + 1)), colours)
-        for step in drawn:
-            draw_spectrum(axes, *lines[step], color=scale.to_rgba(np.array(step)), linewidth=1.1)
-        dress_spectra(axes)
+        looks = {step: {"color": scale.to_rgba(np.array(step)), "linewidth": 1.1} for step in drawn}
+        draw_fan(axes, ((*lines[step], look) for step, look in looks.items()))
         bar = figure.colorbar(scale, ax=axes, label="step", fraction=0.06, pad=0.02)
         bar.outline.set_visible(False)
 
@@ -97,9 +96,7 @@ def _fan(name: str, lines: Mapping[int, Spectrum]) -> Plot:
 def _comparison(name: str, lines: Mapping[str, Spectrum], key: Key) -> Plot:
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for label, line in lines.items():
-            draw_spectrum(axes, *line, label=label, **key.line(label))
-        dress_spectra(axes)
+        draw_fan(axes, ((*line, {"label": label, **key.line(label)}) for label, line in lines.items()))
         legend(figure, axes)
 
     return _plot("spectrum", name, "", draw, lines, 3.2 + legend_height(list(lines)))

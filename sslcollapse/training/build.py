@@ -16,7 +16,7 @@ from sslcollapse.core.errors import RecipeError, SSLCollapseError
 from sslcollapse.core.memory import bounded
 from sslcollapse.core.registry import DOMAINS
 from sslcollapse.core.types import Batch, Domain, LazyViews, ProbeSet
-from sslcollapse.rank.modes import evaluating
+from sslcollapse.rank.recorder import evaluating
 from sslcollapse.training.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
 
 DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"

@@ -10,9 +10,11 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from sslcollapse.core.types import Point, Reading
+from sslcollapse.core.types import Point
 from sslcollapse.rank.gradients import penalty_gradients
-from sslcollapse.rank.observation import Observation
+from sslcollapse.rank.measure import Observation
+from sslcollapse.rank.record import LayerRank
+from sslcollapse.regularizers.rank_floor import RankFloorController, asked, due
 from sslcollapse.training.journal import Journal
 from sslcollapse.training.module import SSLModule
 
@@ -74,11 +76,16 @@ class Controllers(Hook):
     def __init__(self, module: SSLModule, journal: Journal) -> None:
         self._module, self._journal = module, journal
         self._observation: Observation | None = None
-        self._readings: Mapping[Point, Reading] = {}
+        self._readings: Mapping[Point, LayerRank] = {}
+        self._due: Mapping[str, RankFloorController] = {}
 
     def before_forward(self, step: int) -> None:
         """Begin to watch, where some controller is due."""
-        self._observation = Observation(self._module, step)
+        module = self._module
+        self._due = due(module.controllers, step)
+        self._observation = Observation(
+            asked(self._due), module.layers, module.encoder, projector=module.projector, predictor=module.predictor
+        )
         self._observation.__enter__()
 
     def after_backward(self, step: int) -> None:
@@ -89,8 +96,7 @@ class Controllers(Hook):
 
     def after_step(self, step: int) -> None:
         """Move the coefficients."""
-        due = {} if self._observation is None else self._observation.due
-        for name, controller in due.items():
+        for name, controller in self._due.items():
             controller.update(step, self._readings)
             metrics = {f"control/{name}/{key}": value for key, value in controller.metrics().items()}
             self._journal.log(step + 1, metrics)

@@ -88,7 +88,7 @@ class RankMeter:
         module = self._setup.module
         views = self._probe_set.rank_views(self._setup.recipe["monitor"]["samples"])
         try:
-            return measure(module.encoder, views, projector=module.projector, predictor=module.predictor)
+            return measure(module.encoder, views, projector=module.projector, predictor=module.predictor, step=done)
         except NotFiniteError as error:
             raise NonFiniteLossError(
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self._setup.run.checkpoints)}"
