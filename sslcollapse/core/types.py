@@ -65,11 +65,11 @@ class LazyViews(Protocol):
         """Number of batches."""
         ...
 
-    def __getitem__(self, index: int) -> Tensor:
-        """Batch ``index``, [B, ...]; IndexError after the last."""
+    def __getitem__(self, index: int) -> Any:
+        """Batch ``index``, a view of some samples; IndexError after the last."""
         ...
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         """All batches in order."""
         ...
 
@@ -113,49 +113,3 @@ class ProbeSet:
     def rank_views(self, samples: int) -> Sequence[Any] | LazyViews:
         """The inputs that ranks are measured on: all nodes of graphs, at most ``samples`` of lazily made inputs."""
         return self.views.subset(samples) if isinstance(self.views, LazyViews) else self.views
-
-
-@runtime_checkable
-class Domain(Protocol):
-    """A source of batches of views and of a probe set; nothing else knows what the data are.
-
-    A domain may also have ``measurable(view) -> Tensor | None``: the samples of a view as rows [N, d], or None where
-    they have no fixed width or a very large one. It is asked on batches of training, for what two views share; a domain
-    without it has no such measurement of the views themselves.
-
-    Attributes:
-        in_shape: of one sample of a view, known before data are read: (F,) for graphs, (C, H, W) for images.
-        num_classes: classes of ``Batch.labels``; None where batches have no labels.
-        replicated: whether every rank gets the same samples.
-    """
-
-    in_shape: tuple[int, ...]
-    num_classes: int | None
-    replicated: bool
-
-    def describe(self) -> str:
-        """One line on the data that will be read."""
-        ...
-
-    def check(self, world_size: int) -> None:
-        """Raise RecipeError for settings that this many ranks cannot share; reads no data."""
-        ...
-
-    def load(self) -> None:
-        """Read the data, or raise MissingDataError or DataError; called before batches and probe set are asked for."""
-        ...
-
-    def notice(self, world_size: int) -> str | None:
-        """What the log should say about several ranks, or None."""
-        ...
-
-    def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
-        """Endless batches from ``start_step``; batch k depends on (seed, k, rank) only.
-
-        After training rank 0 asks for batches again, with a context of one rank, whatever trained.
-        """
-        ...
-
-    def probe_set(self) -> ProbeSet:
-        """Un-augmented inputs, labels and fixed splits."""
-        ...

@@ -15,7 +15,8 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError, SSLCollapseError
 from sslcollapse.core.memory import bounded
 from sslcollapse.core.registry import DOMAINS
-from sslcollapse.core.types import Batch, Domain, LazyViews, ProbeSet
+from sslcollapse.core.types import Batch, LazyViews, ProbeSet
+from sslcollapse.domains.base import Domain
 from sslcollapse.rank.modes import evaluating
 from sslcollapse.training.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
 

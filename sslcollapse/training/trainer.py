@@ -24,7 +24,8 @@ from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.seeding import derive_seed, seed_default
 from sslcollapse.core.texts import printable
-from sslcollapse.core.types import Batch, Context, Domain
+from sslcollapse.core.types import Batch, Context
+from sslcollapse.domains.base import Domain
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes import evaluate
 from sslcollapse.rank.gradients import gradient_warnings, penalty_gradients

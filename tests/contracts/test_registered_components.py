@@ -21,7 +21,8 @@ from sslcollapse.core.registry import (
     REGULARIZERS,
     RegistryError,
 )
-from sslcollapse.core.types import Branch, Context, Domain
+from sslcollapse.core.types import Branch, Context
+from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
 from sslcollapse.objectives.base import Objective
 from sslcollapse.recipe.schema import MonitorSpec, RecipeSpec, TrainSpec

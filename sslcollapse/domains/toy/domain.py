@@ -13,7 +13,7 @@ from torch import Tensor
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
-from sslcollapse.domains.measurable import flat_rows
+from sslcollapse.domains.base import Domain, flat_rows
 from sslcollapse.recipe.schema import AtLeast, Probability, Weight, Width
 
 PROBE_SAMPLES = 4096
@@ -49,7 +49,7 @@ class NoiseViews:
             raise RecipeError(f"strength: must be in [0, 1], got {self.strength}")
 
 
-class ToyDomain:
+class ToyDomain(Domain):
     """Normally distributed samples N(0, I), drawn afresh each step: two views by additive noise.
 
     Args:
@@ -64,8 +64,7 @@ class ToyDomain:
     Source: Jing et al. 2022, section 4. Their code draws batches from 10,000 fixed samples.
     """
 
-    replicated = False
-    num_classes: int | None = None
+    kind = "vector"
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class ToyDomain:
         self.noisy = dim if self.views.dims is None else self.views.dims
         if self.noisy > dim:
             raise RecipeError(f"domain.views.dims: {self.noisy} dimensions cannot get noise where samples have {dim}")
-        self.in_shape: tuple[int, ...] = (1, dim)
+        self.in_shape = (1, dim)
 
     def describe(self) -> str:
         """One line on the data."""
@@ -93,13 +92,6 @@ class ToyDomain:
                 f"domain.batch_size: {self.batch_size} samples cannot be shared equally by {world_size} ranks; "
                 f"use a multiple of {world_size}"
             )
-
-    def load(self) -> None:
-        """Nothing to read."""
-
-    def notice(self, world_size: int) -> str | None:
-        """What the log should say about several ranks: nothing."""
-        return None
 
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k) only, and each rank takes its slice of it.
