@@ -44,6 +44,7 @@ SPECS = {
     ("objective", "simclr"): {"projector": [9, 6]},
     ("objective", "vicreg"): {"projector": [9, 6]},
     ("objective", "barlow_twins"): {"projector": [9, 6]},
+    ("objective", "lightly"): {"loss": "VICRegLoss", "projector": [9, 6]},
     ("coefficient", "depth"): {"first": 1.0, "last": 0.5},
     ("coefficient", "band"): {"value": 1.0},
     ("coefficient", "schedule"): {"base": 1.0},
