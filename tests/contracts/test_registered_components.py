@@ -51,6 +51,7 @@ SPECS = {
     ("optimizer", "adamw"): {"lr": 1e-3},
     ("optimizer", "sgd"): {"lr": 1e-3},
     ("optimizer", "lars"): {"lr": 1e-3},
+    ("optimizer", "timm"): {"lr": 1e-3, "name": "muon"},
 }
 ALL = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
 
