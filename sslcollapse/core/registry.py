@@ -208,6 +208,7 @@ OPTIMIZERS = Registry("optimizer", "sslcollapse.optim")
 DOMAINS = Registry("domain", "sslcollapse.domains")
 GRAPH_DATASETS = Registry("graph_dataset", "sslcollapse.domains.graph")
 VISION_DATASETS = Registry("vision_dataset", "sslcollapse.domains.vision")
+VISION_VIEWS = Registry("vision_views", "sslcollapse.domains.vision")
 PROBES = Registry("probe", "sslcollapse.probes")
 
 REGISTRIES: dict[str, Registry] = {
@@ -221,6 +222,7 @@ REGISTRIES: dict[str, Registry] = {
         DOMAINS,
         GRAPH_DATASETS,
         VISION_DATASETS,
+        VISION_VIEWS,
         PROBES,
     )
 }

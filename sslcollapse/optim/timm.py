@@ -17,6 +17,7 @@ from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.core.schedules import ScheduleName
 from sslcollapse.nn.checks import check_arguments
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
+from sslcollapse.recipe.check import quote
 from sslcollapse.recipe.schema import AtLeast, Distinct, Momentum
 
 OURS = {
@@ -154,7 +155,9 @@ class Timm(OptimizerSpec):
         try:
             return create_optimizer_v2(groups, self.name, lr=self.lr, weight_decay=self.weight_decay, **self.arguments)
         except Exception as error:  # they check their arguments in many ways, some by failing
-            raise ValueError(f"arguments: timm's {self.name} refuses {self.arguments}: {in_words(error)}") from error
+            raise ValueError(
+                f"arguments: timm's {self.name} refuses {quote(self.arguments)}: {in_words(error)}"
+            ) from error
 
 
 class LARS(Timm):

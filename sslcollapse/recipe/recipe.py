@@ -414,4 +414,5 @@ def _within(kind: Any, component: Any) -> Iterator[tuple[str, Mapping[str, Any]]
     if isinstance(component, Mapping) and "type" in component:
         yield kind, component
         for key, value in component.items():
-            yield from _within({"dataset": f"{component['type']}_dataset", "base": "coefficient"}.get(key, key), value)
+            own = {name: f"{component['type']}_{name}" for name in ("dataset", "views")}
+            yield from _within({**own, "base": "coefficient"}.get(key, key), value)

@@ -1,6 +1,7 @@
 """What may stand in a recipe: markers that refine annotations, and the fixed part as dataclasses.
 
 * ``dataset: Annotated[dict, Component("graph_dataset")]`` is ``{"type": name, argument: value, ...}``;
+* ``views: Annotated[ImageViews, FieldsOrComponent("vision_views")]`` is the fields of a dataclass, or such a component;
 * ``evaluate: Annotated[dict, Named("probe")]`` is ``{any name: {"type": ..., ...}, ...}``;
 * ``steps: Annotated[int, AtLeast(1)]`` is an int with a lower bound; ``AtMost``, ``Above`` and ``Between`` bound too;
 * ``networks: Annotated[Sequence[str], Distinct()]`` is a list that has nothing twice;
@@ -184,6 +185,19 @@ class Component(Marker):
     def describe(self, annotation: Any = None) -> str:
         """What is expected, for messages."""
         return f"a dict with the 'type' and the arguments of the {self.kind}"
+
+
+@dataclass(frozen=True)
+class FieldsOrComponent(Marker):
+    """Marker of a dataclass that a component of one kind may stand for: fields, or ``{"type": name, ...}``."""
+
+    kind: str
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The fields, or the component, with all defaults."""
+        if isinstance(value, Mapping) and "type" in value:
+            return Component(self.kind).check(value, dict, path)
+        return check(value, annotation, path)
 
 
 @dataclass(frozen=True)
