@@ -274,6 +274,7 @@ VISION_DATASETS = Registry(
     "sslcollapse.domains.vision",
     requires=("channels", "size", "num_classes", "mean", "std", "files", "describe", "load"),
 )
+VISION_VIEWS = Registry("vision_views", "sslcollapse.domains.vision")
 PROBES = Registry("probe", "sslcollapse.probes", requires=("__call__",), base="sslcollapse.SplitProbe")
 
 
@@ -361,5 +362,6 @@ REGISTRIES = Registries(
     DOMAINS,
     GRAPH_DATASETS,
     VISION_DATASETS,
+    VISION_VIEWS,
     PROBES,
 )

@@ -1,6 +1,7 @@
 """What may stand in a recipe: markers that refine annotations, and the fixed part as dataclasses.
 
 * ``dataset: Annotated[dict, Component("graph_dataset")]`` is ``{"type": name, argument: value, ...}``;
+* ``views: Annotated[ImageViews, FieldsOrComponent("vision_views")]`` is the fields of a dataclass, or such a component;
 * ``evaluate: Annotated[dict, Named("probe")]`` is ``{any name: {"type": ..., ...}, ...}``;
 * ``steps: Annotated[int, AtLeast(1)]`` is an int with a lower bound; ``AtMost``, ``Above`` and ``Between`` bound too;
 * ``networks: Annotated[Sequence[str], Distinct()]`` is a list that has nothing twice;
@@ -191,6 +192,19 @@ class Component(Marker):
 
 
 @dataclass(frozen=True)
+class FieldsOrComponent(Marker):
+    """Marker of a dataclass that a component of one kind may stand for: fields, or ``{"type": name, ...}``."""
+
+    kind: str
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The fields, or the component, with all defaults."""
+        if isinstance(value, Mapping) and "type" in value:
+            return Component(self.kind).check(value, dict, path)
+        return check(value, annotation, path)
+
+
+@dataclass(frozen=True)
 class Named(Marker):
     """Marker of a mapping from free names to components of one kind; an entry that is None is left out."""
 
@@ -334,7 +348,7 @@ def kinds_within(registry: Registry, name: str) -> dict[str, str]:
 
 def kind_of(annotation: Any) -> str | None:
     """The kind of the components that an annotation allows anywhere; None where it allows none."""
-    if isinstance(annotation, (Component, Named)):
+    if isinstance(annotation, (Component, FieldsOrComponent, Named)):
         return annotation.kind
     if isinstance(annotation, CoefficientSpec):
         return "coefficient"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.core.registry import VISION_DATASETS
+from sslcollapse.core.registry import VISION_DATASETS, VISION_VIEWS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.base import Domain, Order, flat_rows
@@ -21,7 +21,7 @@ from sslcollapse.domains.vision.feed import resident, streamed
 from sslcollapse.domains.vision.probe import ImageBatches
 from sslcollapse.domains.vision.sheet import contact_sheet
 from sslcollapse.domains.vision.views import ImageViews
-from sslcollapse.recipe.schema import AtLeast, Between, Component
+from sslcollapse.recipe.schema import AtLeast, Between, Component, FieldsOrComponent
 
 RESIDENT_BYTES = 4 << 30
 """Datasets whose decoded images take at most this much (4 GiB) are resident with ``feed="auto"``."""
@@ -36,7 +36,7 @@ class VisionDomain(Domain):
     Args:
         data_root: folder in which the dataset's files are looked for.
         dataset: which images.
-        views: how the views are made.
+        views: how the views are made; with a ``type`` by a component of the kind ``vision_views`` (``torchvision``).
         batch_size: images a step over all ranks, each of which makes the views of its share.
         size: height and width of a view; None is the dataset's own.
         feed: ``"resident"`` keeps all images decoded, as uint8, on the device; ``"streamed"`` reads and decodes
@@ -52,7 +52,7 @@ class VisionDomain(Domain):
         data_root: Path,
         *,
         dataset: Annotated[dict[str, Any], Component("vision_dataset")],
-        views: ImageViews = DEFAULT_VIEWS,
+        views: Annotated[ImageViews, FieldsOrComponent("vision_views")] = DEFAULT_VIEWS,
         batch_size: Annotated[int, AtLeast(2)],
         size: Annotated[int, Between(1, 65_535)] | None = None,
         feed: Literal["auto", "resident", "streamed"] = "auto",
@@ -61,7 +61,7 @@ class VisionDomain(Domain):
         if batch_size < 2:
             raise RecipeError(f"domain.batch_size: must be >= 2, got {batch_size}")
         self.source: ImageSource = VISION_DATASETS.build(dataset, data_root)
-        self.views = views if isinstance(views, ImageViews) else ImageViews(**views)
+        self.views = _views(views)
         self.batch_size, self.size, self.feed, self.workers = batch_size, size, feed, workers
         self._dataset: ImageDataset | None = None
 
@@ -169,3 +169,10 @@ class VisionDomain(Domain):
             return dataset
         pixels = dataset.images.read(torch.arange(len(dataset.images)), decoding_threads())
         return replace(dataset, images=MemoryImages(pixels))
+
+
+def _views(given: ImageViews | Mapping[str, Any]) -> Any:
+    """What makes an augmentation of each view: ours, or a component."""
+    if isinstance(given, ImageViews):
+        return given
+    return VISION_VIEWS.build(given) if "type" in given else ImageViews(**given)
