@@ -204,6 +204,7 @@ ENCODERS = Registry("encoder", "sslcollapse.encoders")
 OBJECTIVES = Registry("objective", "sslcollapse.objectives")
 REGULARIZERS = Registry("regularizer", "sslcollapse.regularizers")
 COEFFICIENTS = Registry("coefficient", "sslcollapse.regularizers")
+CONSTRAINTS = Registry("constraint", "sslcollapse.regularizers")
 OPTIMIZERS = Registry("optimizer", "sslcollapse.optim")
 DOMAINS = Registry("domain", "sslcollapse.domains")
 GRAPH_DATASETS = Registry("graph_dataset", "sslcollapse.domains.graph")
@@ -217,6 +218,7 @@ REGISTRIES: dict[str, Registry] = {
         OBJECTIVES,
         REGULARIZERS,
         COEFFICIENTS,
+        CONSTRAINTS,
         OPTIMIZERS,
         DOMAINS,
         GRAPH_DATASETS,

@@ -49,9 +49,9 @@ class OptimizerSpec:
 
         A vector is a parameter of at most one dimension.
         """
-        spared: set[Any] = set()
+        spared: set[Any] = module.constrained.undecayed()
         if not self.decay_regularized:
-            spared = {module.layers[name].parameter for name in module.regularized_layers()}
+            spared |= {module.layers[name].parameter for name in module.regularized_layers()}
         decayed, undecayed, excluded = [], [], []
         for p in module.parameters():
             if not p.requires_grad:

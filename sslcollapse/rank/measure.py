@@ -156,7 +156,13 @@ def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tenso
     A Linear has its channels last, a convolution before its spatial dimensions. ``nn.MultiheadAttention`` and a module
     with a stack of matrices show the product of none of them.
     """
-    if isinstance(output, tuple):
+    own = layer_output(layer, output)
+    return None if own is None else activation_rows(own[0].detach(), max_rows, own[1])
+
+
+def layer_output(layer: Layer, output: Any) -> tuple[Tensor, int] | None:
+    """What ``output_rows`` takes rows of, with its gradient, and its dimension of channels."""
+    if isinstance(output, tuple) and output:
         output = output[0]
     if isinstance(output, Tensor) and not _is_plain(output):
         return None
@@ -169,8 +175,8 @@ def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tenso
         channels = -1
     elif isinstance(layer.module, CONVOLUTIONS):
         channels = output.dim() - 1 - len(layer.module.kernel_size)
-    own = layer.channels(output.detach(), channels)
-    return None if own is None else activation_rows(own, max_rows, channels)
+    own = layer.channels(output, channels)
+    return None if own is None else (own, channels)
 
 
 def unread(output: Any) -> str:

@@ -26,7 +26,7 @@ from sslcollapse.recipe.schema import RecipeSpec
 CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers")
 """Fields of ``train`` that change what is written, not what is learnt."""
 
-NAMED = {"regularizers": "regularizer", "evaluate": "probe"}
+NAMED = {"regularizers": "regularizer", "constraints": "constraint", "evaluate": "probe"}
 """Fields whose entries have free names, and what an entry is."""
 
 _EXECUTING: ContextVar[tuple[Path, ...]] = ContextVar("files that are being executed, each for the one before")
@@ -202,7 +202,7 @@ def components(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
         ("optimizer", "optim"),
     ):
         yield from _within(kind, resolved.get(part, {}))
-    for kind, part in (("regularizer", "regularizers"), ("probe", "evaluate")):
+    for part, kind in NAMED.items():
         for component in resolved.get(part, {}).values():
             yield from _within(kind, component)
 
@@ -373,7 +373,7 @@ def _unknown_place(keys: list[str], parent: Any) -> str:
     near = suggest(key, there) or f" (it has: {', '.join(there) or 'nothing'})"
     if "coefficient" in keys[:-1]:
         near = f"; names with dots go in a literal: {above}='{{\"name\": value}}'"
-    elif above in ("regularizers", "evaluate") and not suggest(key, there):
+    elif above in NAMED and not suggest(key, there):
         near += f"; a new one is set as a whole: {place}='{{\"type\": ...}}'"
     return f"{place}: {above or 'a recipe'} has no {key!r}{near}"
 

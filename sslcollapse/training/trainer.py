@@ -121,7 +121,7 @@ def _train(
             domain = build_domain(recipe)
             domain.check(accelerator.num_processes)
             module = build_module(recipe, domain)
-            check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
+            check_exportable(module.plain_encoder(), recipe["encoder"], domain.in_shape)
             domain.load()
         trainer = Trainer(recipe, run, accelerator, domain, module, signals)  # the last that may refuse the recipe
         accelerator.wait_for_everyone()  # no rank has refused the recipe when the first one makes the directory
@@ -163,7 +163,7 @@ def dry_run(recipe: Mapping[str, Any]) -> None:
         print(printable(text, keep="\n"))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
-    check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
+    check_exportable(module.plain_encoder(), recipe["encoder"], domain.in_shape)
     console.print(layer_table(module))
     counts = {
         name: sum(p.numel() for p in part.parameters())
@@ -307,6 +307,7 @@ class Trainer:
             gradients = penalty_gradients(self.module, step)
         readings = observation.readings()
         if stepped(self.optimizer, self.accelerator.scaler):
+            self.module.constrained.after_step()
             self.module.update_target(step)
         self.optimizer.zero_grad()
         self._pending.append((step + 1, {name: value.detach() for name, value in parts.items()}))
@@ -502,7 +503,7 @@ class Trainer:
         began = time.perf_counter()
         with meeting("exporting the encoder"):
             if self.main:
-                save_encoder(run.path, self.module.encoder, recipe, self.domain.in_shape, self.steps)
+                save_encoder(run.path, self.module.plain_encoder(), recipe, self.domain.in_shape, self.steps)
                 measurement = self._measurement or self._measure(self.steps)
         untrained = build_encoder(recipe, self.domain).to(self.accelerator.device)
         evaluation, splits = evaluate.evaluate_networks(
