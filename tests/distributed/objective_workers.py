@@ -6,10 +6,12 @@ from torch import nn
 from workers import start
 
 from sslcollapse.core import distributed
-from sslcollapse.core.registry import OBJECTIVES, REGULARIZERS
+from sslcollapse.core.registry import CONSTRAINTS, OBJECTIVES, REGULARIZERS
 from sslcollapse.core.types import Batch
+from sslcollapse.training import outputs
 from sslcollapse.training.module import SSLModule
 
+outputs.MAX_ROWS = 18  # three of the five positions of a convolution's output, of each of six samples
 ROWS, WIDTH, REPRESENTATION = 6, 7, 5
 SMALL = {"projector": [6, 8], "predictor_hidden": 9, "norm": "none"}
 """Argument → value for whichever objectives have it: heads without BatchNorm, whose statistics are each process's."""
@@ -21,26 +23,26 @@ VARIANTS = {
 
 
 class Encoder(nn.Module):
-    """[N, 7] → [N, 5] without anything that couples samples."""
+    """[N, 7] → [N, 5], a convolution and a Linear, without anything that couples samples."""
 
     out_dim = REPRESENTATION
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(WIDTH, 6), nn.Tanh(), nn.Linear(6, REPRESENTATION))
+        self.layers = nn.Sequential(nn.Conv1d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(15, REPRESENTATION))
 
     def reset_parameters(self) -> None:
         self.layers[0].reset_parameters()
-        self.layers[2].reset_parameters()
+        self.layers[3].reset_parameters()
 
     def forward(self, view: torch.Tensor) -> torch.Tensor:
-        return self.layers(view)
+        return self.layers(view[:, None])
 
 
 def cases() -> list[tuple[str, str | None]]:
-    """(objective, regularizer) of every case; regularizers stand beside an objective that couples no samples."""
+    """(objective, regularizer or constraint); these two stand beside an objective that couples no samples."""
     return [(name, None) for name in [*OBJECTIVES.names(), *VARIANTS]] + [
-        ("bgrl", name) for name in REGULARIZERS.names()
+        ("bgrl", name) for name in [*REGULARIZERS.names(), *CONSTRAINTS.names()]
     ]
 
 
@@ -49,15 +51,19 @@ def module(objective: str, regularizer: str | None) -> SSLModule:
     torch.manual_seed(0)
     loss = VARIANTS.get(objective, {"type": objective})
     small = {name: value for name, value in SMALL.items() if name in OBJECTIVES.parameters(loss["type"])}
-    penalties = {}
-    if regularizer is not None:
+    penalties, constraints = {}, {}
+    if regularizer in CONSTRAINTS.names():
+        constraints["constraint"] = CONSTRAINTS.build({"type": regularizer})
+    elif regularizer is not None:
         spec = {"type": regularizer, "coefficient": 0.7}
         if "on" in REGULARIZERS.parameters(regularizer):
-            spec["on"] = ["representation", "embedding", "prediction"]
+            spec["on"] = ["representation", "embedding", "prediction", "layers.*", "predictor.*"]
         else:
             spec["networks"] = ["encoder", "predictor"]
         penalties["penalty"] = REGULARIZERS.build(spec)
-    built = SSLModule(Encoder(), OBJECTIVES.build({**loss, **small}), penalties, total_steps=10)
+    built = SSLModule(
+        Encoder(), OBJECTIVES.build({**loss, **small}), penalties, total_steps=10, constraints=constraints
+    )
     assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in built.modules())
     return built.double()
 
