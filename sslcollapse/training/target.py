@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,9 +11,6 @@ from sslcollapse.core.types import Branch
 from sslcollapse.layers.effective import effective, oriented
 from sslcollapse.layers.map import layer_map
 from sslcollapse.nn.init import initialize
-
-if TYPE_CHECKING:
-    from sslcollapse.training.module import SSLModule
 
 
 class Target(nn.Module):
@@ -33,23 +30,27 @@ class Target(nn.Module):
         h = self.encoder(view)
         return Branch(h, h if self.projector is None else self.projector(h), None)
 
-    def pairs(self, online: SSLModule) -> tuple[list[Tensor], list[Tensor]]:
-        """Target parameters and the online parameters, or computed weights, that they follow, in the same order."""
+    def pairs(self, online: Any) -> tuple[list[Tensor], list[Tensor]]:
+        """Target parameters and the online parameters, or computed weights, that they follow, in the same order.
+
+        Args:
+            online: the ``SSLModule``.
+        """
         if not online.constrained.tensors:
             return list(self.parameters()), [p for module in _followed(online) for p in module.parameters()]
         names, targets = zip(*self.named_parameters(), strict=True)
         return list(targets), [_acting(online, name) for name in names]
 
-    def buffer_pairs(self, online: SSLModule) -> list[tuple[Tensor, Tensor]]:
+    def buffer_pairs(self, online: Any) -> list[tuple[Tensor, Tensor]]:
         """Each buffer of the target with the online one of the same name."""
         return [(own, online.get_buffer(name)) for name, own in self.named_buffers()]
 
 
-def _followed(online: SSLModule) -> list[nn.Module]:
+def _followed(online: Any) -> list[nn.Module]:
     return [online.encoder] + ([] if online.projector is None else [online.projector])
 
 
-def target_of(online: SSLModule, initialization: str, scheme: str | None) -> Target:
+def target_of(online: Any, initialization: str, scheme: str | None) -> Target:
     """The target of an online network, before constraints, which it does not have.
 
     Args:
