@@ -47,12 +47,14 @@ SPECS = {
     ("objective", "simclr"): {"projector": [9, 6]},
     ("objective", "vicreg"): {"projector": [9, 6]},
     ("objective", "barlow_twins"): {"projector": [9, 6]},
+    ("objective", "lightly"): {"loss": "VICRegLoss", "projector": [9, 6]},
     ("coefficient", "depth"): {"first": 1.0, "last": 0.5},
     ("coefficient", "band"): {"value": 1.0},
     ("coefficient", "schedule"): {"base": 1.0},
     ("optimizer", "adamw"): {"lr": 1e-3},
     ("optimizer", "sgd"): {"lr": 1e-3},
     ("optimizer", "lars"): {"lr": 1e-3},
+    ("optimizer", "timm"): {"lr": 1e-3, "name": "muon"},
 }
 ALL = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
 
