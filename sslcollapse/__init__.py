@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sslcollapse.core.registry import (
         COEFFICIENTS,
+        CONSTRAINTS,
         DOMAINS,
         ENCODERS,
         GRAPH_DATASETS,
@@ -89,6 +90,7 @@ _ATTRIBUTES = {
     "sslcollapse.recipe": ["extend"],
     "sslcollapse.core.registry": [
         "COEFFICIENTS",
+        "CONSTRAINTS",
         "DOMAINS",
         "ENCODERS",
         "GRAPH_DATASETS",
@@ -110,6 +112,7 @@ _LAZY["load_recipe"] = ("sslcollapse.recipe", "load")
 
 __all__ = [
     "COEFFICIENTS",
+    "CONSTRAINTS",
     "DOMAINS",
     "DSO",
     "ENCODERS",

@@ -24,7 +24,7 @@ from sslcollapse.training.module import SSLModule
 from sslcollapse.training.outputs import LayerOutputs
 
 ALONE = Gather(enabled=False)
-SMALL = {"projector": [9, 6], "predictor_hidden": 7, "norm": "none"}
+SMALL = {"projector": [9, 6], "predictor_hidden": 7, "norm": "none", "loss": "NTXentLoss"}
 
 
 class Net(nn.Module):
