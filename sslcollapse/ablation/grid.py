@@ -13,7 +13,7 @@ from typing import Any
 
 from sslcollapse.ablation.claims.schema import Claim, check_metric, read_claim
 from sslcollapse.ablation.statistics.pairing import Planned, planned
-from sslcollapse.ablation.values import parse_baseline, parse_grid, plain, show
+from sslcollapse.ablation.values import Cell, parse_baseline, parse_grid, plain, show
 from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.recipe.check import check_nesting, quote
 from sslcollapse.recipe.schema import folder_name
@@ -22,40 +22,6 @@ MOST_CELLS, MOST_SEEDS = 10_000, 10_000
 """Far more than anybody trains; a slip of the pen makes as many."""
 
 FIELDS = ("name", "base", "axes", "seeds", "baseline", "metrics", "claim")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One combination of a base recipe and one value of every axis.
-
-    Attributes:
-        base: label of the base recipe.
-        source: the base recipe's file.
-        values: recipe path → value, of all axes.
-        recipe: resolved; its seed is replaced by each run's.
-        hash: of the resolved recipe, the same for all seeds.
-        streams: version of the random streams that its runs are made with; None where all versions draw the same.
-    """
-
-    base: str
-    source: Path
-    values: Mapping[str, Any]
-    recipe: Mapping[str, Any]
-    hash: str
-    streams: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The cell in messages: ``cora encoder.hidden=[64]``."""
-        return " ".join([self.base, *(f"{path}={show(value)}" for path, value in self.values.items())])
-
-    def at(self, path: str) -> Any:
-        """The value of an axis; the base recipe's label at ``base``."""
-        return self.base if path == "base" else self.values[path]
-
-    def with_seed(self, seed: int) -> dict[str, Any]:
-        """The resolved recipe of one run."""
-        return {**self.recipe, "seed": seed}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sslcollapse.ablation.grid import Cell
+from sslcollapse.ablation.values import Cell
 from sslcollapse.runs.quantities import is_cut_short
 
 TAIL_BYTES = 1 << 16

@@ -9,8 +9,9 @@ from typing import Any
 
 from sslcollapse.ablation.claims.schema import check_metric, read_claim
 from sslcollapse.ablation.command import shown_path
-from sslcollapse.ablation.grid import Ablation, Cell, axis_values
+from sslcollapse.ablation.grid import Ablation, axis_values
 from sslcollapse.ablation.statistics.pairing import planned
+from sslcollapse.ablation.values import Cell
 from sslcollapse.core.errors import RunError
 from sslcollapse.recipe.schema import folder_name
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sslcollapse.ablation.grid import Cell
 from sslcollapse.ablation.identity import why_another
+from sslcollapse.ablation.values import Cell
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.seeding import FIRST_STREAMS
 from sslcollapse.recipe import learnt

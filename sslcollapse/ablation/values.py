@@ -1,9 +1,11 @@
-"""Values of recipe paths as one writes them on the command line."""
+"""A cell of a grid, and values of recipe paths as one writes them on the command line."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sslcollapse.core.errors import RecipeError
@@ -109,3 +111,37 @@ def _value(text: str, where: str) -> Any:
                 f"{where}: {quote(text)} is no Python literal; close brackets, and put text in them in quotes"
             ) from error
         return text
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a base recipe and one value of every axis.
+
+    Attributes:
+        base: label of the base recipe.
+        source: the base recipe's file.
+        values: recipe path → value, of all axes.
+        recipe: resolved; its seed is replaced by each run's.
+        hash: of the resolved recipe, the same for all seeds.
+        streams: version of the random streams that its runs are made with; None where all versions draw the same.
+    """
+
+    base: str
+    source: Path
+    values: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    hash: str
+    streams: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The cell in messages: ``cora encoder.hidden=[64]``."""
+        return " ".join([self.base, *(f"{path}={show(value)}" for path, value in self.values.items())])
+
+    def at(self, path: str) -> Any:
+        """The value of an axis; the base recipe's label at ``base``."""
+        return self.base if path == "base" else self.values[path]
+
+    def with_seed(self, seed: int) -> dict[str, Any]:
+        """The resolved recipe of one run."""
+        return {**self.recipe, "seed": seed}

@@ -11,6 +11,10 @@ from typing import Any
 
 from sslcollapse.core.texts import printable
 
+_SIZE = re.compile(r"(?:tried|unable) to allocate ([\d.]+ ?[KMGTPE]iB|\d+ bytes)", re.IGNORECASE)
+_TOO_MUCH = re.compile(r"not enough memory|out of memory|size calculation overflow", re.IGNORECASE)
+"""How torch and NumPy say that an allocation failed, with its size and without."""
+
 
 class SSLCollapseError(Exception):
     """Base of all errors that are shown without a traceback."""
@@ -100,8 +104,6 @@ def explained(error: Exception, recipe: Mapping[str, Any]) -> str | None:
             f"another process of this run has ended or cannot be reached; look at what it said, then resume ({first})"
         )
     if isinstance(error, (MemoryError, RuntimeError)):
-        from sslcollapse.core.memory import shortage  # imports torch
-
         return shortage(error, recipe)
     return None
 
@@ -110,3 +112,47 @@ def suggest(word: str, known: Iterator[str] | list[str], cutoff: float = 0.5) ->
     """Return ``"; did you mean 'x'?"`` for the nearest known word that is at least so similar, or an empty string."""
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def shortage(error: BaseException, recipe: Mapping[str, Any]) -> str | None:
+    """A sentence on an allocation that failed: its size, and the largest number of the recipe. None of other errors.
+
+    Args:
+        error: a ``MemoryError`` of Python or NumPy, or torch's ``RuntimeError`` of the same meaning.
+        recipe: a resolved one, or an empty dict.
+    """
+    found = _SIZE.search(str(error))
+    if not (isinstance(error, MemoryError) or found or _TOO_MUCH.search(str(error))):
+        return None
+    size = found[1] if found else ""
+    if size.endswith("bytes"):
+        size = in_units(int(size.split()[0]))
+    return f"there is not enough memory{f' ({size} at once)' if size else ''}; {largest_size(recipe)}"
+
+
+def in_units(count: int) -> str:
+    """A number of bytes as people read it: ``"4 TB"``."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.3g} {unit}" if count < 1e15 else f"{count / 1e12:.1e} TB"
+    return f"{count} bytes"
+
+
+def largest_size(recipe: Mapping[str, Any]) -> str:
+    """Which number of a recipe is the largest, of those that can have to do with memory."""
+    parts = {name: recipe.get(name) for name in ("domain", "encoder", "objective", "regularizers")}
+    found = max(_numbers(parts, ""), key=lambda item: item[1], default=("", 0))
+    if not found[0]:
+        return "give it less to do at once"
+    return f"of the recipe's sizes {found[0]} = {found[1]} is the largest: make it smaller"
+
+
+def _numbers(value: Any, path: str) -> Iterator[tuple[str, int]]:
+    if isinstance(value, int) and not isinstance(value, bool) and not path.endswith("seed"):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, (list, tuple)):
+        for k, item in enumerate(value):
+            yield from _numbers(item, f"{path}[{k}]")

@@ -50,6 +50,8 @@ def locked(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             except FileNotFoundError:
+                if path.is_symlink():  # to a folder that is not there
+                    raise
                 continue  # another process has removed the folders that it had made
             try:
                 _lock(descriptor, path, what, deadline)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,11 +12,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sslcollapse.core.errors import RecipeError, RunError
-
-_SIZE = re.compile(r"(?:tried|unable) to allocate ([\d.]+ ?[KMGTPE]iB|\d+ bytes)", re.IGNORECASE)
-_TOO_MUCH = re.compile(r"not enough memory|out of memory|size calculation overflow", re.IGNORECASE)
-"""How torch and NumPy say that an allocation failed, with its size and without."""
+from sslcollapse.core.errors import RecipeError, RunError, in_units, largest_size
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -65,22 +60,6 @@ def bounded(recipe: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def shortage(error: BaseException, recipe: Mapping[str, Any]) -> str | None:
-    """A sentence on an allocation that failed: its size, and the largest number of the recipe. None of other errors.
-
-    Args:
-        error: a ``MemoryError`` of Python or NumPy, or torch's ``RuntimeError`` of the same meaning.
-        recipe: a resolved one, or an empty dict.
-    """
-    found = _SIZE.search(str(error))
-    if not (isinstance(error, MemoryError) or found or _TOO_MUCH.search(str(error))):
-        return None
-    size = found[1] if found else ""
-    if size.endswith("bytes"):
-        size = in_units(int(size.split()[0]))
-    return f"there is not enough memory{f' ({size} at once)' if size else ''}; {_largest(recipe)}"
-
-
 class _Budget(TorchDispatchMode):
     """Adds up what tensors on the host need as they are made, and stops before there is too much of it."""
 
@@ -97,7 +76,7 @@ class _Budget(TorchDispatchMode):
         if self._needed > self._limit:
             raise RecipeError(
                 f"the networks need at least {in_units(self._needed)} of memory, and this machine has {_ours()}; "
-                f"{_largest(self._recipe)}"
+                f"{largest_size(self._recipe)}"
             )
         return func(*args, **kwargs)
 
@@ -105,33 +84,5 @@ class _Budget(TorchDispatchMode):
 _HOST = torch.device("cpu")
 
 
-def in_units(count: int) -> str:
-    """A number of bytes as people read it: ``"4 TB"``."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:,.3g} {unit}" if count < 1e15 else f"{count / 1e12:.1e} TB"
-    return f"{count} bytes"
-
-
 def _ours() -> str:
     return in_units(machine_memory())
-
-
-def _largest(recipe: Mapping[str, Any]) -> str:
-    """Which number of a recipe is the largest, of those that can have to do with memory."""
-    parts = {name: recipe.get(name) for name in ("domain", "encoder", "objective", "regularizers")}
-    found = max(_numbers(parts, ""), key=lambda item: item[1], default=("", 0))
-    if not found[0]:
-        return "give it less to do at once"
-    return f"of the recipe's sizes {found[0]} = {found[1]} is the largest: make it smaller"
-
-
-def _numbers(value: Any, path: str) -> Iterator[tuple[str, int]]:
-    if isinstance(value, int) and not isinstance(value, bool) and not path.endswith("seed"):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _numbers(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, (list, tuple)):
-        for k, item in enumerate(value):
-            yield from _numbers(item, f"{path}[{k}]")

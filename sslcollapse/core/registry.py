@@ -11,7 +11,8 @@ parameters are its recipe arguments, its positional parameters are filled in by 
 
 Built-in components are named in ``BUILTIN`` of the room where their code is, as ``"module:attribute"``, and
 imported when first used, so listing them imports none. Another package adds its own through an entry point of the group
-``sslcollapse.<kind>`` (for example ``sslcollapse.encoder``), without touching this one.
+``sslcollapse.<kind>`` (for example ``sslcollapse.encoder``), without touching this one, and a kind of its own with
+``REGISTRIES.add``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import cached_property
 from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
@@ -33,6 +34,9 @@ from typing import Any, TypeVar
 from sslcollapse.core.errors import SSLCollapseError, in_words, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+KINDS = "sslcollapse.registry"
+"""Group of the entry points that declare kinds of components."""
 
 
 class RegistryError(SSLCollapseError, ValueError):
@@ -137,9 +141,12 @@ class Registry:
         root = module.partition(".")[0]
         if root == __name__.partition(".")[0]:
             return None
-        point = next((p for p in entry_points(group=f"sslcollapse.{self.kind}") if p.name == name), None)
-        if point is not None and point.dist is not None:
-            return f"{point.dist.name} {point.dist.version}"
+        points = [p for p in entry_points(group=f"sslcollapse.{self.kind}") if p.name == name]
+        if not points:  # of a plug-in's own kind, which it may have declared where its code is
+            kinds = [p for p in entry_points(group=KINDS) if p.name == self.kind]
+            points = [p for p in kinds if p.value.partition(":")[0].partition(".")[0] == root]
+        if points and points[0].dist is not None:
+            return f"{points[0].dist.name} {points[0].dist.version}"
         loaded = getattr(sys.modules.get(module), "__file__", None)
         place = self._places.get(name) or loaded
         if place == loaded:  # a recipe may have the name of a package
@@ -210,17 +217,92 @@ GRAPH_DATASETS = Registry("graph_dataset", "sslcollapse.domains.graph")
 VISION_DATASETS = Registry("vision_dataset", "sslcollapse.domains.vision")
 PROBES = Registry("probe", "sslcollapse.probes")
 
-REGISTRIES: dict[str, Registry] = {
-    registry.kind: registry
-    for registry in (
-        ENCODERS,
-        OBJECTIVES,
-        REGULARIZERS,
-        COEFFICIENTS,
-        OPTIMIZERS,
-        DOMAINS,
-        GRAPH_DATASETS,
-        VISION_DATASETS,
-        PROBES,
-    )
-}
+
+class Registries(MutableMapping[str, Registry]):
+    """Kind → registry: those of this package, and those that other packages and recipe files add.
+
+    A package declares its kind with an entry point of the group ``sslcollapse.registry``, whose name is the kind and
+    whose value a ``Registry``: so ``list`` and records know it where nothing has imported the package.
+    """
+
+    def __init__(self, *registries: Registry) -> None:
+        self._known = {registry.kind: registry for registry in registries}
+        self._places: dict[str, Any] = {}  # kind → file that has added it
+        self._entry_points_read = False
+
+    def add(self, registry: Registry) -> Registry:
+        """Make a kind of component known; return its registry, so that it can be given a name at once.
+
+            TEXT_DATASETS = REGISTRIES.add(Registry("text_dataset", {"agnews": "sslcollapse_text.agnews:AGNews"}))
+
+        A recipe's ``Annotated[dict, Component("text_dataset")]`` is then checked, listed and recorded as all others.
+
+        Raises:
+            RegistryError: there is one of this kind already, from another file.
+        """
+        place = sys._getframe(1).f_globals.get("__file__")
+        if registry.kind in self._known and (place is None or self._places.get(registry.kind) != place):
+            by = self._places.get(registry.kind, "this package")
+            raise RegistryError(
+                f"there is a registry of kind {registry.kind!r} already, from {by}; choose another name"
+            )
+        self._known[registry.kind], self._places[registry.kind] = registry, place
+        return registry
+
+    def __getitem__(self, kind: str) -> Registry:
+        if kind not in self._known:
+            self._read_entry_points()
+        return self._known[kind]
+
+    def __setitem__(self, kind: str, registry: Registry) -> None:
+        self._known[kind] = registry
+
+    def __delitem__(self, kind: str) -> None:
+        del self._known[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        self._read_entry_points()
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        self._read_entry_points()
+        return len(self._known)
+
+    def _read_entry_points(self) -> None:
+        """Add the kinds of installed packages.
+
+        Raises:
+            RegistryError: one that cannot be imported, or is no registry of that kind.
+        """
+        if self._entry_points_read:
+            return
+        for point in entry_points(group=KINDS):
+            try:
+                registry = point.load()
+            except Exception as error:  # another package's module may fail in any way
+                raise RegistryError(
+                    f"the kind {point.name!r} that the entry point {point.value} declares cannot be imported: "
+                    f"{in_words(error)}; repair or remove that package"
+                ) from error
+            if not isinstance(registry, Registry) or registry.kind != point.name:
+                raise RegistryError(
+                    f"the entry point {point.value} is no Registry({point.name!r}), but {registry!r:.80}; "
+                    "repair or remove that package"
+                )
+            known = self._known.setdefault(point.name, registry)
+            if known is not registry:
+                raise RegistryError(f"there is a kind {point.name!r} already beside that of {point.value}")
+        self._entry_points_read = True
+
+
+REGISTRIES = Registries(
+    ENCODERS,
+    OBJECTIVES,
+    REGULARIZERS,
+    COEFFICIENTS,
+    OPTIMIZERS,
+    DOMAINS,
+    GRAPH_DATASETS,
+    VISION_DATASETS,
+    PROBES,
+)

@@ -24,7 +24,7 @@ from sslcollapse.layers.effective import (
     unread_forward,
 )
 from sslcollapse.layers.fused import Cut, Part, cuts
-from sslcollapse.layers.map import Layer, LayerError
+from sslcollapse.layers.layer import Layer, LayerError
 
 _SHORTCUT_NAMES = ("downsample", "shortcut", "skip", "residual")
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")

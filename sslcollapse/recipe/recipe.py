@@ -15,13 +15,13 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from sslcollapse.core.errors import RecipeError, SSLCollapseError, in_words, suggest
 from sslcollapse.core.registry import REGISTRIES
 from sslcollapse.recipe.check import check, check_fields, check_nesting, fields_of, join, quote, stated_only
 from sslcollapse.recipe.literals import literal
-from sslcollapse.recipe.schema import RecipeSpec
+from sslcollapse.recipe.schema import RecipeSpec, kind_of, kinds_within
 
 CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers")
 """Fields of ``train`` that change what is written, not what is learnt."""
@@ -195,16 +195,9 @@ def changes_since(run: Path, asked: Mapping[str, Any]) -> list[str]:
 
 def components(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Kind and arguments of every component that takes part in a recipe, those inside others too."""
-    for kind, part in (
-        ("domain", "domain"),
-        ("encoder", "encoder"),
-        ("objective", "objective"),
-        ("optimizer", "optim"),
-    ):
-        yield from _within(kind, resolved.get(part, {}))
-    for kind, part in (("regularizer", "regularizers"), ("probe", "evaluate")):
-        for component in resolved.get(part, {}).values():
-            yield from _within(kind, component)
+    for part, hint in get_type_hints(RecipeSpec, include_extras=True).items():
+        if (kind := kind_of(hint)) is not None:
+            yield from _within(kind, resolved.get(part))
 
 
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -410,8 +403,12 @@ def _changed(made: Mapping[str, Any], asked: Mapping[str, Any], path: str) -> li
     return lines
 
 
-def _within(kind: Any, component: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if isinstance(component, Mapping) and "type" in component:
-        yield kind, component
-        for key, value in component.items():
-            yield from _within({"dataset": f"{component['type']}_dataset", "base": "coefficient"}.get(key, key), value)
+def _within(kind: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(Kind, component) of a component and all in it, or of all in a mapping from names to components, or in a list."""
+    if isinstance(value, Mapping) and isinstance(value.get("type"), str):
+        yield kind, value
+        for argument, inner in kinds_within(REGISTRIES[kind], value["type"]).items():
+            yield from _within(inner, value.get(argument))
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(kind, item)

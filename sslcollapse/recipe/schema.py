@@ -16,9 +16,9 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from sslcollapse.core.errors import RecipeError, in_words
+from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.recipe.check import (
     Marker,
@@ -166,6 +166,11 @@ class Component(Marker):
 
     def check(self, value: Any, annotation: Any, path: str) -> dict[str, Any]:
         """The dict with all arguments of the component."""
+        if self.kind not in REGISTRIES:
+            raise RecipeError(
+                f"{path}: there is no kind of component {self.kind!r}{suggest(self.kind, list(REGISTRIES))}; a plug-in "
+                f"adds it with REGISTRIES.add(Registry({self.kind!r}))"
+            )
         registry = REGISTRIES[self.kind]
         known = registry.names()
         if not isinstance(value, Mapping):
@@ -316,6 +321,25 @@ class RecipeSpec:
     train: TrainSpec
     monitor: MonitorSpec = MonitorSpec()
     evaluate: Annotated[dict[str, Any], Named("probe")] = field(default_factory=dict)
+
+
+def kinds_within(registry: Registry, name: str) -> dict[str, str]:
+    """Argument → kind of the components that it takes, of a registered component; empty where it cannot be imported."""
+    try:
+        parameters = registry.parameters(name)
+    except Exception:  # of another package's module, which may fail in any way when it is imported
+        return {}
+    kinds = {argument: kind_of(parameter.annotation) for argument, parameter in parameters.items()}
+    return {argument: kind for argument, kind in kinds.items() if kind is not None}
+
+
+def kind_of(annotation: Any) -> str | None:
+    """The kind of the components that an annotation allows anywhere; None where it allows none."""
+    if isinstance(annotation, (Component, Named)):
+        return annotation.kind
+    if isinstance(annotation, CoefficientSpec):
+        return "coefficient"
+    return next((kind for part in get_args(annotation) if (kind := kind_of(part)) is not None), None)
 
 
 def _parameters(registry: Registry, name: str, path: str) -> dict[str, inspect.Parameter]:

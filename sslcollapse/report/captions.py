@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from sslcollapse.ablation.grid import Cell
+from sslcollapse.ablation.values import Cell
 from sslcollapse.report.factors import Factor, cell_name
-
-if TYPE_CHECKING:
-    from sslcollapse.report.plots_ablation import Value
 
 MAX_NAMED = 6
 """So many cells are named in a caption."""
 
 MAX_SHARED = 140
 """Letters of what captions say that labels leave out; more is said once at the top of the page."""
+
+
+class Value(NamedTuple):
+    """A mean with the ends of its bar (None of one value) and n."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
 
 
 def without_bars(cells: Sequence[Cell], found: Mapping[str, Value], factors: Sequence[Factor]) -> str:

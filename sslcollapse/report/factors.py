@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.grid import Ablation
+from sslcollapse.ablation.values import Cell
 from sslcollapse.report.labels import Labels, several, without_beginning
 
 BASE = "base"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.grid import Ablation, Cell
-from sslcollapse.ablation.values import plain, show
+from sslcollapse.ablation.grid import Ablation
+from sslcollapse.ablation.values import Cell, plain, show
 
 OFF = ("null", "0", "{}", "[]")
 """What the value of an axis looks like where what it names is left out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from sslcollapse.ablation.grid import Cell
+from sslcollapse.ablation.values import Cell
 from sslcollapse.report.factors import Factor
 from sslcollapse.report.style import COLOURS, DASHES, INK, MARKERS
 

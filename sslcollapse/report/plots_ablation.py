@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import summarise
 from sslcollapse.ablation.tables.notation import full_title
 from sslcollapse.ablation.tables.page import Column
 from sslcollapse.ablation.tables.page import effects as paired_effects
-from sslcollapse.report.captions import shared_words, without_bars
+from sslcollapse.ablation.values import Cell
+from sslcollapse.report.captions import Value, shared_words, without_bars
 from sslcollapse.report.curves import AXIS_NAME, legend, legend_height
 from sslcollapse.report.factors import BASE, Factor, cell_name
 from sslcollapse.report.key import Key, hollow, levels
@@ -21,15 +22,6 @@ from sslcollapse.report.scale import ACROSS, Scale, in_order, scale
 
 MAX_LINES = 7
 MAX_LABELS = 16
-
-
-class Value(NamedTuple):
-    """A mean with the ends of its bar (None of one value) and n."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
 
 
 def values(ablation: Ablation, records: Records, column: Column) -> dict[str, Value]:

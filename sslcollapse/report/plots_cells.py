@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records, lookup
 from sslcollapse.ablation.statistics.intervals import summarise
 from sslcollapse.ablation.tables.notation import in_unit
 from sslcollapse.ablation.tables.page import Column
+from sslcollapse.ablation.values import Cell
 from sslcollapse.report.captions import named, shared_words, split_names, without_bars
 from sslcollapse.report.curves import heat
 from sslcollapse.report.factors import BASE, Factor, cell_name

@@ -43,7 +43,11 @@ def check_tensors(step: int, module: nn.Module, checkpoints: Path) -> None:
 def first_non_finite(module: nn.Module) -> str | None:
     """Name of the first parameter or buffer with NaN or infinite entries, or None; the host waits once for all."""
     named = chain(module.named_parameters(), module.named_buffers())
-    tensors = {name: tensor.detach() for name, tensor in named if tensor.is_floating_point() and tensor.numel()}
+    tensors = {
+        name: tensor.detach()
+        for name, tensor in named
+        if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex())
+    }
     if not tensors:
         return None
     # The largest size of an entry, which is not finite where one entry is not; a sum of squares would overflow.

@@ -2,9 +2,9 @@ import time
 from pathlib import Path
 
 from sslcollapse.ablation.eta import Durations, remaining
-from sslcollapse.ablation.grid import Cell
 from sslcollapse.ablation.job import TAIL_BYTES, Job
 from sslcollapse.ablation.progress import Progress
+from sslcollapse.ablation.values import Cell
 
 
 def job(cell="a", seed=0, path=Path("nowhere"), steps=100):

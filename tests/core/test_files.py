@@ -88,3 +88,11 @@ def test_a_file_that_was_removed_while_it_was_opened_is_not_mistaken_for_the_loc
     with locked(path, "the thing"):
         assert len(descriptors) == 2
         assert os.path.samestat(os.stat(path), os.fstat(descriptors[1]))
+
+
+def test_a_lock_that_is_a_link_to_nowhere_is_an_error_and_no_endless_wait(tmp_path):
+    path = tmp_path / ".lock"
+    path.symlink_to(tmp_path / "nowhere" / "lock")
+    with pytest.raises(FileNotFoundError), locked(path, "the thing"):
+        pass
+    assert path.is_symlink()

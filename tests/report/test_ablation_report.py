@@ -8,8 +8,9 @@ from report_pages import read, table
 from report_records import record, write_records
 from scipy.stats import t
 
-from sslcollapse.ablation.grid import Ablation, Cell, plan
+from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.plan_file import write_plan
+from sslcollapse.ablation.values import Cell
 from sslcollapse.cli import main
 from sslcollapse.core.errors import RunError
 from sslcollapse.report.ablation_page import ablation_page, from_folder

@@ -78,9 +78,10 @@ def test_a_cell_with_one_seed_is_drawn_hollow_and_named_in_the_caption(page):
 
 
 def test_a_cell_without_any_record_is_named_below_the_differences(tmp_path):
-    from sslcollapse.ablation.grid import Ablation, Cell
+    from sslcollapse.ablation.grid import Ablation
     from sslcollapse.ablation.records import Records
     from sslcollapse.ablation.tables.page import columns
+    from sslcollapse.ablation.values import Cell
     from sslcollapse.report.factors import factors
     from sslcollapse.report.plots_cells import forest
 

@@ -23,6 +23,14 @@ def test_one_bad_entry_of_a_parameter_or_buffer_is_found_by_name(name, value):
     assert first_non_finite(module) == name
 
 
+@pytest.mark.parametrize("value", [complex(math.nan, 0), complex(0, math.nan), complex(0, math.inf)])
+def test_a_bad_complex_entry_is_found(value):
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, dtype=torch.complex64))
+    assert first_non_finite(module) is None
+    module.state_dict()["1.weight"].view(-1)[1] = value
+    assert first_non_finite(module) == "1.weight"
+
+
 def test_large_but_finite_entries_pass():
     module = network()
     nn.init.constant_(module[0].weight, 3e38)

@@ -8,7 +8,7 @@ from math import fsum
 from typing import Any
 
 from sslcollapse.ablation.claims.schema import LEAST_CELLS, WITHIN, Check, Claim
-from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.choice import WIDENING, Chosen, choose
 from sslcollapse.ablation.statistics.correlation import bootstrap_spearman, different, fewest_seeds
@@ -25,6 +25,7 @@ from sslcollapse.ablation.statistics.intervals import (
 from sslcollapse.ablation.statistics.pairing import Planned, Point
 from sslcollapse.ablation.tables.columns import Column, validation_by_seed
 from sslcollapse.ablation.tables.notation import in_unit
+from sslcollapse.ablation.values import Cell
 
 FEWEST_SEEDS = 5
 """Of fewer no test is decided: that so few differences are normal is not to be seen in them."""

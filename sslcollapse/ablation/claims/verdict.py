@@ -7,11 +7,11 @@ from typing import Any
 
 from sslcollapse.ablation.claims.judge import FEWEST_SEEDS, Result, Verdict
 from sslcollapse.ablation.claims.schema import Check
-from sslcollapse.ablation.grid import Cell
 from sslcollapse.ablation.statistics.choice import Chosen
 from sslcollapse.ablation.statistics.intervals import LEVEL, bonferroni, rounded
 from sslcollapse.ablation.statistics.pairing import Planned
 from sslcollapse.ablation.tables.notation import markdown
+from sslcollapse.ablation.values import Cell
 from sslcollapse.runs.quantities import RANK_MARGIN
 
 

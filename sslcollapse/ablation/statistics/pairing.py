@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sslcollapse.ablation.claims.schema import LEAST_CELLS, Check, Choice, Claim
-from sslcollapse.ablation.values import plain, short
+from sslcollapse.ablation.values import Cell, plain, short
 from sslcollapse.core.errors import RecipeError
-
-if TYPE_CHECKING:
-    from sslcollapse.ablation.grid import Cell
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.statistics.intervals import Difference, Summary
 from sslcollapse.ablation.tables.columns import SECTIONS, Column
-from sslcollapse.ablation.values import plain, short
+from sslcollapse.ablation.values import Cell, plain, short
 from sslcollapse.core.texts import printable
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sslcollapse.ablation.claims.judge import judge
 from sslcollapse.ablation.claims.schema import LEAST_CELLS
 from sslcollapse.ablation.claims.verdict import verdict_lines
-from sslcollapse.ablation.grid import Ablation, Cell
+from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.correlation import Correlation, correlate
 from sslcollapse.ablation.statistics.intervals import (
@@ -31,7 +31,7 @@ from sslcollapse.ablation.tables.notation import (
     shown_difference,
     shown_summary,
 )
-from sslcollapse.ablation.values import show
+from sslcollapse.ablation.values import Cell, show
 from sslcollapse.core.texts import csv_text
 
 __all__ = [
