@@ -6,5 +6,10 @@ from sslcollapse import REGISTRIES, Registry
 
 __version__ = "0.1.0"
 
-TEXT_DATASETS = REGISTRIES.setdefault("text_dataset", Registry("text_dataset"))
+TEXT_DATASETS = REGISTRIES.add(
+    Registry(
+        "text_dataset",
+        {"docstrings": "sslcollapse_text.docstrings:Docstrings", "text_table": "sslcollapse_text.table:TextTable"},
+    )
+)
 """Datasets of texts by name; other packages add theirs by entry points of the group ``sslcollapse.text_dataset``."""

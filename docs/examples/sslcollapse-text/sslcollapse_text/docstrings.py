@@ -60,8 +60,8 @@ class Docstrings:
     """Docstrings of the standard library and of installed packages; the class is the package. No download.
 
     A text is the prose at the start of a docstring of a module, class or function: at most three paragraphs, up to the
-    first section such as "Parameters", at least six words. Names of the classes are taken out of all texts, and a text
-    that was there before is left out.
+    first section such as "Parameters", at least six words. Names of the classes are taken out of all texts. A text
+    that was there before, maybe in another class, is left out.
 
     The split ``"public"`` goes by module, so that neighbours in one file are never on two sides. Modules are taken in
     the order of a hash of their names until a class is full; each goes, with all of its texts, to the part (training,

@@ -42,27 +42,49 @@ def train_tokenizer(texts: Sequence[str], kind: Kind, size: int) -> Any:
     Raises:
         RecipeError: an unknown kind, or a size that is too small.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
     if size < FEWEST_TOKENS:
         raise RecipeError(f"vocabulary: must be >= {FEWEST_TOKENS}, got {size}")
-    settings: dict[str, Any] = dict(vocab_size=size, show_progress=False, special_tokens=[UNKNOWN, MASK])
-    tokenizer: Any
-    trainer: Any
     if kind == "bytes":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **settings)
-    elif kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(**settings)
-    else:
-        raise RecipeError(f"tokenizer: must be 'bytes', 'wordpiece' or a .json file, got {kind!r}")
+        return _bytes(texts, size)
+    if kind == "wordpiece":
+        return _wordpiece(texts, size)
+    raise RecipeError(f"tokenizer: must be 'bytes', 'wordpiece' or a .json file, got {kind!r}")
+
+
+def _bytes(texts: Sequence[str], size: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer: Any = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        show_progress=False,
+        special_tokens=[UNKNOWN, MASK],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _wordpiece(texts: Sequence[str], size: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    # The library numbers the letters inside words in the order of a hash table, which is another in each process, and
+    # breaks ties between pairs by these numbers. As special tokens letters are numbered in the order of this list.
+    letters = sorted({letter for text in texts for letter in normalizer.normalize_str(text) if not letter.isspace()})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, show_progress=False, special_tokens=[UNKNOWN, MASK, *(f"##{letter}" for letter in letters)]
+    )
+    trained: Any = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    trained.normalizer, trained.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    trained.train_from_iterator(texts, trainer)
+    # A new one, in which they are special no more.
+    tokenizer: Any = Tokenizer(models.WordPiece(trained.get_vocab(), unk_token=UNKNOWN))
+    tokenizer.add_special_tokens([UNKNOWN, MASK])
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, trained.pre_tokenizer
+    tokenizer.decoder = decoders.WordPiece()
     return tokenizer
 
 
@@ -105,7 +127,7 @@ def encode(tokenizer: Any, texts: Sequence[str], length: int) -> Tokens:
     tokenizer.enable_truncation(max_length=length)
     ids = torch.full((len(texts), length), PADDING)
     words = torch.full((len(texts), length), PADDING)
-    for row, encoding in enumerate(tokenizer.encode_batch_fast(list(texts))):
+    for row, encoding in enumerate(tokenizer.encode_batch(list(texts))):
         if not encoding.ids:
             raise DataError(f"text {row} has no tokens: {texts[row][:80]!r}; leave it out")
         ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
