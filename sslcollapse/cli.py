@@ -268,9 +268,8 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument(
         "--samples",
         type=_positive,
-        default=1024,
         metavar="N",
-        help="most samples that are used (default: 1024)",
+        help="most samples that are used (default: 1024; of graphs all nodes)",
     )
     diagnose.add_argument(
         "--pretrained", action="store_true", help="published weights of timm:MODEL (default: random initialisation)"

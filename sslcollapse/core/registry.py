@@ -24,7 +24,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import cached_property
 from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
@@ -50,10 +50,20 @@ class Registry:
         kind: what the components are, as used in messages (``"encoder"``).
         builtin: name → ``"module:attribute"`` of the components that are shipped with it; or the package whose
             ``BUILTIN[kind]`` says so, with modules relative to it, which is read when it is first needed.
+        requires: names of what every component has; one that lacks some of it is refused when it is built.
+        base: class to derive from, which has what a component need not write, as messages call it; "" for none.
     """
 
-    def __init__(self, kind: str, builtin: str | Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        kind: str,
+        builtin: str | Mapping[str, str] = MappingProxyType({}),
+        *,
+        requires: Sequence[str] = (),
+        base: str = "",
+    ) -> None:
         self.kind = kind
+        self.requires, self.base = tuple(requires), base
         self._builtin = builtin
         self._factories: dict[str, Callable[..., Any]] = {}
         self._parameters: dict[str, dict[str, inspect.Parameter]] = {}
@@ -118,18 +128,34 @@ class Registry:
             supplied: what the framework passes by position (input width, data root, ...).
 
         Raises:
-            RegistryError: for an unknown component, or a value that its constructor refuses.
+            RegistryError: for an unknown component, one that lacks what its kind requires, or a value that its
+                constructor refuses.
         """
         if "type" not in spec:
             raise RegistryError(f"a {self.kind} needs 'type'; known: {', '.join(self.names())}")
         arguments = {key: value for key, value in spec.items() if key != "type"}
         factory = self.get(spec["type"])
         try:
-            return factory(*supplied, **arguments)
+            component = factory(*supplied, **arguments)
         except (SSLCollapseError, MemoryError):
             raise
         except Exception as error:  # a component may check its arguments by failing
             raise RegistryError(f"{self.kind} {spec['type']!r}: {in_words(error)}") from error
+        self.check(component, spec["type"])
+        return component
+
+    def check(self, component: Any, name: str) -> None:
+        """Make sure that a component that was constructed has all that its kind requires.
+
+        Raises:
+            RegistryError: names what is not there. The values are not looked at, which may have to read data.
+        """
+        lacking = [each for each in self.requires if not _has(component, each)]
+        if lacking:
+            hint = f"derive from {self.base}, which has what need not be written, or add it" if self.base else "add it"
+            raise RegistryError(
+                f"{self.kind} {name!r}: {type(component).__name__} has no {', '.join(map(repr, lacking))}; {hint}"
+            )
 
     def origin(self, name: str) -> str | None:
         """Where a component comes from that this package does not ship; None of one that it does.
@@ -186,6 +212,15 @@ class Registry:
         return self._targets
 
 
+def _has(component: Any, name: str) -> bool:
+    """Whether there is an attribute of this name; a property is not called."""
+    try:
+        inspect.getattr_static(component, name)
+    except AttributeError:
+        return hasattr(component, name)  # one that ``__getattr__`` supplies
+    return True
+
+
 def _first_doc_line(module: str, attribute: str) -> str:
     """First docstring line of ``module:attribute`` from its source, without importing the module."""
     root, *parts = module.split(".")
@@ -207,15 +242,39 @@ def _first_doc_line(module: str, attribute: str) -> str:
     return ""
 
 
-ENCODERS = Registry("encoder", "sslcollapse.encoders")
-OBJECTIVES = Registry("objective", "sslcollapse.objectives")
-REGULARIZERS = Registry("regularizer", "sslcollapse.regularizers")
-COEFFICIENTS = Registry("coefficient", "sslcollapse.regularizers")
-OPTIMIZERS = Registry("optimizer", "sslcollapse.optim")
-DOMAINS = Registry("domain", "sslcollapse.domains")
-GRAPH_DATASETS = Registry("graph_dataset", "sslcollapse.domains.graph")
-VISION_DATASETS = Registry("vision_dataset", "sslcollapse.domains.vision")
-PROBES = Registry("probe", "sslcollapse.probes")
+ENCODERS = Registry("encoder", "sslcollapse.encoders", requires=("forward", "out_dim", "reset_parameters"))
+OBJECTIVES = Registry(
+    "objective",
+    "sslcollapse.objectives",
+    requires=("forward", "projector", "predictor", "couples_batch", "needs_target", "target_initialization"),
+    base="sslcollapse.Objective",
+)
+REGULARIZERS = Registry(
+    "regularizer",
+    "sslcollapse.regularizers",
+    requires=("forward", "coefficient"),
+    base="sslcollapse.WeightPenalty or sslcollapse.FeaturePenalty",
+)
+COEFFICIENTS = Registry("coefficient", "sslcollapse.regularizers", requires=("resolve",))
+OPTIMIZERS = Registry("optimizer", "sslcollapse.optim", requires=("build", "lr_at"), base="sslcollapse.OptimizerSpec")
+DOMAINS = Registry(
+    "domain",
+    "sslcollapse.domains",
+    requires=(
+        *("kind", "in_shape", "num_classes", "replicated", "describe", "check", "load", "notice", "batches"),
+        *("probe_set", "measurable", "draw"),
+    ),
+    base="sslcollapse.Domain",
+)
+GRAPH_DATASETS = Registry(
+    "graph_dataset", "sslcollapse.domains.graph", requires=("num_features", "files", "describe", "load")
+)
+VISION_DATASETS = Registry(
+    "vision_dataset",
+    "sslcollapse.domains.vision",
+    requires=("channels", "size", "num_classes", "mean", "std", "files", "describe", "load"),
+)
+PROBES = Registry("probe", "sslcollapse.probes", requires=("__call__",), base="sslcollapse.SplitProbe")
 
 
 class Registries(MutableMapping[str, Registry]):

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MEASURED = 4096
+"""Samples that ranks are measured on, of inputs that are made a batch at a time, where nobody says how many."""
+
 
 class Batch(NamedTuple):
     """What a domain yields for one training step.
@@ -110,6 +113,18 @@ class ProbeSet:
         moved = views.to(device) if isinstance(views, LazyViews) else [send_to_device(view, device) for view in views]
         return replace(self, views=moved)
 
-    def rank_views(self, samples: int) -> Sequence[Any] | LazyViews:
-        """The inputs that ranks are measured on: all nodes of graphs, at most ``samples`` of lazily made inputs."""
-        return self.views.subset(samples) if isinstance(self.views, LazyViews) else self.views
+    def measured(self, samples: int | None, usual: int = MEASURED) -> tuple[Sequence[Any] | LazyViews, Tensor | None]:
+        """The inputs that ranks are measured on, and which rows of what they give count; None for all rows.
+
+        Of lazily made inputs only the chosen ones are made. A list of inputs is given as a whole, since samples may
+        depend on each other, as the nodes of a graph do, and rows of the outputs are chosen.
+
+        Args:
+            samples: how many, evenly spaced and always the same; None is all of a list, and ``usual`` lazily made ones.
+            usual: see ``samples``.
+        """
+        if isinstance(self.views, LazyViews):
+            return self.views.subset(usual if samples is None else samples), None
+        if samples is None or samples >= len(self.labels):
+            return self.views, None
+        return self.views, torch.linspace(0, len(self.labels) - 1, samples, dtype=torch.float64).long()

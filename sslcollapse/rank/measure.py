@@ -59,6 +59,7 @@ def measure(
     *,
     projector: nn.Module | None = None,
     predictor: nn.Module | None = None,
+    rows: Tensor | None = None,
 ) -> Measurement:
     """Run the online network in eval mode on un-augmented views and measure every rank.
 
@@ -71,6 +72,8 @@ def measure(
         views: encoder inputs.
         projector: head that makes the embedding.
         predictor: head that makes the prediction.
+        rows: numbers of the samples that count, ascending over all views; None for all. Of an output that has not one
+            row a sample all count.
 
     Raises:
         NotFiniteError: a feature, weight or output has NaN or infinite entries; named.
@@ -78,16 +81,23 @@ def measure(
     heads = {name: head for name, head in (("projector", projector), ("predictor", predictor)) if head is not None}
     found = _all_layers(encoder, heads)
     streams: dict[str, StreamingCovariance] = {}
-    with evaluating(encoder, *heads.values()), _output_hooks(found, streams):
+    held: list[tuple[Layer, Any]] | None = None if rows is None else []  # outputs of one view
+    start = 0
+    with evaluating(encoder, *heads.values()), _output_hooks(found, streams, held):
         for view in views:
             h = encoder(view)
             z = h if projector is None else projector(h)
             p = None if predictor is None else predictor(z)
-            _stream(streams, "representation", h)
-            if projector is not None:
-                _stream(streams, "embedding", z)
-            if p is not None:
-                _stream(streams, "prediction", p)
+            features = {"representation": h, "embedding": None if projector is None else z, "prediction": p}
+            own = None if rows is None else _own_rows(rows, start, h)
+            for name, feature in features.items():
+                if feature is not None:
+                    _stream(streams, name, feature if own is None else feature[own])
+            for layer, output in held or ():
+                _stream_output(streams, layer, output, len(h), own)
+            if held is not None:
+                held.clear()
+            start += len(h)
     singular: dict[str, np.ndarray] = {}
     ranks: dict[str, Any] = {name: _rank_of(streams.get(name), name, singular) for name in FEATURES}
     if projector is None:
@@ -223,6 +233,8 @@ def _rank_of(
 
 def _stream(streams: dict[str, StreamingCovariance], name: str, output: Tensor) -> None:
     rows = activation_rows(output.detach())
+    if not len(rows):
+        return
     if name not in streams:
         streams[name] = StreamingCovariance(rows.shape[1], rows.device)
     streams[name].update(rows)
@@ -237,13 +249,39 @@ def _named(name: str) -> Iterator[None]:
         raise NotFiniteError(f"{name}: {error}") from None
 
 
+def _own_rows(rows: Tensor, start: int, h: Tensor) -> Tensor:
+    """Of the samples that count those of one view, whose first is number ``start``, as numbers within it."""
+    return rows[(rows >= start) & (rows < start + len(h))].to(h.device) - start
+
+
+def _stream_output(
+    streams: dict[str, StreamingCovariance], layer: Layer, output: Any, samples: int = 0, own: Tensor | None = None
+) -> None:
+    """Add what a module put out for a layer; where it has one row a sample, those that count."""
+    if own is not None and isinstance(output, Tensor) and output.dim() and len(output) == samples:
+        output = output[own]
+    rows = output_rows(layer, output)
+    if rows is not None:
+        _stream(streams, f"output/{layer.name}", rows)
+
+
 @contextmanager
-def _output_hooks(layers: Mapping[str, Layer], streams: dict[str, StreamingCovariance]) -> Iterator[None]:
+def _output_hooks(
+    layers: Mapping[str, Layer],
+    streams: dict[str, StreamingCovariance],
+    held: list[tuple[Layer, Any]] | None = None,
+) -> Iterator[None]:
+    """Add the outputs of layers to streams as they come, or, where there is a list to hold them, put them there."""
+
     def record(layer: Layer) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            rows = output_rows(layer, output)
-            if rows is not None:
-                _stream(streams, f"output/{layer.name}", rows)
+            if held is None:
+                _stream_output(streams, layer, output)
+                return
+            if isinstance(output, tuple) and output:
+                output = output[0]
+            # A copy, since an activation may work in place.
+            held.append((layer, output.clone() if isinstance(output, Tensor) and _is_plain(output) else output))
 
         return hook
 

@@ -296,14 +296,14 @@ class MonitorSpec:
         every: steps between measurements; 0 measures at the end only.
         rank_warning: fraction of its attainable rank below which a layer is warned about.
         gradients: whether penalties' gradients are compared with the objective's.
-        samples: most samples whose ranks are measured, evenly spaced over the probe set, where its domain makes them a
-            batch at a time; of one that has them at hand, as a graph has its nodes, all are.
+        samples: most samples whose ranks are measured, evenly spaced over the probe set; None is all that a domain has
+            at hand, as a graph has its nodes, and 4,096 of those that it makes a batch at a time.
     """
 
     every: Annotated[int, AtLeast(0)] = 100
     rank_warning: Probability = 0.1
     gradients: bool = True
-    samples: Annotated[int, AtLeast(2)] = 4096
+    samples: Annotated[int, AtLeast(2)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.seeding import derive_seed, seed_default
 from sslcollapse.core.texts import printable
-from sslcollapse.core.types import Batch, Context
+from sslcollapse.core.types import MEASURED, Batch, Context
 from sslcollapse.domains.base import Domain
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes import evaluate
@@ -44,6 +44,7 @@ from sslcollapse.training.build import (
     build_module,
     check_batch,
     check_probe_views,
+    checked_batches,
     prepare_networks,
 )
 from sslcollapse.training.checkpoint import check_state, load_latest_checkpoint, newest_step, save_checkpoint
@@ -245,7 +246,7 @@ class Trainer:
 
     def _rehearsed(self, start: int) -> Iterator[Batch]:
         """Batches from a step on, the first of which all that will ever read one has been tried on."""
-        batches = self.domain.batches(start * self.recipe["train"]["accumulate"], self._context())
+        batches = checked_batches(self.domain, start * self.recipe["train"]["accumulate"], self._context())
         first = next(batches)
         check_batch(self.module, first)
         with meeting("trying the probe set"):
@@ -377,9 +378,9 @@ class Trainer:
             self.reporter.warn(f"step {done}: {line}")
 
     def _measure(self, done: int) -> Measurement:
-        module, views = self.module, self.probe_set.rank_views(self.recipe["monitor"]["samples"])
+        module, (views, rows) = self.module, self.probe_set.measured(self.recipe["monitor"]["samples"])
         try:
-            return measure(module.encoder, views, projector=module.projector, predictor=module.predictor)
+            return measure(module.encoder, views, projector=module.projector, predictor=module.predictor, rows=rows)
         except NotFiniteError as error:
             raise NonFiniteLossError(
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self.run_directory.checkpoints)}"
@@ -400,15 +401,10 @@ class Trainer:
         """What two training views share, on the batches that would come after the last step."""
         recipe, start = self.recipe, self.steps * self.recipe["train"]["accumulate"]
         # More samples than are measured otherwise would take long, and without end where samples never come again.
-        most = min(recipe["monitor"]["samples"], max(len(self.probe_set.labels), MAX_ROWS))
+        most = min(recipe["monitor"]["samples"] or MEASURED, max(len(self.probe_set.labels), MAX_ROWS))
         context = Context(recipe["seed"], device=self.accelerator.device)  # rank 0 has all samples of a batch
-        batches = self.domain.batches(start, context)
-        try:
-            return measure_shared(self.module.encoder, batches, most, getattr(self.domain, "measurable", None))
-        finally:
-            close: Any = getattr(batches, "close", None)  # of a generator: ends its worker processes
-            if close is not None:
-                close()
+        with closing(checked_batches(self.domain, start, context)) as batches:  # ends worker processes
+            return measure_shared(self.module.encoder, batches, most, self.domain.measurable)
 
     def _log(self, done: int, record: Mapping[str, float]) -> None:
         if self.main:

@@ -20,6 +20,9 @@ from sslcollapse.rank.diagnose.targets import Target
 from sslcollapse.rank.diagnose.verdict import COLLAPSED, VERDICTS, output_verdict, random_rank, weight_verdict, worst
 from sslcollapse.rank.spectrum import NotFiniteError, singular_values, summarize
 
+DIAGNOSED = 1024
+"""Samples of inputs that are made a batch at a time, where nobody says how many."""
+
 CONDITION_LIMIT = 1e7
 """Above this a condition number counts as infinite: smaller singular values are rounding noise of the Gram matrix."""
 
@@ -152,14 +155,14 @@ def weigh(matrix: Matrix) -> WeightReport:
     )
 
 
-def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) -> Diagnosis:
+def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int | None) -> Diagnosis:
     """The same diagnosis with the outputs of every layer and the representation, on the probe set of a recipe.
 
     Args:
         diagnosis: of the weights of ``target``.
         target: with a known architecture.
         data: recipe whose domain supplies the inputs.
-        samples: at most this many images; of graphs all nodes are used.
+        samples: at most this many; None is all nodes of graphs and ``DIAGNOSED`` images.
 
     Raises:
         TargetError: a target that is tensors only, or that reads other inputs than the recipe's.
@@ -176,19 +179,23 @@ def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) 
 
     recipe = resolve_data(load(data))
     domain = build_domain(recipe)
+    if target.reads is not None and domain.kind not in target.reads:
+        raise TargetError(
+            f"--data: its views are of kind {domain.kind}, and the encoder reads {' or '.join(target.reads)}"
+        )
     trained, untrained = target.networks(domain.in_shape)
     domain.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    views = domain.probe_set().to(device).rank_views(samples)
+    views, rows = domain.probe_set().to(device).measured(samples, DIAGNOSED)
     described = f"{recipe['name']} ({domain.describe()})"
     trained.to(device)
     if not target.trained:
         with_statistics(trained, views)
     try:
-        measured = measure(trained, views)
+        measured = measure(trained, views, rows=rows)
     except NotFiniteError as error:
         return replace(diagnosis, data=described, unmeasured=str(error))
-    reference = measure(with_statistics(untrained.to(device), views), views).ranks
+    reference = measure(with_statistics(untrained.to(device), views), views, rows=rows).ranks
     layers = []
     for layer in diagnosis.layers:
         found = measured.ranks["layers"].get(layer.name, {}).get("output")

@@ -40,6 +40,7 @@ class Target:
         coverage: how much of the parameters the matrices hold, and what is left out, with the reason.
         networks: makes the networks for inputs of a shape; None where only tensors are known.
         trained: whether the network has seen data, so that its BatchNorms have statistics of their own.
+        reads: kinds of input that the network reads; None where it does not say.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Target:
     coverage: Coverage
     networks: Networks | None = None
     trained: bool = True
+    reads: Sequence[str] | None = None
 
 
 def load_target(target: str, *, pretrained: bool = False) -> Target:
@@ -150,7 +152,8 @@ def _encoder(title: str, encoder: nn.Module, spec: dict[str, Any], in_shape: tup
             torch.manual_seed(seed % 2**63)
             return encoder, ENCODERS.build(offline(spec), in_shape)
 
-    return Target(title, _matrices(encoder, title), layer_coverage(encoder), networks)
+    reads: Any = getattr(encoder, "reads", None)
+    return Target(title, _matrices(encoder, title), layer_coverage(encoder), networks, reads=reads)
 
 
 def _timm(name: str, pretrained: bool) -> Target:
@@ -166,7 +169,12 @@ def _timm(name: str, pretrained: bool) -> Target:
 
     model = _timm_model(name, default, pretrained, 0)
     return Target(
-        f"{TIMM}{name} ({kind})", _matrices(model, name), layer_coverage(model), networks=networks, trained=pretrained
+        f"{TIMM}{name} ({kind})",
+        _matrices(model, name),
+        layer_coverage(model),
+        networks=networks,
+        trained=pretrained,
+        reads=("image",),
     )
 
 
