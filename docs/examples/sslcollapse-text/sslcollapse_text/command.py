@@ -122,3 +122,7 @@ def _baseline(recipe: dict[str, Any], domain: TextDomain) -> dict[str, Any]:
             **{name: version(name) for name in ("sslcollapse", "sslcollapse-text", "torch", "tokenizers")},
         },
     }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
