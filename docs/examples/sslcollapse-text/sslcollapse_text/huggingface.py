@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from sslcollapse import MissingDataError, RunError
@@ -89,16 +89,24 @@ class HuggingFace(nn.Module):
             ) from error
         if self.pretrained is not None:
             try:
-                return AutoModel.from_pretrained(self.pretrained)
+                return _without_pooler(AutoModel.from_pretrained(self.pretrained))
             except (OSError, ValueError) as error:
                 raise MissingDataError(
                     f"encoder huggingface_text: {self.pretrained} cannot be loaded ({error}); name a folder with "
                     "config.json and model.safetensors, or check the network"
                 ) from error
-        settings = {"vocab_size": self.vocabulary, "max_position_embeddings": self.length} | self.config
+        # Some models count places from 1 or 2 on; 0 is what stands for padding in ``forward``.
+        sizes = {"vocab_size": self.vocabulary, "max_position_embeddings": self.length + 2, "pad_token_id": 0}
+        settings = sizes | self.config
         try:
             configuration = AutoConfig.for_model(str(self.name), **settings)
-            with torch.no_grad():
-                return AutoModel.from_config(configuration)
+            return _without_pooler(AutoModel.from_config(configuration))
         except Exception as error:  # configurations check their entries in many ways, some by failing
             raise ValueError(f"transformers refuses a {self.name!r} with {self.config}: {error}") from error
+
+
+def _without_pooler(model: Any) -> Any:
+    """The model without the layer behind BERT's [CLS] token, which would get no gradient here, where it can be none."""
+    if "add_pooling_layer" in inspect.signature(type(model).__init__).parameters:
+        model.pooler = None
+    return model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from sslcollapse import AtLeast, Between, Width
+from sslcollapse import Above, AtLeast, Between, Width
 from sslcollapse_text.views import PADDING
 
 Pooling = Literal["mean", "cls"]
@@ -35,6 +35,8 @@ class Transformer(nn.Module):
         hidden: width inside the MLP; None is four times ``width``.
         dropout: after the embedding, of attention, and before each addition. SimCSE's views differ by it alone.
         pooling: ``"mean"`` over the tokens of a text, or ``"cls"``.
+        embedding_std: standard deviation of the first embeddings. At BERT's 0.02 what attention adds outweighs the
+            tokens; at 1 the untrained encoder is nearly a mean of random vectors of tokens, and a better one.
 
     Raises:
         ValueError: for a shape that is not that of texts, or a width that the heads do not divide.
@@ -57,6 +59,7 @@ class Transformer(nn.Module):
         hidden: Width | None = None,
         dropout: Annotated[float, Between(0, 1, open="right")] = 0.1,
         pooling: Pooling = "mean",
+        embedding_std: Annotated[float, Above(0)] = 0.02,
     ) -> None:
         super().__init__()
         length, vocabulary = text_shape(in_shape, "transformer")
@@ -66,7 +69,9 @@ class Transformer(nn.Module):
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         if pooling not in ("mean", "cls"):
             raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
-        self.out_dim, self.length, self.pooling = width, length, pooling
+        if not embedding_std > 0.0:
+            raise ValueError(f"embedding_std must be > 0, got {embedding_std}")
+        self.out_dim, self.length, self.pooling, self.embedding_std = width, length, pooling, embedding_std
         self.tokens = nn.Embedding(vocabulary, width)
         self.places = nn.Embedding(length + 1, width)  # place 0 is that of the CLS token
         self.cls = nn.Parameter(torch.empty(width)) if pooling == "cls" else None
@@ -76,11 +81,11 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew: embeddings from N(0, 0.02²), the rest as torch's layers do."""
+        """Draw all parameters anew: embeddings from N(0, embedding_std²), the rest as torch's layers do."""
         for embedding in (self.tokens, self.places):
-            nn.init.normal_(embedding.weight, std=0.02)
+            nn.init.normal_(embedding.weight, std=self.embedding_std)
         if self.cls is not None:
-            nn.init.normal_(self.cls, std=0.02)
+            nn.init.normal_(self.cls, std=self.embedding_std)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.LayerNorm)):
                 module.reset_parameters()

@@ -1,20 +1,16 @@
 """Does WERank do in language what it does elsewhere? Three domains, three objectives, with and without it: five seeds.
 
 The same digits as a graph and as images, and docstrings as texts. Objectives, projectors and WERank's coefficient are
-the same everywhere and nothing is tuned; encoders, views and steps are those of the domain's own recipe.
+the same everywhere and nothing is tuned; encoders, views and steps are those of the domain's own recipe. Needs the
+recipes of sslcollapse itself, which are in the same clone.
 """
-
-from pathlib import Path
-
-recipes = Path(__file__).resolve().parents[1]
-images = recipes.parents[3] / "recipes"  # those of sslcollapse itself, in the same clone
 
 ablation = dict(
     name="three_domains",
     base={
-        "digits as graph": str(recipes / "simclr_digits_graph.py"),
-        "digits as images": str(images / "simclr_digits.py"),
-        "docstrings": str(recipes / "simclr_text.py"),
+        "digits as graph": "../simclr_digits_graph.py",
+        "digits as images": "../../../../../recipes/simclr_digits.py",
+        "docstrings": "../simclr_text.py",
     },
     axes={
         "objective": [
