@@ -1,4 +1,4 @@
-"""``sslcollapse-text``: what the texts of a recipe are, their tokenizer as a file, and a bag-of-words baseline."""
+"""``sslcollapse-text``: the texts of a recipe, their tokenizer as a file, a bag-of-words baseline, ranks as a table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from torch import Tensor
@@ -34,8 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("--out", type=Path, required=True, help="the tokenizer.json to write")
         else:
             command.add_argument("--json", type=Path, help="also write it to this file")
+    ranks = commands.add_parser("ranks", help="write the ranks of all layers of an ablation's runs as a table")
+    ranks.add_argument("results", type=Path, help="the folder of the results, with runs.jsonl")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "ranks":
+            table = _ranks(options.results / "runs.jsonl")
+            (options.results / "layers.md").write_text(table, encoding="utf-8")
+            print(table, end="")
+            return 0
         recipe = load_recipe(options.recipe)
         domain = _domain(recipe)
         if options.command == "tokenizer":
@@ -122,6 +130,46 @@ def _baseline(recipe: dict[str, Any], domain: TextDomain) -> dict[str, Any]:
             **{name: version(name) for name in ("sslcollapse", "sslcollapse-text", "torch", "tokenizers")},
         },
     }
+
+
+def _ranks(path: Path) -> str:
+    """A Markdown table: for each cell and layer the effective rank of weight and output, over the attainable one."""
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        changed = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in record["overrides"].items())
+        cells.setdefault(changed or record["name"], []).append(record["rank"])
+    lines = []
+    for cell, ranks in cells.items():
+        count = ranks[0]["representation"]["n"]
+        lines += [
+            f"## {cell}",
+            "",
+            f"Effective rank (un-centred) over the attainable one, mean ± standard deviation of {_seeds(len(ranks))}; "
+            f"{count:,} un-augmented texts, eval mode.",
+            "",
+            "| layer | weight | output |",
+            "| --- | --- | --- |",
+        ]
+        for layer, places in ranks[0]["layers"].items():
+            found = [
+                _over_seeds([r["layers"][layer][place] for r in ranks]) if place in places else "–"
+                for place in ("weight", "output")
+            ]
+            lines.append(f"| {layer} | {' | '.join(found)} |")
+        lines.append(f"| representation | – | {_over_seeds([r['representation'] for r in ranks])} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def _over_seeds(ranks: Sequence[dict[str, Any]]) -> str:
+    values = [rank["effective_rank"] for rank in ranks]
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread} / {ranks[0]['attainable']}"
 
 
 if __name__ == "__main__":

@@ -90,3 +90,20 @@ def test_the_command_counts_texts_writes_the_tokenizer_and_evaluates_bags_of_wor
     recipe.write_text(json.dumps(dict(name="toy", domain=dict(type="toy"))))
     assert main(["corpus", str(recipe)]) == 2
     assert "needs a recipe of the domain 'text', got 'toy'" in capsys.readouterr().err
+
+
+def test_ranks_of_layers_are_a_table_over_seeds(tmp_path, capsys):
+    def rank(value):
+        return dict(effective_rank=value, attainable=8, n=20)
+
+    for seed in (0, 1):
+        layers = {"qkv.q": dict(weight=rank(4.0 + seed), output=rank(2.0 + seed)), "plain": dict(weight=rank(1.0))}
+        record = dict(name="a", overrides={}, seed=seed, rank=dict(representation=rank(3.0), layers=layers))
+        with (tmp_path / "runs.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    assert main(["ranks", str(tmp_path)]) == 0
+    table = (tmp_path / "layers.md").read_text()
+    assert "mean ± standard deviation of 2 seeds; 20 un-augmented texts" in table
+    assert "| qkv.q | 4.5 ± 0.7 / 8 | 2.5 ± 0.7 / 8 |" in table
+    assert "| plain | 1.0 ± 0.0 / 8 | – |" in table
+    assert "| representation | – | 3.0 ± 0.0 / 8 |" in table
