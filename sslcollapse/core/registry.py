@@ -302,9 +302,7 @@ class Registries(MutableMapping[str, Registry]):
         place = sys._getframe(1).f_globals.get("__file__")
         if registry.kind in self._known and (place is None or self._places.get(registry.kind) != place):
             by = self._places.get(registry.kind, "this package")
-            raise RegistryError(
-                f"there is a registry of kind {registry.kind!r} already, from {by}; choose another name"
-            )
+            raise RegistryError(f"there is a kind {registry.kind!r} already, from {by}; choose another name")
         self._known[registry.kind], self._places[registry.kind] = registry, place
         return registry
 

@@ -48,7 +48,7 @@ class Domain(Protocol):
 
     def describe(self) -> str:
         """One line on the data that will be read. Called on rank 0, by a dry run (before ``load``) and by a run."""
-        return (type(self).__doc__ or type(self).__name__).strip().partition("\n")[0]
+        return (type(self).__doc__ or type(self).__name__).strip().partition("\n")[0].rstrip(".")
 
     def check(self, world_size: int) -> None:
         """Raise RecipeError for settings that so many ranks cannot share; called once, before ``load``."""

@@ -217,10 +217,9 @@ def _check_kind(recipe: Mapping[str, Any], domain: Domain) -> None:
     """Refuse an encoder that says that it reads other kinds of input; one that says nothing is tried on a batch."""
     name, of = recipe["encoder"]["type"], recipe["domain"]["type"]
     reads = getattr(ENCODERS.get(name), "reads", None)
-    if reads is not None and domain.kind not in ((reads,) if isinstance(reads, str) else reads):
-        kinds = reads if isinstance(reads, str) else " or ".join(reads)
+    if reads is not None and domain.kind not in reads:
         raise RecipeError(
-            f"encoder.type: {name!r} reads views of kind {kinds}, and those of the domain {of!r} are of kind "
+            f"encoder.type: {name!r} reads views of kind {', '.join(reads)}, and those of the domain {of!r} are of kind "
             f"{domain.kind}; choose an encoder that reads them"
         )
 
