@@ -14,22 +14,24 @@ from sslcollapse_text.views import PADDING
 
 
 class HuggingFace(nn.Module):
-    """Any text encoder of ``transformers``: a new one from a configuration, or a pretrained one.
+    """Any text encoder of ``transformers``, from its configuration; initialised at random, or with published weights.
 
-    A new one has the domain's vocabulary. A pretrained one needs the tokenizer that it was trained with:
-    ``domain.tokenizer`` is then its ``tokenizer.json``.
+    With published weights the configuration is that of their ``config.json``, since an export holds the recipe's words
+    and its own weights, and is loaded without the folder that training began with. The tokenizer must be theirs too:
+    ``domain.tokenizer`` is their ``tokenizer.json``.
 
     Args:
         in_shape: (T, V): tokens of a text at most, and tokens of the vocabulary.
-        model: type of a new model in ``transformers``, such as ``"bert"``, ``"distilbert"`` or ``"modernbert"``.
-        config: other entries of its configuration, such as ``dict(hidden_size=64, num_hidden_layers=2)``.
-        pretrained: a folder with a model, or its name on the hub; ``model`` and ``config`` are then left out.
+        model: type of the model in ``transformers``, such as ``"bert"``, ``"distilbert"`` or ``"modernbert"``.
+        config: entries of its configuration, such as ``dict(hidden_size=64, num_hidden_layers=2)``; others have the
+            defaults of ``transformers``, but for the vocabulary and the number of places, which are the domain's.
+        pretrained_from: a folder with the weights of such a model, or its name on the hub; None initialises at random.
         pooling: ``"mean"`` over the tokens of a text, or ``"cls"``, its first token.
 
     Raises:
-        ValueError: for both or neither of ``model`` and ``pretrained``, a type or entry that ``transformers`` refuses,
-            or a model that reads fewer tokens than the vocabulary has.
-        MissingDataError: the pretrained model cannot be had.
+        ValueError: for a type or an entry that ``transformers`` refuses, weights of another configuration, or a model
+            that reads fewer tokens than the vocabulary has.
+        MissingDataError: the weights cannot be had.
         RunError: ``transformers`` is not installed.
 
     Shapes:
@@ -43,31 +45,27 @@ class HuggingFace(nn.Module):
         self,
         in_shape: Sequence[int],
         *,
-        model: str | None = None,
+        model: str,
         config: Mapping[str, Any] | None = None,
-        pretrained: str | None = None,
+        pretrained_from: str | None = None,
         pooling: Pooling = "mean",
     ) -> None:
         super().__init__()
         self.length, self.vocabulary = text_shape(in_shape, "huggingface_text")
-        if (model is None) == (pretrained is None):
-            raise ValueError(f"needs either model or pretrained, got model={model!r}, pretrained={pretrained!r}")
-        if pretrained is not None and config:
-            raise ValueError(f"config: a pretrained model has its own; leave out {dict(config)}")
         if pooling not in ("mean", "cls"):
             raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
-        self.name, self.config, self.pretrained, self.pooling = model, dict(config or {}), pretrained, pooling
+        self.name, self.config, self.source, self.pooling = model, dict(config or {}), pretrained_from, pooling
         self.model = self._built()
         known = self.model.get_input_embeddings().num_embeddings
         if known < self.vocabulary:
             raise ValueError(
-                f"the model knows {known:,} tokens, the domain's vocabulary has {self.vocabulary:,}; a pretrained "
-                "model needs its own tokenizer: domain.tokenizer='<folder>/tokenizer.json' and its domain.vocabulary"
+                f"config: the model knows {known:,} tokens, the domain's vocabulary has {self.vocabulary:,}; set "
+                f"domain.vocabulary={known}, and domain.tokenizer to the tokenizer.json of published weights"
             )
         self.out_dim = int(self.model.config.hidden_size)
 
     def reset_parameters(self) -> None:
-        """Initialise the model again, or with ``pretrained`` load its weights again."""
+        """Initialise the model again, or with ``pretrained_from`` read its weights again."""
         self.model.load_state_dict(self._built().state_dict())
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -87,22 +85,30 @@ class HuggingFace(nn.Module):
                 f"the encoder huggingface_text needs the package transformers, which cannot be imported ({error}); "
                 'install it with: pip install "sslcollapse-text[huggingface]"'
             ) from error
-        if self.pretrained is not None:
-            try:
-                return _without_pooler(AutoModel.from_pretrained(self.pretrained))
-            except (OSError, ValueError) as error:
-                raise MissingDataError(
-                    f"encoder huggingface_text: {self.pretrained} cannot be loaded ({error}); name a folder with "
-                    "config.json and model.safetensors, or check the network"
-                ) from error
         # Some models count places from 1 or 2 on; 0 is what stands for padding in ``forward``.
         sizes = {"vocab_size": self.vocabulary, "max_position_embeddings": self.length + 2, "pad_token_id": 0}
-        settings = sizes | self.config
+        settings = {name: value for name, value in (sizes | self.config).items() if name != "model_type"}
         try:
-            configuration = AutoConfig.for_model(str(self.name), **settings)
-            return _without_pooler(AutoModel.from_config(configuration))
+            model = _without_pooler(AutoModel.from_config(AutoConfig.for_model(self.name, **settings)))
         except Exception as error:  # configurations check their entries in many ways, some by failing
             raise ValueError(f"transformers refuses a {self.name!r} with {self.config}: {error}") from error
+        if self.source is None:
+            return model
+        try:
+            published = _without_pooler(AutoModel.from_pretrained(self.source))
+        except (OSError, ValueError) as error:
+            raise MissingDataError(
+                f"encoder.pretrained_from: {self.source} cannot be loaded ({error}); name a folder with config.json "
+                "and model.safetensors, or check the network"
+            ) from error
+        try:
+            model.load_state_dict(published.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"pretrained_from: the weights of {self.source} are of another configuration than this {self.name!r}; "
+                f"give the entries of its config.json as config ({error})"
+            ) from error
+        return model
 
 
 def _without_pooler(model: Any) -> Any:

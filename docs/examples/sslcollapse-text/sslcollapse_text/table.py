@@ -20,9 +20,9 @@ class TextTable:
     """Texts and labels in two tables, one for training and one for testing: CSV with a header line, or Parquet.
 
     Labels are words or whole numbers; the classes are the different labels of the training table, sorted. Rows are
-    those of the training table and then those of the test table. The split ``"public"`` takes a random part of the
-    training rows for validation, always the same, and the whole test table for testing. Pre-training and the tokenizer
-    see the training table only.
+    those of the training table and then those of the test table, all in memory. The split ``"public"`` takes a random
+    part of the training rows for validation, always the same, and the whole test table for testing. Pre-training and
+    the tokenizer see the training table only.
 
     Args:
         data_root: the data root.

@@ -1,10 +1,11 @@
 import json
+import shutil
 
 import pytest
 import torch
 from parts import write_tables
 
-from sslcollapse import Context, DataError, RecipeError, testing, train
+from sslcollapse import Context, DataError, RecipeError, load_encoder, testing, train
 from sslcollapse_text.domain import TextDomain, token_counts
 from sslcollapse_text.views import PADDING
 
@@ -119,3 +120,20 @@ def test_texts_go_through_training_measurement_and_evaluation_to_the_end(tmp_pat
     assert set(found["evaluation"]) == set(found["untrained"]) == {"knn", "public"}
     if regularizers:
         assert "layers.0.attention.qkv.q" in found["regularizers"]["werank"]
+
+
+def test_a_model_of_transformers_is_trained_exported_and_loaded_without_the_folder_of_its_first_weights(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = dict(vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    folder = tmp_path / "published"
+    transformers.BertModel(transformers.BertConfig(**config)).save_pretrained(folder)
+    encoder = dict(type="huggingface_text", model="bert", config=config | {"max_position_embeddings": 512})
+    encoder["pretrained_from"] = str(folder)
+    domain = dict(type="text", dataset=write_tables(tmp_path), **SIZES)
+    objective = dict(type="simclr", projector=[16, 8])
+    run = train(dict(RECIPE, name="hub", domain=domain, encoder=encoder, objective=objective), out=tmp_path / "runs")
+    assert json.loads((run / "result.json").read_text())["warnings"] == []
+    shutil.rmtree(folder)
+    loaded, description = load_encoder(run)
+    assert loaded(torch.tensor([[3, 4, PADDING]])).shape == (1, 16)
+    assert description["in_shape"] == [16, 400]

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -149,10 +151,11 @@ def test_shapes_of_other_data_and_views_that_are_too_long_are_refused():
         Transformer(SHAPE)(torch.zeros(2, 13, dtype=torch.long))
 
 
-def test_a_pretrained_model_is_read_from_its_folder_and_read_again(tmp_path):
+def test_published_weights_are_read_from_their_folder_and_read_again(tmp_path):
     first = bert()
     first.model.save_pretrained(tmp_path)
-    encoder = HuggingFace(SHAPE, pretrained=str(tmp_path), pooling="cls")
+    config = json.loads((tmp_path / "config.json").read_text())  # as a recipe would do it
+    encoder = HuggingFace(SHAPE, model="bert", config=config, pretrained_from=str(tmp_path), pooling="cls")
     weight = encoder.model.embeddings.word_embeddings.weight
     assert torch.equal(weight, first.model.embeddings.word_embeddings.weight)
     with torch.no_grad():
@@ -160,9 +163,11 @@ def test_a_pretrained_model_is_read_from_its_folder_and_read_again(tmp_path):
     encoder.reset_parameters()
     assert torch.equal(weight, first.model.embeddings.word_embeddings.weight)
     with pytest.raises(
-        ValueError, match=r"knows 300 tokens, the domain's vocabulary has 301; a pretrained model needs"
+        ValueError, match=r"knows 300 tokens, the domain's vocabulary has 301; set domain.vocabulary=300"
     ):
-        HuggingFace((12, 301), pretrained=str(tmp_path))
+        HuggingFace((12, 301), model="bert", config=config, pretrained_from=str(tmp_path))
+    with pytest.raises(ValueError, match=r"are of another configuration than this 'bert'; give the entries of its"):
+        HuggingFace(SHAPE, model="bert", config=BERT | dict(hidden_size=8), pretrained_from=str(tmp_path))
 
 
 def test_models_that_transformers_does_not_have_are_refused_with_its_reason(tmp_path):
@@ -170,8 +175,6 @@ def test_models_that_transformers_does_not_have_are_refused_with_its_reason(tmp_
     with pytest.raises(ValueError, match=r"transformers refuses a 'bort' with \{\}: .*bort"):
         HuggingFace(SHAPE, model="bort")
     with pytest.raises(MissingDataError, match=r"nothing cannot be loaded .*name a folder with config.json"):
-        HuggingFace(SHAPE, pretrained=str(tmp_path / "nothing"))
-    with pytest.raises(ValueError, match=r"needs either model or pretrained, got model=None, pretrained=None"):
-        HuggingFace(SHAPE)
-    with pytest.raises(ValueError, match=r"config: a pretrained model has its own; leave out"):
-        HuggingFace(SHAPE, pretrained="x", config=dict(hidden_size=3))
+        HuggingFace(SHAPE, model="bert", config=BERT, pretrained_from=str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match=r"pooling must be 'mean' or 'cls', got 'max'"):
+        bert(pooling="max")
