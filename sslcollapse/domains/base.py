@@ -30,7 +30,7 @@ class Domain(Protocol):
 
     A run calls, on every rank unless said otherwise: the constructor, ``check``, ``load``, ``probe_set``, ``batches``,
     all before the first step; after the last step rank 0 alone calls ``batches`` and ``measurable``. What one rank
-    raises before the first step ends all ranks.
+    raises in the first three is told to all of them.
 
     Attributes:
         kind: of input that a view is, in one word: ``"graph"``, ``"image"``, ``"sequence"``, ``"vector"``, or one of
@@ -78,8 +78,8 @@ class Domain(Protocol):
     def probe_set(self) -> ProbeSet:
         """Un-augmented inputs, labels and fixed splits, always the same.
 
-        Called once, before the first step. Rank 0 moves the inputs to its device and encodes them, once a measurement
-        and once a probe; the other ranks read the labels only.
+        Called once by ``train``, before the first step, and by ``evaluate`` and ``diagnose``. Rank 0 moves the inputs
+        to its device and encodes them at every measurement and for the probes; the other ranks read the labels only.
         """
         ...
 

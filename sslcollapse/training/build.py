@@ -217,10 +217,11 @@ def _check_kind(recipe: Mapping[str, Any], domain: Domain) -> None:
     """Refuse an encoder that says that it reads other kinds of input; one that says nothing is tried on a batch."""
     name, of = recipe["encoder"]["type"], recipe["domain"]["type"]
     reads = getattr(ENCODERS.get(name), "reads", None)
-    if reads is not None and domain.kind not in reads:
+    kinds = (reads,) if isinstance(reads, str) else reads
+    if kinds is not None and domain.kind not in kinds:
         raise RecipeError(
-            f"encoder.type: {name!r} reads views of kind {', '.join(reads)}, and those of the domain {of!r} are of kind "
-            f"{domain.kind}; choose an encoder that reads them"
+            f"encoder.type: {name!r} reads views of kind {', '.join(kinds)}, and those of the domain {of!r} are of "
+            f"kind {domain.kind}; choose an encoder that reads them"
         )
 
 
