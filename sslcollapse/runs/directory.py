@@ -223,7 +223,7 @@ def plugins(recipe: Mapping[str, Any]) -> dict[str, str]:
     """``"encoder my_gcn"`` → where it comes from, of each component of a resolved recipe that is not this package's."""
     found = {}
     for kind, component in components(recipe):
-        origin = REGISTRIES[kind].origin(component["type"]) if kind in REGISTRIES else None
+        origin = REGISTRIES[kind].origin(component["type"])
         if origin is not None:
             found[f"{kind} {component['type']}"] = origin
     return found
@@ -245,7 +245,7 @@ def device_name(device: Any) -> str:
 
 def commit() -> str | None:
     """The commit of this package's repository, with ``+changes`` where files differ; None outside one."""
-    root = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parents[1]
     try:
         git = ["git", "--no-optional-locks", "-C", str(root)]  # a lock would stay if it were ended by the timeout
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
