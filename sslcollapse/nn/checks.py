@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.errors import RecipeError, suggest
 
 
 def check_widths(hidden: Sequence[int], name: str = "hidden") -> list[int]:
@@ -93,3 +95,28 @@ def _shape(in_shape: int | Sequence[int]) -> tuple[int, ...]:
     if not shape or any(size < 1 for size in shape):
         raise ValueError(f"in_shape must be positive numbers, got {shape}")
     return shape
+
+
+def check_arguments(
+    place: str, name: str, make: Callable[..., Any], given: Mapping[str, Any], ours: Mapping[str, str]
+) -> None:
+    """Refuse arguments that a class of another library does not have, or that a recipe does not give.
+
+    Args:
+        place: of the arguments in the recipe.
+        name: of the class.
+        make: the class.
+        given: name → value.
+        ours: name → why a recipe does not give it.
+
+    Raises:
+        ValueError: names the argument, and what was meant or is known.
+    """
+    takes = [key for key in inspect.signature(make).parameters if key not in ours]
+    for key in given:
+        if key in ours:
+            raise ValueError(f"{place}.{key}: {ours[key]}; leave it out")
+        if key not in takes:
+            raise ValueError(
+                f"{place}.{key}: {name} has no such argument{suggest(key, takes)} (known: {', '.join(takes)})"
+            )

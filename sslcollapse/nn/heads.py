@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from sslcollapse.nn.checks import check_norm_momentum, check_widths
+from sslcollapse.core.errors import in_words, suggest
+from sslcollapse.nn.checks import check_arguments, check_norm_momentum, check_widths
 from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 
 
@@ -62,6 +67,56 @@ class Head(nn.Module):
         for layer, norm_act in zip(self.layers, self.norm_acts, strict=False):
             x = norm_act(layer(x))
         return self.last_norm(self.layers[-1](x))
+
+
+class LightlyHead(nn.Module):
+    """A projection head of lightly: [N, in_dim] → [N, out_dim].
+
+    Args:
+        in_dim: input width.
+        name: class of ``lightly.models.modules.heads``.
+        widths: ``hidden_dim`` and ``output_dim``; None is what the head has by default.
+        arguments: others.
+
+    Raises:
+        ValueError: for a head that lightly does not have, or arguments that it refuses.
+    """
+
+    def __init__(self, in_dim: int, name: str, widths: Sequence[int] | None, arguments: Mapping[str, Any]) -> None:
+        super().__init__()
+        from lightly.models.modules import heads
+
+        base = heads.ProjectionHead
+        known = [n for n, c in vars(heads).items() if inspect.isclass(c) and issubclass(c, base) and c is not base]
+        if name not in known:
+            raise ValueError(
+                f"head: lightly has no head {name!r}{suggest(name, known, 0.4)} (known: {', '.join(known)})"
+            )
+        self.in_dim, self.name, self.arguments = in_dim, name, dict(arguments)
+        if widths is not None:
+            if len(widths) != 2:
+                raise ValueError(f"projector: of {name} is its hidden_dim and its output_dim, got {list(widths)}")
+            self.arguments |= {"hidden_dim": widths[0], "output_dim": widths[1]}
+        make: Callable[..., Any] = getattr(heads, name)
+        check_arguments("head_arguments", name, make, self.arguments, {"input_dim": "is the encoder's width"})
+        self._make = make
+        self.head = self._built()
+        with torch.no_grad(), torch.device("meta"):  # what it returns is not always its output_dim
+            self.out_dim = int(self._built()(torch.zeros(2, in_dim)).shape[1])
+
+    def reset_parameters(self) -> None:
+        """Initialise all layers again, as lightly does."""
+        self.head.load_state_dict(self._built().state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_dim] → [N, out_dim]."""
+        return self.head(x)
+
+    def _built(self) -> nn.Module:
+        try:
+            return self._make(input_dim=self.in_dim, **self.arguments)
+        except Exception as error:
+            raise ValueError(f"head: {self.name} refuses {self.arguments}: {in_words(error)}") from error
 
 
 def _last_norm(norm: NormName, dim: int, affine: bool, momentum: float) -> nn.Module:

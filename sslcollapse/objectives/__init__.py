@@ -9,6 +9,7 @@ BUILTIN = {
         "vicreg": "vicreg:VICReg",
         "barlow_twins": "barlow_twins:BarlowTwins",
         "cca_ssg": "cca_ssg:CCASSG",
+        "lightly": "lightly:Lightly",
     },
 }
 """Kind → name → module of this room and attribute; imported when first used."""

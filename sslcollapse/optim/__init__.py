@@ -4,7 +4,8 @@ BUILTIN = {
     "optimizer": {
         "adamw": "adamw:AdamW",
         "sgd": "sgd:SGD",
-        "lars": "lars:LARS",
+        "lars": "timm:LARS",
+        "timm": "timm:TimmOptimizer",
     },
 }
 """Kind → name → module of this room and attribute; imported when first used."""

@@ -1,6 +1,7 @@
 """What may stand in a recipe: markers that refine annotations, and the fixed part as dataclasses.
 
 * ``dataset: Annotated[dict, Component("graph_dataset")]`` is ``{"type": name, argument: value, ...}``;
+* ``views: Annotated[ImageViews, FieldsOrComponent("vision_views")]`` is the fields of a dataclass, or such a component;
 * ``evaluate: Annotated[dict, Named("probe")]`` is ``{any name: {"type": ..., ...}, ...}``;
 * ``steps: Annotated[int, AtLeast(1)]`` is an int with a lower bound; ``AtMost``, ``Above`` and ``Between`` bound too;
 * ``networks: Annotated[Sequence[str], Distinct()]`` is a list that has nothing twice;
@@ -16,9 +17,9 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from sslcollapse.core.errors import RecipeError, in_words, quote
+from sslcollapse.core.errors import RecipeError, in_words, quote, suggest
 from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.recipe.check import (
     Marker,
@@ -165,6 +166,11 @@ class Component(Marker):
 
     def check(self, value: Any, annotation: Any, path: str) -> dict[str, Any]:
         """The dict with all arguments of the component."""
+        if self.kind not in REGISTRIES:
+            raise RecipeError(
+                f"{path}: there is no kind of component {self.kind!r}{suggest(self.kind, list(REGISTRIES))}; a plug-in "
+                f"adds it with REGISTRIES.add(Registry({self.kind!r}))"
+            )
         registry = REGISTRIES[self.kind]
         known = registry.names()
         if not isinstance(value, Mapping):
@@ -183,6 +189,19 @@ class Component(Marker):
     def describe(self, annotation: Any = None) -> str:
         """What is expected, for messages."""
         return f"a dict with the 'type' and the arguments of the {self.kind}"
+
+
+@dataclass(frozen=True)
+class FieldsOrComponent(Marker):
+    """Marker of a dataclass that a component of one kind may stand for: fields, or ``{"type": name, ...}``."""
+
+    kind: str
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The fields, or the component, with all defaults."""
+        if isinstance(value, Mapping) and "type" in value:
+            return Component(self.kind).check(value, dict, path)
+        return check(value, annotation, path)
 
 
 @dataclass(frozen=True)
@@ -290,14 +309,14 @@ class MonitorSpec:
         every: steps between measurements; 0 measures at the end only.
         rank_warning: fraction of its attainable rank below which a layer is warned about.
         gradients: whether penalties' gradients are compared with the objective's.
-        samples: most samples whose ranks are measured, evenly spaced over the probe set, where its domain makes them a
-            batch at a time; of one that has them at hand, as a graph has its nodes, all are.
+        samples: most samples whose ranks are measured, evenly spaced over the probe set; None is all that a domain has
+            at hand, as a graph has its nodes, and 4,096 of those that it makes a batch at a time.
     """
 
     every: Annotated[int, AtLeast(0)] = 100
     rank_warning: Probability = 0.1
     gradients: bool = True
-    samples: Annotated[int, AtLeast(2)] = 4096
+    samples: Annotated[int, AtLeast(2)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,6 +334,25 @@ class RecipeSpec:
     train: TrainSpec
     monitor: MonitorSpec = MonitorSpec()
     evaluate: Annotated[dict[str, Any], Named("probe")] = field(default_factory=dict)
+
+
+def kinds_within(registry: Registry, name: str) -> dict[str, str]:
+    """Argument → kind of the components that it takes, of a registered component; empty where it cannot be imported."""
+    try:
+        parameters = registry.parameters(name)
+    except Exception:  # of another package's module, which may fail in any way when it is imported
+        return {}
+    kinds = {argument: kind_of(parameter.annotation) for argument, parameter in parameters.items()}
+    return {argument: kind for argument, kind in kinds.items() if kind is not None}
+
+
+def kind_of(annotation: Any) -> str | None:
+    """The kind of the components that an annotation allows anywhere; None where it allows none."""
+    if isinstance(annotation, (Component, FieldsOrComponent, Named)):
+        return annotation.kind
+    if isinstance(annotation, CoefficientSpec):
+        return "coefficient"
+    return next((kind for part in get_args(annotation) if (kind := kind_of(part)) is not None), None)
 
 
 def _parameters(registry: Registry, name: str, path: str) -> dict[str, inspect.Parameter]:

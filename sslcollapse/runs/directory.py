@@ -223,7 +223,7 @@ def plugins(recipe: Mapping[str, Any]) -> dict[str, str]:
     """``"encoder my_gcn"`` → where it comes from, of each component of a resolved recipe that is not this package's."""
     found = {}
     for kind, component in components(recipe):
-        origin = REGISTRIES[kind].origin(component["type"]) if kind in REGISTRIES else None
+        origin = REGISTRIES[kind].origin(component["type"])
         if origin is not None:
             found[f"{kind} {component['type']}"] = origin
     return found

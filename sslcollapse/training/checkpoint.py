@@ -132,8 +132,16 @@ def check_state(state: Mapping[str, Any], steps: int, module: nn.Module, optimiz
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for index, entry in state["optimizer"]["state"].items():
         for name, value in entry.items():
-            if isinstance(value, Tensor) and value.numel() not in (1, parameters[index].numel()):
+            if isinstance(value, Tensor) and value.numel() not in _sizes(parameters[index]):
                 raise ValueError(f"the optimizer's {name} of parameter {index} has shape {list(value.shape)}")
+
+
+def _sizes(parameter: Tensor) -> set[int]:
+    """How many numbers an optimizer may keep of a parameter: one, all, or a mean over some dimensions (Adafactor)."""
+    sizes = {1}
+    for size in parameter.shape:
+        sizes |= {size * other for other in sizes}
+    return sizes
 
 
 def _read(path: Path, step: int) -> dict[str, Any]:

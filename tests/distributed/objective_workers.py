@@ -1,13 +1,18 @@
 """Every objective and regularizer in two processes; imported by name in each spawned process."""
 
+from dataclasses import replace
+
+import lightly.utils.dist
 import torch
 import torch.distributed as dist
+import torch.distributed.nn
 from torch import nn
 from workers import start
 
 from sslcollapse.core import distributed
 from sslcollapse.core.registry import OBJECTIVES, REGULARIZERS
 from sslcollapse.core.types import Batch
+from sslcollapse.objectives.lightly import LOSSES
 from sslcollapse.training.module import SSLModule
 
 ROWS, WIDTH, REPRESENTATION = 6, 7, 5
@@ -17,7 +22,16 @@ VARIANTS = {
     "simclr/dot": {"type": "simclr", "similarity": "dot"},
     "simclr/squared_distance": {"type": "simclr", "similarity": "squared_distance"},
 }
-"""Objectives with arguments that change how samples are coupled."""
+"""Objectives with arguments that change how samples are coupled, and every loss of lightly."""
+LIGHTLY = {"WMSELoss": {"arguments": {"embedding_dim": 3, "w_size": 6}, "projector": [6, 3]}}
+VARIANTS |= {f"lightly/{name}": {"type": "lightly", "loss": name, **LIGHTLY.get(name, {})} for name in LOSSES}
+VARIANTS |= {
+    f"lightly/{name}/momentum": {"type": "lightly", "loss": name, "momentum": 0.9}
+    for name, known in LOSSES.items()
+    if known.momentum
+}
+LEAST = {"lightly": {"type": "lightly", "loss": "NTXentLoss"}}
+"""The least arguments of objectives that have required ones."""
 
 
 class Encoder(nn.Module):
@@ -47,7 +61,7 @@ def cases() -> list[tuple[str, str | None]]:
 def module(objective: str, regularizer: str | None) -> SSLModule:
     """In float64, the same in every process."""
     torch.manual_seed(0)
-    loss = VARIANTS.get(objective, {"type": objective})
+    loss = VARIANTS.get(objective) or LEAST.get(objective, {"type": objective})
     small = {name: value for name, value in SMALL.items() if name in OBJECTIVES.parameters(loss["type"])}
     penalties = {}
     if regularizer is not None:
@@ -57,21 +71,26 @@ def module(objective: str, regularizer: str | None) -> SSLModule:
         else:
             spec["networks"] = ["encoder", "predictor"]
         penalties["penalty"] = REGULARIZERS.build(spec)
-    built = SSLModule(Encoder(), OBJECTIVES.build({**loss, **small}), penalties, total_steps=10)
+    built = SSLModule(Encoder(), OBJECTIVES.build({**small, **loss}), penalties, total_steps=10)
+    if built.target is not None:  # as after some steps: of equal rows the singular values of MMCR have no gradient
+        with torch.no_grad():
+            for p in built.target.parameters():
+                p.add_(0.1 * torch.randn(p.shape))
     assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in built.modules())
     return built.double()
 
 
-def batch(rows: slice, replicated: bool = False) -> Batch:
+def batch(rows: slice, replicated: bool = False, equal: bool = False) -> Batch:
     """Some rows of a batch whose every row is of another size, and whose rows differ between views."""
     rng = torch.Generator().manual_seed(1)
     x = torch.randn(ROWS, WIDTH, generator=rng, dtype=torch.float64) * torch.arange(1, ROWS + 1)[:, None] / 3
     views = [x + 0.3 * torch.randn(x.shape, generator=rng, dtype=torch.float64) for _ in range(2)]
-    return Batch([view[rows] for view in views], torch.arange(ROWS)[rows], None, replicated)
+    return Batch([view[rows] for view in views], torch.arange(ROWS)[rows], None, replicated, equal)
 
 
 def gradients(built: SSLModule, forward: nn.Module, samples: Batch) -> dict[str, torch.Tensor]:
     """Parameter → gradient of the loss of a batch, with the loss itself under ``loss``."""
+    torch.manual_seed(distributed.rank())  # draws of a process by itself differ from those of another
     loss = forward(samples, 0)["loss"]
     loss.backward()
     found = {name: p.grad for name, p in built.named_parameters() if p.requires_grad}
@@ -80,6 +99,15 @@ def gradients(built: SSLModule, forward: nn.Module, samples: Batch) -> dict[str,
 
 def wrapped_gradients(objective: str, regularizer: str | None, samples: Batch) -> dict[str, torch.Tensor]:
     built = module(objective, regularizer)
+    return gradients(built, nn.parallel.DistributedDataParallel(built), samples)
+
+
+def own_gathering(name: str, samples: Batch) -> dict[str, torch.Tensor] | None:
+    """Gradients where a loss of lightly gathers by itself; None of one that cannot."""
+    built = module(f"lightly/{name}", None)
+    if not any(hasattr(part, "gather_distributed") for part in built.objective.modules()):
+        return None
+    built.objective.known = replace(built.objective.known, gathers=True)
     return gradients(built, nn.parallel.DistributedDataParallel(built), samples)
 
 
@@ -99,8 +127,10 @@ def every_gradient(rank: int, world_size: int, store: str, results: str) -> None
     share = ROWS // world_size
     own = slice(rank * share, (rank + 1) * share)
     found = {
-        f"{objective}/{penalty}": wrapped_gradients(objective, penalty, batch(own)) for objective, penalty in cases()
+        f"{objective}/{penalty}": wrapped_gradients(objective, penalty, batch(own, equal="lightly" in objective))
+        for objective, penalty in cases()
     }
+    found |= {f"own/{name}": own_gathering(name, batch(own, equal=True)) for name in LOSSES}
 
     collective, dist.all_gather = dist.all_gather, _forbidden
     for objective, penalty in cases():
@@ -110,8 +140,11 @@ def every_gradient(rank: int, world_size: int, store: str, results: str) -> None
 
     found["sum"] = gradients_of_a_sum(rank)
     distributed._AllGather = _OwnSlicePutBack
+    lightly.utils.dist.GatherLayer = _OwnSlicePutBackInParts
+    torch.distributed.nn.all_reduce = _summed_in_place
     for objective, penalty in cases():
-        found[f"broken/{objective}/{penalty}"] = wrapped_gradients(objective, penalty, batch(own))
+        samples = batch(own, equal="lightly" in objective)
+        found[f"broken/{objective}/{penalty}"] = wrapped_gradients(objective, penalty, samples)
     torch.save(found, f"{results}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -129,3 +162,18 @@ class _OwnSlicePutBack:
         dist.all_gather(parts, x.detach().contiguous())
         parts[dist.get_rank()] = x
         return torch.cat(parts)
+
+
+class _OwnSlicePutBackInParts:
+    """The same of lightly's gathering."""
+
+    @staticmethod
+    def apply(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return _OwnSlicePutBack.apply(x).chunk(dist.get_world_size())
+
+
+def _summed_in_place(x: torch.Tensor) -> torch.Tensor:
+    """A sum over ranks whose gradient is that of the own part."""
+    total = x.detach().clone()
+    dist.all_reduce(total)
+    return x + (total - x.detach())

@@ -71,6 +71,13 @@ def test_rows_gathered_without_their_gradient_would_be_noticed(by_rank, objectiv
     assert relative_error(by_rank[0][f"broken/{objective}/{penalty}"], alone(objective, penalty)) > 1e-3
 
 
+@pytest.mark.parametrize("name", cases.LOSSES)
+def test_what_a_loss_of_lightly_gathers_itself_is_believed_exactly_where_it_is_exact(by_rank, name):
+    expected, found = alone(f"lightly/{name}", None), [each[f"own/{name}"] for each in by_rank]
+    exact = found[0] is not None and all(relative_error(each, expected) < 1e-6 for each in found)
+    assert cases.LOSSES[name].gathers == exact
+
+
 def test_two_gathered_tensors_that_share_one_incoming_gradient_do_not_spoil_it_for_each_other(by_rank):
     expected = cases.gradients_of_a_sum()
     for rank, found in enumerate(by_rank):

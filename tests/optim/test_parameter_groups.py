@@ -7,7 +7,13 @@ from torch import nn
 from sslcollapse.core.registry import OPTIMIZERS, RegistryError
 from sslcollapse.layers.map import layer_map
 
-ALL = [dict(type="adamw", lr=0.1), dict(type="sgd", lr=0.1), dict(type="lars", lr=0.1)]
+ALL = [
+    dict(type="adamw", lr=0.1),
+    dict(type="sgd", lr=0.1),
+    dict(type="lars", lr=0.1),
+    dict(type="timm", name="muon", lr=0.1),
+    dict(type="timm", name="lamb", lr=0.1),
+]
 
 
 class Network(nn.Module):
@@ -29,12 +35,12 @@ class Network(nn.Module):
         return self.last(self.norm(self.first(x)))
 
 
-def names(network, optimizer, decay="weight_decay"):
+def names(network, optimizer):
     """Weight decay → names of the parameters that have it."""
     name_of = {p: name for name, p in network.named_parameters()}
     found = {}
     for group in optimizer.param_groups:
-        found.setdefault(group[decay], set()).update(name_of[p] for p in group["params"])
+        found.setdefault(group["weight_decay"], set()).update(name_of[p] for p in group["params"])
     return found
 
 
@@ -53,24 +59,24 @@ def test_every_trainable_parameter_is_in_one_group_and_no_frozen_one(spec):
 
 @pytest.mark.parametrize("spec", ALL)
 def test_vectors_are_left_out_of_weight_decay_on_request(spec):
-    network, key = Network(), "decay" if spec["type"] == "lars" else "weight_decay"
+    network = Network()
     built = OPTIMIZERS.build({**spec, "weight_decay": 0.3, "exclude_norm_and_bias": True}).build(network)
-    assert names(network, built, key) == {0.3: MATRICES, 0.0: VECTORS}
+    assert names(network, built) == {0.3: MATRICES, 0.0: VECTORS}
     built = OPTIMIZERS.build({**spec, "weight_decay": 0.3, "exclude_norm_and_bias": False}).build(network)
-    assert names(network, built, key) == {0.3: MATRICES | VECTORS}
+    assert names(network, built) == {0.3: MATRICES | VECTORS}
 
 
-def test_by_default_adamw_and_sgd_decay_all_and_lars_leaves_vectors_out():
-    defaults = {name: OPTIMIZERS.build({"type": name, "lr": 1.0}).exclude_norm_and_bias for name in OPTIMIZERS.names()}
-    assert defaults == {"adamw": False, "sgd": False, "lars": True}
+def test_by_default_adamw_and_sgd_decay_all_and_those_of_timm_leave_vectors_out():
+    defaults = {spec.get("name", spec["type"]): OPTIMIZERS.build(spec).exclude_norm_and_bias for spec in ALL}
+    assert defaults == {"adamw": False, "sgd": False, "lars": True, "muon": True, "lamb": True}
 
 
 @pytest.mark.parametrize("spec", ALL)
 def test_regularized_matrices_are_spared_from_weight_decay_on_request(spec):
-    network, key = Network(), "decay" if spec["type"] == "lars" else "weight_decay"
+    network = Network()
     wanted = {**spec, "weight_decay": 0.3, "exclude_norm_and_bias": False, "decay_regularized": False}
     built = OPTIMIZERS.build(wanted).build(network)
-    assert names(network, built, key) == {0.3: {"last.weight"} | VECTORS, 0.0: {"first.weight"}}
+    assert names(network, built) == {0.3: {"last.weight"} | VECTORS, 0.0: {"first.weight"}}
 
 
 @pytest.mark.parametrize("spec", ALL)
