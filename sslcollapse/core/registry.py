@@ -17,11 +17,9 @@ imported when first used, so listing them imports none. Another package adds its
 
 from __future__ import annotations
 
-import ast
 import fnmatch
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -32,6 +30,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sslcollapse.core.errors import SSLCollapseError, in_words, suggest
+from sslcollapse.core.texts import first_doc_line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -189,7 +188,7 @@ class Registry:
         if name in self._factories:
             return (inspect.getdoc(self._factories[name]) or "").partition("\n")[0]
         module, _, attribute = self._targets[name].partition(":")
-        return _first_doc_line(module, attribute)
+        return first_doc_line(module, attribute)
 
     @cached_property
     def _targets(self) -> dict[str, str]:
@@ -219,27 +218,6 @@ def _has(component: Any, name: str) -> bool:
     except AttributeError:
         return hasattr(component, name)  # one that ``__getattr__`` supplies
     return True
-
-
-def _first_doc_line(module: str, attribute: str) -> str:
-    """First docstring line of ``module:attribute`` from its source, without importing the module."""
-    root, *parts = module.split(".")
-    found = importlib.util.find_spec(root)  # finds a top-level package without importing it
-    folders = list(found.submodule_search_locations or []) if found else []
-    paths = ["/".join((folder, *parts)) for folder in folders]
-    candidates = [f"{path}{ending}" for path in paths for ending in (".py", "/__init__.py")]
-    if found and found.origin and not folders:
-        candidates = [found.origin]
-    for candidate in candidates:
-        try:
-            with open(candidate, encoding="utf-8") as file:
-                tree = ast.parse(file.read())
-        except FileNotFoundError:
-            continue
-        for node in tree.body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
-                return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ""
 
 
 ENCODERS = Registry("encoder", "sslcollapse.encoders", requires=("forward", "out_dim", "reset_parameters"))
