@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from sslcollapse.core.registry import (
         COEFFICIENTS,
+        CONSTRAINTS,
         DOMAINS,
         ENCODERS,
         GRAPH_DATASETS,
@@ -100,7 +101,7 @@ _NAMES = {
     "sslcollapse.core.distributed": "Gather",
     "sslcollapse.core.errors": "DataError MissingDataError NonFiniteLossError RecipeError RunError SSLCollapseError",
     "sslcollapse.core.registry": (
-        "COEFFICIENTS DOMAINS ENCODERS GRAPH_DATASETS OBJECTIVES OPTIMIZERS PROBES REGISTRIES REGULARIZERS "
+        "COEFFICIENTS CONSTRAINTS DOMAINS ENCODERS GRAPH_DATASETS OBJECTIVES OPTIMIZERS PROBES REGISTRIES REGULARIZERS "
         "Registry RegistryError VISION_DATASETS"
     ),
     "sslcollapse.core.seeding": "derive_seed generator",
@@ -144,6 +145,7 @@ _LAZY["load_recipe"] = ("sslcollapse.recipe", "load")
 
 __all__ = [
     "COEFFICIENTS",
+    "CONSTRAINTS",
     "DOMAINS",
     "DSO",
     "ENCODERS",

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from sslcollapse.runs.export import load_encoder
 from sslcollapse.runs.quantities import attainable
 
 ROOT = Path(__file__).parents[1]
@@ -128,6 +130,25 @@ recipe = extend(Path(__file__).with_name("quickstart.py"), {})
     assert "regularizer/c/representation/weighted" in metrics.read_text()
 
 
+def test_the_constraint_of_the_guide_holds_in_the_exported_encoder(tmp_path):
+    shutil.copy(ROOT / "recipes/quickstart.py", tmp_path)
+    recipe = """
+from pathlib import Path
+
+from sslcollapse import extend
+
+recipe = extend(Path(__file__).with_name("quickstart.py"), dict(constraints=dict(rows=dict(type="unit_rows"))))
+"""
+    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[3] + recipe)
+    shorter = ["train.steps=2", "optim.warmup_steps=0", "evaluate={}", "monitor.every=0"]
+    process = run("sslcollapse train mine.py", *shorter, folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    (folder,) = tmp_path.glob("runs/quickstart/*/seed0")
+    encoder, _ = load_encoder(folder)
+    for conv in encoder.convs:
+        torch.testing.assert_close(conv.weight.norm(dim=1), torch.ones(len(conv.weight)))
+
+
 def test_the_probe_of_the_guide_is_evaluated_in_a_run_and_again_after_its_file_is_imported(tmp_path):
     shutil.copy(ROOT / "recipes/quickstart.py", tmp_path)
     recipe = """
@@ -137,7 +158,7 @@ from sslcollapse import extend
 
 recipe = extend(Path(__file__).with_name("quickstart.py"), dict(evaluate=dict(means=dict(type="nearest_mean"))))
 """
-    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[3] + recipe)
+    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[4] + recipe)
     shorter = ["train.steps=1", "optim.warmup_steps=0", "evaluate.public=None", "monitor.every=0"]
     process = run("sslcollapse train mine.py", *shorter, folder=tmp_path)
     assert process.returncode == 0, process.stderr

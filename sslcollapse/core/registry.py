@@ -234,6 +234,7 @@ REGULARIZERS = Registry(
     base="sslcollapse.WeightPenalty or sslcollapse.FeaturePenalty",
 )
 COEFFICIENTS = Registry("coefficient", "sslcollapse.regularizers", requires=("resolve",))
+CONSTRAINTS = Registry("constraint", "sslcollapse.regularizers")
 OPTIMIZERS = Registry("optimizer", "sslcollapse.optim", requires=("build", "lr_at"), base="sslcollapse.OptimizerSpec")
 DOMAINS = Registry(
     "domain",
@@ -336,6 +337,7 @@ REGISTRIES = Registries(
     OBJECTIVES,
     REGULARIZERS,
     COEFFICIENTS,
+    CONSTRAINTS,
     OPTIMIZERS,
     DOMAINS,
     GRAPH_DATASETS,

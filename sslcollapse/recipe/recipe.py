@@ -19,7 +19,7 @@ from sslcollapse.recipe.files import load
 from sslcollapse.recipe.literals import check_nesting, literal
 from sslcollapse.recipe.schema import RecipeSpec, kind_of, kinds_within
 
-NAMED = {"regularizers": "regularizer", "evaluate": "probe"}
+NAMED = {"regularizers": "regularizer", "constraints": "constraint", "evaluate": "probe"}
 """Fields whose entries have free names, and what an entry is."""
 
 
@@ -210,7 +210,7 @@ def _unknown_place(keys: list[str], parent: Any) -> str:
     near = suggest(key, there) or f" (it has: {', '.join(there) or 'nothing'})"
     if "coefficient" in keys[:-1]:
         near = f"; names with dots go in a literal: {above}='{{\"name\": value}}'"
-    elif above in ("regularizers", "evaluate") and not suggest(key, there):
+    elif above in NAMED and not suggest(key, there):
         near += f"; a new one is set as a whole: {place}='{{\"type\": ...}}'"
     return f"{place}: {above or 'a recipe'} has no {key!r}{near}"
 

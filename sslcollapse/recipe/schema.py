@@ -242,15 +242,33 @@ class MonitorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeSpec:
-    """The whole recipe; parts with ``type=`` are registered components."""
+    """The whole recipe; parts with ``type=`` are registered components.
+
+    Args:
+        name: of the recipe, and of the folder of its runs.
+        seed: of weights, views and the order of samples.
+        data_root: folder of all data sets.
+        domain: where batches come from.
+        encoder: the network whose representations are wanted.
+        initialization: of the encoder's weights, by the layer map; by default as the encoder does it.
+        objective: the loss, with the heads that it needs.
+        regularizers: penalties on weights or features.
+        constraints: sets of matrices that weights stay in.
+        optim: the optimizer.
+        train: how long and how.
+        monitor: when ranks are measured.
+        evaluate: probes.
+    """
 
     name: Annotated[str, Word()]
     seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1)] = 0  # what torch.manual_seed takes
     data_root: str | None = None
     domain: Annotated[dict[str, Any], Component("domain")]
     encoder: Annotated[dict[str, Any], Component("encoder")]
+    initialization: Literal["orthogonal", "glorot", "identity"] | None = None
     objective: Annotated[dict[str, Any], Component("objective")]
     regularizers: Annotated[dict[str, Any], Named("regularizer")] = field(default_factory=dict)
+    constraints: Annotated[dict[str, Any], Named("constraint")] = field(default_factory=dict)
     optim: Annotated[dict[str, Any], Component("optimizer")]
     train: TrainSpec
     monitor: MonitorSpec = MonitorSpec()

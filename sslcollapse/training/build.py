@@ -14,11 +14,13 @@ from torch import nn
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError
 from sslcollapse.core.memory import bounded
-from sslcollapse.core.registry import DOMAINS, ENCODERS
+from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS
 from sslcollapse.core.types import Batch, Context, LazyViews, ProbeSet
 from sslcollapse.domains.base import Domain
+from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.recorder import evaluating
-from sslcollapse.training.module import BRANCH_FIELD, SSLModule, encoder_from_recipe
+from sslcollapse.regularizers.constraints import Constrained
+from sslcollapse.training.module import SSLModule, encoder_from_recipe
 
 DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
 SHEET_ROWS = 100
@@ -50,14 +52,18 @@ def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:
 
 
 def build_encoder(recipe: Mapping[str, Any], domain: Domain) -> Any:
-    """The untrained encoder that ``build_module`` has; needs no other part of the recipe.
+    """The untrained encoder that ``build_module`` has, with plain weights; needs few other parts of the recipe.
 
     Raises:
         RecipeError: an encoder that does not read the domain's views.
     """
     _check_kind(recipe, domain)
     torch.manual_seed(recipe["seed"])
-    return encoder_from_recipe(recipe, domain.in_shape)
+    encoder = encoder_from_recipe(recipe, domain.in_shape)
+    if recipe.get("constraints"):
+        constraints = {name: CONSTRAINTS.build(spec) for name, spec in recipe["constraints"].items()}
+        encoder = Constrained(constraints, encoder, layer_map(encoder), heads=False).released(encoder)
+    return encoder
 
 
 def checked_batches(domain: Domain, start_step: int, context: Context) -> Generator[Batch, None, None]:
@@ -119,15 +125,20 @@ def check_batch(module: SSLModule, batch: Batch) -> None:
     Raises:
         RecipeError: a part that cannot read what it is given, by its place in the recipe.
     """
+    observed = list(module.observed())
+    gather = Gather(enabled=not batch.replicated, equal=batch.equal)
     with evaluating(module):
         branches = []
-        for view in batch.views:
-            with _tried("encoder", f"the views of this domain ({type(view).__name__})"):
-                branches.append(module.branch(view))
-            _check_representation(module.encoder, branches[-1].h)
-        gather = Gather(enabled=not batch.replicated, equal=batch.equal)
-        for name, kind in module.observed():
-            features = [getattr(branch, BRANCH_FIELD[kind]) for branch in branches]
+        with module.outputs_of((kind for _, kind in observed), gather) as outputs:
+            for view in batch.views:
+                with _tried("encoder", f"the views of this domain ({type(view).__name__})"):
+                    branches.append(module.branch(view))
+                _check_representation(module.encoder, branches[-1].h)
+        for name, kind in observed:
+            try:
+                features = module.features(kind, branches, outputs)
+            except RecipeError as error:
+                raise RecipeError(f"regularizers.{name}.on: {error}") from error
             with _tried(f"regularizers.{name}", f"the {kind} of a batch, {[list(each.shape) for each in features]}"):
                 module.regularizers[name](features, gather, 0)
 

@@ -36,7 +36,7 @@ def dry_run(recipe: Mapping[str, Any], hash_: str) -> None:
         print(printable(text, keep="\n"))
     domain = build_domain(recipe)
     module = build_module(recipe, domain)
-    check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
+    check_exportable(module.plain_encoder(), recipe["encoder"], domain.in_shape)
     console.print(layer_table(module))
     counts = {
         name: sum(p.numel() for p in part.parameters())
@@ -51,12 +51,15 @@ def dry_run(recipe: Mapping[str, Any], hash_: str) -> None:
 def layer_table(module: SSLModule) -> Table:
     """Name, shape, attainable rank and coefficients (at the first and the last step) of every layer.
 
-    Of a coefficient that follows what is measured: at the first step, and the range that it may move in.
+    Of a coefficient that follows what is measured: at the first step, and the range that it may move in. The constraint
+    of each layer is named where there are any.
     """
-    table = Table(title="layers")
+    table, constraint = Table(title="layers"), module.constrained.of
     for title in ("layer", "shape [out, in]", "attainable rank", *module.regularizers):
         whole = title == "layer" or title in module.regularizers  # the other titles may take two lines
         table.add_column(title, justify="left" if title == "layer" else "right", no_wrap=whole)
+    if constraint:
+        table.add_column("constraint")
     first, last = module.coefficients(0), module.coefficients(module.total_steps - 1)
     for name, layer in module.layers.items():
         cells = [
@@ -65,6 +68,8 @@ def layer_table(module: SSLModule) -> Table:
             else _span(first[key].get(name), last[key].get(name))
             for key in module.regularizers
         ]
+        if constraint:
+            cells.append(constraint.get(name, "–"))
         table.add_row(name, f"{layer.shape[0]} × {layer.shape[1]}", str(min(layer.shape)), *cells)
     return table
 

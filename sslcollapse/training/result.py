@@ -45,7 +45,7 @@ def finish(
     began = time.perf_counter()
     with meeting("exporting the encoder"):
         if setup.main:
-            save_encoder(run.path, module.encoder, recipe, setup.domain.in_shape, setup.steps, hash_=run.hash)
+            save_encoder(run.path, module.plain_encoder(), recipe, setup.domain.in_shape, setup.steps, hash_=run.hash)
             measurement = ranks.last()
     networks = {"evaluation": module.encoder}
     if probes:  # the untrained one is made for them alone

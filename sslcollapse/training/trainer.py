@@ -109,7 +109,7 @@ def _train(
             domain = build_domain(recipe)
             domain.check(accelerator.num_processes)
             module = build_module(recipe, domain)
-            check_exportable(module.encoder, recipe["encoder"], domain.in_shape)
+            check_exportable(module.plain_encoder(), recipe["encoder"], domain.in_shape)
             domain.load()
         trainer = Trainer(Setup(recipe, run, accelerator, domain, module), signals)  # the last that may refuse
         accelerator.wait_for_everyone()  # no rank has refused the recipe when the first one makes the directory
@@ -235,6 +235,7 @@ class Trainer:
             hook.after_backward(step)
 
         if stepped(self.optimizer, self.accelerator.scaler):
+            self.module.constrained.after_step()
             self.module.update_target(step)
         self.optimizer.zero_grad()
         self.journal.keep(step + 1, parts)

@@ -12,6 +12,7 @@ from torch import nn
 from sslcollapse import testing
 from sslcollapse.core.registry import (
     COEFFICIENTS,
+    CONSTRAINTS,
     DOMAINS,
     ENCODERS,
     OBJECTIVES,
@@ -20,11 +21,13 @@ from sslcollapse.core.registry import (
     REGISTRIES,
     REGULARIZERS,
 )
-from sslcollapse.core.types import Context
+from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
 from sslcollapse.recipe.schema import MonitorSpec, RecipeSpec, TrainSpec
 from sslcollapse.regularizers.base import WeightPenalty
+from sslcollapse.regularizers.constraints import Constraint
+from sslcollapse.training.module import SSLModule
 
 # The least arguments of components that have required ones, and small widths for encoders.
 SPECS = {
@@ -142,6 +145,27 @@ def test_no_weight_has_a_penalty_below_its_floor(name):
                 linear.weight.copy_(scale * nn.init.orthogonal_(torch.empty_like(linear.weight)))
             (layer,) = layer_map(linear).values()
             assert float(penalty({"weight": layer})["weight"].detach()) >= penalty.floor(layer) - 1e-5
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
+@pytest.mark.parametrize("name", CONSTRAINTS.names())
+def test_a_constraint_holds_before_the_first_step_and_after_others_of_any_optimizer(name, optimizer):
+    constraint = build(CONSTRAINTS, name)
+    assert isinstance(constraint, Constraint)
+    torch.manual_seed(0)
+    encoder = build(ENCODERS, "mlp", (12,))
+    module = SSLModule(encoder, build(OBJECTIVES, "bgrl"), total_steps=3, constraints={"set": constraint})
+    spec, x = build(OPTIMIZERS, optimizer), torch.randn(20, 12)
+    moved = spec.build(module)
+    began = {layer: module.layers[layer].weight().detach().clone() for layer in layer_map(encoder)}
+    for step in range(4):
+        for layer in began:
+            weight = module.layers[layer].weight().detach()
+            torch.testing.assert_close(weight, constraint.nearest(weight), rtol=0, atol=1e-2 if step else 1e-5)
+        module(Batch([x, x + 0.1], torch.arange(20), None, False), 0)["loss"].backward()
+        moved.step()
+        module.constrained.after_step()
+    assert all(not torch.equal(module.layers[layer].weight(), began[layer]) for layer in began)
 
 
 @pytest.mark.parametrize("name", COEFFICIENTS.names())
