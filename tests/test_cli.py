@@ -13,6 +13,7 @@ from sslcollapse import cli
 from sslcollapse.core import terminal
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import REGISTRIES
+from sslcollapse.recipe import recipe_hash
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """recipe = dict(
@@ -52,8 +53,9 @@ def calls(monkeypatch) -> list:
 
         return function
 
-    module("sslcollapse.training.trainer", train=record("train"), dry_run=record("dry_run"))
-    module("sslcollapse.probes.evaluate", evaluate_run=record("evaluate"))
+    module("sslcollapse.training.trainer", train=record("train"))
+    module("sslcollapse.training.dry_run", dry_run=record("dry_run"))
+    module("sslcollapse.training.evaluate", evaluate_run=record("evaluate"))
     module("sslcollapse.ablation", run_ablation=record("ablate", 0))
     return recorded
 
@@ -65,6 +67,7 @@ def test_train_hands_over_the_resolved_recipe_and_its_options(calls, recipe):
     assert (resolved["seed"], resolved["train"]["steps"]) == (3, 50)
     assert resolved["encoder"]["norm"] == "batch"
     command = options.pop("command")
+    assert options.pop("hash_") == recipe_hash(resolved)
     assert options == dict(out=Path("there"), resume=False, overwrite=True)
     assert command[-1] == "--overwrite"
 
@@ -270,7 +273,7 @@ def test_views_draws_a_picture_of_images_and_refuses_a_graph(tmp_path, capsys):
     assert cli.main(["views", str(ROOT / "recipes/simclr_digits.py"), "--out", str(sheet), "--samples", "2"]) == 0
     assert sheet.read_bytes().startswith(b"\x89PNG")
     assert cli.main(["views", str(ROOT / "recipes/quickstart.py"), "--out", str(tmp_path / "none.png")]) == 2
-    assert "the views of 'graph' cannot be drawn" in capsys.readouterr().err
+    assert "the views of GraphDomain cannot be drawn" in capsys.readouterr().err
     assert not (tmp_path / "none.png").exists()
 
 

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from sslcollapse.runs.export import load_encoder
 from sslcollapse.runs.quantities import attainable
 
 ROOT = Path(__file__).parents[1]
@@ -128,6 +130,25 @@ recipe = extend(Path(__file__).with_name("quickstart.py"), {})
     assert "regularizer/c/representation/weighted" in metrics.read_text()
 
 
+def test_the_constraint_of_the_guide_holds_in_the_exported_encoder(tmp_path):
+    shutil.copy(ROOT / "recipes/quickstart.py", tmp_path)
+    recipe = """
+from pathlib import Path
+
+from sslcollapse import extend
+
+recipe = extend(Path(__file__).with_name("quickstart.py"), dict(constraints=dict(rows=dict(type="unit_rows"))))
+"""
+    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[3] + recipe)
+    shorter = ["train.steps=2", "optim.warmup_steps=0", "evaluate={}", "monitor.every=0"]
+    process = run("sslcollapse train mine.py", *shorter, folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    (folder,) = tmp_path.glob("runs/quickstart/*/seed0")
+    encoder, _ = load_encoder(folder)
+    for conv in encoder.convs:
+        torch.testing.assert_close(conv.weight.norm(dim=1), torch.ones(len(conv.weight)))
+
+
 def test_the_probe_of_the_guide_is_evaluated_in_a_run_and_again_after_its_file_is_imported(tmp_path):
     shutil.copy(ROOT / "recipes/quickstart.py", tmp_path)
     recipe = """
@@ -137,19 +158,38 @@ from sslcollapse import extend
 
 recipe = extend(Path(__file__).with_name("quickstart.py"), dict(evaluate=dict(means=dict(type="nearest_mean"))))
 """
-    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[3] + recipe)
+    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[4] + recipe)
     shorter = ["train.steps=1", "optim.warmup_steps=0", "evaluate.public=None", "monitor.every=0"]
     process = run("sslcollapse train mine.py", *shorter, folder=tmp_path)
     assert process.returncode == 0, process.stderr
     (folder,) = tmp_path.glob("runs/quickstart/*/seed0")
     means = json.loads((folder / "result.json").read_text())["evaluation"]["means"]
     assert 0.5 < means["test_accuracy"]["mean"] < 1
-    again = f"import mine; from sslcollapse.probes.evaluate import evaluate_run; print(evaluate_run({str(folder)!r}))"
+    again = f"import mine; from sslcollapse.training.evaluate import evaluate_run; print(evaluate_run({str(folder)!r}))"
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     process = subprocess.run(
         [sys.executable, "-c", again], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
     )
     assert str(means["test_accuracy"]["mean"]) in process.stdout, process.stderr
+
+
+def test_the_domain_of_the_guide_is_trained_and_evaluated_from_its_own_recipe(tmp_path):
+    (tmp_path / "my_domain.py").write_text(blocks("docs/adding-a-component.md")[4])
+    process = run("sslcollapse train my_domain.py", "train.steps=2", "evaluate.public.k=2", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    (result,) = tmp_path.glob("runs/my_domain/*/seed0/result.json")
+    assert json.loads(result.read_text())["rank"]["representation"]["n"] == 80
+
+
+def test_the_data_set_of_the_guide_makes_a_kind_of_its_own():
+    from sslcollapse import REGISTRIES
+
+    known = dict(REGISTRIES._known)
+    try:
+        exec(blocks("docs/adding-a-component.md")[5], {"__name__": "guide"})
+        assert REGISTRIES["sentence_dataset"].build({"type": "poems", "language": "de"}, None).language == "de"
+    finally:
+        REGISTRIES._known = known
 
 
 def test_the_file_and_the_commands_of_the_guide_to_ablations_resolve(tmp_path):

@@ -52,7 +52,7 @@ def first_hash(recipe: Mapping[str, Any]) -> str:
 
 def _stated(recipe: Mapping[str, Any]) -> dict[str, Any]:
     parts = {"domain": "domain", "encoder": "encoder", "objective": "objective", "optim": "optimizer"}
-    named = {"regularizers": "regularizer", "evaluate": "probe"}
+    named = {"regularizers": "regularizer", "constraints": "constraint", "evaluate": "probe"}
     made: dict[str, Any] = {}
     for key, value in recipe.items():
         if key in parts:

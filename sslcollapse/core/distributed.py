@@ -78,8 +78,8 @@ class Gather:
         return _AllGather.apply(x)
 
     def views(self, *views: Tensor) -> tuple[Tensor, ...]:
-        """Several tensors of one shape [N, d], each gathered, in one collective."""
-        if not self.enabled or len(views) == 1:
+        """Several tensors [N, d], each gathered; where all have one shape, in one collective."""
+        if not self.enabled or len({view.shape for view in views}) > 1 or len(views) == 1:
             return tuple(self(view) for view in views)
         return self(torch.cat(views, dim=1)).split(views[0].shape[1], dim=1)
 

@@ -11,7 +11,8 @@ parameters are its recipe arguments, its positional parameters are filled in by 
 
 Built-in components are named in ``BUILTIN`` of the room where their code is, as ``"module:attribute"``, and
 imported when first used, so listing them imports none. Another package adds its own through an entry point of the group
-``sslcollapse.<kind>`` (for example ``sslcollapse.encoder``), without touching this one.
+``sslcollapse.<kind>`` (for example ``sslcollapse.encoder``), without touching this one, and a kind of its own with
+``REGISTRIES.add``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import cached_property
 from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
@@ -33,6 +34,9 @@ from typing import Any, TypeVar
 from sslcollapse.core.errors import SSLCollapseError, in_words, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+KINDS = "sslcollapse.registry"
+"""Group of the entry points that declare kinds of components."""
 
 
 class RegistryError(SSLCollapseError, ValueError):
@@ -46,10 +50,20 @@ class Registry:
         kind: what the components are, as used in messages (``"encoder"``).
         builtin: name → ``"module:attribute"`` of the components that are shipped with it; or the package whose
             ``BUILTIN[kind]`` says so, with modules relative to it, which is read when it is first needed.
+        requires: names of what every component has; one that lacks some of it is refused when it is built.
+        base: class to derive from, which has what a component need not write, as messages call it; "" for none.
     """
 
-    def __init__(self, kind: str, builtin: str | Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        kind: str,
+        builtin: str | Mapping[str, str] = MappingProxyType({}),
+        *,
+        requires: Sequence[str] = (),
+        base: str = "",
+    ) -> None:
         self.kind = kind
+        self.requires, self.base = tuple(requires), base
         self._builtin = builtin
         self._factories: dict[str, Callable[..., Any]] = {}
         self._parameters: dict[str, dict[str, inspect.Parameter]] = {}
@@ -114,18 +128,34 @@ class Registry:
             supplied: what the framework passes by position (input width, data root, ...).
 
         Raises:
-            RegistryError: for an unknown component, or a value that its constructor refuses.
+            RegistryError: for an unknown component, one that lacks what its kind requires, or a value that its
+                constructor refuses.
         """
         if "type" not in spec:
             raise RegistryError(f"a {self.kind} needs 'type'; known: {', '.join(self.names())}")
         arguments = {key: value for key, value in spec.items() if key != "type"}
         factory = self.get(spec["type"])
         try:
-            return factory(*supplied, **arguments)
+            component = factory(*supplied, **arguments)
         except (SSLCollapseError, MemoryError):
             raise
         except Exception as error:  # a component may check its arguments by failing
             raise RegistryError(f"{self.kind} {spec['type']!r}: {in_words(error)}") from error
+        self.check(component, spec["type"])
+        return component
+
+    def check(self, component: Any, name: str) -> None:
+        """Make sure that a component that was constructed has all that its kind requires.
+
+        Raises:
+            RegistryError: names what is not there. The values are not looked at, which may have to read data.
+        """
+        lacking = [each for each in self.requires if not _has(component, each)]
+        if lacking:
+            hint = f"derive from {self.base}, which has what need not be written, or add it" if self.base else "add it"
+            raise RegistryError(
+                f"{self.kind} {name!r}: {type(component).__name__} has no {', '.join(map(repr, lacking))}; {hint}"
+            )
 
     def origin(self, name: str) -> str | None:
         """Where a component comes from that this package does not ship; None of one that it does.
@@ -137,9 +167,12 @@ class Registry:
         root = module.partition(".")[0]
         if root == __name__.partition(".")[0]:
             return None
-        point = next((p for p in entry_points(group=f"sslcollapse.{self.kind}") if p.name == name), None)
-        if point is not None and point.dist is not None:
-            return f"{point.dist.name} {point.dist.version}"
+        points = [p for p in entry_points(group=f"sslcollapse.{self.kind}") if p.name == name]
+        if not points:  # of a plug-in's own kind, which it may have declared where its code is
+            kinds = [p for p in entry_points(group=KINDS) if p.name == self.kind]
+            points = [p for p in kinds if p.value.partition(":")[0].partition(".")[0] == root]
+        if points and points[0].dist is not None:
+            return f"{points[0].dist.name} {points[0].dist.version}"
         loaded = getattr(sys.modules.get(module), "__file__", None)
         place = self._places.get(name) or loaded
         if place == loaded:  # a recipe may have the name of a package
@@ -179,6 +212,15 @@ class Registry:
         return self._targets
 
 
+def _has(component: Any, name: str) -> bool:
+    """Whether there is an attribute of this name; a property is not called."""
+    try:
+        inspect.getattr_static(component, name)
+    except AttributeError:
+        return hasattr(component, name)  # one that ``__getattr__`` supplies
+    return True
+
+
 def _first_doc_line(module: str, attribute: str) -> str:
     """First docstring line of ``module:attribute`` from its source, without importing the module."""
     root, *parts = module.split(".")
@@ -200,29 +242,128 @@ def _first_doc_line(module: str, attribute: str) -> str:
     return ""
 
 
-ENCODERS = Registry("encoder", "sslcollapse.encoders")
-OBJECTIVES = Registry("objective", "sslcollapse.objectives")
-REGULARIZERS = Registry("regularizer", "sslcollapse.regularizers")
-COEFFICIENTS = Registry("coefficient", "sslcollapse.regularizers")
-OPTIMIZERS = Registry("optimizer", "sslcollapse.optim")
-DOMAINS = Registry("domain", "sslcollapse.domains")
-GRAPH_DATASETS = Registry("graph_dataset", "sslcollapse.domains.graph")
-VISION_DATASETS = Registry("vision_dataset", "sslcollapse.domains.vision")
+ENCODERS = Registry("encoder", "sslcollapse.encoders", requires=("forward", "out_dim", "reset_parameters"))
+OBJECTIVES = Registry(
+    "objective",
+    "sslcollapse.objectives",
+    requires=("forward", "projector", "predictor", "couples_batch", "needs_target", "target_initialization"),
+    base="sslcollapse.Objective",
+)
+REGULARIZERS = Registry(
+    "regularizer",
+    "sslcollapse.regularizers",
+    requires=("forward", "coefficient"),
+    base="sslcollapse.WeightPenalty or sslcollapse.FeaturePenalty",
+)
+COEFFICIENTS = Registry("coefficient", "sslcollapse.regularizers", requires=("resolve",))
+CONSTRAINTS = Registry("constraint", "sslcollapse.regularizers")
+OPTIMIZERS = Registry("optimizer", "sslcollapse.optim", requires=("build", "lr_at"), base="sslcollapse.OptimizerSpec")
+DOMAINS = Registry(
+    "domain",
+    "sslcollapse.domains",
+    requires=(
+        *("kind", "in_shape", "num_classes", "replicated", "describe", "check", "load", "notice", "batches"),
+        *("probe_set", "measurable", "draw"),
+    ),
+    base="sslcollapse.Domain",
+)
+GRAPH_DATASETS = Registry(
+    "graph_dataset", "sslcollapse.domains.graph", requires=("num_features", "files", "describe", "load")
+)
+VISION_DATASETS = Registry(
+    "vision_dataset",
+    "sslcollapse.domains.vision",
+    requires=("channels", "size", "num_classes", "mean", "std", "files", "describe", "load"),
+)
 VISION_VIEWS = Registry("vision_views", "sslcollapse.domains.vision")
-PROBES = Registry("probe", "sslcollapse.probes")
+PROBES = Registry("probe", "sslcollapse.probes", requires=("__call__",), base="sslcollapse.SplitProbe")
 
-REGISTRIES: dict[str, Registry] = {
-    registry.kind: registry
-    for registry in (
-        ENCODERS,
-        OBJECTIVES,
-        REGULARIZERS,
-        COEFFICIENTS,
-        OPTIMIZERS,
-        DOMAINS,
-        GRAPH_DATASETS,
-        VISION_DATASETS,
-        VISION_VIEWS,
-        PROBES,
-    )
-}
+
+class Registries(MutableMapping[str, Registry]):
+    """Kind → registry: those of this package, and those that other packages and recipe files add.
+
+    A package declares its kind with an entry point of the group ``sslcollapse.registry``, whose name is the kind and
+    whose value a ``Registry``: so ``list`` and records know it where nothing has imported the package.
+    """
+
+    def __init__(self, *registries: Registry) -> None:
+        self._known = {registry.kind: registry for registry in registries}
+        self._places: dict[str, Any] = {}  # kind → file that has added it
+        self._entry_points_read = False
+
+    def add(self, registry: Registry) -> Registry:
+        """Make a kind of component known; return its registry, so that it can be given a name at once.
+
+            TEXT_DATASETS = REGISTRIES.add(Registry("text_dataset", {"agnews": "sslcollapse_text.agnews:AGNews"}))
+
+        A recipe's ``Annotated[dict, Component("text_dataset")]`` is then checked, listed and recorded as all others.
+
+        Raises:
+            RegistryError: there is one of this kind already, from another file.
+        """
+        place = sys._getframe(1).f_globals.get("__file__")
+        if registry.kind in self._known and (place is None or self._places.get(registry.kind) != place):
+            by = self._places.get(registry.kind, "this package")
+            raise RegistryError(f"there is a kind {registry.kind!r} already, from {by}; choose another name")
+        self._known[registry.kind], self._places[registry.kind] = registry, place
+        return registry
+
+    def __getitem__(self, kind: str) -> Registry:
+        if kind not in self._known:
+            self._read_entry_points()
+        return self._known[kind]
+
+    def __setitem__(self, kind: str, registry: Registry) -> None:
+        self._known[kind] = registry
+
+    def __delitem__(self, kind: str) -> None:
+        del self._known[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        self._read_entry_points()
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        self._read_entry_points()
+        return len(self._known)
+
+    def _read_entry_points(self) -> None:
+        """Add the kinds of installed packages.
+
+        Raises:
+            RegistryError: one that cannot be imported, or is no registry of that kind.
+        """
+        if self._entry_points_read:
+            return
+        for point in entry_points(group=KINDS):
+            try:
+                registry = point.load()
+            except Exception as error:  # another package's module may fail in any way
+                raise RegistryError(
+                    f"the kind {point.name!r} that the entry point {point.value} declares cannot be imported: "
+                    f"{in_words(error)}; repair or remove that package"
+                ) from error
+            if not isinstance(registry, Registry) or registry.kind != point.name:
+                raise RegistryError(
+                    f"the entry point {point.value} is no Registry({point.name!r}), but {registry!r:.80}; "
+                    "repair or remove that package"
+                )
+            known = self._known.setdefault(point.name, registry)
+            if known is not registry:
+                raise RegistryError(f"there is a kind {point.name!r} already beside that of {point.value}")
+        self._entry_points_read = True
+
+
+REGISTRIES = Registries(
+    ENCODERS,
+    OBJECTIVES,
+    REGULARIZERS,
+    COEFFICIENTS,
+    CONSTRAINTS,
+    OPTIMIZERS,
+    DOMAINS,
+    GRAPH_DATASETS,
+    VISION_DATASETS,
+    VISION_VIEWS,
+    PROBES,
+)

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.core.errors import RecipeError, in_words, suggest
+from sslcollapse.core.errors import RecipeError, in_words, quote, suggest
 from sslcollapse.nn.checks import graph_features
 from sslcollapse.nn.geometric import import_geometric
-from sslcollapse.recipe.check import quote
 from sslcollapse.recipe.schema import Width
 
 RING = 32
@@ -35,6 +34,8 @@ class PyG(nn.Module):
     The module sees the same dropped edges and masked features as the encoders of this package.
     ``cached=True`` is refused: a cached normalisation silently ignores edge dropping.
     """
+
+    reads = ("graph",)
 
     def __init__(
         self,

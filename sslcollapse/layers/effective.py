@@ -129,7 +129,7 @@ def effective(module: nn.Module, tensor: str) -> Tensor:
     Nothing of the module changes: spectral norms take the vectors that they have, as they do in eval mode.
     """
     if tensor == "weight" and (said := protocol(module)) is not None:
-        return said()
+        return said() if not parametrize.is_parametrized(module) else _resting(module).effective_weight()
     owner = runs(module)
     if owner == LORA:
         return _adapted(module, tensor)
@@ -179,7 +179,10 @@ def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
 
 def _computed(module: nn.Module, tensor: str) -> Tensor:
     if parametrize.is_parametrized(module, tensor):
-        return _parametrized(module.get_submodule(f"parametrizations.{tensor}"))
+        chain = module.get_submodule(f"parametrizations.{tensor}")
+        # Within a forward pass that computes it once for all views: what that pass multiplies with.
+        held = vars(chain).get("held")
+        return _parametrized(chain) if held is None else held
     hook = _hook(module, tensor)
     if isinstance(hook, SpectralNorm):
         return hook.compute_weight(module, do_power_iteration=False)
@@ -194,10 +197,23 @@ def _parametrized(chain: Any) -> Tensor:
     values = [chain.original] if chain.is_tensor else [getattr(chain, f"original{k}") for k in range(chain.ntensors)]
     for step in chain:
         # A copy, which shares all tensors: setting the mode of the module itself would be seen by other threads.
-        quiet = copy.copy(step)
-        quiet.training = False
-        values = [quiet(*values)]
+        values = [_quiet(step)(*values)]
     return values[0]
+
+
+def _quiet(module: nn.Module) -> nn.Module:
+    """A copy in eval mode, its children as well, which shares all tensors."""
+    twin = copy.copy(module)
+    vars(twin).update(training=False, _modules={name: _quiet(child) for name, child in module.named_children()})
+    return twin
+
+
+def _resting(module: Any) -> Any:
+    """A parametrized module without its parametrizations, with what they compute in their place; shares all else."""
+    twin: Any = object.__new__(type(module).__bases__[0])
+    vars(twin).update(vars(module))
+    vars(twin).update({tensor: _computed(module, tensor) for tensor in module.parametrizations})
+    return twin
 
 
 def _standardised(module: Any, weight: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.distributed import unsharded
@@ -76,6 +77,27 @@ class Layer:
                 f"{list(self.shape)}; pass one shaped as the stored parameter, {tuple(self.parameter.shape)}"
             )
         return part
+
+    @torch.no_grad()
+    def assign(self, matrix: Tensor) -> None:
+        """Write an [out, in] matrix into the stored tensor, in place; the rest of that tensor stays.
+
+        Raises:
+            LayerError: where what is stored is not what acts: a parametrized, pruned or adapted weight.
+        """
+        stored, module = self.module._parameters.get(self.tensor), self.module
+        if stored is None or is_mixed(module, self.tensor):
+            raise LayerError(
+                f"layer {self.name!r}: its weight is computed from other tensors of {type(module).__name__} "
+                "(a parametrization, a pruning mask, an adapter), so that it cannot be set"
+            )
+        whole = oriented(module, self.tensor, stored).clone(memory_format=torch.contiguous_format)
+        if self.item is not None:
+            whole.view(-1, *whole.shape[-2:])[self.item] = matrix
+        else:
+            own = self.channels(torch.arange(whole.shape[0], device=whole.device), 0)
+            whole.flatten(1)[own] = matrix.to(whole.dtype)
+        stored.copy_(oriented(module, self.tensor, whole))
 
     def channels(self, output: Tensor, dim: int) -> Tensor | None:
         """The channels of a module's output that are this layer's; None where the output has not as many.

@@ -1,12 +1,15 @@
-"""Initial weights with a chosen spectrum."""
+"""Initial weights with a chosen spectrum, of a matrix or of all layers of a network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from sslcollapse.layers.map import CONVOLUTIONS, Layer
 
 
 @torch.no_grad()
@@ -36,6 +39,63 @@ def truncate_rank_(weight: Tensor, rank: int) -> Tensor:
     weight.zero_()
     weight[:rank] = (sigma[:rank, None] * right[:rank]).to(weight.dtype)
     return weight
+
+
+@torch.no_grad()
+def polar_factor(matrix: Tensor) -> Tensor:
+    """UVᵀ of a matrix USVᵀ [out, in]: the nearest one whose rows, or columns, are orthonormal.
+
+    By the eigenvectors of its smaller Gram matrix in float64, which takes a third of the time of a singular value
+    decomposition; where that would lose precision, by the decomposition.
+    """
+    wide = matrix.double() if matrix.shape[0] <= matrix.shape[1] else matrix.double().t()
+    values, vectors = torch.linalg.eigh(wide @ wide.t())
+    if float(values[0]) > 1e-10 * float(values[-1]):
+        polar = (vectors * values.rsqrt()) @ (vectors.t() @ wide)
+    else:
+        left, _, right = torch.linalg.svd(wide, full_matrices=False)
+        polar = left @ right
+    return (polar if matrix.shape[0] <= matrix.shape[1] else polar.t()).to(matrix.dtype)
+
+
+@torch.no_grad()
+def initialize(layers: Iterable[Layer], scheme: str) -> None:
+    """Give layers the initial weights of a scheme, from torch's global random state; biases stay as they are.
+
+    * ``"orthogonal"``: uniformly distributed among matrices with orthonormal rows or columns.
+    * ``"glorot"``: uniform in ±√(6 / (in + out)).
+    * ``"identity"``: ones on the diagonal, so that a layer hands its first inputs on; of a convolution the taps in the
+      middle of the kernel are the inputs.
+
+    Matrices are [out, in] as the layer map has them, [out, in·kh·kw] of a convolution.
+
+    Raises:
+        ValueError: an unknown scheme.
+        LayerError: a weight that is computed from other tensors, such as a parametrized one.
+    """
+    if scheme not in _SCHEMES:
+        raise ValueError(f"initialization must be one of {', '.join(_SCHEMES)}, got {scheme!r}")
+    for layer in layers:
+        layer.assign(_SCHEMES[scheme](layer).to(layer.parameter))
+
+
+def _identity(layer: Layer) -> Tensor:
+    matrix = torch.zeros(layer.shape)
+    kernel = layer.module.kernel_size if isinstance(layer.module, CONVOLUTIONS) else ()
+    taps, middle = math.prod(kernel), 0
+    for size in kernel:
+        middle = middle * size + size // 2
+    count = min(layer.shape[0], layer.shape[1] // taps)
+    rows = torch.arange(count)
+    matrix[rows, rows * taps + middle] = 1.0
+    return matrix
+
+
+_SCHEMES: dict[str, Callable[[Layer], Tensor]] = {
+    "orthogonal": lambda layer: nn.init.orthogonal_(torch.empty(layer.shape)),
+    "glorot": lambda layer: nn.init.xavier_uniform_(torch.empty(layer.shape)),
+    "identity": _identity,
+}
 
 
 def check_rank(rank: int | None, widths: Sequence[int]) -> int | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Branch
-from sslcollapse.nn.checks import check_widths
+from sslcollapse.nn.checks import check_samples, check_widths
 from sslcollapse.nn.heads import Head
 from sslcollapse.nn.moments import widen
 from sslcollapse.nn.norm import ActivationName, NormName
@@ -25,13 +25,20 @@ class Objective(nn.Module):
         target_initialization: ``"own"`` (its own draw) or ``"copy"`` (of the online network).
         target_buffers: ``"own"`` (BatchNorm's running statistics of its own forward passes) or ``"copy"`` (the online
             network's, after each update).
-        couples_batch: whether a sample's loss depends on the other samples of the batch.
+        couples_batch: whether a sample's loss depends on the other samples of the batch. Every objective says it;
+            ``sslcollapse.testing.check_objective`` compares it with what its loss does. It decides whether several
+            batches may be accumulated in the place of one.
+        step: the optimiser step, from 0, that the next ``forward`` is for; set before each. What depends on it is a
+            function of it, so that a resumed run repeats it.
+        total_steps: how many steps there are.
     """
 
     needs_target: bool = False
     target_initialization: str = "copy"
     target_buffers: str = "own"
-    couples_batch: bool = False
+    couples_batch: bool | None = None
+    step: int = 0
+    total_steps: int = 1
 
     def projector(self, in_dim: int) -> nn.Module | None:
         """A new projector for representations of this width, or None."""
@@ -61,19 +68,6 @@ def embeddings_of_two_views(name: str, online: Sequence[Branch]) -> tuple[Tensor
     if len(online) != 2:
         raise RecipeError(f"{name} compares exactly two views of a sample, got {len(online)}; let the domain make two")
     return online[0].z, online[1].z
-
-
-def check_samples(name: str, samples: int, minimum: int = 2) -> None:
-    """Refuse a batch with fewer samples, over all ranks, than an objective can use.
-
-    Raises:
-        RecipeError: says how many there are and how many are needed.
-    """
-    if samples < minimum:
-        raise RecipeError(
-            f"{name} compares samples with each other and needs at least {minimum} in a batch, got {samples}; "
-            "use a larger batch"
-        )
 
 
 class StatisticsObjective(Objective):

@@ -36,7 +36,7 @@ REFUSED = {
 """Names of timm's optimizers (without a letter for a variant) → why they cannot be used."""
 
 
-class Timm(OptimizerSpec):
+class TimmOptimizer(OptimizerSpec):
     """Any optimizer of timm by name (Muon, LAMB, LARS, Adan, Lion and others), with warm-up and decay by the step.
 
     The learning rate is set at every step, for all groups. An optimizer that adapts the step of a parameter to its
@@ -160,7 +160,7 @@ class Timm(OptimizerSpec):
             ) from error
 
 
-class LARS(Timm):
+class LARS(TimmOptimizer):
     """LARS (You et al. 2017): layer-wise adaptive rates for large batches, with warm-up and decay.
 
     Formula: λ = η ‖w‖ / (‖g‖ + β ‖w‖) for each parameter; v ← m v + λ (g + β w); w ← w − lr v. The learning rate

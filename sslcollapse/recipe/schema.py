@@ -17,9 +17,9 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from sslcollapse.core.errors import RecipeError, in_words
+from sslcollapse.core.errors import RecipeError, in_words, quote, suggest
 from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.recipe.check import (
     Marker,
@@ -29,7 +29,6 @@ from sslcollapse.recipe.check import (
     check_fields,
     expect,
     join,
-    quote,
     string_keys,
     try_construct,
 )
@@ -167,6 +166,11 @@ class Component(Marker):
 
     def check(self, value: Any, annotation: Any, path: str) -> dict[str, Any]:
         """The dict with all arguments of the component."""
+        if self.kind not in REGISTRIES:
+            raise RecipeError(
+                f"{path}: there is no kind of component {self.kind!r}{suggest(self.kind, list(REGISTRIES))}; a plug-in "
+                f"adds it with REGISTRIES.add(Registry({self.kind!r}))"
+            )
         registry = REGISTRIES[self.kind]
         known = registry.names()
         if not isinstance(value, Mapping):
@@ -305,31 +309,68 @@ class MonitorSpec:
         every: steps between measurements; 0 measures at the end only.
         rank_warning: fraction of its attainable rank below which a layer is warned about.
         gradients: whether penalties' gradients are compared with the objective's.
-        samples: most samples whose ranks are measured, evenly spaced over the probe set, where its domain makes them a
-            batch at a time; of one that has them at hand, as a graph has its nodes, all are.
+        samples: most samples whose ranks are measured, evenly spaced over the probe set; None is all that a domain has
+            at hand, as a graph has its nodes, and 4,096 of those that it makes a batch at a time.
     """
 
     every: Annotated[int, AtLeast(0)] = 100
     rank_warning: Probability = 0.1
     gradients: bool = True
-    samples: Annotated[int, AtLeast(2)] = 4096
+    samples: Annotated[int, AtLeast(2)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeSpec:
-    """The whole recipe; parts with ``type=`` are registered components."""
+    """The whole recipe; parts with ``type=`` are registered components.
+
+    Args:
+        name: of the recipe, and of the folder of its runs.
+        seed: of weights, views and the order of samples.
+        data_root: folder of all data sets.
+        domain: where batches come from.
+        encoder: the network whose representations are wanted.
+        initialization: of the encoder's weights, by the layer map; by default as the encoder does it.
+        objective: the loss, with the heads that it needs.
+        regularizers: penalties on weights or features.
+        constraints: sets of matrices that weights stay in.
+        optim: the optimizer.
+        train: how long and how.
+        monitor: when ranks are measured.
+        evaluate: probes.
+    """
 
     name: Annotated[str, Word()]
     seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1)] = 0  # what torch.manual_seed takes
     data_root: str | None = None
     domain: Annotated[dict[str, Any], Component("domain")]
     encoder: Annotated[dict[str, Any], Component("encoder")]
+    initialization: Literal["orthogonal", "glorot", "identity"] | None = None
     objective: Annotated[dict[str, Any], Component("objective")]
     regularizers: Annotated[dict[str, Any], Named("regularizer")] = field(default_factory=dict)
+    constraints: Annotated[dict[str, Any], Named("constraint")] = field(default_factory=dict)
     optim: Annotated[dict[str, Any], Component("optimizer")]
     train: TrainSpec
     monitor: MonitorSpec = MonitorSpec()
     evaluate: Annotated[dict[str, Any], Named("probe")] = field(default_factory=dict)
+
+
+def kinds_within(registry: Registry, name: str) -> dict[str, str]:
+    """Argument → kind of the components that it takes, of a registered component; empty where it cannot be imported."""
+    try:
+        parameters = registry.parameters(name)
+    except Exception:  # of another package's module, which may fail in any way when it is imported
+        return {}
+    kinds = {argument: kind_of(parameter.annotation) for argument, parameter in parameters.items()}
+    return {argument: kind for argument, kind in kinds.items() if kind is not None}
+
+
+def kind_of(annotation: Any) -> str | None:
+    """The kind of the components that an annotation allows anywhere; None where it allows none."""
+    if isinstance(annotation, (Component, FieldsOrComponent, Named)):
+        return annotation.kind
+    if isinstance(annotation, CoefficientSpec):
+        return "coefficient"
+    return next((kind for part in get_args(annotation) if (kind := kind_of(part)) is not None), None)
 
 
 def _parameters(registry: Registry, name: str, path: str) -> dict[str, inspect.Parameter]:

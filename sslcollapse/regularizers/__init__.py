@@ -1,4 +1,4 @@
-"""Regularizers: penalties on weights, layer by layer, or on features, and their coefficients."""
+"""Regularizers: penalties on weights, layer by layer, or on features, and their coefficients; and constraints."""
 
 BUILTIN = {
     "regularizer": {
@@ -10,6 +10,11 @@ BUILTIN = {
         "covariance": "variance_covariance:CovariancePenalty",
         "sigreg": "sigreg:SIGRegPenalty",
         "ldreg": "ldreg:LDRegPenalty",
+    },
+    "constraint": {
+        "orthogonal": "constraints:Orthogonal",
+        "spectral_norm": "constraints:SpectralNorm",
+        "retraction": "constraints:Retraction",
     },
     "coefficient": {
         "depth": "coefficients:ByDepth",

@@ -9,11 +9,27 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.layers.map import Layer
+from sslcollapse.layers.map import Layer, select
 
 Network = Literal["encoder", "projector", "predictor"]
-Feature = Literal["representation", "embedding", "prediction"]
-FEATURES: tuple[Feature, ...] = ("representation", "embedding", "prediction")
+FEATURES = ("representation", "embedding", "prediction")
+
+
+HEADS = ("projector.", "predictor.")
+"""How the names of layers outside the encoder begin."""
+
+
+def chosen_layers(layers: Mapping[str, Layer], patterns: Sequence[str]) -> dict[str, Layer]:
+    """The layers that names or globs choose, in their order; a glob is of the encoder's, unless it names a head.
+
+    Raises:
+        LayerError: one of them matches nothing; the message lists the layers.
+    """
+    encoder = {name: layer for name, layer in layers.items() if not name.startswith(HEADS)}
+    found: set[str] = set()
+    for pattern in patterns:
+        found |= select(layers if pattern.startswith(HEADS) else encoder, pattern).keys()
+    return {name: layer for name, layer in layers.items() if name in found}
 
 
 @dataclass(frozen=True)
@@ -55,27 +71,28 @@ class WeightPenalty(nn.Module):
 
 
 class FeaturePenalty(nn.Module):
-    """A penalty on the features of every online view: representation, embedding or prediction.
+    """A penalty on the features of every online view: representation, embedding, prediction, or outputs of layers.
 
     Args:
-        coefficient: any form that ``resolve_coefficient`` takes, the kinds of feature standing for layers
-            (``{"representation": 25.0, "embedding": 0.0}``).
-        on: which features are regularised.
+        coefficient: any form that ``resolve_coefficient`` takes, the kinds of feature standing for layers beside those
+            that are named (``{"representation": 25.0, "layers.*": 1.0}``).
+        on: which features are regularised: ``"representation"``, ``"embedding"``, ``"prediction"``, or layers by name
+            or glob, whose outputs are meant. A glob is of the encoder's layers, unless it begins with ``projector.`` or
+            ``predictor.``. Of an output with several positions a sample, rows are positions (``LayerOutputs.rows``).
 
     Raises:
-        ValueError: for an ``on`` that is empty, names no kind of feature, or one twice.
+        ValueError: for an ``on`` that is empty, or names one twice.
     """
 
     couples_batch = True
     """Whether a sample's penalty depends on the other samples of the batch."""
 
-    def __init__(self, coefficient: Any, on: Sequence[Feature]) -> None:
+    def __init__(self, coefficient: Any, on: Sequence[str]) -> None:
         super().__init__()
-        unknown = [name for name in on if name not in FEATURES]
-        if unknown or not on:
-            raise ValueError(f"on must name some of {', '.join(FEATURES)}, got {list(on)!r}")
+        if not on or isinstance(on, str):
+            raise ValueError(f"on must be a list of {', '.join(FEATURES)}, layers or globs of layers, got {on!r}")
         if len(set(on)) < len(on):
-            raise ValueError(f"on must name each kind of feature once, got {list(on)!r}")
+            raise ValueError(f"on must name each kind of feature or layer once, got {list(on)!r}")
         self.coefficient = coefficient
         self.on = tuple(on)
 

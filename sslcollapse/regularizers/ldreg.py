@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
+from sslcollapse.nn.checks import check_samples
 from sslcollapse.nn.moments import widen
-from sslcollapse.objectives.base import check_samples
 from sslcollapse.recipe.schema import Between, Coefficient, Distinct
-from sslcollapse.regularizers.base import Feature, FeaturePenalty
+from sslcollapse.regularizers.base import FeaturePenalty
 
 _CLOSEST = 1e-6
 """Least (a_k − m) / a_k that is told from zero, which bounds the gradient of equidistant samples."""
@@ -28,7 +28,8 @@ class LDRegPenalty(FeaturePenalty):
 
     Args:
         coefficient: any form of coefficient, the kinds of feature standing for layers.
-        on: which features: ``"representation"``, ``"embedding"``, ``"prediction"``.
+        on: which features: ``"representation"``, ``"embedding"``, ``"prediction"``, or layers by name or glob, whose
+            outputs are meant.
         k: number of neighbours; all other samples where the batch over all ranks has fewer.
 
     Shapes:
@@ -46,7 +47,7 @@ class LDRegPenalty(FeaturePenalty):
         self,
         *,
         coefficient: Coefficient = 0.01,
-        on: Annotated[Sequence[Feature], Distinct()] = ("representation",),
+        on: Annotated[Sequence[str], Distinct()] = ("representation",),
         k: Annotated[int, Between(2, 65_536)] = 64,
     ) -> None:
         super().__init__(coefficient, on)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.seeding import generator
+from sslcollapse.nn.checks import check_samples
 from sslcollapse.nn.moments import widen
-from sslcollapse.objectives.base import check_samples
 from sslcollapse.recipe.schema import Above, Between, Coefficient, Distinct
-from sslcollapse.regularizers.base import Feature, FeaturePenalty
+from sslcollapse.regularizers.base import FeaturePenalty
 
 
 class SIGRegPenalty(FeaturePenalty):
@@ -29,7 +29,8 @@ class SIGRegPenalty(FeaturePenalty):
 
     Args:
         coefficient: any form of coefficient, the kinds of feature standing for layers.
-        on: which features: ``"representation"``, ``"embedding"``, ``"prediction"``.
+        on: which features: ``"representation"``, ``"embedding"``, ``"prediction"``, or layers by name or glob, whose
+            outputs are meant.
         directions: random directions a step.
         knots: points of the integral.
         limit: T.
@@ -49,7 +50,7 @@ class SIGRegPenalty(FeaturePenalty):
         self,
         *,
         coefficient: Coefficient = 0.02,
-        on: Annotated[Sequence[Feature], Distinct()] = ("embedding",),
+        on: Annotated[Sequence[str], Distinct()] = ("embedding",),
         directions: Annotated[int, Between(1, 65_536)] = 256,
         knots: Annotated[int, Between(2, 10_000)] = 17,
         limit: Annotated[float, Above(0)] = 3.0,

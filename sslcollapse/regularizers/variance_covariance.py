@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
+from sslcollapse.nn.checks import check_samples
 from sslcollapse.nn.moments import covariance_excess, std_shortfall, widen
-from sslcollapse.objectives.base import check_samples
 from sslcollapse.recipe.schema import Above, Coefficient, Distinct
-from sslcollapse.regularizers.base import Feature, FeaturePenalty
+from sslcollapse.regularizers.base import FeaturePenalty
 
 
 class VariancePenalty(FeaturePenalty):
@@ -23,7 +23,8 @@ class VariancePenalty(FeaturePenalty):
 
     Args:
         coefficient: any form of coefficient, the kinds of feature standing for layers.
-        on: which features: ``"representation"``, ``"embedding"``, ``"prediction"``.
+        on: which features: ``"representation"``, ``"embedding"``, ``"prediction"``, or layers by name or glob, whose
+            outputs are meant.
         target: the standard deviation below which a feature is penalised.
         eps: ε, which bounds the gradient at a constant feature.
 
@@ -41,7 +42,7 @@ class VariancePenalty(FeaturePenalty):
         self,
         *,
         coefficient: Coefficient = 1.0,
-        on: Annotated[Sequence[Feature], Distinct()] = ("representation",),
+        on: Annotated[Sequence[str], Distinct()] = ("representation",),
         target: Annotated[float, Above(0)] = 1.0,
         eps: Annotated[float, Above(0)] = 1e-4,
     ) -> None:
@@ -67,7 +68,8 @@ class CovariancePenalty(FeaturePenalty):
 
     Args:
         coefficient: any form of coefficient, the kinds of feature standing for layers.
-        on: which features: ``"representation"``, ``"embedding"``, ``"prediction"``.
+        on: which features: ``"representation"``, ``"embedding"``, ``"prediction"``, or layers by name or glob, whose
+            outputs are meant.
 
     Shapes:
         features of each view: [N, d].
@@ -80,7 +82,7 @@ class CovariancePenalty(FeaturePenalty):
     """
 
     def __init__(
-        self, *, coefficient: Coefficient = 0.04, on: Annotated[Sequence[Feature], Distinct()] = ("representation",)
+        self, *, coefficient: Coefficient = 0.04, on: Annotated[Sequence[str], Distinct()] = ("representation",)
     ) -> None:
         super().__init__(coefficient, on)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -13,14 +12,18 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import MissingDataError, RecipeError, in_words
-from sslcollapse.core.registry import ENCODERS, OBJECTIVES, REGULARIZERS
+from sslcollapse.core.registry import CONSTRAINTS, ENCODERS, OBJECTIVES, REGULARIZERS
 from sslcollapse.core.types import Batch, Branch
-from sslcollapse.layers.map import Layer, layer_map
+from sslcollapse.layers.map import Layer, LayerError, layer_map
+from sslcollapse.nn.init import initialize
 from sslcollapse.objectives.base import Objective
 from sslcollapse.probes.online import OnlineProbe
-from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty
+from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty, chosen_layers
 from sslcollapse.regularizers.coefficients import CoefficientFunction, Placed, resolve_coefficient
+from sslcollapse.regularizers.constraints import Constrained, Constraint
 from sslcollapse.regularizers.rank_floor import RankFloorController
+from sslcollapse.training.outputs import LayerOutputs
+from sslcollapse.training.target import TargetNetwork, target_of
 
 
 class SSLModule(nn.Module):
@@ -30,23 +33,27 @@ class SSLModule(nn.Module):
         encoder: one view in, [N, out_dim] out.
         objective: says which heads and target it needs; they are built here.
         regularizers: name → penalty on weights or on features.
+        constraints: name → set of matrices that weights of the online network stay in. A target network has plain
+            weights, which follow what the online network multiplies with.
+        initialization: scheme that the encoder was initialised by, for a target with an initialisation of its own.
         total_steps: length of training, which schedules are relative to.
         online_probe: classifier of representations, trained beside the network and cut off from its gradient.
 
     Attributes:
         layers: layer name → ``Layer`` of the online network; head layers are prefixed with the head's name.
         controllers: regularizer → the controller that is its coefficient, where it has one.
+        constrained: the constraints at work.
 
     Raises:
         RecipeError: a regularizer with the name of an attribute, a coefficient that fits no layer, a weight penalty on
-            networks without any, or a feature penalty on a prediction that nobody makes.
+            networks without any, a feature penalty on what nobody makes, or a constraint that cannot be.
     """
 
     encoder: Any
     projector: Any
     predictor: Any
     objective: Objective
-    target: Target | None
+    target: TargetNetwork | None
 
     def __init__(
         self,
@@ -56,12 +63,14 @@ class SSLModule(nn.Module):
         *,
         total_steps: int,
         online_probe: OnlineProbe | None = None,
+        constraints: Mapping[str, Constraint] | None = None,
+        initialization: str | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = objective.projector(self.encoder.out_dim)
-        embedding_dim = self.encoder.out_dim if self.projector is None else self.projector.out_dim
-        self.predictor = objective.predictor(int(embedding_dim))
+        embedded = (self.encoder, "encoder") if self.projector is None else (self.projector, "objective.projector")
+        self.predictor = objective.predictor(_width(*embedded))
         self.objective = objective
         for name in regularizers or {}:
             if hasattr(nn.ModuleDict, name) or name == "training":
@@ -69,11 +78,15 @@ class SSLModule(nn.Module):
         self.regularizers = nn.ModuleDict(regularizers or {})
         self.online_probe = online_probe
         self.total_steps = total_steps
-        self.target = _target_of(self, objective.target_initialization) if objective.needs_target else None
-        self.layers = self._layer_map()
+        start = objective.target_initialization
+        self.target = target_of(self, start, initialization) if objective.needs_target else None
+        self.layers = _layers(self)
+        self.constrained = Constrained(constraints or {}, self, self.layers)
+        if self.target is not None and constraints:
+            self.constrained.start(_layers(self.target), self.layers if start == "copy" else None)
         penalties = dict(regularizers or {})
         self._penalized: dict[str, dict[str, Layer]] = {}
-        self._observed: dict[str, dict[str, FeaturePoint]] = {}
+        self._observed: dict[str, dict[str, Placed]] = {}
         for name, penalty in penalties.items():
             if isinstance(penalty, WeightPenalty):
                 self._penalized[name] = self._layers_of(name, penalty)
@@ -90,13 +103,22 @@ class SSLModule(nn.Module):
         """Build all networks that a resolved recipe asks for, from torch's global random state; the encoder first."""
         encoder = encoder_from_recipe(recipe, in_shape)
         regularizers = {name: REGULARIZERS.build(spec) for name, spec in recipe["regularizers"].items()}
+        constraints = {name: CONSTRAINTS.build(spec) for name, spec in recipe.get("constraints", {}).items()}
         probe = None
         if recipe["train"]["online_probe"]:
             if num_classes is None:
                 raise RecipeError("train.online_probe: batches of this domain have no labels; leave it out")
             probe = OnlineProbe(encoder.out_dim, num_classes)
         objective = OBJECTIVES.build(recipe["objective"])
-        return cls(encoder, objective, regularizers, total_steps=recipe["train"]["steps"], online_probe=probe)
+        return cls(
+            encoder,
+            objective,
+            regularizers,
+            total_steps=recipe["train"]["steps"],
+            online_probe=probe,
+            constraints=constraints,
+            initialization=recipe.get("initialization"),
+        )
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The loss of optimiser step ``step`` (from 0) and its named parts, all scalars.
@@ -104,16 +126,22 @@ class SSLModule(nn.Module):
         Keys: ``loss``; ``objective/<part>``; ``regularizer/<name>/<layer or feature>/penalty`` and ``.../weighted``;
         with an online probe ``online_probe/loss`` (a part of the loss) and ``online_probe/accuracy``.
         """
-        online = [self.branch(view) for view in batch.views]
+        with self.constrained.held():
+            return self._losses(batch, step)
+
+    def _losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        gather = Gather(enabled=not batch.replicated, equal=batch.equal)
+        with self.outputs_of((kind for _, kind, _ in self._active_features(step)), gather) as outputs:
+            online = [self.branch(view) for view in batch.views]
         target = None
         if self.target is not None:
             with torch.no_grad():
                 target = [self.target(view) for view in batch.views]
-        gather = Gather(enabled=not batch.replicated, equal=batch.equal)
+        self.objective.step, self.objective.total_steps = step, self.total_steps
         losses = self.objective(online, target, gather)
         parts = {f"objective/{name}": value for name, value in losses.items()}
         total = sum(losses.values())
-        penalties = chain(self.weight_penalties(step), self._feature_penalties(step, online, gather))
+        penalties = chain(self.weight_penalties(step), self._feature_penalties(step, online, outputs, gather))
         for name, place, penalty, coefficient in penalties:
             weighted = coefficient * penalty
             total = total + weighted
@@ -139,15 +167,29 @@ class SSLModule(nn.Module):
             for layer, penalty in self.regularizers[name](layers).items():
                 yield name, layer, penalty, coefficients[layer]
 
-    def _feature_penalties(
-        self, step: int, online: Sequence[Branch], gather: Gather
-    ) -> Iterator[tuple[str, str, Tensor, float]]:
-        """(regularizer, kind of feature, penalty, coefficient) at a step, where the coefficient is not 0."""
+    def outputs_of(self, kinds: Iterable[str], gather: Gather) -> LayerOutputs:
+        """A context around forward passes for ``features``: keeps the outputs of those kinds that are layers."""
+        return LayerOutputs({kind: self.layers[kind] for kind in kinds if kind not in BRANCH_FIELD}, gather.ranks)
+
+    def features(self, kind: str, online: Sequence[Branch], outputs: LayerOutputs) -> list[Tensor]:
+        """What a penalty on a kind of feature, or on a layer, reads: [n, d] a view."""
+        if kind not in BRANCH_FIELD:
+            return outputs.rows(kind)
+        return [getattr(branch, BRANCH_FIELD[kind]) for branch in online]
+
+    def _active_features(self, step: int) -> Iterator[tuple[str, str, float]]:
         for name in self._observed:
             for kind, coefficient in self._coefficients[name](step).items():
                 if coefficient:
-                    features = [getattr(branch, BRANCH_FIELD[kind]) for branch in online]
-                    yield name, kind, self.regularizers[name](features, gather, step), coefficient
+                    yield name, kind, coefficient
+
+    def _feature_penalties(
+        self, step: int, online: Sequence[Branch], outputs: LayerOutputs, gather: Gather
+    ) -> Iterator[tuple[str, str, Tensor, float]]:
+        """(regularizer, kind of feature or layer, penalty, coefficient) at a step, where the coefficient is not 0."""
+        for name, kind, coefficient in self._active_features(step):
+            features = self.features(kind, online, outputs)
+            yield name, kind, self.regularizers[name](features, gather, step), coefficient
 
     def coefficients(self, step: int) -> dict[str, dict[str, float]]:
         """Regularizer → layer (or kind of feature) → coefficient at a step."""
@@ -163,8 +205,12 @@ class SSLModule(nn.Module):
             if value
         }
 
+    def undecayed(self) -> set[nn.Parameter]:
+        """Parameters without weight decay, since a constraint computes a weight from them."""
+        return self.constrained.undecayed()
+
     def observed(self) -> Iterator[tuple[str, str]]:
-        """(Regularizer, kind of feature) of all penalties on features that have a coefficient at some step."""
+        """(Regularizer, kind of feature or layer) of all penalties on features that have a coefficient at some step."""
         last = self.total_steps - 1
         steps = {*range(0, last, max(1, last // 100)), last}  # of a long schedule, so many moments are enough
         for name, kinds in self._observed.items():
@@ -175,13 +221,24 @@ class SSLModule(nn.Module):
         """Names of the parts whose loss depends on how samples are divided into batches.
 
         ``"objective"``, and the names of regularizers.
+
+        Raises:
+            RecipeError: the objective does not say whether it couples the samples of a batch.
         """
+        if self.objective.couples_batch is None:
+            raise RecipeError(
+                f"objective: {type(self.objective).__name__} does not say whether its loss couples the samples of a "
+                "batch, which accumulation must know; write couples_batch = True or False in its class "
+                "(sslcollapse.testing.couples_batch finds it out)"
+            )
         coupled = {name for name in self._observed if getattr(self.regularizers[name], "couples_batch", False)}
         return coupled | ({"objective"} if self.objective.couples_batch else set())
 
     @torch.no_grad()
     def update_target(self, step: int) -> None:
         """Move the target's parameters towards the online ones; call once after each real optimiser step.
+
+        What the target follows is the weight that the online network multiplies with, where a constraint computes it.
 
         Parameters only: BatchNorm's running statistics are the target's own, made by its own forward passes, unless
         the objective says ``target_buffers = "copy"``.
@@ -195,14 +252,9 @@ class SSLModule(nn.Module):
             for own, followed in self.target.buffer_pairs(self):
                 own.copy_(followed)
 
-    def _layer_map(self) -> dict[str, Layer]:
-        layers = layer_map(self.encoder)
-        for head in ("projector", "predictor"):
-            module = getattr(self, head)
-            if module is not None:
-                for name, layer in layer_map(module).items():
-                    layers[f"{head}.{name}"] = replace(layer, name=f"{head}.{name}")
-        return layers
+    def plain_encoder(self) -> nn.Module:
+        """The encoder to be exported: a copy with plain weights where constraints compute them, else itself."""
+        return self.constrained.released(self.encoder)
 
     def _coefficient_of(self, regularizer: str, penalty: WeightPenalty | FeaturePenalty) -> CoefficientFunction:
         places: Mapping[str, Placed] = self._penalized.get(regularizer) or self._observed[regularizer]
@@ -224,70 +276,71 @@ class SSLModule(nn.Module):
             )
         return chosen
 
-    def _points_of(self, name: str, penalty: FeaturePenalty) -> dict[str, FeaturePoint]:
+    def _points_of(self, name: str, penalty: FeaturePenalty) -> dict[str, Placed]:
         if "prediction" in penalty.on and self.predictor is None:
             raise RecipeError(
                 f"regularizers.{name}.on: {type(self.objective).__name__} has no predictor, so there is no "
                 "'prediction'; regularise 'representation' or 'embedding'"
             )
-        return {kind: FEATURE_POINTS[kind] for kind in penalty.on}
+        try:
+            layers = chosen_layers(self.layers, [each for each in penalty.on if each not in FEATURE_POINTS])
+        except LayerError as error:
+            raise RecipeError(f"regularizers.{name}.on: {error}; or name {', '.join(FEATURE_POINTS)}") from error
+        after = 1 + max((layer.depth for layer in layers.values()), default=-1)
+        points = {kind: FEATURE_POINTS[kind] for kind in penalty.on if kind in FEATURE_POINTS}
+        return {**layers, **{kind: FeaturePoint(after + point.depth) for kind, point in points.items()}}
 
 
 BRANCH_FIELD = {"representation": "h", "embedding": "z", "prediction": "p"}
 
 
-class Target(nn.Module):
-    """The frozen copy of encoder and projector that bootstrap objectives predict."""
-
-    encoder: Any
-    projector: Any
-
-    def __init__(self, encoder: nn.Module, projector: nn.Module | None) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.projector = projector
-        self.requires_grad_(False)
-
-    def forward(self, view: Any) -> Branch:
-        """One view → branch without prediction."""
-        h = self.encoder(view)
-        return Branch(h, h if self.projector is None else self.projector(h), None)
-
-    def pairs(self, online: SSLModule) -> tuple[list[Tensor], list[Tensor]]:
-        """Target parameters and the online parameters that they follow, in the same order."""
-        return list(self.parameters()), [p for module in _followed(online) for p in module.parameters()]
-
-    def buffer_pairs(self, online: SSLModule) -> list[tuple[Tensor, Tensor]]:
-        """Each buffer of the target with the online one of the same name."""
-        return list(zip(self.buffers(), (b for module in _followed(online) for b in module.buffers()), strict=True))
-
-
-def _followed(online: SSLModule) -> list[nn.Module]:
-    return [online.encoder] + ([] if online.projector is None else [online.projector])
+def _layers(networks: Any) -> dict[str, Layer]:
+    """Layers of an encoder and its heads, if any."""
+    layers = layer_map(networks.encoder)
+    for head in ("projector", "predictor"):
+        module = getattr(networks, head, None)
+        if module is not None:
+            for name, layer in layer_map(module).items():
+                layers[f"{head}.{name}"] = replace(layer, name=f"{head}.{name}")
+    return layers
 
 
 def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> Any:
     """The encoder of a resolved recipe, from torch's global random state.
 
     Raises:
-        RecipeError: its constructor refuses the shape of the data.
+        RecipeError: its constructor refuses the shape of the data, or it is not what an encoder has to be.
     """
-    spec = recipe["encoder"]
+    spec, scheme = recipe["encoder"], recipe.get("initialization")
     arguments = {key: value for key, value in spec.items() if key != "type"}
     try:
-        return ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)
+        encoder = ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)
+        ENCODERS.check(encoder, spec["type"])
     except (MissingDataError, MemoryError):
         raise
     except Exception as error:  # only now has its constructor seen the shape of the data; it may check by failing
         raise RecipeError(f"encoder: {in_words(error)}") from error
+    _width(encoder, "encoder")
+    if scheme is not None:
+        if overwritten := [name for name in ("pretrained", "decay", "initial_rank") if arguments.get(name)]:
+            raise RecipeError(f"initialization: {scheme!r} would overwrite encoder.{overwritten[0]}; leave one out")
+        try:
+            initialize(layer_map(encoder).values(), scheme)
+        except LayerError as error:
+            raise RecipeError(f"initialization: {error}") from error
+    return encoder
 
 
-def _target_of(online: SSLModule, initialization: str) -> Target:
-    target = Target(copy.deepcopy(online.encoder), copy.deepcopy(online.projector))
-    if initialization == "own":
-        target.encoder.reset_parameters()
-        if target.projector is not None:
-            target.projector.reset_parameters()
-    elif initialization != "copy":
-        raise ValueError(f"target_initialization must be 'own' or 'copy', got {initialization!r}")
-    return target
+def _width(network: Any, place: str) -> int:
+    """The width of what a network puts out, as it says itself.
+
+    Raises:
+        RecipeError: it says none, or one that cannot be.
+    """
+    width = getattr(network, "out_dim", None)
+    if not isinstance(width, int) or width < 1:
+        raise RecipeError(
+            f"{place}: {type(network).__name__}.out_dim must be the width of its output, a whole number >= 1, "
+            f"got {width!r}"
+        )
+    return width

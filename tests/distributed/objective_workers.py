@@ -10,11 +10,13 @@ from torch import nn
 from workers import start
 
 from sslcollapse.core import distributed
-from sslcollapse.core.registry import OBJECTIVES, REGULARIZERS
+from sslcollapse.core.registry import CONSTRAINTS, OBJECTIVES, REGULARIZERS
 from sslcollapse.core.types import Batch
 from sslcollapse.objectives.lightly import LOSSES
+from sslcollapse.training import outputs
 from sslcollapse.training.module import SSLModule
 
+outputs.MAX_ROWS = 18  # three of the five positions of a convolution's output, of each of six samples
 ROWS, WIDTH, REPRESENTATION = 6, 7, 5
 SMALL = {"projector": [6, 8], "predictor_hidden": 9, "norm": "none"}
 """Argument → value for whichever objectives have it: heads without BatchNorm, whose statistics are each process's."""
@@ -35,26 +37,26 @@ LEAST = {"lightly": {"type": "lightly", "loss": "NTXentLoss"}}
 
 
 class Encoder(nn.Module):
-    """[N, 7] → [N, 5] without anything that couples samples."""
+    """[N, 7] → [N, 5], a convolution and a Linear, without anything that couples samples."""
 
     out_dim = REPRESENTATION
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(WIDTH, 6), nn.Tanh(), nn.Linear(6, REPRESENTATION))
+        self.layers = nn.Sequential(nn.Conv1d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(15, REPRESENTATION))
 
     def reset_parameters(self) -> None:
         self.layers[0].reset_parameters()
-        self.layers[2].reset_parameters()
+        self.layers[3].reset_parameters()
 
     def forward(self, view: torch.Tensor) -> torch.Tensor:
-        return self.layers(view)
+        return self.layers(view[:, None])
 
 
 def cases() -> list[tuple[str, str | None]]:
-    """(objective, regularizer) of every case; regularizers stand beside an objective that couples no samples."""
+    """(objective, regularizer or constraint); these two stand beside an objective that couples no samples."""
     return [(name, None) for name in [*OBJECTIVES.names(), *VARIANTS]] + [
-        ("bgrl", name) for name in REGULARIZERS.names()
+        ("bgrl", name) for name in [*REGULARIZERS.names(), *CONSTRAINTS.names()]
     ]
 
 
@@ -63,15 +65,19 @@ def module(objective: str, regularizer: str | None) -> SSLModule:
     torch.manual_seed(0)
     loss = VARIANTS.get(objective) or LEAST.get(objective, {"type": objective})
     small = {name: value for name, value in SMALL.items() if name in OBJECTIVES.parameters(loss["type"])}
-    penalties = {}
-    if regularizer is not None:
+    penalties, constraints = {}, {}
+    if regularizer in CONSTRAINTS.names():
+        constraints["constraint"] = CONSTRAINTS.build({"type": regularizer})
+    elif regularizer is not None:
         spec = {"type": regularizer, "coefficient": 0.7}
         if "on" in REGULARIZERS.parameters(regularizer):
-            spec["on"] = ["representation", "embedding", "prediction"]
+            spec["on"] = ["representation", "embedding", "prediction", "layers.*", "predictor.*"]
         else:
             spec["networks"] = ["encoder", "predictor"]
         penalties["penalty"] = REGULARIZERS.build(spec)
-    built = SSLModule(Encoder(), OBJECTIVES.build({**small, **loss}), penalties, total_steps=10)
+    built = SSLModule(
+        Encoder(), OBJECTIVES.build({**small, **loss}), penalties, total_steps=10, constraints=constraints
+    )
     if built.target is not None:  # as after some steps: of equal rows the singular values of MMCR have no gradient
         with torch.no_grad():
             for p in built.target.parameters():

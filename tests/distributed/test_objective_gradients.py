@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from sslcollapse.core.registry import OBJECTIVES, REGULARIZERS
+from sslcollapse.core.registry import CONSTRAINTS, OBJECTIVES, REGULARIZERS
 
 sys.path.insert(0, str(Path(__file__).parent))
 import objective_workers as cases
@@ -42,9 +42,9 @@ def relative_error(found, expected):
     return float((difference / sum(expected[name].square().sum() for name in parameters)).sqrt())
 
 
-def test_every_registered_objective_and_regularizer_is_a_case():
+def test_every_registered_objective_regularizer_and_constraint_is_a_case():
     assert {objective for objective, penalty in ALL if penalty is None} == {*OBJECTIVES.names(), *cases.VARIANTS}
-    assert {penalty for _, penalty in ALL if penalty} == set(REGULARIZERS.names())
+    assert {penalty for _, penalty in ALL if penalty} == {*REGULARIZERS.names(), *CONSTRAINTS.names()}
 
 
 @pytest.mark.parametrize(("objective", "penalty"), ALL)

@@ -67,7 +67,12 @@ recipe = dict(
     objective=dict(type="simclr", projector=[8, 6], norm="none"),
     regularizers=dict(
         werank=dict(type="werank", coefficient=1e-2),
-        variance=dict(type="variance", on=["representation", "embedding"], coefficient=0.1),
+        variance=dict(type="variance", on=["representation", "embedding", "layers.0"], coefficient=0.1),
+    ),
+    constraints=dict(
+        first=dict(type="orthogonal", on=["layers.0"]),
+        second=dict(type="retraction", on=["layers.1"]),
+        head=dict(type="spectral_norm", on=["projector.*"]),
     ),
     optim=dict(type="sgd", lr=0.05),
     train=dict(steps=4, log_every=1, checkpoint_every=4, online_probe=True),

@@ -65,7 +65,8 @@ def test_a_single_sample_is_refused(make):
     [
         ({"target": 0.0}, "target must be positive, got 0.0"),
         ({"eps": -1.0}, "eps must be positive, got -1.0"),
-        ({"on": ["embeddings"]}, r"on must name some of .* got \['embeddings'\]"),
+        ({"on": []}, r"on must be a list of representation, embedding, prediction, layers .* got \[\]"),
+        ({"on": "embedding"}, "on must be a list of .* got 'embedding'"),
     ],
 )
 def test_impossible_arguments_are_refused_with_their_value(arguments, message):
@@ -74,5 +75,5 @@ def test_impossible_arguments_are_refused_with_their_value(arguments, message):
 
 
 def test_a_kind_of_feature_that_is_named_twice_is_refused():
-    with pytest.raises(ValueError, match=r"on must name each kind of feature once, got \['embedding', 'embedding'\]"):
+    with pytest.raises(ValueError, match=r"feature or layer once, got \['embedding', 'embedding'\]"):
         VariancePenalty(on=["embedding", "embedding"])

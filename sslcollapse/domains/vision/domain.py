@@ -14,10 +14,10 @@ from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.registry import VISION_DATASETS, VISION_VIEWS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
-from sslcollapse.domains.measurable import flat_rows
+from sslcollapse.domains.base import Domain, Order, flat_rows
 from sslcollapse.domains.vision.data import ImageDataset, ImageSource, MemoryImages
 from sslcollapse.domains.vision.decode import decoding_threads
-from sslcollapse.domains.vision.feed import Order, resident, streamed
+from sslcollapse.domains.vision.feed import resident, streamed
 from sslcollapse.domains.vision.probe import ImageBatches
 from sslcollapse.domains.vision.sheet import contact_sheet
 from sslcollapse.domains.vision.views import ImageViews
@@ -30,7 +30,7 @@ DEFAULT_VIEWS = ImageViews()
 CPU = torch.device("cpu")
 
 
-class VisionDomain:
+class VisionDomain(Domain):
     """Images: views by random crops, flips, colour changes and the like.
 
     Args:
@@ -45,7 +45,7 @@ class VisionDomain:
         workers: worker processes of each rank that a streamed feed has; 0 decodes in the training process.
     """
 
-    replicated = False
+    kind = "image"
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class VisionDomain:
         return self.source.size if self.size is None else self.size
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
+    def in_shape(self) -> tuple[int, ...]:  # type: ignore[override]  # some data sets must be looked at for it
         """(C, S, S) of a view.
 
         Raises:
@@ -80,7 +80,7 @@ class VisionDomain:
         return self.source.channels, self.view_size, self.view_size
 
     @property
-    def num_classes(self) -> int:
+    def num_classes(self) -> int:  # type: ignore[override]
         """Number of classes."""
         return self.source.num_classes
 
@@ -117,10 +117,6 @@ class VisionDomain:
                 )
             self._dataset = self._decoded(dataset) if self._is_resident(dataset) else dataset
         return self._dataset
-
-    def notice(self, world_size: int) -> str | None:
-        """What the log should say about several ranks: nothing."""
-        return None
 
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k, rank) only.

@@ -1,0 +1,78 @@
+"""The target network of bootstrap objectives: a frozen copy that follows the online network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+
+from sslcollapse.core.types import Branch
+from sslcollapse.layers.effective import effective, oriented
+from sslcollapse.layers.map import layer_map
+from sslcollapse.nn.init import initialize
+
+
+class TargetNetwork(nn.Module):
+    """The frozen copy of encoder and projector that bootstrap objectives predict."""
+
+    encoder: Any
+    projector: Any
+
+    def __init__(self, encoder: nn.Module, projector: nn.Module | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.requires_grad_(False)
+
+    def forward(self, view: Any) -> Branch:
+        """One view → branch without prediction."""
+        h = self.encoder(view)
+        return Branch(h, h if self.projector is None else self.projector(h), None)
+
+    def pairs(self, online: Any) -> tuple[list[Tensor], list[Tensor]]:
+        """TargetNetwork parameters and the online parameters, or computed weights, that they follow, in the same order.
+
+        Args:
+            online: the ``SSLModule``.
+        """
+        if not online.constrained.tensors:
+            return list(self.parameters()), [p for module in _followed(online) for p in module.parameters()]
+        names, targets = zip(*self.named_parameters(), strict=True)
+        return list(targets), [_acting(online, name) for name in names]
+
+    def buffer_pairs(self, online: Any) -> list[tuple[Tensor, Tensor]]:
+        """Each buffer of the target with the online one of the same name."""
+        return [(own, online.get_buffer(name)) for name, own in self.named_buffers()]
+
+
+def _followed(online: Any) -> list[nn.Module]:
+    return [online.encoder] + ([] if online.projector is None else [online.projector])
+
+
+def target_of(online: Any, initialization: str, scheme: str | None) -> TargetNetwork:
+    """The target of an online network, before constraints, which it does not have.
+
+    Args:
+        online: with encoder and projector.
+        initialization: ``"own"`` weights, drawn again, or a ``"copy"``.
+        scheme: of ``initialize``, which own weights of the encoder are drawn by; None for the encoder's own.
+    """
+    target = TargetNetwork(copy.deepcopy(online.encoder), copy.deepcopy(online.projector))
+    if initialization == "own":
+        target.encoder.reset_parameters()
+        if scheme is not None:
+            initialize(layer_map(target.encoder).values(), scheme)
+        if target.projector is not None:
+            target.projector.reset_parameters()
+    elif initialization != "copy":
+        raise ValueError(f"target_initialization must be 'own' or 'copy', got {initialization!r}")
+    return target
+
+
+def _acting(online: nn.Module, name: str) -> Tensor:
+    """A parameter, or what stands in its place where a constraint computes it."""
+    owner, _, tensor = name.rpartition(".")
+    module = online.get_submodule(owner)
+    parameter = module._parameters.get(tensor)
+    return oriented(module, tensor, effective(module, tensor)) if parameter is None else parameter
