@@ -73,3 +73,10 @@ def test_lines_of_the_domain_that_the_readme_states():
     for name in ("domain", "views"):
         count = len((HERE / "sslcollapse_text" / f"{name}.py").read_text(encoding="utf-8").splitlines())
         assert f"`{name}.py` | {count} |" in README.replace("sslcollapse_text/", "")
+
+
+def test_the_change_of_rank_by_training_is_that_of_the_recorded_diagnosis():
+    layers = json.loads((RESULTS / "diagnosis_simclr_text_seed0.json").read_text())["layers"]
+    ranks = {layer["name"]: layer["output"]["effective_rank"] / layer["output"]["reference"] for layer in layers}
+    first, second = (ranks[f"layers.{depth}.attention.qkv.v"] for depth in (0, 1))
+    assert f"by {first:.2f} in the first layer and by {second:.2f} in the second" in " ".join(README.split())
