@@ -1,11 +1,9 @@
-"""Text that others chose (names in a file, paths, values, docstrings), made harmless where it is shown or written."""
+"""Text that others chose (names in a file, paths, values), made harmless where it is shown or written."""
 
 from __future__ import annotations
 
-import ast
 import csv
 import html
-import importlib.util
 import io
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -56,24 +54,3 @@ def _cell(value: Any) -> Any:
     except ValueError:
         return f"'{text}"
     return text
-
-
-def first_doc_line(module: str, attribute: str) -> str:
-    """First docstring line of ``module:attribute`` from its source, without importing the module."""
-    root, *parts = module.split(".")
-    found = importlib.util.find_spec(root)  # finds a top-level package without importing it
-    folders = list(found.submodule_search_locations or []) if found else []
-    paths = ["/".join((folder, *parts)) for folder in folders]
-    candidates = [f"{path}{ending}" for path in paths for ending in (".py", "/__init__.py")]
-    if found and found.origin and not folders:
-        candidates = [found.origin]
-    for candidate in candidates:
-        try:
-            with open(candidate, encoding="utf-8") as file:
-                tree = ast.parse(file.read())
-        except FileNotFoundError:
-            continue
-        for node in tree.body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
-                return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ""

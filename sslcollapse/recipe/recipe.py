@@ -17,7 +17,8 @@ from sslcollapse.core.registry import REGISTRIES
 from sslcollapse.recipe.check import Resolved, check, check_fields, fields_of, join
 from sslcollapse.recipe.files import load
 from sslcollapse.recipe.literals import check_nesting, literal
-from sslcollapse.recipe.schema import RecipeSpec, kind_of, kinds_within
+from sslcollapse.recipe.schema import kind_of, kinds_within
+from sslcollapse.recipe.spec import RecipeSpec
 
 NAMED = {"regularizers": "regularizer", "constraints": "constraint", "evaluate": "probe"}
 """Fields whose entries have free names, and what an entry is."""

@@ -1,4 +1,4 @@
-"""What may stand in a recipe: markers that refine annotations, and the fixed part as dataclasses.
+"""What may stand in a recipe: markers that refine annotations.
 
 * ``dataset: Annotated[dict, Component("graph_dataset")]`` is ``{"type": name, argument: value, ...}``;
 * ``views: Annotated[ImageViews, FieldsOrComponent("vision_views")]`` is the fields of a dataclass, or such a component;
@@ -13,10 +13,11 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
+import operator
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from sslcollapse.core.errors import RecipeError, in_words, quote, suggest
 from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
@@ -31,48 +32,126 @@ from sslcollapse.recipe.check import (
     string_keys,
     try_construct,
 )
-from sslcollapse.recipe.markers import (
-    LONGEST_NAME,
-    Above,
-    AtLeast,
-    AtMost,
-    Between,
-    Bound,
-    Distinct,
-    Momentum,
-    Probability,
-    Share,
-    Weight,
-    Width,
-    Word,
-    folder_name,
-)
 
-__all__ = [
-    "Above",
-    "AtLeast",
-    "AtMost",
-    "Between",
-    "Bound",
-    "Coefficient",
-    "CoefficientSpec",
-    "Component",
-    "Distinct",
-    "FieldsOrComponent",
-    "Momentum",
-    "MonitorSpec",
-    "Named",
-    "Probability",
-    "RecipeSpec",
-    "Share",
-    "TrainSpec",
-    "Weight",
-    "Width",
-    "Word",
-    "folder_name",
-    "kind_of",
-    "kinds_within",
-]
+LONGEST_NAME = 200
+"""Letters of a folder's name; file systems take 255, and files beside it have longer ones."""
+
+
+@dataclass(frozen=True)
+class Bound(Marker):
+    """Marker of a number with a bound; subclasses say on which side, and whether the bound itself is allowed."""
+
+    bound: float
+    sign: ClassVar[str]
+    holds: ClassVar[Callable[[Any, Any], bool]]
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The number; raises RecipeError beyond the bound."""
+        number = check(value, annotation, path)
+        if not type(self).holds(number, self.bound):
+            raise RecipeError(f"{path}: must be{self.range}, got {value}")
+        return number
+
+    @property
+    def range(self) -> str:
+        """``" >= 1"``."""
+        return f" {self.sign} {self.bound}"
+
+
+class AtLeast(Bound):
+    """Marker of a number with a lower bound."""
+
+    sign, holds = ">=", operator.ge
+
+
+class AtMost(Bound):
+    """Marker of a number with an upper bound."""
+
+    sign, holds = "<=", operator.le
+
+
+class Above(Bound):
+    """Marker of a number above a bound."""
+
+    sign, holds = ">", operator.gt
+
+
+@dataclass(frozen=True)
+class Between(Marker):
+    """Marker of a number in an interval, whose ends belong to it unless they are ``open`` (``"left"``, ``"right"``)."""
+
+    minimum: float
+    maximum: float
+    open: Literal["", "left", "right", "both"] = ""
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The number; raises RecipeError outside the interval."""
+        number = check(value, annotation, path)
+        above = number > self.minimum if self.open in ("left", "both") else number >= self.minimum
+        below = number < self.maximum if self.open in ("right", "both") else number <= self.maximum
+        if not (above and below):
+            raise RecipeError(f"{path}: must be{self.range}, got {value}")
+        return number
+
+    @property
+    def range(self) -> str:
+        """``" in [0, 1)"``."""
+        first = "(" if self.open in ("left", "both") else "["
+        last = ")" if self.open in ("right", "both") else "]"
+        return f" in {first}{self.minimum}, {self.maximum}{last}"
+
+
+@dataclass(frozen=True)
+class Distinct(Marker):
+    """Marker of a list that has nothing twice."""
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The list; raises RecipeError for an entry that comes again."""
+        entries = check(value, annotation, path)
+        for entry in entries:
+            if entries.count(entry) > 1:
+                raise RecipeError(f"{path}: {entry!r} is there twice, in {quote(value)}; leave one of them out")
+        return entries
+
+
+Width = Annotated[int, AtLeast(1)]
+"""Annotation of the width of a layer, or of another number of things."""
+
+Weight = Annotated[float, AtLeast(0)]
+"""Annotation of the weight of a term, and of other numbers that may be zero."""
+
+Probability = Annotated[float, Between(0, 1)]
+"""Annotation of a probability, or of another share that may be none or all."""
+
+Share = Annotated[float, Between(0, 1, open="both")]
+"""Annotation of a share that is neither none nor all."""
+
+Momentum = Annotated[float, Between(0, 1, open="right")]
+"""Annotation of a decay rate of an average: 1 would never move it."""
+
+
+@dataclass(frozen=True)
+class Word(Marker):
+    """Marker of a string that names a folder: letters, digits, ``_``, ``-`` and, unless first, ``.``."""
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The string; raises RecipeError for any other."""
+        return folder_name(check(value, annotation, path), path)
+
+
+def folder_name(name: Any, place: str) -> str:
+    """The name itself, if a folder of that name lies where it is made: the one check of all names that become paths.
+
+    Raises:
+        RecipeError: it is hidden, leads elsewhere, or is too long; starts with ``place``.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
+        raise RecipeError(
+            f"{place}: must be made of letters, digits, '_', '-' and '.', got {quote(name)}; a '.' may not be the first"
+        )
+    if len(name) > LONGEST_NAME:
+        raise RecipeError(f"{place}: has {len(name)} letters, at most {LONGEST_NAME} make a folder: {quote(name)}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -181,98 +260,6 @@ class CoefficientSpec(Marker):
 
 Coefficient = Annotated[Any, CoefficientSpec()]
 """Annotation of a parameter that takes any form of coefficient."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSpec:
-    """How long and how to train.
-
-    Args:
-        steps: optimiser steps.
-        checkpoint_every: steps between checkpoints, beside those by time; 0 for none.
-        checkpoint_minutes: minutes between checkpoints, whatever the number of steps; 0 for none. One is always written
-            after the last step, and when a signal stops the run.
-        keep_checkpoints: how many of the newest are kept. With ``checkpoint_every`` these are of its steps, and the
-            newest that the clock or a signal asked for is kept besides.
-        log_every: steps between lines of ``metrics.jsonl``.
-        precision: mixed precision, as Accelerate calls it.
-        trackers: Accelerate's experiment trackers, such as ``"tensorboard"`` or ``"wandb"``.
-        accumulate: batches whose gradients are averaged in one optimiser step.
-        accumulate_coupled: names of the objective and regularizers that couple the samples of a batch and that
-            accumulation is nevertheless meant for: they see each batch by itself, not the sum of them.
-        channels_last: memory format of convolutions.
-        compile: whether encoder and heads are compiled with ``torch.compile``.
-        sync_batchnorm: whether BatchNorm's statistics are those of all GPUs' samples.
-        online_probe: train a linear classifier beside the encoder, on representations cut off from its gradient,
-            with the same optimizer.
-    """
-
-    steps: Annotated[int, AtLeast(1)]
-    checkpoint_every: Annotated[int, AtLeast(0)] = 0
-    checkpoint_minutes: Annotated[float, AtLeast(0)] = 5.0
-    keep_checkpoints: Annotated[int, AtLeast(1)] = 2
-    log_every: Annotated[int, AtLeast(1)] = 10
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    trackers: Annotated[Sequence[str], Distinct()] = ()
-    accumulate: Annotated[int, AtLeast(1)] = 1
-    accumulate_coupled: Annotated[Sequence[str], Distinct()] = ()
-    channels_last: bool = False
-    compile: bool = False
-    sync_batchnorm: bool = True
-    online_probe: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class MonitorSpec:
-    """When and how ranks are measured during training.
-
-    Args:
-        every: steps between measurements; 0 measures at the end only.
-        rank_warning: fraction of its attainable rank below which a layer is warned about.
-        gradients: whether penalties' gradients are compared with the objective's.
-        samples: most samples whose ranks are measured, evenly spaced over the probe set; None is all that a domain has
-            at hand, as a graph has its nodes, and 4,096 of those that it makes a batch at a time.
-    """
-
-    every: Annotated[int, AtLeast(0)] = 100
-    rank_warning: Probability = 0.1
-    gradients: bool = True
-    samples: Annotated[int, AtLeast(2)] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeSpec:
-    """The whole recipe; parts with ``type=`` are registered components.
-
-    Args:
-        name: of the recipe, and of the folder of its runs.
-        seed: of weights, views and the order of samples.
-        data_root: folder of all data sets.
-        domain: where batches come from.
-        encoder: the network whose representations are wanted.
-        initialization: of the encoder's weights, by the layer map; by default as the encoder does it.
-        objective: the loss, with the heads that it needs.
-        regularizers: penalties on weights or features.
-        constraints: sets of matrices that weights stay in.
-        optim: the optimizer.
-        train: how long and how.
-        monitor: when ranks are measured.
-        evaluate: probes.
-    """
-
-    name: Annotated[str, Word()]
-    seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1)] = 0  # what torch.manual_seed takes
-    data_root: str | None = None
-    domain: Annotated[dict[str, Any], Component("domain")]
-    encoder: Annotated[dict[str, Any], Component("encoder")]
-    initialization: Literal["orthogonal", "glorot", "identity"] | None = None
-    objective: Annotated[dict[str, Any], Component("objective")]
-    regularizers: Annotated[dict[str, Any], Named("regularizer")] = field(default_factory=dict)
-    constraints: Annotated[dict[str, Any], Named("constraint")] = field(default_factory=dict)
-    optim: Annotated[dict[str, Any], Component("optimizer")]
-    train: TrainSpec
-    monitor: MonitorSpec = MonitorSpec()
-    evaluate: Annotated[dict[str, Any], Named("probe")] = field(default_factory=dict)
 
 
 def kinds_within(registry: Registry, name: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from sslcollapse.core.registry import (
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
-from sslcollapse.recipe.schema import MonitorSpec, RecipeSpec, TrainSpec
+from sslcollapse.recipe.spec import MonitorSpec, RecipeSpec, TrainSpec
 from sslcollapse.regularizers.base import WeightPenalty
 from sslcollapse.regularizers.constraints import Constraint
 from sslcollapse.training.module import SSLModule

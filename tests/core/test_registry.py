@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from sslcollapse.core import kind as kind_module
 from sslcollapse.core import registry as registry_module
 from sslcollapse.core.errors import SSLCollapseError, suggest
 from sslcollapse.core.registry import KINDS, REGISTRIES, Registries, Registry, RegistryError
@@ -112,7 +113,7 @@ def test_describe_is_the_first_docstring_line():
 
 def test_a_component_of_another_package_is_found_by_its_entry_point(monkeypatch):
     points = {"sslcollapse.tool": [SimpleNamespace(name="fraction", value="fractions:Fraction")]}
-    monkeypatch.setattr(registry_module, "entry_points", lambda group: points.get(group, []))
+    monkeypatch.setattr(kind_module, "entry_points", lambda group: points.get(group, []))
     registry = tools()
     assert registry.names() == ["counter", "fraction", "ruler"]
     assert registry.describe("fraction").startswith("This class implements rational numbers")
@@ -120,7 +121,7 @@ def test_a_component_of_another_package_is_found_by_its_entry_point(monkeypatch)
 
 def test_an_entry_point_cannot_take_a_name_that_is_in_use(monkeypatch):
     point = SimpleNamespace(name="counter", value="elsewhere:Counter")
-    monkeypatch.setattr(registry_module, "entry_points", lambda group: [point])
+    monkeypatch.setattr(kind_module, "entry_points", lambda group: [point])
     with pytest.raises(RegistryError, match=r"elsewhere:Counter takes the same name"):
         Registry("tool", {"counter": "collections:Counter"}).names()
 
@@ -144,7 +145,7 @@ def test_describing_every_component_imports_none():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     rooms = ["encoders", "objectives", "regularizers", "optim", "domains", "domains.graph", "domains.vision", "probes"]
-    core = ["core", "core.texts", "core.errors", "core.registry"]
+    core = ["core", "core.texts", "core.errors", "core.kind", "core.registry"]
     assert run.stdout.strip() == str(sorted(f"sslcollapse.{name}" for name in [*core, *rooms]))
 
 
