@@ -11,8 +11,8 @@ README = (HERE / "README.md").read_text(encoding="utf-8")
 RESULTS = HERE / "results"
 
 
-def records(deletion: float) -> list[dict]:
-    lines = (RESULTS / "simclr_text" / "runs.jsonl").read_text().splitlines()
+def records(deletion: float, folder: str = "simclr_text") -> list[dict]:
+    lines = (RESULTS / folder / "runs.jsonl").read_text().splitlines()
     return [r for r in map(json.loads, lines) if r["recipe"]["domain"]["views"]["word_deletion"] == deletion]
 
 
@@ -33,6 +33,11 @@ def accuracy_rows() -> list[str]:
     ]
     if len(records(0.3)) > 1:
         rows.append(f"| word deletion, `simclr_deletion_text` | {over_seeds(records(0.3), 'evaluation')} |")
+    large = records(0.0, "embedding_std")
+    rows += [
+        f"| untrained encoder, `embedding_std=1` | {over_seeds(large, 'untrained')} |",
+        f"| SimCSE, `embedding_std=1` | {over_seeds(large, 'evaluation')} |",
+    ]
     return [*rows, f"| bag of words, no network | {counted} | – |"]
 
 
