@@ -26,11 +26,17 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sslcollapse import CollapseMonitor, WERank
-from sslcollapse.rank.course_plot import drawn_steps, heat_map_cells, rank_heat_map, spectrum_fan
 from sslcollapse.rank.diagnose.diagnosis import Diagnosis, diagnose_weights
-from sslcollapse.rank.diagnose.plot import draw
+from sslcollapse.rank.diagnose.report import draw
 from sslcollapse.rank.diagnose.targets import load_target
-from sslcollapse.rank.drawing import attainable_over_time, relative
+from sslcollapse.rank.plots import (
+    attainable_over_time,
+    drawn_steps,
+    heat_map_cells,
+    rank_heat_map,
+    relative,
+    spectrum_fan,
+)
 from sslcollapse.report.ablation_page import ablation_page, from_folder
 from sslcollapse.report.plot import Plot
 
@@ -119,9 +125,9 @@ def diagnosis_numbers(diagnosis: Diagnosis) -> Any:
     """What the picture of a diagnosis shows, but for the spectra, whose effective rank it is."""
     return {
         layer.name: {
-            "effective_rank": round(layer.weight.effective_rank or 0.0, 2),
-            "attainable": layer.weight.attainable,
-            "of_random": round((layer.weight.effective_rank or 0.0) / layer.weight.reference, 3),
+            "effective_rank": round(layer.weight.rank.effective_rank, 2),
+            "attainable": layer.weight.rank.attainable,
+            "of_random": round(layer.weight.share, 3),
             "verdict": layer.verdict,
         }
         for layer in diagnosis.layers

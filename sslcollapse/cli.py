@@ -73,16 +73,19 @@ def _run_command(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from sslcollapse.recipe import load, override, resolve
+    from sslcollapse.recipe import identify, load
 
-    recipe = options.resolved = resolve(override(load(options.recipe), options.overrides))
+    recipe, hash_ = identify(load(options.recipe), options.overrides)
+    options.resolved = recipe
+    if options.dry_run:
+        from sslcollapse.training.dry_run import dry_run
+
+        dry_run(recipe, hash_)
+        return 0
     from sslcollapse.runs.directory import RunDirectory
     from sslcollapse.training import trainer  # imports much, so mistakes in the recipe are reported before it
 
-    if options.dry_run:
-        trainer.dry_run(recipe)
-        return 0
-    run = RunDirectory.of(recipe, options.out)
+    run = RunDirectory.of(recipe, options.out, hash_)
     if options.resume and not options.overwrite and run.has_finished(recipe):
         say(f"{run.path}: this run is finished; there is nothing to do")
         return 0
@@ -93,6 +96,7 @@ def _train(options: argparse.Namespace) -> int:
             resume=options.resume,
             overwrite=options.overwrite,
             command=["sslcollapse", *options.argv],
+            hash_=hash_,
         )
     except WriteError as error:  # other commands that train have no such option
         error.args = (f"{error}, with --resume{' in place of --overwrite' if options.overwrite else ''}",)
@@ -124,7 +128,7 @@ def _ablate(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from sslcollapse.probes.evaluate import evaluate_run
+    from sslcollapse.training.evaluate import evaluate_run
 
     evaluate_run(options.target, options.probe)
     return 0
@@ -152,9 +156,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _views(options: argparse.Namespace) -> int:
-    from sslcollapse.recipe import load, override, resolve
+    from sslcollapse.recipe import load, resolve
 
-    recipe = options.resolved = resolve(override(load(options.recipe), options.overrides))
+    recipe = options.resolved = resolve(load(options.recipe), options.overrides)
     from sslcollapse.training.build import draw_views
 
     print(draw_views(recipe, options.out, options.samples))
@@ -178,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", _train, "train, measure and evaluate what a recipe describes")
     train.add_argument("recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file")
     _add_overrides(train)
-    _add_out(train)
+    _add_folder(train, "--out", "runs", "where run directories go")
     train.add_argument(
         "--resume",
         action="store_true",
@@ -236,22 +240,13 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument(
         "--tables", action="store_true", help="write plan.json and rebuild the tables from the records; run nothing"
     )
-    _add_out(ablate)
-    ablate.add_argument(
-        "--results",
-        type=Path,
-        default=Path("docs/results"),
-        metavar="DIR",
-        help="where records and tables are kept (default: docs/results)",
-    )
+    _add_folder(ablate, "--out", "runs", "where run directories go")
+    _add_folder(ablate, "--results", "docs/results", "where records and tables are kept")
 
     evaluate = _command(commands, "evaluate", _evaluate, "evaluate a trained encoder again")
     evaluate.add_argument("target", type=Path, metavar="RUN_OR_ENCODER", help="a run directory or encoder.safetensors")
     evaluate.add_argument(
-        "--probe",
-        action="append",
-        metavar="NAME",
-        help="one of the recipe's probes; repeat for several (default: all)",
+        "--probe", action="append", metavar="NAME", help="one of the recipe's probes; repeat for several (default: all)"
     )
 
     diagnose = _command(commands, "diagnose", _diagnose, "say which layers of a trained network have lost rank")
@@ -266,11 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw spectra and ranks by depth here")
     diagnose.add_argument(
-        "--samples",
-        type=_positive,
-        default=1024,
-        metavar="N",
-        help="most samples that are used (default: 1024)",
+        "--samples", type=_positive, default=1024, metavar="N", help="most samples that are used (default: 1024)"
     )
     diagnose.add_argument(
         "--pretrained", action="store_true", help="published weights of timm:MODEL (default: random initialisation)"
@@ -291,20 +282,8 @@ def _parser() -> argparse.ArgumentParser:
         help="run directories or folders of them; or one ablation, its file or its results folder",
     )
     report.add_argument("--out", type=Path, metavar="DIR", help="where the page goes (default: reports/NAME)")
-    report.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="where run directories of an ablation may be (default: runs)",
-    )
-    report.add_argument(
-        "--results",
-        type=Path,
-        default=Path("docs/results"),
-        metavar="DIR",
-        help="where records of an ablation file are (default: docs/results)",
-    )
+    _add_folder(report, "--runs", "runs", "where run directories of an ablation may be")
+    _add_folder(report, "--results", "docs/results", "where records of an ablation file are")
 
     views = _command(commands, "views", _views, "draw a contact sheet of the views that a recipe makes")
     views.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe whose domain can draw its views")
@@ -338,14 +317,8 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="where run directories go (default: runs)",
-    )
+def _add_folder(parser: argparse.ArgumentParser, flag: str, default: str, what: str) -> None:
+    parser.add_argument(flag, type=Path, default=Path(default), metavar="DIR", help=f"{what} (default: {default})")
 
 
 def _positive(text: str) -> int:

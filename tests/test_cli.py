@@ -13,6 +13,7 @@ from sslcollapse import cli
 from sslcollapse.core import terminal
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import REGISTRIES
+from sslcollapse.recipe import recipe_hash
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """recipe = dict(
@@ -52,8 +53,9 @@ def calls(monkeypatch) -> list:
 
         return function
 
-    module("sslcollapse.training.trainer", train=record("train"), dry_run=record("dry_run"))
-    module("sslcollapse.probes.evaluate", evaluate_run=record("evaluate"))
+    module("sslcollapse.training.trainer", train=record("train"))
+    module("sslcollapse.training.dry_run", dry_run=record("dry_run"))
+    module("sslcollapse.training.evaluate", evaluate_run=record("evaluate"))
     module("sslcollapse.ablation", run_ablation=record("ablate", 0))
     return recorded
 
@@ -65,6 +67,7 @@ def test_train_hands_over_the_resolved_recipe_and_its_options(calls, recipe):
     assert (resolved["seed"], resolved["train"]["steps"]) == (3, 50)
     assert resolved["encoder"]["norm"] == "batch"
     command = options.pop("command")
+    assert options.pop("hash_") == recipe_hash(resolved)
     assert options == dict(out=Path("there"), resume=False, overwrite=True)
     assert command[-1] == "--overwrite"
 

@@ -165,7 +165,7 @@ recipe = extend(Path(__file__).with_name("quickstart.py"), dict(evaluate=dict(me
     (folder,) = tmp_path.glob("runs/quickstart/*/seed0")
     means = json.loads((folder / "result.json").read_text())["evaluation"]["means"]
     assert 0.5 < means["test_accuracy"]["mean"] < 1
-    again = f"import mine; from sslcollapse.probes.evaluate import evaluate_run; print(evaluate_run({str(folder)!r}))"
+    again = f"import mine; from sslcollapse.training.evaluate import evaluate_run; print(evaluate_run({str(folder)!r}))"
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     process = subprocess.run(
         [sys.executable, "-c", again], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslcollapse.rank.course_plot import heat_map_cells
+from sslcollapse.rank.plots import heat_map_cells
 
 DOCS = Path(__file__).parents[1] / "docs"
 MADE = {"pictures/rank_by_depth.png", "pictures/spectrum_fan.png", "images/collapsed.png", "images/report.png"}

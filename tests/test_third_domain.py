@@ -11,7 +11,7 @@ import text_parts
 
 from sslcollapse import cli
 from sslcollapse.core.errors import DataError, RecipeError, RunError
-from sslcollapse.probes.evaluate import evaluate_run
+from sslcollapse.training.evaluate import evaluate_run
 from sslcollapse.training.trainer import train
 
 
@@ -77,7 +77,7 @@ train(text_parts.text_recipe("text", domain=dict(type="unmeasurable_text")), out
 def test_evaluating_needs_neither_objective_nor_regularizer_nor_probes_that_are_not_asked_for(run):
     code = f"""
 import text_parts
-from sslcollapse.probes.evaluate import evaluate_run
+from sslcollapse.training.evaluate import evaluate_run
 from sslcollapse.core.registry import OBJECTIVES, REGULARIZERS
 text_parts.register_evaluation_parts()
 assert "agree" not in OBJECTIVES.names() and "small" not in REGULARIZERS.names()

@@ -235,7 +235,8 @@ def _jobs(ablation: Ablation, out: Path) -> Iterator[Job]:
         for cell in ablation.cells:
             values = [f"{path}={value!r}" for path, value in cell.values.items()]
             command = ["sslcollapse", "train", str(cell.source), *ablation.settings, *values, f"seed={seed}"]
-            yield Job(cell, seed, RunDirectory.of(cell.with_seed(seed), out).path, out, [*command, "--out", str(out)])
+            run = RunDirectory.of(cell.with_seed(seed), out, cell.hash)
+            yield Job(cell, seed, run.path, out, [*command, "--out", str(out)])
 
 
 def _as_recorded(ablation: Ablation, records: Records) -> Ablation:

@@ -14,8 +14,8 @@ from typing import Any
 from sslcollapse.ablation.claims.schema import Claim, check_metric, read_claim
 from sslcollapse.ablation.statistics.pairing import Planned, planned
 from sslcollapse.ablation.values import Cell, parse_baseline, parse_grid, plain, show
-from sslcollapse.core.errors import RecipeError, suggest
-from sslcollapse.recipe.check import check_nesting, quote
+from sslcollapse.core.errors import RecipeError, quote, suggest
+from sslcollapse.recipe.literals import check_nesting
 from sslcollapse.recipe.schema import folder_name
 
 MOST_CELLS, MOST_SEEDS = 10_000, 10_000

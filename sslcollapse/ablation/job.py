@@ -82,7 +82,7 @@ class Job:
         }
 
 
-class Watch(Protocol):
+class JobWatch(Protocol):
     """What an executor tells while it makes runs."""
 
     def started(self, job: Job) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sslcollapse.ablation.eta import Durations, remaining
 from sslcollapse.ablation.job import Job
-from sslcollapse.training.progress import PlainConsole
+from sslcollapse.core.console import PlainConsole
 
 REFRESH_SECONDS = 1.0
 SHOWN_RUNS = 12

@@ -10,10 +10,9 @@ from typing import Any, BinaryIO
 
 from sslcollapse.ablation.identity import why_another
 from sslcollapse.ablation.values import Cell
-from sslcollapse.core.errors import RunError
+from sslcollapse.core.errors import RunError, quote
 from sslcollapse.core.seeding import FIRST_STREAMS
 from sslcollapse.recipe import learnt
-from sslcollapse.recipe.check import quote
 from sslcollapse.runs.quantities import RECORD, RESULT, lacking
 
 KEPT_VALUES = 20

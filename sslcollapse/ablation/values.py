@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.core.errors import RecipeError
-from sslcollapse.recipe.check import quote
+from sslcollapse.core.errors import RecipeError, quote
 from sslcollapse.recipe.literals import literal
 
 

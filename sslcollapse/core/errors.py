@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import math
 import re
 import signal
 from collections.abc import Iterator, Mapping
@@ -73,6 +74,16 @@ def in_words(error: BaseException) -> str:
     """An error's own words; with its type where it was raised for programmers and says little without it."""
     text = str(error)
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def quote(value: Any) -> str:
+    """A value as messages show it, shortened; whatever it is, it can be shown."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of very many digits, or an object whose own repr fails
+        digits = f" of about {int(abs(value).bit_length() * math.log10(2)):,} digits" if isinstance(value, int) else ""
+        return f"{'an' if digits else 'a value of type'} {type(value).__name__}{digits}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 ADVICE = {

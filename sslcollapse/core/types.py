@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,6 +46,18 @@ class Context:
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+class Point(NamedTuple):
+    """Something whose rank is measured: the output or the weight of a layer, or a kind of feature."""
+
+    kind: Literal["output", "weight", "feature"]
+    name: str
+
+    @property
+    def key(self) -> str:
+        """What its spectrum is called: ``weight/convs.0``, ``output/convs.0``, ``representation``."""
+        return self.name if self.kind == "feature" else f"{self.kind}/{self.name}"
 
 
 @dataclass(frozen=True)

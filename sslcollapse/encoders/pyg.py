@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.core.errors import RecipeError, in_words, suggest
+from sslcollapse.core.errors import RecipeError, in_words, quote, suggest
 from sslcollapse.nn.checks import graph_features
 from sslcollapse.nn.geometric import import_geometric
-from sslcollapse.recipe.check import quote
 from sslcollapse.recipe.schema import Width
 
 RING = 32

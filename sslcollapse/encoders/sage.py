@@ -6,12 +6,35 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sslcollapse.nn.checks import check_widths, graph_features
-from sslcollapse.nn.inputs import FeatureLinear
+from sslcollapse.nn.inputs import Edges, FeatureLinear
 from sslcollapse.nn.norm import ActivationName, NormAct, NormName
+from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import Probability, Width
+
+
+def mean_matrix(edges: Edges, keep: Tensor | None, dtype: torch.dtype) -> SparseMatrix:
+    """``D^-1 A``, the mean over in-neighbours; a zero row where a node has none. Rows are targets.
+
+    Args:
+        edges: of a graph of N nodes.
+        keep: which of its edges A has; None for all.
+        dtype: of the values.
+
+    Shapes:
+        keep: [E] bool.
+        result: [N, N].
+    """
+    pattern = edges.plain
+    if keep is None:
+        present = torch.ones(pattern.row.numel(), dtype=dtype, device=pattern.row.device)
+    else:
+        present = keep[pattern.order].to(dtype)
+    degree = pattern.row_sums(present).clamp(min=1)
+    return SparseMatrix(pattern, present / degree[pattern.row])
 
 
 class SAGEConv(nn.Module):
@@ -91,7 +114,7 @@ class SAGE(nn.Module):
 
     def forward(self, view: Any) -> Tensor:
         """A graph view of N nodes → [N, out_dim]."""
-        adjacency = view.adjacency("mean")
+        adjacency = view.adjacency(mean_matrix)
         x = view.features
         total = None  # h_1 + ... + h_{l-1}
         for depth, (conv, norm_act) in enumerate(zip(self.convs, self.norm_acts, strict=True)):

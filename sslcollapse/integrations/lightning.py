@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from sslcollapse.nn.wrappers import check_count
-from sslcollapse.rank.measure import MAX_ROWS
+from sslcollapse.rank.covariance import MAX_ROWS
 from sslcollapse.rank.monitor import EVERY, CollapseMonitor
 
 

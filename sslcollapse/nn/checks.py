@@ -1,4 +1,4 @@
-"""Checks that several components make on their arguments."""
+"""Checks that several components make on their arguments, and on what they are given."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sslcollapse.core.errors import suggest
+import torch
+from torch import Tensor
+
+from sslcollapse.core.errors import RecipeError, suggest
 
 
 def check_widths(hidden: Sequence[int], name: str = "hidden") -> list[int]:
@@ -59,6 +62,32 @@ def image_shape(in_shape: int | Sequence[int], encoder: str) -> tuple[int, int, 
             "linear read samples of any shape"
         )
     return shape[0], shape[1], shape[2]
+
+
+def check_samples(name: str, samples: int, minimum: int = 2) -> None:
+    """Refuse a batch with fewer samples, over all ranks, than an objective can use.
+
+    Raises:
+        RecipeError: says how many there are and how many are needed.
+    """
+    if samples < minimum:
+        raise RecipeError(
+            f"{name} compares samples with each other and needs at least {minimum} in a batch, got {samples}; "
+            "use a larger batch"
+        )
+
+
+def unreadable(tensor: Tensor) -> str | None:
+    """What keeps the values of a tensor from being measured, and what to do; None for a dense one with values."""
+    if tensor.is_nested:
+        return "is nested; use the tensors of its unbind()"
+    if tensor.layout != torch.strided:
+        return f"has the layout {tensor.layout}; use its to_dense()"
+    if tensor.is_quantized:
+        return "is quantised; use its dequantize()"
+    if tensor.is_meta:
+        return "is on the meta device, where it has no values; load its values first"
+    return None
 
 
 def _shape(in_shape: int | Sequence[int]) -> tuple[int, ...]:

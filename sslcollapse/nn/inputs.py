@@ -1,11 +1,29 @@
-"""What encoder layers may be given: a tensor, or the features of a graph view."""
+"""What encoder layers may be given: a tensor, or the features and edges of a graph view."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from sslcollapse.nn.sparse import Pattern
+
+
+class Edges(Protocol):
+    """What the normalisation of a convolution reads of a graph; its structures are sorted once a graph."""
+
+    @property
+    def plain(self) -> Pattern:
+        """Edges as they are; rows are targets."""
+
+    @property
+    def with_loops(self) -> Pattern:
+        """Edges without self-loops, then one loop a node; rows are targets."""
+
+    @property
+    def proper_edges(self) -> Tensor:
+        """[E'] positions of the edges that are not self-loops."""
 
 
 def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:

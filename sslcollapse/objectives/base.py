@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Branch
-from sslcollapse.nn.checks import check_widths
+from sslcollapse.nn.checks import check_samples, check_widths
 from sslcollapse.nn.heads import Head
 from sslcollapse.nn.moments import widen
 from sslcollapse.nn.norm import ActivationName, NormName
@@ -61,19 +61,6 @@ def embeddings_of_two_views(name: str, online: Sequence[Branch]) -> tuple[Tensor
     if len(online) != 2:
         raise RecipeError(f"{name} compares exactly two views of a sample, got {len(online)}; let the domain make two")
     return online[0].z, online[1].z
-
-
-def check_samples(name: str, samples: int, minimum: int = 2) -> None:
-    """Refuse a batch with fewer samples, over all ranks, than an objective can use.
-
-    Raises:
-        RecipeError: says how many there are and how many are needed.
-    """
-    if samples < minimum:
-        raise RecipeError(
-            f"{name} compares samples with each other and needs at least {minimum} in a batch, got {samples}; "
-            "use a larger batch"
-        )
 
 
 class StatisticsObjective(Objective):

@@ -12,10 +12,11 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.types import Branch
+from sslcollapse.nn.checks import check_samples
 from sslcollapse.nn.heads import Head
 from sslcollapse.nn.moments import gradients_to_differentiate
 from sslcollapse.nn.norm import ActivationName, NormName
-from sslcollapse.objectives.base import Objective, check_projector, check_samples, embeddings_of_two_views
+from sslcollapse.objectives.base import Objective, check_projector, embeddings_of_two_views
 from sslcollapse.recipe.schema import Above, Width
 
 CHUNK_LOGITS = 1 << 21

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.schedules import ScheduleName
-from sslcollapse.optim.base import OptimizerSpec
+from sslcollapse.optim.base import OptimizerSpec, Trainable
 from sslcollapse.recipe.schema import AtLeast, Momentum
-from sslcollapse.training.module import SSLModule
 
 
 class AdamW(OptimizerSpec):
@@ -60,7 +59,7 @@ class AdamW(OptimizerSpec):
             raise ValueError(f"betas must be two numbers in [0, 1), got {list(betas)}")
         self.betas, self.eps, self.decoupled = (betas[0], betas[1]), eps, decoupled
 
-    def build(self, module: SSLModule) -> torch.optim.Adam:
+    def build(self, module: Trainable) -> torch.optim.Adam:
         """The optimizer over the module's trainable parameters, fused into one kernel a step."""
         return _TurningAdam(
             self.groups(module),

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from sslcollapse.core.schedules import ScheduleName, warmup_then_decay
-from sslcollapse.training.module import SSLModule
+from sslcollapse.layers.map import Layer
+
+
+class Trainable(Protocol):
+    """What is trained, as an optimizer sees it."""
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """Layer name → layer."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All of them, those that are not trained too."""
+
+    def regularized_layers(self) -> set[str]:
+        """Names of the layers with a penalty at some step."""
 
 
 class OptimizerSpec:
@@ -36,7 +52,7 @@ class OptimizerSpec:
         self.warmup_steps, self.schedule = warmup_steps, schedule
         self.exclude_norm_and_bias, self.decay_regularized = exclude_norm_and_bias, decay_regularized
 
-    def build(self, module: SSLModule) -> torch.optim.Optimizer:
+    def build(self, module: Trainable) -> torch.optim.Optimizer:
         """The optimizer over the module's trainable parameters."""
         raise NotImplementedError
 
@@ -44,12 +60,13 @@ class OptimizerSpec:
         """Learning rate of optimiser step ``step`` (from 0) of ``total``."""
         return self.lr * warmup_then_decay(step, total, self.warmup_steps, self.schedule)
 
-    def groups(self, module: SSLModule) -> list[dict[str, Any]]:
+    def groups(self, module: Trainable) -> list[dict[str, Any]]:
         """Parameter groups with ``params``, ``weight_decay`` and ``excluded`` (vectors left out), none empty.
 
-        A vector is a parameter of at most one dimension.
+        A vector is a parameter of at most one dimension. What a module says in ``undecayed()``, if it has that method,
+        gets no weight decay: parameters behind weights with a constraint.
         """
-        spared: set[Any] = module.constrained.undecayed()
+        spared: set[Any] = set(getattr(module, "undecayed", set)())
         if not self.decay_regularized:
             spared |= {module.layers[name].parameter for name in module.regularized_layers()}
         decayed, undecayed, excluded = [], [], []

@@ -7,9 +7,8 @@ from typing import Annotated
 import torch
 
 from sslcollapse.core.schedules import ScheduleName
-from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
+from sslcollapse.optim.base import OptimizerSpec, Trainable, check_momentum, check_nesterov
 from sslcollapse.recipe.schema import AtLeast, Momentum
-from sslcollapse.training.module import SSLModule
 
 
 class SGD(OptimizerSpec):
@@ -56,7 +55,7 @@ class SGD(OptimizerSpec):
         self.momentum = check_momentum(momentum)
         self.nesterov = check_nesterov(nesterov, momentum)
 
-    def build(self, module: SSLModule) -> torch.optim.SGD:
+    def build(self, module: Trainable) -> torch.optim.SGD:
         """The optimizer over the module's trainable parameters."""
         # Not fused: that kernel walks through memory, and a gradient need not be laid out as its parameter.
         return torch.optim.SGD(self.groups(module), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)

@@ -8,3 +8,6 @@ BUILTIN = {
     },
 }
 """Kind → name → module of this room and attribute; imported when first used."""
+
+METRICS = ("accuracy", "micro_f1", "roc_auc")
+"""Of the probes here; a result has them as ``test_accuracy`` and ``validation_accuracy``."""

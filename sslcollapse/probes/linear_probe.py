@@ -115,7 +115,7 @@ class LinearProbe(SplitProbe):
         """``chosen_lr`` of each split, scaling and epochs."""
         return {"chosen_lr": [each["lr"] for each in facts], "scaling": self.scaling, "epochs": self.epochs}
 
-    def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, metric: str) -> _Chosen:
+    def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, metric: str) -> _ChosenRate:
         """Train on the training part with every learning rate and keep the best on the validation part."""
         train, validation, test = self._scaled(x, split)
         weights, biases = train_linear(
@@ -134,7 +134,7 @@ class LinearProbe(SplitProbe):
         ]
         best = values.index(max(values))  # the first of equals: the smallest learning rate
         scores = torch.addmm(biases[best], test, weights[best].T)
-        return _Chosen(values[best], score(metric, scores, labels[split.test]), self.lrs[best])
+        return _ChosenRate(values[best], score(metric, scores, labels[split.test]), self.lrs[best])
 
     def _scaled(self, x: Tensor, split: Split) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of the train, validation and test part, scaled by what the training part tells alone."""
@@ -149,7 +149,7 @@ class LinearProbe(SplitProbe):
         return (train - mean) * factor, (validation - mean) * factor, (test - mean) * factor
 
 
-class _Chosen(NamedTuple):
+class _ChosenRate(NamedTuple):
     """The metric of the layer that is best on validation, and its learning rate."""
 
     validation: float

@@ -110,7 +110,7 @@ class LogisticProbe(SplitProbe):
         mean = torch.linalg.vector_norm(x, dim=1).mean()
         return x / mean if mean > 0 else x
 
-    def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, solver: str, metric: str) -> _Chosen:
+    def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, solver: str, metric: str) -> _ChosenC:
         """Fit on the training part for every C and keep the best on the validation part."""
         targets = Targets.of(labels[split.train], num_classes, one_vs_rest=solver == "liblinear")
         rows, known = x[split.validation], labels[split.validation]
@@ -119,7 +119,7 @@ class LogisticProbe(SplitProbe):
             model = targets.model(fit)
             candidates.append((score(metric, model.scores(rows), known), c, model))
         best = max(candidates, key=lambda each: each[0])  # the first of equals: the smallest C
-        return _Chosen(*best, unconverged=sum(not model.converged for *_, model in candidates))
+        return _ChosenC(*best, unconverged=sum(not model.converged for *_, model in candidates))
 
     def _fits(self, x: Tensor, values: Tensor, solver: str) -> Iterator[Fit]:
         """Solutions for ascending C, found in as few dimensions as lose nothing.
@@ -150,7 +150,7 @@ class LogisticProbe(SplitProbe):
         return "torch" if probe_set.multilabel or training_elements >= LARGE else "lbfgs"
 
 
-class _Chosen(NamedTuple):
+class _ChosenC(NamedTuple):
     """The best model on validation, and how many of the fits behind it had not converged."""
 
     validation: float

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.types import ProbeSet
-from sslcollapse.runs.quantities import METRICS
+from sslcollapse.probes import METRICS
 
 
 def check_metric(metric: str) -> None:

@@ -1,13 +1,20 @@
-"""Streaming second moments: the spectrum of N samples in O(d²) memory."""
+"""Streaming second moments: the spectrum of N samples in O(d²) memory; and the rows that a layer puts out."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslcollapse.core.distributed import world_size
+from sslcollapse.layers.map import CONVOLUTIONS, Layer
+from sslcollapse.nn.checks import unreadable
 from sslcollapse.nn.gram import add_gram_, mirrored_
-from sslcollapse.rank.spectrum import from_gram, unreadable
+from sslcollapse.rank.spectrum import from_gram
+
+MAX_ROWS = 4096
+"""Rows a batch taken from the output of a convolution or a token layer, which has many rows a sample."""
 
 _CHUNK = 4096
 _CACHED = 2**18
@@ -120,3 +127,79 @@ class StreamingCovariance:
         self._lower.addr_(delta, delta.conj(), alpha=self.n * n / total)
         self.mean.add_(delta, alpha=n / total)
         self.n = total
+
+
+def activation_rows(output: Tensor, max_rows: int | None = None, channels: int | None = None) -> Tensor:
+    """Rows of channels [n, C] of a layer output: [N, C], [B, C, H, W] or [B, T, C], at most so many evenly spaced ones.
+
+    Args:
+        output: of a layer.
+        max_rows: by default all rows of [N, C] and ``MAX_ROWS`` of others.
+        channels: dimension of the channels; by default 1 where there are four dimensions or more, else the last.
+    """
+    if channels is None:
+        channels = 1 if output.dim() >= 4 else -1
+    if max_rows is None:
+        max_rows = MAX_ROWS if output.dim() != 2 else output.shape[0]
+    last = output.movedim(channels, -1)
+    shape, width = last.shape[:-1], last.shape[-1]
+    if shape.numel() <= max_rows:
+        return last.reshape(shape.numel(), width)
+    chosen = torch.linspace(0, shape.numel() - 1, max_rows, device=output.device, dtype=torch.float64)
+    return last[torch.unravel_index(chosen.round().long(), shape)]  # before flattening, which would copy everything
+
+
+def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tensor | None:
+    """[n, out] of what a module put out for one of its layers; None where that is not the layer's product.
+
+    A Linear has its channels last, a convolution before its spatial dimensions. ``nn.MultiheadAttention`` and a module
+    with a stack of matrices show the product of none of them.
+    """
+    own = layer_output(layer, output)
+    return None if own is None else activation_rows(own[0].detach(), max_rows, own[1])
+
+
+def layer_output(layer: Layer, output: Any) -> tuple[Tensor, int] | None:
+    """What ``output_rows`` takes rows of, with its gradient, and its dimension of channels."""
+    if isinstance(output, tuple) and output:
+        output = output[0]
+    if not isinstance(output, Tensor) or not is_plain(output) or not shows_product(layer):
+        return None
+    if output.layout != torch.strided or output.dim() == 0:
+        return None
+    if not (output.is_floating_point() or output.is_complex()):
+        return None
+    channels = 1 if output.dim() >= 4 else -1
+    if isinstance(layer.module, nn.Linear):
+        channels = -1
+    elif isinstance(layer.module, CONVOLUTIONS):
+        channels = output.dim() - 1 - len(layer.module.kernel_size)
+    own = layer.channels(output, channels)
+    return None if own is None else (own, channels)
+
+
+def shows_product(layer: Layer) -> bool:
+    """Whether a module puts out the product of this weight of it: not where it has several, or mixes them."""
+    return layer.tensor == "weight" and layer.item is None
+
+
+def unread(output: Any) -> str:
+    """Why an output has no rows, for messages."""
+    if isinstance(output, tuple) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        return f"it is no tensor but {type(output).__name__}"
+    if torch._C._functorch.is_functorch_wrapped_tensor(output):
+        return "it is inside torch.func (grad, vmap and the like), where it has no values of its own"
+    if output.is_nested:
+        return "it is nested; nn.TransformerEncoder makes none with enable_nested_tensor=False"
+    if hasattr(output, "full_tensor"):
+        return "it is sharded (DTensor); measure a module that puts out plain tensors"
+    reason = unreadable(output)
+    return f"it has the shape {tuple(output.shape)} and the type {output.dtype}" if reason is None else f"it {reason}"
+
+
+def is_plain(output: Tensor) -> bool:
+    """Whether a tensor has values of its own here: not nested, sharded, on the meta device or inside ``torch.func``."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(output)
+    return not (wrapped or output.is_nested or output.is_meta or hasattr(output, "full_tensor"))

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sslcollapse.training.module import SSLModule
+from sslcollapse.layers.map import Layer
 
 
-def penalty_gradients(module: SSLModule, step: int) -> dict[str, dict[str, float]]:
+class Penalized(Protocol):
+    """A network with penalties on its weights."""
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """Layer name → layer."""
+
+    def weight_penalties(self, step: int) -> Iterator[tuple[str, str, Tensor, float]]:
+        """(regularizer, layer, penalty, coefficient) at a step."""
+
+
+def penalty_gradients(module: Penalized, step: int) -> dict[str, dict[str, float]]:
     """Compare the gradients of penalty and objective on every regularised weight; call after ``backward``.
 
     The parameters' ``grad`` is the sum of both (its mean over ranks), and the penalty's part is the same on all
@@ -51,7 +64,7 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def gradient_warnings(
-    gradients: dict[str, dict[str, float]], outweighs: float = 1.0, opposes: float = -0.5
+    gradients: Mapping[str, Mapping[str, float]], outweighs: float = 1.0, opposes: float = -0.5
 ) -> list[str]:
     """One line for each layer whose coefficient is too high.
 

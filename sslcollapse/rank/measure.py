@@ -1,26 +1,28 @@
-"""Measure the rank of representation, embedding, prediction and of every layer's weight and output."""
+"""Ranks of a network: on a probe set, with every layer's; and in a training step, those that controllers ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.layers.map import CONVOLUTIONS, Layer, by_tensor, layer_map, weights
-from sslcollapse.rank.covariance import StreamingCovariance
-from sslcollapse.rank.modes import evaluating, resting
-from sslcollapse.rank.spectrum import NotFiniteError, singular_values, summarize, unreadable
-from sslcollapse.runs.quantities import attainable
-
-MAX_ROWS = 4096
-"""Rows a batch taken from the output of a convolution or a token layer, which has many rows a sample."""
+from sslcollapse.core.distributed import world_size
+from sslcollapse.core.errors import RunError
+from sslcollapse.core.types import Point
+from sslcollapse.layers.map import Layer, by_tensor, layer_map, weights
+from sslcollapse.rank.record import LayerRank, stream_rank, weight_rank
+from sslcollapse.rank.recorder import Recorder, evaluating, resting
 
 FEATURES = ("representation", "embedding", "prediction")
+
+ROWS = 1024
+"""Rows taken from one output in a training step, evenly spaced. A rank from fewer rows is smaller, and the first
+reading's as much."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,36 @@ class Measurement:
     """Ranks and spectra of one network on one probe set.
 
     Attributes:
-        ranks: ``representation``, ``embedding``, ``prediction`` (None without a predictor) and
-            ``layers`` → name → ``weight`` and ``output``; each with the measures of ``summarize``, and for
-            features and outputs also ``n`` and the centred ones.
-        singular: name → singular values, descending (un-centred for features and outputs).
+        rows: of the features that there are, then of each layer's weight and, where it is seen, its output.
+        singular: ``representation``, ``weight/convs.0``, ``output/convs.0``, ... → singular values, descending
+            (un-centred for features and outputs).
     """
 
-    ranks: dict[str, Any]
+    rows: Sequence[LayerRank]
     singular: dict[str, np.ndarray]
+
+    @cached_property
+    def ranks(self) -> dict[str, Any]:
+        """The same as ``result.json`` has it.
+
+        ``representation``, ``embedding``, ``prediction`` (None without a predictor) and ``layers`` → name → ``weight``
+        and ``output``; each with the measures of ``summarize``, and for features and outputs also ``n`` and the centred
+        ones.
+        """
+        found: dict[str, Any] = dict.fromkeys(FEATURES)
+        found["layers"] = {}
+        for row in self.rows:
+            if row.kind == "feature":
+                found[row.layer] = row.measures()
+            else:
+                found["layers"].setdefault(row.layer, {})[row.kind] = row.measures()
+        if found["embedding"] is None:
+            found["embedding"] = found["representation"]
+        return found
+
+    def row(self, point: Point) -> LayerRank | None:
+        """The rank of one thing; None where it was not seen."""
+        return next((row for row in self.rows if row.point == point), None)
 
     def metrics(self) -> dict[str, float]:
         """Flat record: ``rank/representation/effective_rank``, ``rank/layers/convs.0/weight/stable_rank``, ..."""
@@ -59,6 +83,8 @@ def measure(
     *,
     projector: nn.Module | None = None,
     predictor: nn.Module | None = None,
+    rows: Tensor | None = None,
+    step: int = 0,
 ) -> Measurement:
     """Run the online network in eval mode on un-augmented views and measure every rank.
 
@@ -71,39 +97,52 @@ def measure(
         views: encoder inputs.
         projector: head that makes the embedding.
         predictor: head that makes the prediction.
+        rows: numbers of the samples that count, ascending over all views; None for all. Of an output that has not one
+            row a sample all count.
+        step: what the rows are called.
 
     Raises:
         NotFiniteError: a feature, weight or output has NaN or infinite entries; named.
     """
     heads = {name: head for name, head in (("projector", projector), ("predictor", predictor)) if head is not None}
-    found = _all_layers(encoder, heads)
-    streams: dict[str, StreamingCovariance] = {}
-    with evaluating(encoder, *heads.values()), _output_hooks(found, streams):
+    layers = _all_layers(encoder, heads)
+    parts = dict(zip(FEATURES, (encoder, projector, predictor), strict=True))
+    sources: dict[Point, Layer | nn.Module] = {
+        Point("feature", name): part for name, part in parts.items() if part is not None
+    }
+    sources |= {Point("output", name): layer for name, layer in layers.items()}
+    recorder, start = Recorder(sources, held=rows is not None), 0
+    with evaluating(encoder, *heads.values()), recorder:
         for view in views:
             h = encoder(view)
             z = h if projector is None else projector(h)
-            p = None if predictor is None else predictor(z)
-            _stream(streams, "representation", h)
-            if projector is not None:
-                _stream(streams, "embedding", z)
-            if p is not None:
-                _stream(streams, "prediction", p)
+            if predictor is not None:
+                predictor(z)
+            if rows is not None:
+                own = rows[(rows >= start) & (rows < start + len(h))] - start
+                recorder.take(own.to(h.device), len(h))
+                start += len(h)
+    ranks: list[LayerRank] = []
     singular: dict[str, np.ndarray] = {}
-    ranks: dict[str, Any] = {name: _rank_of(streams.get(name), name, singular) for name in FEATURES}
-    if projector is None:
-        ranks["embedding"] = ranks["representation"]
-    ranks["layers"] = {}
-    for group in by_tensor(found):  # one after the other: a network may not fit twice
+
+    def keep(found: tuple[LayerRank, Tensor]) -> None:
+        row, sigma = found
+        ranks.append(row)
+        singular[row.point.key] = sigma.numpy()
+
+    for depth, name in enumerate(FEATURES):
+        stream = recorder.streams.get(point := Point("feature", name))
+        if stream is not None:
+            keep(stream_rank(point, stream, (stream.dim,), depth=depth, step=step, strict=True))
+    for group in by_tensor(layers):  # one after the other: a network may not fit twice
         with resting(next(iter(group.values())).module):
             matrices = weights(group)
         for name, matrix in matrices.items():
-            with _named(f"weight/{name}"):
-                sigma = singular_values(matrix)
-            singular[f"weight/{name}"] = sigma.cpu().numpy()
-            ranks["layers"][name] = {"weight": summarize(sigma, min(group[name].shape))}
-            output = _rank_of(streams.get(f"output/{name}"), f"output/{name}", singular)
-            if output is not None:
-                ranks["layers"][name]["output"] = output
+            layer = layers[name]
+            keep(weight_rank(layer, matrix, step=step, strict=True))
+            stream = recorder.streams.get(point := Point("output", name))
+            if stream is not None:
+                keep(stream_rank(point, stream, layer.shape, depth=layer.depth, step=step, strict=True))
     return Measurement(ranks, singular)
 
 
@@ -114,91 +153,94 @@ def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:
 
 
 def low_rank_warnings(measurement: Measurement, threshold: float) -> list[str]:
-    """One line for each representation, prediction, weight or output below ``threshold`` × its attainable rank."""
-    entries = [
-        (name, ranks, ranks["attainable"])
-        for name in ("representation", "prediction")
-        if (ranks := measurement.ranks[name])
-    ]
-    for name, parts in measurement.ranks["layers"].items():
-        entries += [(f"{name} {part}", ranks, attainable(parts, part)) for part, ranks in parts.items()]
+    """One line for each representation, prediction, weight or output below ``threshold`` × what it can reach."""
     return [
-        f"{name}: effective rank {ranks['effective_rank']:.1f} is below {threshold:g} of the attainable {limit}; "
-        "rank is lost here"
-        for name, ranks, limit in entries
-        if ranks["effective_rank"] < threshold * limit
+        f"{row.layer if row.kind == 'feature' else f'{row.layer} {row.kind}'}: effective rank {row.effective_rank:.1f} "
+        f"is below {threshold:g} of the attainable {row.reachable}; rank is lost here"
+        for row in measurement.rows
+        if row.point != ("feature", "embedding") and row.effective_rank < threshold * row.reachable
     ]
 
 
-def activation_rows(output: Tensor, max_rows: int | None = None, channels: int | None = None) -> Tensor:
-    """Rows of channels [n, C] of a layer output: [N, C], [B, C, H, W] or [B, T, C], at most so many evenly spaced ones.
+class Observation:
+    """Ranks in one training step: a context around forward passes, then ``readings``.
+
+    Outputs are those of training: of augmented views, in train mode, before the step moves the weights; all forward
+    passes within the context together. Without points it does nothing. Compiled networks run eagerly in it, since
+    compiled code skips hooks that are set after it.
 
     Args:
-        output: of a layer.
-        max_rows: by default all rows of [N, C] and ``MAX_ROWS`` of others.
-        channels: dimension of the channels; by default 1 where there are four dimensions or more, else the last.
+        points: whose ranks; the same on every rank.
+        layers: name → layer, of all points that are no features.
+        encoder: makes the representation.
+        projector: makes the embedding; without it the encoder does.
+        predictor: makes the prediction.
     """
-    if channels is None:
-        channels = 1 if output.dim() >= 4 else -1
-    if max_rows is None:
-        max_rows = MAX_ROWS if output.dim() != 2 else output.shape[0]
-    last = output.movedim(channels, -1)
-    shape, width = last.shape[:-1], last.shape[-1]
-    if shape.numel() <= max_rows:
-        return last.reshape(shape.numel(), width)
-    chosen = torch.linspace(0, shape.numel() - 1, max_rows, device=output.device, dtype=torch.float64)
-    return last[torch.unravel_index(chosen.round().long(), shape)]  # before flattening, which would copy everything
 
+    def __init__(
+        self,
+        points: Iterable[Point],
+        layers: Mapping[str, Layer],
+        encoder: nn.Module,
+        *,
+        projector: nn.Module | None = None,
+        predictor: nn.Module | None = None,
+    ) -> None:
+        self._points = list(dict.fromkeys(points))
+        self._layers, self._encoder = layers, encoder
+        parts = dict(zip(FEATURES, (encoder, encoder if projector is None else projector, predictor), strict=True))
+        sources: dict[Point, Layer | nn.Module] = {}
+        for point in self._points:
+            part = parts[point.name] if point.kind == "feature" else layers[point.name]
+            if part is not None and point.kind != "weight":
+                sources[point] = part
+        self._recorder = Recorder(sources, max_rows=ROWS)
 
-def output_rows(layer: Layer, output: Any, max_rows: int | None = None) -> Tensor | None:
-    """[n, out] of what a module put out for one of its layers; None where that is not the layer's product.
+    def __enter__(self) -> Observation:
+        self._recorder.attach()
+        return self
 
-    A Linear has its channels last, a convolution before its spatial dimensions. ``nn.MultiheadAttention`` and a module
-    with a stack of matrices show the product of none of them.
-    """
-    own = layer_output(layer, output)
-    return None if own is None else activation_rows(own[0].detach(), max_rows, own[1])
+    def __exit__(self, *error: object) -> None:
+        self._recorder.detach()
 
+    def readings(self) -> dict[Point, LayerRank]:
+        """Point → its rank, un-centred, the same on every rank; call on all, before the optimiser moves the weights.
 
-def layer_output(layer: Layer, output: Any) -> tuple[Tensor, int] | None:
-    """What ``output_rows`` takes rows of, with its gradient, and its dimension of channels."""
-    if isinstance(output, tuple) and output:
-        output = output[0]
-    if isinstance(output, Tensor) and not _is_plain(output):
-        return None
-    if layer.tensor != "weight" or layer.item is not None:
-        return None
-    if not isinstance(output, Tensor) or output.layout != torch.strided or output.dim() == 0:
-        return None
-    channels = 1 if output.dim() >= 4 else -1
-    if isinstance(layer.module, nn.Linear):
-        channels = -1
-    elif isinstance(layer.module, CONVOLUTIONS):
-        channels = output.dim() - 1 - len(layer.module.kernel_size)
-    own = layer.channels(output, channels)
-    return None if own is None else (own, channels)
+        Outputs of all ranks are merged, those of replicated batches as well, of which every rank has views of its own.
+        Rank 0 has the say on the result, so that no rounding of a linear algebra library can set ranks apart. What is
+        not finite is NaN.
 
+        Raises:
+            RunError: a layer whose output was not seen.
+        """
+        readings = [self._weight(point) if point.kind == "weight" else self._output(point) for point in self._points]
+        if readings and world_size() > 1:
+            said = torch.tensor([[row.effective_rank, row.fraction] for row in readings], dtype=torch.float64)
+            said = said.to(next(self._encoder.parameters()).device)
+            torch.distributed.broadcast(said, 0)
+            readings = [
+                replace(row, effective_rank=rank, fraction=fraction)
+                for row, (rank, fraction) in zip(readings, said.tolist(), strict=True)
+            ]
+        return dict(zip(self._points, readings, strict=True))
 
-def unread(output: Any) -> str:
-    """Why an output has no rows, for messages."""
-    if isinstance(output, tuple) and output:
-        output = output[0]
-    if not isinstance(output, Tensor):
-        return f"it is no tensor but {type(output).__name__}"
-    if torch._C._functorch.is_functorch_wrapped_tensor(output):
-        return "it is inside torch.func (grad, vmap and the like), where it has no values of its own"
-    if output.is_nested:
-        return "it is nested; nn.TransformerEncoder makes none with enable_nested_tensor=False"
-    if hasattr(output, "full_tensor"):
-        return "it is sharded (DTensor); measure a module that puts out plain tensors"
-    reason = unreadable(output)
-    return f"it has the shape {tuple(output.shape)} and the type {output.dtype}" if reason is None else f"it {reason}"
+    def _weight(self, point: Point) -> LayerRank:
+        layer = self._layers[point.name]
+        with resting(layer.module):  # where a spectral norm stands still
+            return weight_rank(layer)[0]
 
-
-def _is_plain(output: Tensor) -> bool:
-    """Whether a tensor has values of its own here: not nested, sharded, on the meta device or inside ``torch.func``."""
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(output)
-    return not (wrapped or output.is_nested or output.is_meta or hasattr(output, "full_tensor"))
+    def _output(self, point: Point) -> LayerRank:
+        stream = self._recorder.streams.get(point)
+        if stream is None:
+            raise RunError(
+                f"a rank floor of the {point.kind} of {point.name!r}: it did not run in this training step; use "
+                "of='weight' for it"
+            )
+        stream.all_reduce()
+        if point.kind == "feature":
+            return stream_rank(point, stream, (stream.dim,), centred=False, depth=FEATURES.index(point.name))[0]
+        layer = self._layers[point.name]
+        return stream_rank(point, stream, layer.shape, centred=False, depth=layer.depth)[0]
 
 
 def _all_layers(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Layer]:
@@ -207,55 +249,3 @@ def _all_layers(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str,
         for name, layer in layer_map(module).items():
             layers[f"{head}.{name}"] = replace(layer, name=f"{head}.{name}")
     return layers
-
-
-def _rank_of(
-    stream: StreamingCovariance | None, name: str, singular: dict[str, np.ndarray]
-) -> dict[str, float | int] | None:
-    if stream is None:
-        return None
-    with _named(name):
-        sigma = stream.singular_values(centred=False)
-    singular[name] = sigma.cpu().numpy()
-    centred = summarize(stream.singular_values(centred=True), min(stream.n - 1, stream.dim))
-    return {
-        **summarize(sigma, min(stream.n, stream.dim)),
-        "n": stream.n,
-        "effective_rank_centred": centred["effective_rank"],
-        "participation_ratio_centred": centred["participation_ratio"],
-        "attainable_centred": centred["attainable"],
-    }
-
-
-def _stream(streams: dict[str, StreamingCovariance], name: str, output: Tensor) -> None:
-    rows = activation_rows(output.detach())
-    if name not in streams:
-        streams[name] = StreamingCovariance(rows.shape[1], rows.device)
-    streams[name].update(rows)
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Put a name before the error of a spectrum."""
-    try:
-        yield
-    except NotFiniteError as error:
-        raise NotFiniteError(f"{name}: {error}") from None
-
-
-@contextmanager
-def _output_hooks(layers: Mapping[str, Layer], streams: dict[str, StreamingCovariance]) -> Iterator[None]:
-    def record(layer: Layer) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            rows = output_rows(layer, output)
-            if rows is not None:
-                _stream(streams, f"output/{layer.name}", rows)
-
-        return hook
-
-    handles = [layer.module.register_forward_hook(record(layer)) for layer in layers.values()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.core.threads import map_on_threads
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
 from sslcollapse.nn.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
-from sslcollapse.rank.covariance import StreamingCovariance
-from sslcollapse.rank.measure import MAX_ROWS, output_rows, unread
-from sslcollapse.rank.modes import EAGER, resting
+from sslcollapse.rank.covariance import MAX_ROWS, StreamingCovariance
 from sslcollapse.rank.record import LayerRank, layer_ranks
-from sslcollapse.rank.watch import Watch
+from sslcollapse.rank.recorder import Recorder, Watch, resting
 
 EVERY = 100
 """Training forwards from one that is measured to the next, by default."""
@@ -77,7 +75,6 @@ class CollapseMonitor:
         layers: name → ``Layer`` of what is watched, ordered by depth.
         forwards: training forwards seen so far.
         measured: forwards measured so far.
-        unread: name of a layer → why an output of it could not be read.
 
     Raises:
         LayerError: a glob matches nothing; the message lists the layers.
@@ -103,21 +100,16 @@ class CollapseMonitor:
         warn_of_unread(model, layers, "CollapseMonitor")
         self.every = every
         self.max_rows = max_rows
-        self.forwards = 0
-        self.measured = 0
-        self.unread: dict[str, str] = {}
+        self.forwards = self.measured = 0
         self._network = unwrap(model)
-        self._streams: dict[str, StreamingCovariance] = {}
         self._records: list[_Record] = []
-        self._summarized = False
-        self._forced = 0
-        self._by_steps = False
-        self._told = 0
-        self._lock = threading.RLock()
+        self._summarized = self._by_steps = False
+        self._forced = self._told = 0
         self._thread = threading.local()  # .measuring: whether the forward that this thread is in is measured
         self._running = 0  # measured forwards and steps under way, in all threads
-        self._recorders = self._make_recorders()
-        self._layer_handles: list[Any] = []
+        outputs = {Point("output", name): layer for name, layer in self.layers.items()}
+        self._recorder = Recorder(outputs, max_rows=max_rows, tolerant=True, listens=self._listens)
+        self._lock = self._recorder.lock
         self._watch = Watch(model, self._before, self._after)
 
     def __enter__(self) -> CollapseMonitor:
@@ -248,9 +240,7 @@ class CollapseMonitor:
             MonitorError: no such layer has a spectrum.
             ValueError: for another ``kind``, or a ``layer`` for a picture of all.
         """
-        from sslcollapse.rank.course_plot import rank_heat_map, spectrum_fan
-        from sslcollapse.rank.drawing import attainable_over_time
-        from sslcollapse.rank.monitor_plot import plot_record
+        from sslcollapse.rank.plots import attainable_over_time, plot_record, rank_heat_map, spectrum_fan
 
         if kind not in ("overview", "heatmap", "spectrum"):
             raise ValueError(f"kind must be 'overview', 'heatmap' or 'spectrum', got {kind!r}")
@@ -268,11 +258,16 @@ class CollapseMonitor:
             limits = attainable_over_time(self.history, f"output/{name}")
             spectrum_fan({(title := f"outputs of {name}"): spectra}, path, attainable={title: limits})
 
+    @property
+    def unread(self) -> dict[str, str]:
+        """Name of a layer → why an output of it could not be read."""
+        return {point.name: reason for point, reason in self._recorder.unread.items()}
+
     def reset(self) -> None:
         """Forget outputs, counts and history; the monitor stays attached, and the next training forward is measured."""
         self._end()
         with self._lock:
-            self._streams, self._records, self.unread = {}, [], {}
+            self._recorder.streams, self._recorder.unread, self._records = {}, {}, []
             self.forwards = self.measured = self._told = 0
             self._summarized = False
 
@@ -307,12 +302,11 @@ class CollapseMonitor:
         if not measuring:
             return
         if self._summarized:
-            self._streams, self._summarized = {}, False
+            self._recorder.streams, self._summarized = {}, False
         self.measured += 1
         self._running += 1
         if self._running == 1:
-            EAGER.hold()
-            self._layer_handles = [module.register_forward_hook(record) for module, record in self._recorders]
+            self._recorder.attach()
 
     def _end(self) -> None:
         """This thread's forward, or step, is over, if it is in one."""
@@ -325,50 +319,18 @@ class CollapseMonitor:
 
     def _detach(self) -> None:
         self._running = 0
-        if self._layer_handles:
-            EAGER.release()
-        while self._layer_handles:
-            self._layer_handles.pop().remove()
+        self._recorder.detach()
 
-    def _make_recorders(self) -> list[tuple[nn.Module, Callable[..., None]]]:
-        by_module: dict[nn.Module, list[Layer]] = {}
-        for layer in self.layers.values():
-            by_module.setdefault(layer.module, []).append(layer)
-        return [(module, torch.compiler.disable(self._recorder(layers))) for module, layers in by_module.items()]
-
-    def _recorder(self, layers: list[Layer]) -> Callable[..., None]:
-        def record(module: nn.Module, inputs: Any, output: Any) -> None:
-            if getattr(self._thread, "measuring", None) is False:
-                return  # another thread's forward is measured, this one's is not
-            for layer in layers:
-                try:
-                    self._add(layer, output)
-                except Exception as error:  # whatever it is, the forward that is watched goes on
-                    with self._lock:
-                        self._streams.pop(layer.name, None)  # half of an output may be in it
-                        self.unread[layer.name] = f"{type(error).__name__}: {error}"
-
-        return record
-
-    def _add(self, layer: Layer, output: Any) -> None:
-        # Outside inference mode, since what is created there could not be added to later.
-        with torch.inference_mode(False), torch.no_grad():
-            rows = output_rows(layer, output, self.max_rows)
-            with self._lock:
-                if rows is None or not (rows.is_floating_point() or rows.is_complex()):
-                    if layer.tensor == "weight" and layer.item is None:
-                        self.unread[layer.name] = unread(output)
-                    return
-                if layer.name not in self._streams:
-                    self._streams[layer.name] = StreamingCovariance(layer.shape[0], rows.device)
-                stream = self._streams[layer.name]
-                stream.update(rows.to(stream.mean.device))
+    def _listens(self) -> bool:
+        """Whether this thread's forward counts: not where another thread's is measured and this one's is not."""
+        return getattr(self._thread, "measuring", None) is not False
 
     def _tell_unread(self) -> None:
-        if len(self.unread) <= self._told:
+        unread = self.unread
+        if len(unread) <= self._told:
             return
-        self._told = len(self.unread)
-        name, reason = next(reversed(self.unread.items()))
+        self._told = len(unread)
+        name, reason = next(reversed(unread.items()))
         warnings.warn(
             f"CollapseMonitor leaves out an output of layer {name!r}: {reason}. monitor.unread has the layers of which "
             f"something was left out ({self._told})",
@@ -376,7 +338,7 @@ class CollapseMonitor:
         )
 
     def _stream_of(self, name: str, layer: Layer, all_reduce: bool) -> StreamingCovariance | None:
-        stream = self._streams.get(name)
+        stream = self._recorder.streams.get(Point("output", name))
         if not all_reduce:
             return stream
         # On every rank for every layer, since all ranks must take part, and on a copy, which is not counted again.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import unsharded
+from sslcollapse.nn.checks import unreadable
 from sslcollapse.nn.gram import gram_matrix
 
 NUMERICAL_RANK_RTOL = 1e-3
@@ -47,19 +48,6 @@ def widest(values: Any, what: str = "a matrix") -> Tensor:
         raise ValueError(f"expected {what}, got a tensor that {reason}")
     values = unsharded(values.detach())
     return values.to(torch.promote_types(values.dtype, torch.float64))
-
-
-def unreadable(tensor: Tensor) -> str | None:
-    """What keeps the values of a tensor from being measured, and what to do; None for a dense one with values."""
-    if tensor.is_nested:
-        return "is nested; use the tensors of its unbind()"
-    if tensor.layout != torch.strided:
-        return f"has the layout {tensor.layout}; use its to_dense()"
-    if tensor.is_quantized:
-        return "is quantised; use its dequantize()"
-    if tensor.is_meta:
-        return "is on the meta device, where it has no values; load its values first"
-    return None
 
 
 def singular_values(matrix: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.types import Batch
-from sslcollapse.rank.modes import evaluating
+from sslcollapse.rank.recorder import evaluating
 from sslcollapse.rank.spectrum import (
     NUMERICAL_RANK_RTOL,
     effective_rank_from_singular_values,

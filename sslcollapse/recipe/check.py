@@ -11,19 +11,13 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from sslcollapse.core.errors import RecipeError, in_words, suggest
+from sslcollapse.core.errors import RecipeError, in_words, quote, suggest
 
 REQUIRED = inspect.Parameter.empty
 """Stands for "no default"."""
 
 NOUNS = {int: "int", float: "number", str: "string", bool: "True or False", type(None): "None"}
 PLURALS = {int: "int", float: "numbers", str: "strings"}
-
-MAX_DEPTH = 50
-"""Levels of dicts and lists in one another; recipes have about six."""
-
-MAX_VALUES = 2_000_000
-"""Values of one recipe, those of a list that is in several places counted at each."""
 
 _PLAIN_KEY = re.compile(r"[\w-]+")
 
@@ -68,34 +62,6 @@ def check(value: Any, annotation: Any, path: str) -> Any:
     if isinstance(base, type) and issubclass(base, Sequence):
         return _sequence(value, annotation, path)
     raise RecipeError(f"{path}: a {annotation} cannot come from a recipe; annotate a plain type")
-
-
-def check_nesting(value: Any, path: str) -> None:
-    """Refuse what is nested so deeply that no function could follow it, such as a list that contains itself.
-
-    Raises:
-        RecipeError: names the place, or the part of the whole that it is in.
-    """
-    count, level = 0, [(path, value)]
-    for _ in range(MAX_DEPTH):
-        below: list[tuple[str, Any]] = []
-        for place, part in level:
-            items = part.items() if isinstance(part, Mapping) else enumerate(part)
-            count += len(part)
-            if count > MAX_VALUES:
-                raise RecipeError(f"{place or 'a recipe'}: more than {MAX_VALUES:,} values; leave most of them out")
-            below += [
-                (place or (join("", key) if isinstance(part, Mapping) else f"[{key}]"), item)
-                for key, item in items
-                if isinstance(item, (Mapping, list, tuple))
-            ]
-        if not below:
-            return
-        level = below
-    raise RecipeError(
-        f"{level[0][0]}: nested more than {MAX_DEPTH} levels deep, or a dict or list that contains itself; "
-        "write it with fewer levels"
-    )
 
 
 class Marker:
@@ -362,13 +328,3 @@ def _plural(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(map(repr, get_args(annotation)))
     return PLURALS.get(annotation, "")
-
-
-def quote(value: Any) -> str:
-    """A value as messages show it, shortened; whatever it is, it can be shown."""
-    try:
-        text = repr(value)
-    except Exception:  # an int of very many digits, or an object whose own repr fails
-        digits = f" of about {int(abs(value).bit_length() * math.log10(2)):,} digits" if isinstance(value, int) else ""
-        return f"{'an' if digits else 'a value of type'} {type(value).__name__}{digits}"
-    return text if len(text) <= 80 else f"{text[:77]}..."

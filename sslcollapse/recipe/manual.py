@@ -9,9 +9,9 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from sslcollapse.core.errors import suggest
+from sslcollapse.core.errors import quote, suggest
 from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
-from sslcollapse.recipe.check import REQUIRED, describe, quote
+from sslcollapse.recipe.check import REQUIRED, describe
 
 WIDTH = 100
 

@@ -1,66 +1,26 @@
-"""Recipes: plain dicts that say everything about a run. Load, extend, override, resolve, hash, compare.
+"""Recipes: plain dicts that say everything about a run. Extend, override, resolve.
 
-recipe = load("recipes/bgrl_cora.py")
+recipe = extend("recipes/bgrl_cora.py", dict(seed=3))
 recipe = override(recipe, ["encoder.hidden=[64, 32]", "seed=3"])
 resolved = resolve(recipe)            # validated, all defaults spelled out
-recipe_hash(resolved)                 # names the folder of its runs
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.core.errors import RecipeError, SSLCollapseError, in_words, suggest
+from sslcollapse.core.errors import RecipeError, quote, suggest
 from sslcollapse.core.registry import REGISTRIES
-from sslcollapse.recipe.check import check, check_fields, check_nesting, fields_of, join, quote, stated_only
-from sslcollapse.recipe.literals import literal
+from sslcollapse.recipe.check import Resolved, check, check_fields, fields_of, join
+from sslcollapse.recipe.files import load
+from sslcollapse.recipe.literals import check_nesting, literal
 from sslcollapse.recipe.schema import RecipeSpec
-
-CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers")
-"""Fields of ``train`` that change what is written, not what is learnt."""
 
 NAMED = {"regularizers": "regularizer", "constraints": "constraint", "evaluate": "probe"}
 """Fields whose entries have free names, and what an entry is."""
-
-_EXECUTING: ContextVar[tuple[Path, ...]] = ContextVar("files that are being executed, each for the one before")
-
-
-def load(path: str | Path, variable: str = "recipe") -> dict[str, Any]:
-    """The dict that a Python file defines as ``recipe``, or that a JSON file contains.
-
-    Args:
-        path: a ``.py`` file, executed once in a namespace of its own, or a ``.json`` file.
-        variable: the name that a Python file has to define.
-
-    Raises:
-        RecipeError: no such file (near names are suggested), no such variable, or an error inside it.
-    """
-    path = Path(path)
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        raise RecipeError(f"{path}: no such file{_nearby(path)}") from None
-    except IsADirectoryError:
-        raise RecipeError(f"{path}: this is a folder{_nearby(path / '*.py')}") from None
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
-    value = from_json(source, str(path)) if path.suffix == ".json" else _execute(path, source, variable)
-    if not isinstance(value, Mapping):
-        raise RecipeError(f"{path}: `{variable}` must be a dict, got {quote(value)}")
-    try:
-        check_nesting(value, "")
-        return dict(value)
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from None
-    except Exception as error:  # a mapping of the file's own that fails
-        raise RecipeError(f"{path}: `{variable}` cannot be read as a dict: {in_words(error)}") from error
 
 
 def extend(base: str | Path | Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,13 +52,7 @@ def override(recipe: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     Raises:
         RecipeError: not of that form, an unknown path, or a value of another type than the field's.
     """
-    changes = {}
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals or not all(path.strip().split(".")):
-            raise RecipeError(f"override {quote(assignment)}: expected path=value, such as train.steps=500")
-        changes[path.strip()] = _literal(text)
-    return assign(recipe, changes)
+    return assign(recipe, _parsed(assignments))
 
 
 def assign(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,29 +64,30 @@ def assign(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     Raises:
         RecipeError: an unknown path, or a value of another type than the field's.
     """
-    check_nesting(recipe, "")
-    for path, value in changes.items():
-        if isinstance(value, (Mapping, list, tuple)):
-            check_nesting(value, path)
-    changed = copy.deepcopy(dict(recipe))
-    for path, value in sorted(changes.items(), key=lambda item: item[0].rpartition(".")[2] != "type"):
-        _assign(changed, path.split("."), copy.deepcopy(value))
+    changed = _assigned(recipe, changes)
     if changes:
         resolve(changed)
     return changed
 
 
-def resolve(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(recipe: Mapping[str, Any], assignments: Sequence[str] = ()) -> Resolved:
     """Validate a whole recipe, without reading data, and spell every default out.
 
     The result is JSON-able; resolving it again changes nothing.
 
+    Args:
+        recipe: as it is written.
+        assignments: ``path=value``, put into it first, as ``override`` does.
+
     Raises:
         RecipeError: names the path, quotes the value and suggests what was meant.
     """
+    if assignments:
+        recipe = _assigned(recipe, _parsed(assignments))
     if isinstance(recipe, Mapping):
         check_nesting(recipe, "")
-    return check(recipe, RecipeSpec, "")
+    resolved: Resolved = check(recipe, RecipeSpec, "")
+    return resolved
 
 
 def resolve_data(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,51 +101,6 @@ def resolve_data(recipe: Mapping[str, Any]) -> dict[str, Any]:
     check_nesting(recipe, "")
     fields = {name: field for name, field in fields_of(RecipeSpec).items() if name in ("name", "data_root", "domain")}
     return check_fields({k: v for k, v in recipe.items() if k in fields}, fields, "", "field of a recipe")
-
-
-def recipe_hash(resolved: Mapping[str, Any]) -> str:
-    """First 8 hex digits of the SHA-256 of what a resolved recipe learns.
-
-    Not part of it: name, seed, data_root, monitor, how often ``train`` logs and saves, and whatever equals its
-    default, so that a new option, which by default changes nothing, leaves the hashes of recorded runs as they are.
-    """
-    return digest(learnt(stated_only(resolve(resolved))))
-
-
-def digest(value: Any) -> str:
-    """First 8 hex digits of the SHA-256 of a value as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def learnt(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that two runs share if and only if they differ by seed alone."""
-    kept = {k: v for k, v in resolved.items() if k not in ("name", "seed", "data_root", "monitor")}
-    train = resolved.get("train")
-    kept["train"] = {k: v for k, v in train.items() if k not in CADENCE} if isinstance(train, Mapping) else {}
-    return kept
-
-
-def changed_defaults(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """``"path: 2.0 asked for, 0.3 there"`` wherever a run of the same hash was made with another value.
-
-    The hash covers what is stated, so these are defaults that were changed in between. An option that the run did not
-    know is none: it has its default now, which is to leave older runs as they were.
-
-    Args:
-        made: resolved recipe of the run that is there.
-        asked: resolved recipe of the same hash.
-    """
-    return _changed(learnt(made), learnt(asked), "")
-
-
-def changes_since(run: Path, asked: Mapping[str, Any]) -> list[str]:
-    """``changed_defaults`` of the run in a run directory; none without one, or where its recipe cannot be read."""
-    try:
-        made = from_json((run / "recipe.json").read_text(encoding="utf-8"))
-        return changed_defaults(made, asked) if isinstance(made, Mapping) else []
-    except (OSError, ValueError, TypeError, AttributeError):
-        return []
 
 
 def components(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -207,93 +117,27 @@ def components(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
             yield from _within(kind, component)
 
 
-def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """``"path: value here, value there"`` wherever two resolved recipes are different runs.
-
-    Compared are name, seed and all that the hash covers. Of two components of different type, only the types
-    are named.
-    """
-    return _differences(_identity(a), _identity(b), "")
-
-
-def to_json(recipe: Mapping[str, Any]) -> str:
-    """A resolved recipe as indented JSON."""
-    return json.dumps(recipe, indent=2, allow_nan=False) + "\n"
+def _parsed(assignments: Sequence[str]) -> dict[str, Any]:
+    """Path → value of each ``path=value``."""
+    changes = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise RecipeError(f"override {quote(assignment)}: expected path=value, such as train.steps=500")
+        changes[path.strip()] = _literal(text)
+    return changes
 
 
-def from_json(text: str, source: str = "JSON") -> Any:
-    """The recipe that ``to_json`` wrote.
-
-    Raises:
-        RecipeError: not JSON, at which line of ``source``; or a key that comes twice in one object.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_distinct)
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"{source}, line {error.lineno}: not valid JSON: {error.msg}") from error
-    except RecursionError:
-        raise RecipeError(f"{source}: nested too deeply; a recipe has about six levels") from None
-    except ValueError as error:  # a number of thousands of digits, or a key that comes twice
-        raise RecipeError(f"{source}: not valid JSON: {error}") from error
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dict, unless it has a key twice, of which only the last would count."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {quote(twice)} comes twice in one object")
-    return made
-
-
-def _execute(path: Path, source: str, variable: str) -> Any:
-    file = path.resolve()
-    namespace: dict[str, Any] = {"__file__": str(file), "__name__": path.stem}
-    if file in _EXECUTING.get(()):
-        raise RecipeError(f"{path}: extends itself, directly or through another recipe")
-    outer = _EXECUTING.set((*_EXECUTING.get(()), file))
-    try:
-        exec(compile(source, str(file), "exec"), namespace)
-    except SSLCollapseError:
-        raise
-    except SyntaxError as error:
-        raise RecipeError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
-    except SystemExit as error:
-        raise RecipeError(
-            f"{_place(path, error)}: the file ends Python (sys.exit) while it is read; a recipe only defines a dict"
-        ) from error
-    except RecursionError as error:
-        raise RecipeError(
-            f"{_place(path, error)}: something calls itself without end, or is nested too deeply ({error})"
-        ) from error
-    except Exception as error:
-        raise RecipeError(f"{_place(path, error)}: {type(error).__name__}: {error}") from error
-    finally:
-        _EXECUTING.reset(outer)
-    if variable not in namespace:
-        defined = [name for name, value in namespace.items() if isinstance(value, dict) and name[0] != "_"]
-        raise RecipeError(
-            f"{path}: defines no `{variable}`{suggest(variable, defined)} "
-            f"(dicts it defines: {', '.join(defined) or 'none'}); write `{variable} = dict(...)` in it"
-        )
-    return namespace[variable]
-
-
-def _place(path: Path, error: BaseException) -> str:
-    """The file, and the line of it that an error comes from."""
-    file = str(path.resolve())
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__, limit=1000) if frame.filename == file]
-    return f"{path}, line {lines[-1]}" if lines else str(path)
-
-
-def _nearby(path: Path) -> str:
-    """What else could have been meant, from the same folder."""
-    folder = path.parent
-    if not folder.is_dir():
-        return f"; there is no folder {folder} either (looked from {Path.cwd()})"
-    names = sorted(item.name for item in folder.iterdir() if item.suffix in (".py", ".json"))
-    return suggest(path.name, names) or f" (recipes in {folder}: {', '.join(names[:20]) or 'none'})"
+def _assigned(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with values at dotted paths; the result is not validated."""
+    check_nesting(recipe, "")
+    for path, value in changes.items():
+        if isinstance(value, (Mapping, list, tuple)):
+            check_nesting(value, path)
+    changed = copy.deepcopy(dict(recipe))
+    for path, value in sorted(changes.items(), key=lambda item: item[0].rpartition(".")[2] != "type"):
+        _assign(changed, path.split("."), copy.deepcopy(value))
+    return changed
 
 
 def _literal(text: str) -> Any:
@@ -376,38 +220,6 @@ def _unknown_place(keys: list[str], parent: Any) -> str:
     elif above in NAMED and not suggest(key, there):
         near += f"; a new one is set as a whole: {place}='{{\"type\": ...}}'"
     return f"{place}: {above or 'a recipe'} has no {key!r}{near}"
-
-
-def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """All that tells two runs apart."""
-    return {"name": resolved.get("name"), "seed": resolved.get("seed"), **learnt(resolved)}
-
-
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> list[str]:
-    if a.get("type") != b.get("type"):
-        return [f"{join(path, 'type')}: {a.get('type')!r} here, {b.get('type')!r} there"]
-    lines: list[str] = []
-    for key in dict.fromkeys([*a, *b]):
-        where = join(path, key)
-        if key in a and key in b and isinstance(a[key], Mapping) and isinstance(b[key], Mapping):
-            lines += _differences(a[key], b[key], where)
-        elif key not in a or key not in b or a[key] != b[key]:
-            here, there = (quote(side[key]) if key in side else "absent" for side in (a, b))
-            lines.append(f"{where}: {here} here, {there} there")
-    return lines
-
-
-def _changed(made: Mapping[str, Any], asked: Mapping[str, Any], path: str) -> list[str]:
-    lines: list[str] = []
-    for key, there in made.items():
-        where = join(path, key)
-        if isinstance(there, Mapping) and isinstance(asked.get(key), Mapping):
-            lines += _changed(there, asked[key], where)
-        elif key not in asked:
-            lines.append(f"{where}: {quote(there)} there, no such option now")
-        elif asked[key] != there:
-            lines.append(f"{where}: {quote(asked[key])} asked for, {quote(there)} there")
-    return lines
 
 
 def _within(kind: Any, component: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

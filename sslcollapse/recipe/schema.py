@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from sslcollapse.core.errors import RecipeError, in_words
+from sslcollapse.core.errors import RecipeError, in_words, quote
 from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.recipe.check import (
     Marker,
@@ -28,7 +28,6 @@ from sslcollapse.recipe.check import (
     check_fields,
     expect,
     join,
-    quote,
     string_keys,
     try_construct,
 )

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import REGULARIZERS
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
 from sslcollapse.nn.wrappers import check_count, check_model, layers_of, warn_of_unread
-from sslcollapse.rank.monitor import LayerRank
 from sslcollapse.recipe.schema import Coefficient
 from sslcollapse.regularizers.base import WeightPenalty
 from sslcollapse.regularizers.coefficients import CoefficientFunction, resolve_coefficient
 from sslcollapse.regularizers.orthogonality import DSOPenalty, SOPenalty, SRIPPenalty
-from sslcollapse.regularizers.rank_floor import Point, RankFloorController, Reading
+from sslcollapse.regularizers.rank_floor import RankFloorController, RankRow, asked
 from sslcollapse.regularizers.werank import GramSide, WERankPenalty
 
 
@@ -111,7 +111,7 @@ class AttachedPenalty:
             )
         return self._at(step or 0)
 
-    def observe(self, rows: Sequence[LayerRank]) -> None:
+    def observe(self, rows: Sequence[RankRow]) -> None:
         """Move a coefficient that follows the measured rank, by what ``CollapseMonitor.summary`` says.
 
         The monitor must watch the same network. The first call, best after the first training step, says what
@@ -128,18 +128,15 @@ class AttachedPenalty:
         controller = self._controller()
         if controller is None:
             raise RecipeError(f"the coefficient {self.penalty.coefficient!r} follows no measured rank; use rank_floor")
-        found: dict[tuple[str, str], LayerRank] = {(row.kind, row.layer): row for row in rows}
-        readings: dict[Point, Reading] = {}
-        for point in (point for points in controller.points.values() for point in points):
-            row = found.get(point)
-            if row is None:
+        found: dict[Point, RankRow] = {Point(row.kind, row.layer): row for row in rows}
+        for point in asked({"": controller}):
+            if point not in found:
                 names = ", ".join(name for kind, name in found if kind == point.kind) or "none"
                 raise RunError(
                     f"observe: there is no row of the {point.kind} of layer {point.name!r} (there are: {names}); give "
                     f"CollapseMonitor the network that {type(self).__name__} has, and its layers"
                 )
-            readings[point] = Reading(row.effective_rank, min(row.attainable, *self.layers[point.name].shape))
-        controller.update(rows[0].step, readings)
+        controller.update(rows[0].step, found)
 
     def state_dict(self) -> dict[str, Any]:
         """What to save with the network: the state of a coefficient that follows the measured rank, else nothing."""

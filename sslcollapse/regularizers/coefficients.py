@@ -1,7 +1,7 @@
 """Coefficients: how strongly a regularizer acts on each layer (or kind of feature), as a function of the step.
 
 Six forms: a number; ``{layer name or glob: number}``; ``dict(type="depth", ...)``; ``dict(type="band", ...)``;
-``dict(type="schedule", ...)``; ``dict(type="rank_floor", ...)``, which alone has a state (``control.py``). An exact
+``dict(type="schedule", ...)``; ``dict(type="rank_floor", ...)``, which alone has a state (``rank_floor.py``). An exact
 name beats a glob; layers that nothing names get 0.
 """
 

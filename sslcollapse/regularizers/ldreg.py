@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
+from sslcollapse.nn.checks import check_samples
 from sslcollapse.nn.moments import widen
-from sslcollapse.objectives.base import check_samples
 from sslcollapse.recipe.schema import Between, Coefficient, Distinct
 from sslcollapse.regularizers.base import FeaturePenalty
 

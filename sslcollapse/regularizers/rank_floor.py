@@ -1,7 +1,8 @@
 """Closed-loop coefficients: how strongly a regularizer acts follows from ranks that are measured during training.
 
 A coefficient of this kind resolves to a ``RankFloorController``, a function of the step like every other coefficient,
-with a state that is moved by ``update`` and saved with the module. ``observation.py`` measures what it asks for.
+with a state that is moved by ``update`` and saved with the module. ``rank.measure.Observation`` measures what it asks
+for.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, Protocol
 
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
 from sslcollapse.recipe.schema import Above, Between, Momentum, Width
 from sslcollapse.regularizers.coefficients import Placed
@@ -22,18 +24,28 @@ POOLED = "pooled"
 """Name of the one loop of a pooled controller."""
 
 
-class Point(NamedTuple):
-    """Something whose rank is measured: the output or the weight of a layer, or a kind of feature."""
+class RankRow(Protocol):
+    """The rank of a layer's weight or output at a step, as whoever measures gives it."""
 
-    kind: Literal["output", "weight", "feature"]
-    name: str
+    @property
+    def step(self) -> int:
+        """When it was measured."""
 
+    @property
+    def layer(self) -> str:
+        """Name of the layer."""
 
-class Reading(NamedTuple):
-    """The effective rank (un-centred) of a point, and the largest that its shape and the number of rows allow."""
+    @property
+    def kind(self) -> Literal["output", "weight", "feature"]:
+        """What of the layer."""
 
-    rank: float
-    attainable: float
+    @property
+    def effective_rank(self) -> float:
+        """Un-centred."""
+
+    @property
+    def reachable(self) -> int:
+        """The largest that the shape of the weight and the number of rows allow."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class RankFloor:
     r̄ ← smoothing · r̄ + (1 − smoothing) · r; then α ← min(up · α, max) where r̄ < target · reference, else
     α ← max(down · α, min). The reference is r₀ or the attainable rank.
 
-    What is read are the outputs of a training step (at most ``observation.ROWS`` rows a view; all views and, with
+    What is read are the outputs of a training step (at most ``rank.measure.ROWS`` rows a view; all views and, with
     several processes, the views of all), in step 0 and in the last of every ``every`` steps. See docs/controller.md.
 
     Args:
@@ -128,15 +140,15 @@ class RankFloor:
         """The controller of these layers (or kinds of feature), in its first state."""
         return RankFloorController(self, layers)
 
-    def moved(self, loop: Loop, reading: Reading) -> Loop:
+    def moved(self, loop: Loop, rank: float, attainable: float) -> Loop:
         """The state after a reading; one with NaN or infinite rank changes no coefficient and is not remembered."""
         held = replace(loop, previous=loop.coefficient)
-        if not math.isfinite(reading.rank):
+        if not math.isfinite(rank):
             return held
-        newest = replace(held, rank=reading.rank, attainable=reading.attainable)
+        newest = replace(held, rank=rank, attainable=attainable)
         if loop.smoothed is None:
-            return replace(newest, initial=reading.rank, smoothed=reading.rank)
-        smoothed = self.smoothing * loop.smoothed + (1 - self.smoothing) * reading.rank
+            return replace(newest, initial=rank, smoothed=rank)
+        smoothed = self.smoothing * loop.smoothed + (1 - self.smoothing) * rank
         newest = replace(newest, smoothed=smoothed)
         if smoothed < self.floor(newest):
             return replace(newest, coefficient=min(self.up * loop.coefficient, self.max))
@@ -191,7 +203,7 @@ class RankFloorController(nn.Module):
         """Whether step ``step`` (from 0) is read: the first, and the last of every ``every``."""
         return step == 0 or (step + 1) % self.rule.every == 0
 
-    def update(self, step: int, readings: Mapping[Point, Reading]) -> None:
+    def update(self, step: int, readings: Mapping[Point, RankRow]) -> None:
         """Move every coefficient by what was read in step ``step``; once a step, in order.
 
         Raises:
@@ -201,8 +213,8 @@ class RankFloorController(nn.Module):
             raise RunError(f"a rank floor that was moved by step {self.step} cannot be moved by step {step} after it")
         for name, points in self.points.items():
             parts = [readings[point] for point in points]
-            total = Reading(sum(part.rank for part in parts), sum(part.attainable for part in parts))
-            self.loops[name] = self.rule.moved(self.loops[name], total)
+            rank, attainable = sum(part.effective_rank for part in parts), sum(part.reachable for part in parts)
+            self.loops[name] = self.rule.moved(self.loops[name], rank, attainable)
         self.step = step
 
     def metrics(self) -> dict[str, float]:
@@ -246,6 +258,16 @@ class RankFloorController(nn.Module):
             )
         self.step = state["step"]
         self.loops = {name: Loop(**loop) for name, loop in state["loops"].items()}
+
+
+def due(controllers: Mapping[str, RankFloorController], step: int) -> dict[str, RankFloorController]:
+    """Those controllers that read a step (from 0)."""
+    return {name: controller for name, controller in controllers.items() if controller.is_due(step)}
+
+
+def asked(controllers: Mapping[str, RankFloorController]) -> list[Point]:
+    """What some controllers want to know the rank of."""
+    return [point for controller in controllers.values() for part in controller.points.values() for point in part]
 
 
 def _point(rule: RankFloor, name: str, place: Placed) -> Point:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
+from sslcollapse.nn.checks import check_samples
 from sslcollapse.nn.moments import covariance_excess, std_shortfall, widen
-from sslcollapse.objectives.base import check_samples
 from sslcollapse.recipe.schema import Above, Coefficient, Distinct
 from sslcollapse.regularizers.base import FeaturePenalty
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sslcollapse.rank.drawing import layer_labels
+from sslcollapse.rank.plots import draw_heat_map, layer_labels
 from sslcollapse.report.key import Key
 from sslcollapse.report.measure import fits, text_inches, wrap
 from sslcollapse.report.plot import WIDTH, Plot
@@ -122,27 +122,15 @@ def heat(
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         places = [columns[k] for k in chosen] if numeric else chosen
-        mesh = axes.pcolormesh(
-            _edges(places, between=numeric),
-            np.arange(len(rows) + 1),
-            cells[:, chosen],
-            vmin=0,
-            vmax=1,
-            cmap="viridis",
-            linewidth=0.5,
-        )
-        mesh.set_edgecolor("face")  # no light seams between cells
+        mesh = draw_heat_map(axes, cells[:, chosen], "viridis", _edges(places, between=numeric))
         shown = every(range(len(rows)), MAX_LABELS)
         axes.set_yticks([k + 0.5 for k in shown], [labels[k] for k in shown])
-        axes.invert_yaxis()
         axes.set_xlabel(xlabel)
         if numeric:
             whole_steps(axes)
         else:
             axes.set_xticks(named, names, rotation=90 if upright else 0)
         axes.tick_params(length=2)
-        for side in axes.spines.values():
-            side.set_visible(False)
         figure.colorbar(mesh, ax=axes, label=label, fraction=0.06, pad=0.02, aspect=slim)
 
     below = max(text_inches(text, _TICK) for text in names) if upright else 0.15

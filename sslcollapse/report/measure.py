@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from sslcollapse.core.texts import printable
-from sslcollapse.rank.drawing import shorten
+from sslcollapse.rank.plots import shorten
 
 _BREAKS = re.compile(r"(?<=[\s.,/_·])")
 """Where a name may be broken: behind a blank or a mark."""

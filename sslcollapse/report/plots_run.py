@@ -17,14 +17,14 @@ _PLACED = re.compile(r"(?P<group>regularizer/[^/]+|gradient)/(?P<place>.+)/(?P<w
 WORDS = {"weight": "weights", "output": "activations"}
 
 
-class Named(NamedTuple):
+class NamedRun(NamedTuple):
     """A run and its label on the page."""
 
     label: str
     run: Run
 
 
-def key_of(runs: Sequence[Named]) -> Key:
+def key_of(runs: Sequence[NamedRun]) -> Key:
     """Colours of a page: of several runs a colour a run; of one run a colour for each thing that has a line."""
     if len(runs) > 1:
         return Key(label for label, _ in runs)
@@ -32,7 +32,7 @@ def key_of(runs: Sequence[Named]) -> Key:
     return Key([*_losses(runs).values(), *FEATURES, *places])
 
 
-def learning(runs: Sequence[Named], key: Key) -> list[Plot]:
+def learning(runs: Sequence[NamedRun], key: Key) -> list[Plot]:
     """The loss and its parts, the learning rate."""
     parts = _losses(runs)
     plots = _together(runs, key, "loss", "Loss and its parts", "loss", parts) if len(runs) == 1 else []
@@ -41,7 +41,7 @@ def learning(runs: Sequence[Named], key: Key) -> list[Plot]:
     return [*plots, *_overlaid(runs, key, "lr", "Learning rate", "learning rate")]
 
 
-def feature_ranks(runs: Sequence[Named], key: Key) -> list[Plot]:
+def feature_ranks(runs: Sequence[NamedRun], key: Key) -> list[Plot]:
     """Effective rank of representation, embedding and prediction."""
     keys = {
         f"rank/{name}/effective_rank": name
@@ -58,7 +58,7 @@ def feature_ranks(runs: Sequence[Named], key: Key) -> list[Plot]:
     ]
 
 
-def rank_by_depth(runs: Sequence[Named]) -> list[Plot]:
+def rank_by_depth(runs: Sequence[NamedRun]) -> list[Plot]:
     """For each run a heat map of weights and one of activations: layers × steps."""
     plots = []
     for label, run in runs:
@@ -84,7 +84,7 @@ def rank_by_depth(runs: Sequence[Named]) -> list[Plot]:
     return plots
 
 
-def regularization(runs: Sequence[Named], key: Key) -> list[Plot]:
+def regularization(runs: Sequence[NamedRun], key: Key) -> list[Plot]:
     """Coefficients and penalties of every regularizer, and their gradients beside the objective's."""
     found = _regularizers(runs)
     order = ["coefficient", "penalty", "weighted", "norm_ratio", "cosine"]
@@ -102,20 +102,20 @@ def regularization(runs: Sequence[Named], key: Key) -> list[Plot]:
     return plots
 
 
-def others(runs: Sequence[Named], key: Key) -> list[Plot]:
+def others(runs: Sequence[NamedRun], key: Key) -> list[Plot]:
     """Every metric that no other section shows, a plot each."""
     shown = ("loss", "lr", "objective/", "rank/", "regularizer/", "gradient/")
     paths = _ordered(path for _, run in runs for path in run.keys if not path.startswith(shown))
     return [p for path in paths for p in _overlaid(runs, key, path, path, path.rpartition("/")[2].replace("_", " "))]
 
 
-def _losses(runs: Sequence[Named]) -> dict[str, str]:
+def _losses(runs: Sequence[NamedRun]) -> dict[str, str]:
     """Metric → its name, of the loss and its parts."""
     paths = _ordered(path for _, run in runs for path in run.keys if path == "loss" or path.startswith("objective/"))
     return {path: path.removeprefix("objective/") for path in paths}
 
 
-def _regularizers(runs: Sequence[Named]) -> dict[tuple[str, str], dict[str, str]]:
+def _regularizers(runs: Sequence[NamedRun]) -> dict[tuple[str, str], dict[str, str]]:
     """Regularizer (or ``gradient``) and what of it → metric → the layer or feature it is of."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for path in _ordered(path for _, run in runs for path in run.keys):
@@ -125,7 +125,7 @@ def _regularizers(runs: Sequence[Named]) -> dict[tuple[str, str], dict[str, str]
 
 
 def _together(
-    runs: Sequence[Named], key: Key, name: str, title: str, ylabel: str, paths: dict[str, str], ordered: bool = False
+    runs: Sequence[NamedRun], key: Key, name: str, title: str, ylabel: str, paths: dict[str, str], ordered: bool = False
 ) -> list[Plot]:
     """Several metrics of one run in one plot."""
     (_, run) = runs[0]
@@ -135,7 +135,7 @@ def _together(
 
 
 def _overlaid(
-    runs: Sequence[Named], key: Key, path: str, title: str, ylabel: str, name: str | None = None
+    runs: Sequence[NamedRun], key: Key, path: str, title: str, ylabel: str, name: str | None = None
 ) -> list[Plot]:
     """One metric of every run in one plot."""
     several = len(runs) > 1

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sslcollapse.rank.drawing import draw_spectrum, dress_spectra, relative
+from sslcollapse.rank.plots import draw_fan, relative
 from sslcollapse.report.curves import legend, legend_height, thin
 from sslcollapse.report.key import Key
 from sslcollapse.report.plot import Plot, slug
-from sslcollapse.report.plots_run import WORDS, Named
+from sslcollapse.report.plots_run import WORDS, NamedRun
 from sslcollapse.report.runs import Run
 from sslcollapse.report.style import course_map
 
@@ -35,7 +35,7 @@ def fans(run: Run) -> list[Plot]:
     return [_fan(name, found[name]) for name in _by_kind(found)]
 
 
-def last_spectra(runs: Sequence[Named], key: Key) -> list[Plot]:
+def last_spectra(runs: Sequence[NamedRun], key: Key) -> list[Plot]:
     """The spectra of the last measured step, a plot a layer, a line a run."""
     found: dict[str, dict[str, Spectrum]] = {}
     for label, run in runs:
@@ -84,9 +84,8 @@ def _fan(name: str, lines: Mapping[int, Spectrum]) -> Plot:
 
         axes = figure.subplots()
         scale = ScalarMappable(Normalize(steps[0], max(steps[-1], steps[0] + 1)), colours)
-        for step in drawn:
-            draw_spectrum(axes, *lines[step], color=scale.to_rgba(np.array(step)), linewidth=1.1)
-        dress_spectra(axes)
+        looks = {step: {"color": scale.to_rgba(np.array(step)), "linewidth": 1.1} for step in drawn}
+        draw_fan(axes, ((*lines[step], look) for step, look in looks.items()))
         bar = figure.colorbar(scale, ax=axes, label="step", fraction=0.06, pad=0.02)
         bar.outline.set_visible(False)
 
@@ -97,9 +96,7 @@ def _fan(name: str, lines: Mapping[int, Spectrum]) -> Plot:
 def _comparison(name: str, lines: Mapping[str, Spectrum], key: Key) -> Plot:
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for label, line in lines.items():
-            draw_spectrum(axes, *line, label=label, **key.line(label))
-        dress_spectra(axes)
+        draw_fan(axes, ((*line, {"label": label, **key.line(label)}) for label, line in lines.items()))
         legend(figure, axes)
 
     return _plot("spectrum", name, "", draw, lines, 3.2 + legend_height(list(lines)))

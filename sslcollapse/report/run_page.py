@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from sslcollapse.report import tables
 from sslcollapse.report.page import Page, Section
-from sslcollapse.report.plots_run import Named, feature_ranks, key_of, learning, others, rank_by_depth, regularization
+from sslcollapse.report.plots_run import (
+    NamedRun,
+    feature_ranks,
+    key_of,
+    learning,
+    others,
+    rank_by_depth,
+    regularization,
+)
 from sslcollapse.report.plots_spectra import fans, last_spectra
 from sslcollapse.report.runs import Run, labels
 
@@ -16,7 +24,7 @@ OPEN_PLOTS = 12
 
 def run_page(runs: Sequence[Run]) -> Page:
     """The page of these runs."""
-    named = [Named(label, run) for label, run in zip(labels(runs), runs, strict=True)]
+    named = [NamedRun(label, run) for label, run in zip(labels(runs), runs, strict=True)]
     one = runs[0] if len(runs) == 1 else None
     notes = [note if one else f"{label}: {note}" for label, run in named for note in run.notes]
     key = key_of(named)
@@ -54,14 +62,14 @@ def _section(name: str, title: str, plots: Sequence[object], html: str = "") -> 
     return Section(name, title, html if shown else "", (), shown[:OPEN_PLOTS], shown[OPEN_PLOTS:])  # type: ignore[arg-type]
 
 
-def _finished(named: Sequence[Named]) -> str:
+def _finished(named: Sequence[NamedRun]) -> str:
     waiting = [label for label, run in named if run.result is None]
     if not waiting:
         return ""
     return "<p>No evaluation yet of what is unfinished; ranks are those of its last measured step.</p>\n"
 
 
-def _lead(named: Sequence[Named]) -> str:
+def _lead(named: Sequence[NamedRun]) -> str:
     if len(named) > 1:
         return f"{sum(run.result is not None for _, run in named)} of {len(named)} are finished."
     (_, run) = named[0]

@@ -12,7 +12,8 @@ from typing import Any
 
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.untrusted import read_arrays
-from sslcollapse.recipe.check import LARGEST_INT, check_nesting
+from sslcollapse.recipe.check import LARGEST_INT
+from sslcollapse.recipe.literals import check_nesting
 from sslcollapse.report.labels import differing
 from sslcollapse.runs.quantities import RESULT, is_number, lacking
 

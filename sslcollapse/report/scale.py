@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sslcollapse.core.texts import printable
-from sslcollapse.rank.drawing import shorten
+from sslcollapse.rank.plots import shorten
 from sslcollapse.report.factors import Factor
 from sslcollapse.report.measure import fits, text_inches, wrap
 from sslcollapse.report.plot import WIDTH

@@ -10,7 +10,7 @@ from typing import Any
 
 from sslcollapse.core.texts import in_html
 from sslcollapse.report.plot import to_csv
-from sslcollapse.report.plots_run import FEATURES, Named
+from sslcollapse.report.plots_run import FEATURES, NamedRun
 from sslcollapse.report.runs import Run, brief, differences
 from sslcollapse.runs.quantities import PARTS, attainable, is_number, lacking
 
@@ -68,7 +68,7 @@ def scrolling(table: str) -> str:
     )
 
 
-def accuracy(runs: Sequence[Named]) -> Table:
+def accuracy(runs: Sequence[NamedRun]) -> Table:
     """Every test metric of every probe, trained and untrained."""
     rows: list[list[Any]] = []
     for label, run in runs:
@@ -93,7 +93,7 @@ def accuracy(runs: Sequence[Named]) -> Table:
     return Table("evaluation", [*(["run"] if len(runs) > 1 else []), *heads], rows, note, formats)
 
 
-def ranks(runs: Sequence[Named]) -> Table:
+def ranks(runs: Sequence[NamedRun]) -> Table:
     """Final effective ranks of features and of every layer; of an unfinished run those of the last measured step."""
     if len(runs) > 1:
         return _ranks_beside(runs)
@@ -103,7 +103,7 @@ def ranks(runs: Sequence[Named]) -> Table:
     return Table("ranks", heads, list(_rank_rows(runs[0].run)), note, formats)
 
 
-def penalties(runs: Sequence[Named]) -> Table:
+def penalties(runs: Sequence[NamedRun]) -> Table:
     """Final penalty of every regularizer on every layer, its floor and coefficient."""
     heads = ["regularizer", "on", "coefficient", "penalty", "floor", "excess"]
     rows = []
@@ -115,7 +115,7 @@ def penalties(runs: Sequence[Named]) -> Table:
     return Table("regularizers", [*(["run"] if len(runs) > 1 else []), *heads], rows)
 
 
-def recipe_differences(runs: Sequence[Named]) -> Table:
+def recipe_differences(runs: Sequence[NamedRun]) -> Table:
     """Where the recipes of several runs differ."""
     rows = [[path, *map(brief, values)] for path, values in differences([run for _, run in runs])]
     return Table("recipe_differences", ["path", *(label for label, _ in runs)], rows)
@@ -126,7 +126,7 @@ def recipe(run: Run) -> Table:
     return Table("recipe", ["path", "value"], list(_flat(run.recipe, "")))
 
 
-def environments(runs: Sequence[Named]) -> Table:
+def environments(runs: Sequence[NamedRun]) -> Table:
     """Where and how each run was made."""
     facts: dict[str, list[str]] = {}
     for index, (_, run) in enumerate(runs):
@@ -143,7 +143,7 @@ def environments(runs: Sequence[Named]) -> Table:
     return Table("environment", ["", *(label for label, _ in runs)] if len(runs) > 1 else ["", "value"], rows)
 
 
-def _ranks_beside(runs: Sequence[Named]) -> Table:
+def _ranks_beside(runs: Sequence[NamedRun]) -> Table:
     """Effective ranks, a column a run."""
     found: dict[tuple[str, str], list[Any]] = {}
     for index, (_, run) in enumerate(runs):

@@ -50,9 +50,14 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def of(cls, recipe: Mapping[str, Any], out: Path) -> RunDirectory:
-        """The directory of a resolved recipe below ``out``."""
-        return cls(out / recipe["name"] / recipe_hash(recipe) / f"seed{recipe['seed']}")
+    def of(cls, recipe: Mapping[str, Any], out: Path, hash_: str | None = None) -> RunDirectory:
+        """The directory of a resolved recipe below ``out``; its hash is computed unless it is given."""
+        return cls(out / recipe["name"] / (hash_ or recipe_hash(recipe)) / f"seed{recipe['seed']}")
+
+    @property
+    def hash(self) -> str:
+        """Of the recipe; the folder around it is called so."""
+        return self.path.parent.name
 
     @property
     def checkpoints(self) -> Path:
@@ -240,9 +245,9 @@ def device_name(device: Any) -> str:
 
 def commit() -> str | None:
     """The commit of this package's repository, with ``+changes`` where files differ; None outside one."""
-    root = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parents[1]
     try:
-        git = ["git", "-C", str(root)]
+        git = ["git", "--no-optional-locks", "-C", str(root)]  # a lock would stay if it were ended by the timeout
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
         if head.returncode:
             return None

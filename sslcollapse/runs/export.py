@@ -21,16 +21,22 @@ from sslcollapse.runs.rebuild import rebuild, why_not_loadable
 
 
 def save_encoder(
-    folder: Path, encoder: nn.Module, recipe: Mapping[str, Any], in_shape: Sequence[int], step: int
+    folder: Path,
+    encoder: nn.Module,
+    recipe: Mapping[str, Any],
+    in_shape: Sequence[int],
+    step: int,
+    *,
+    hash_: str | None = None,
 ) -> None:
-    """Write ``encoder.safetensors`` and ``encoder.json`` into ``folder``."""
+    """Write ``encoder.safetensors`` and ``encoder.json`` into ``folder``; the hash is computed unless it is given."""
     write_atomic(folder / "encoder.safetensors", encoder_bytes(encoder))
     description = {
         "encoder": recipe["encoder"],
         "in_shape": list(in_shape),
         "out_dim": encoder.out_dim,
         "step": step,
-        "hash": recipe_hash(recipe),
+        "hash": hash_ or recipe_hash(recipe),
         "recipe": dict(recipe),
         "version": __version__,
     }

@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.recipe.check import quote
-
-METRICS = ("accuracy", "micro_f1", "roc_auc")
-"""Of the probes here; a result has them as ``test_accuracy`` and ``validation_accuracy``."""
+from sslcollapse.core.errors import quote
 
 PARTS = ("weight", "output")
 """What of a layer is measured."""

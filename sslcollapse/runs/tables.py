@@ -1,4 +1,4 @@
-"""Tables for the terminal: the layers before a run, the result after it."""
+"""Tables of a result for the terminal."""
 
 from __future__ import annotations
 
@@ -7,35 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from sslcollapse.regularizers.rank_floor import RankFloor
 from sslcollapse.runs.quantities import PARTS, attainable
-from sslcollapse.training.module import SSLModule
-
-
-def layer_table(module: SSLModule) -> Table:
-    """Name, shape, attainable rank and coefficients (at the first and the last step) of every layer.
-
-    Of a coefficient that follows what is measured: at the first step, and the range that it may move in. The constraint
-    of each layer is named where there are any.
-    """
-    table, constraint = Table(title="layers"), module.constrained.of
-    for title in ("layer", "shape [out, in]", "attainable rank", *module.regularizers):
-        whole = title == "layer" or title in module.regularizers  # the other titles may take two lines
-        table.add_column(title, justify="left" if title == "layer" else "right", no_wrap=whole)
-    if constraint:
-        table.add_column("constraint")
-    first, last = module.coefficients(0), module.coefficients(module.total_steps - 1)
-    for name, layer in module.layers.items():
-        cells = [
-            _range(first[key].get(name), module.controllers[key].rule)
-            if key in module.controllers
-            else _span(first[key].get(name), last[key].get(name))
-            for key in module.regularizers
-        ]
-        if constraint:
-            cells.append(constraint.get(name, "–"))
-        table.add_row(name, f"{layer.shape[0]} × {layer.shape[1]}", str(min(layer.shape)), *cells)
-    return table
 
 
 def accuracy_table(result: Mapping[str, Any]) -> Table:
@@ -65,16 +37,6 @@ def rank_table(result: Mapping[str, Any]) -> Table:
             table.add_row(name, "", _rank(ranks[name], ranks[name]["attainable"]))
     table.caption = f"N = {ranks['representation']['n']} samples, un-augmented, eval mode"
     return table
-
-
-def _span(first: float | None, last: float | None) -> str:
-    if first is None or last is None:
-        return "–"
-    return f"{first:g}" if first == last else f"{first:g} → {last:g}"
-
-
-def _range(first: float | None, rule: RankFloor) -> str:
-    return "–" if first is None else f"{first:g} in {rule.min:g} … {rule.max:g}"
 
 
 def _score(metric: Mapping[str, Any]) -> str:

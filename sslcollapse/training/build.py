@@ -17,7 +17,7 @@ from sslcollapse.core.memory import bounded
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS
 from sslcollapse.core.types import Batch, Domain, LazyViews, ProbeSet
 from sslcollapse.layers.map import layer_map
-from sslcollapse.rank.modes import evaluating
+from sslcollapse.rank.recorder import evaluating
 from sslcollapse.regularizers.constraints import Constrained
 from sslcollapse.training.module import SSLModule, encoder_from_recipe
 

@@ -23,7 +23,7 @@ from sslcollapse.regularizers.coefficients import CoefficientFunction, Placed, r
 from sslcollapse.regularizers.constraints import Constrained, Constraint
 from sslcollapse.regularizers.rank_floor import RankFloorController
 from sslcollapse.training.outputs import LayerOutputs
-from sslcollapse.training.target import Target, target_of
+from sslcollapse.training.target import TargetNetwork, target_of
 
 
 class SSLModule(nn.Module):
@@ -53,7 +53,7 @@ class SSLModule(nn.Module):
     projector: Any
     predictor: Any
     objective: Objective
-    target: Target | None
+    target: TargetNetwork | None
 
     def __init__(
         self,
@@ -211,6 +211,10 @@ class SSLModule(nn.Module):
         for name, kinds in self._observed.items():
             at = self._coefficients[name]
             yield from ((name, kind) for kind in kinds if name in self.controllers or any(at(k)[kind] for k in steps))
+
+    def undecayed(self) -> set[nn.Parameter]:
+        """Parameters that must have no weight decay, as their constraints have it."""
+        return self.constrained.undecayed()
 
     def coupling(self) -> set[str]:
         """Names of the parts whose loss depends on how samples are divided into batches.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.layers.map import Layer
-from sslcollapse.rank.measure import MAX_ROWS, layer_output, unread
-from sslcollapse.rank.modes import EAGER
+from sslcollapse.rank.covariance import MAX_ROWS, layer_output, unread
+from sslcollapse.rank.recorder import EAGER
 
 
 class LayerOutputs:

@@ -13,7 +13,7 @@ from sslcollapse.layers.map import layer_map
 from sslcollapse.nn.init import initialize
 
 
-class Target(nn.Module):
+class TargetNetwork(nn.Module):
     """The frozen copy of encoder and projector that bootstrap objectives predict."""
 
     encoder: Any
@@ -50,7 +50,7 @@ def _followed(online: Any) -> list[nn.Module]:
     return [online.encoder] + ([] if online.projector is None else [online.projector])
 
 
-def target_of(online: Any, initialization: str, scheme: str | None) -> Target:
+def target_of(online: Any, initialization: str, scheme: str | None) -> TargetNetwork:
     """The target of an online network, before constraints, which it does not have.
 
     Args:
@@ -58,7 +58,7 @@ def target_of(online: Any, initialization: str, scheme: str | None) -> Target:
         initialization: ``"own"`` weights, drawn again, or a ``"copy"``.
         scheme: of ``initialize``, which own weights of the encoder are drawn by; None for the encoder's own.
     """
-    target = Target(copy.deepcopy(online.encoder), copy.deepcopy(online.projector))
+    target = TargetNetwork(copy.deepcopy(online.encoder), copy.deepcopy(online.projector))
     if initialization == "own":
         target.encoder.reset_parameters()
         if scheme is not None:

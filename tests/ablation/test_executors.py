@@ -15,7 +15,7 @@ import submitit
 
 from sslcollapse.ablation import run_ablation
 from sslcollapse.ablation.executors import slurm
-from sslcollapse.ablation.executors.slurm import Run, make_executor, parse_settings
+from sslcollapse.ablation.executors.slurm import SlurmRun, make_executor, parse_settings
 from sslcollapse.core.errors import RecipeError, RunError
 
 DATA = "domain.dataset={'type': 'csbm', 'nodes': 300, 'features': 8}"
@@ -77,7 +77,7 @@ def cluster(tmp_path, monkeypatch):
 
 
 def test_a_preempted_job_is_queued_again_as_it_was():
-    run = Run({"path": "somewhere"}, threads=2)
+    run = SlurmRun({"path": "somewhere"}, threads=2)
     again = run.checkpoint()
     assert again.function is run
     assert vars(pickle.loads(pickle.dumps(again.function))) == {"message": {"path": "somewhere"}, "threads": 2}

@@ -13,10 +13,11 @@ from rich.table import Table
 from sslcollapse.ablation.tables.notation import markdown
 from sslcollapse.cli import main
 from sslcollapse.core import errors
+from sslcollapse.core.console import PlainConsole
 from sslcollapse.core.texts import csv_text, in_html, printable
 from sslcollapse.report.plot import slug, to_csv
 from sslcollapse.report.tables import Table as PageTable
-from sslcollapse.training.progress import PlainConsole, Reporter
+from sslcollapse.training.progress import Reporter
 
 
 @pytest.mark.parametrize(

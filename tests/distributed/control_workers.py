@@ -9,7 +9,8 @@ from workers import start
 from sslcollapse.core.types import Batch
 from sslcollapse.encoders.mlp import MLP
 from sslcollapse.objectives.simclr import SimCLR
-from sslcollapse.rank.observation import Observation
+from sslcollapse.rank.measure import Observation
+from sslcollapse.regularizers.rank_floor import asked, due
 from sslcollapse.regularizers.variance_covariance import VariancePenalty
 from sslcollapse.regularizers.werank import WERankPenalty
 from sslcollapse.training.module import SSLModule
@@ -27,6 +28,13 @@ def image_module(norm="none", feature=None, **floor):
     return SSLModule(MLP((1, 4, 4), hidden=[12, 8], norm=norm), objective, regularizers, total_steps=10).train()
 
 
+def observation(module, step):
+    """What the controllers of a module ask for in a step, as the training loop does it."""
+    points = asked(due(module.controllers, step))
+    heads = {"projector": module.projector, "predictor": module.predictor}
+    return Observation(points, module.layers, module.encoder, **heads)
+
+
 def image_batch(samples, replicated=False):
     """Two views of these samples, each a function of its number."""
     images = torch.stack([torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(k)) for k in samples])
@@ -39,17 +47,19 @@ def trained(shares, wrap=lambda module: module, replicated=False):
     wrapped, record = wrap(module), []
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
     for step in range(4):
-        observation = Observation(module, step)
+        seen = observation(module, step)
         for samples in shares:
-            with observation:
+            with seen:
                 loss = wrapped(image_batch(samples, replicated), step)["loss"]
             loss.backward()
-        readings = observation.readings()
+        readings = seen.readings()
         optimizer.step()
         optimizer.zero_grad()
-        controller = observation.due["werank"]
+        controller = module.controllers["werank"]
         controller.update(step, readings)
-        record.append({"coefficients": controller(step + 1), "ranks": {p.name: r.rank for p, r in readings.items()}})
+        record.append(
+            {"coefficients": controller(step + 1), "ranks": {p.name: r.effective_rank for p, r in readings.items()}}
+        )
     return record
 
 

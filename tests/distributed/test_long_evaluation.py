@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import slow_run  # noqa: E402
 
-from sslcollapse.probes.evaluate import evaluate_run  # noqa: E402
+from sslcollapse.training.evaluate import evaluate_run  # noqa: E402
 
 
 def start(out: Path, *words: str, script: str = "slow_run.py") -> list[subprocess.Popen]:

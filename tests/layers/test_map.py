@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch_geometric.nn.dense.linear import Linear as GeometricLinear
 
-from sslcollapse.encoders.gcn import GCN
+from sslcollapse.encoders.gcn import GCN, gcn_matrix
 from sslcollapse.encoders.sage import SAGE
 from sslcollapse.layers.map import LayerError, layer_map, select
 
@@ -105,7 +105,7 @@ def test_weight_standardisation_counts_in_the_effective_weight():
     torch.testing.assert_close(rows.var(1), torch.ones(6), rtol=1e-2, atol=0)
     assert not torch.allclose(rows, layer.parameter)
     view = random_graph()
-    x, adjacency = torch.randn(60, 8), view.adjacency("gcn")
+    x, adjacency = torch.randn(60, 8), view.adjacency(gcn_matrix)
     expected = adjacency @ (x @ rows.t()) + encoder.convs[1].bias
     torch.testing.assert_close(encoder.convs[1](x, adjacency), expected, rtol=1e-4, atol=1e-5)
 

@@ -5,17 +5,11 @@ import torch
 from tiny import random_graph
 from torch import nn
 
-from sslcollapse.encoders.gcn import GCN
+from sslcollapse.encoders.gcn import GCN, gcn_matrix
 from sslcollapse.layers.map import layer_map
 from sslcollapse.nn.heads import Head
-from sslcollapse.rank.measure import (
-    MAX_ROWS,
-    activation_rows,
-    low_rank_warnings,
-    measure,
-    output_rows,
-    represent,
-)
+from sslcollapse.rank.covariance import MAX_ROWS, activation_rows, output_rows
+from sslcollapse.rank.measure import low_rank_warnings, measure, represent
 
 
 def network():
@@ -48,7 +42,7 @@ def test_ranks_are_of_eval_mode_features_and_layer_outputs():
     encoder.eval()
     with torch.no_grad():
         h = encoder(view)
-        hidden = encoder.convs[0](view.features, view.adjacency("gcn"))
+        hidden = encoder.convs[0](view.features, view.adjacency(gcn_matrix))
     torch.testing.assert_close(represent(encoder, [view]), h)
     for name, matrix in (("representation", h), ("prediction", predictor(h)), ("output/convs.0", hidden)):
         sigma = torch.linalg.svdvals(matrix.detach().double())
@@ -127,3 +121,29 @@ def test_the_channels_of_a_linear_on_an_image_are_its_last_dimension_and_a_map_i
     tokens = torch.randn(7, 1, 4)
     inside = layer_map(attention)["in_proj.q"]
     assert output_rows(inside, attention(tokens, tokens, tokens)) is None
+
+
+@pytest.mark.parametrize("split", [[60], [20, 40]])
+def test_rows_that_count_are_those_of_the_samples_over_all_views(split):
+    network = nn.Sequential(nn.Linear(5, 8), nn.ReLU(inplace=True), nn.Linear(8, 4))
+    x, rows = torch.randn(60, 5), torch.tensor([0, 7, 19, 20, 41, 59])
+    some = measure(network, x.split(split), rows=rows)
+    of_those = measure(network, [x[rows]])
+    assert some.ranks["representation"]["n"] == 6
+    assert some.ranks["representation"] == pytest.approx(of_those.ranks["representation"])
+    for layer in ("0", "2"):
+        assert some.ranks["layers"][layer]["output"] == pytest.approx(of_those.ranks["layers"][layer]["output"])
+
+
+def test_of_outputs_with_other_rows_than_samples_all_count():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.nodes, self.graph = nn.Linear(5, 3), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.graph(self.nodes(x).view(10, 6, 3).mean(1))
+
+    ranks = measure(Pooled(), [torch.randn(60, 5)], rows=torch.arange(4)).ranks
+    assert ranks["representation"]["n"] == ranks["layers"]["graph"]["output"]["n"] == 4
+    assert ranks["layers"]["nodes"]["output"]["n"] == 60

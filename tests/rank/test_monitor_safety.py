@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from sslcollapse.rank.modes import EAGER
 from sslcollapse.rank.monitor import CollapseMonitor
+from sslcollapse.rank.recorder import EAGER
 
 
 class Failing(nn.Module):

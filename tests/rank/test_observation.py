@@ -10,21 +10,21 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 import control_workers
-from control_workers import image_batch, image_module, trained
+from control_workers import image_batch, image_module, observation, trained
 
 from sslcollapse.core.errors import RunError
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import layer_map
+from sslcollapse.rank.measure import ROWS
 from sslcollapse.rank.measures import effective_rank
-from sslcollapse.rank.observation import ROWS, Observation
-from sslcollapse.regularizers.rank_floor import Point
 
 
 def observed(module, batches, step=0):
-    observation = Observation(module, step)
+    seen = observation(module, step)
     for batch in batches:
-        with observation:
+        with seen:
             module(batch, step)
-    return observation.readings()
+    return seen.readings()
 
 
 def hooks(module):
@@ -38,8 +38,8 @@ def test_a_reading_is_the_effective_rank_of_a_layers_outputs_of_all_views_togeth
     readings = observed(module, [batch])
     assert set(readings) == {Point("output", "layers.0"), Point("output", "layers.1")}
     reading = readings[Point("output", "layers.0")]
-    assert reading.rank == pytest.approx(effective_rank(first.detach()), rel=1e-6)
-    assert reading.attainable == min(16, *module.layers["layers.0"].shape)
+    assert reading.effective_rank == pytest.approx(effective_rank(first.detach()), rel=1e-6)
+    assert reading.reachable == min(16, *module.layers["layers.0"].shape)
 
 
 def test_batches_whose_gradients_accumulate_are_read_as_one():
@@ -47,48 +47,49 @@ def test_batches_whose_gradients_accumulate_are_read_as_one():
     whole = observed(module, [image_batch(range(8))])
     parts = observed(module, [image_batch(range(4)), image_batch(range(4, 8))])
     for point, reading in whole.items():
-        assert parts[point] == pytest.approx(reading, rel=1e-9)
+        assert parts[point].n == reading.n
+        assert parts[point].effective_rank == pytest.approx(reading.effective_rank, rel=1e-9)
 
 
 def test_weights_and_features_are_read_where_a_floor_asks_for_them():
     weights = observed(image_module(of="weight"), [image_batch(range(8))])
     module, batch = image_module(per="pooled", feature="embedding"), image_batch(range(8))
     features = observed(module, [batch])
-    assert weights[Point("weight", "layers.1")].rank == pytest.approx(
+    assert weights[Point("weight", "layers.1")].effective_rank == pytest.approx(
         effective_rank(image_module().layers["layers.1"].weight().detach()), rel=1e-6
     )
     assert set(features) == {Point("feature", "representation"), Point("feature", "embedding")}
     for name, branches in zip(("h", "z"), zip(*[module.branch(v) for v in batch.views], strict=True), strict=False):
         point = Point("feature", {"h": "representation", "z": "embedding"}[name])
-        assert features[point].rank == pytest.approx(effective_rank(torch.cat(branches).detach()), rel=1e-6)
+        assert features[point].effective_rank == pytest.approx(effective_rank(torch.cat(branches).detach()), rel=1e-6)
 
 
 def test_rows_of_a_view_are_limited_so_that_a_large_graph_costs_no_more():
     module = image_module()
     reading = observed(module, [image_batch([0] * (ROWS + 50))])[Point("output", "layers.0")]
-    assert reading.rank < reading.attainable
+    assert reading.effective_rank < reading.reachable
 
 
 def test_only_the_steps_that_are_due_are_hooked_and_no_hook_is_left_even_by_an_error():
     module = image_module(every=5)
     before = hooks(module)
     for step, expected in ((0, before + 2), (1, before), (4, before + 2)):
-        with Observation(module, step):
+        with observation(module, step):
             assert hooks(module) == expected
-    with pytest.raises(ZeroDivisionError), Observation(module, 0):
+    with pytest.raises(ZeroDivisionError), observation(module, 0):
         _ = 1 / 0
     assert hooks(module) == before
-    assert Observation(module, 1).readings() == {}
+    assert observation(module, 1).readings() == {}
 
 
 def test_looking_changes_no_loss_no_gradient_and_no_buffer():
     plain, watched = image_module(norm="batch"), image_module(norm="batch")
     losses = []
     for module, step in ((plain, 1), (watched, 0)):
-        with Observation(module, step) as observation:
+        with observation(module, step) as seen:
             losses.append(module(image_batch(range(8)), 0)["loss"])
         losses[-1].backward()
-        observation.readings()
+        seen.readings()
     assert torch.equal(*losses)
     for one, other in zip(plain.parameters(), watched.parameters(), strict=True):
         assert torch.equal(one.grad, other.grad)
@@ -113,7 +114,7 @@ def test_under_autocast_covariances_are_of_float64_and_outputs_of_half_precision
     with torch.autocast("cpu", dtype=torch.bfloat16):
         halved = observed(module, [batch])
     for point, reading in expected.items():
-        assert halved[point] == pytest.approx(reading, rel=0.02)
+        assert halved[point].effective_rank == pytest.approx(reading.effective_rank, rel=0.02)
 
 
 def test_an_output_that_is_not_finite_gives_a_reading_that_moves_nothing():
@@ -131,7 +132,7 @@ def test_a_layer_that_did_not_run_is_named():
     module = image_module()
     module.encoder.layers[1].forward = lambda x: None
     with pytest.raises(RunError, match=r"rank floor of the output of 'layers.0': it did not run in this training"):
-        Observation(module, 0).readings()
+        observation(module, 0).readings()
 
 
 def test_reading_a_weight_leaves_its_spectral_norm_where_it_is():
@@ -139,7 +140,7 @@ def test_reading_a_weight_leaves_its_spectral_norm_where_it_is():
     nn.utils.parametrizations.spectral_norm(module.encoder.layers[0])
     module.layers = layer_map(module.encoder)
     vectors = [buffer.clone() for buffer in module.encoder.layers[0].buffers()]
-    Observation(module, 0).readings()
+    observation(module, 0).readings()
     assert all(torch.equal(*pair) for pair in zip(vectors, module.encoder.layers[0].buffers(), strict=True))
 
 

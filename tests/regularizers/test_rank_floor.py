@@ -2,18 +2,21 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.types import Point
 from sslcollapse.layers.map import layer_map
+from sslcollapse.rank.record import rank_of
 from sslcollapse.rank.spectrum import effective_rank_from_singular_values, singular_values
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.regularizers.base import FEATURE_POINTS
 from sslcollapse.regularizers.coefficients import resolve_coefficient
-from sslcollapse.regularizers.rank_floor import Loop, Point, RankFloor, RankFloorController, Reading
+from sslcollapse.regularizers.rank_floor import Loop, RankFloor, RankFloorController
 from sslcollapse.regularizers.werank import orthogonality_defect
 
 
@@ -26,7 +29,7 @@ def follow(rule, ranks, attainable=10):
     """The states after each of these ranks."""
     states, loop = [], Loop(rule.start, rule.start)
     for rank in ranks:
-        loop = rule.moved(loop, Reading(rank, attainable))
+        loop = rule.moved(loop, rank, attainable)
         states.append(loop)
     return states
 
@@ -35,8 +38,15 @@ def coefficients(rule, ranks, attainable=10):
     return [loop.coefficient for loop in follow(rule, ranks, attainable)]
 
 
+def reading(rank, attainable):
+    """A rank of so much, of so many that are attainable."""
+    rows = torch.ones(attainable)
+    row, _ = rank_of(Point("weight", "any"), (attainable, attainable), lambda: rows)
+    return replace(row, effective_rank=rank)
+
+
 def readings(controller, rank):
-    return {point: Reading(rank, 3) for points in controller.points.values() for point in points}
+    return {point: reading(rank, 3) for points in controller.points.values() for point in points}
 
 
 def test_a_coefficient_rises_by_up_below_the_floor_and_falls_by_down_otherwise_after_the_first_reading():
@@ -114,13 +124,13 @@ def test_the_first_step_and_the_last_of_every_so_many_are_due(layers):
 
 def test_each_layer_has_a_loop_of_its_own_and_pooled_ones_share_one(layers):
     own = RankFloor(start=1e-3, smoothing=0.0).resolve(layers, 10)
-    own.update(0, {Point("output", "0"): Reading(4.0, 4), Point("output", "1"): Reading(3.0, 3)})
-    own.update(9, {Point("output", "0"): Reading(1.0, 4), Point("output", "1"): Reading(3.0, 3)})
+    own.update(0, {Point("output", "0"): reading(4.0, 4), Point("output", "1"): reading(3.0, 3)})
+    own.update(9, {Point("output", "0"): reading(1.0, 4), Point("output", "1"): reading(3.0, 3)})
     assert own(10) == pytest.approx({"0": 2e-3, "1": 0.95e-3})
     shared = RankFloor(per="pooled").resolve(layers, 10)
     assert shared.points == {"pooled": (Point("feature", "representation"),)}
     weights = RankFloor(per="pooled", of="weight", smoothing=0.0).resolve(layers, 10)
-    weights.update(0, {Point("weight", "0"): Reading(4.0, 4), Point("weight", "1"): Reading(3.0, 3)})
+    weights.update(0, {Point("weight", "0"): reading(4.0, 4), Point("weight", "1"): reading(3.0, 3)})
     assert weights.metrics()["pooled/rank"] == 7.0
     assert set(weights(5)) == {"0", "1"}
 

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from processes import Process
 from test_disk import RECIPE
 from test_resume import learnt

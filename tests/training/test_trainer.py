@@ -13,14 +13,16 @@ from tiny import tiny_recipe
 import sslcollapse
 from sslcollapse import cli
 from sslcollapse.core.errors import RecipeError, RunError
-from sslcollapse.probes.evaluate import build_probes, evaluate_run, run_probes
+from sslcollapse.probes.evaluate import build_probes, run_probes
 from sslcollapse.rank.measure import measure, represent
 from sslcollapse.rank.spectrum import effective_rank_from_singular_values
-from sslcollapse.recipe import override, recipe_hash, resolve
+from sslcollapse.recipe import identify, override, recipe_hash, resolve
 from sslcollapse.runs.export import load_encoder
 from sslcollapse.training.build import build_domain, build_encoder, build_module
 from sslcollapse.training.checkpoint import load_latest_checkpoint
-from sslcollapse.training.trainer import COLOURED, dry_run, train
+from sslcollapse.training.dry_run import COLOURED, dry_run
+from sslcollapse.training.evaluate import evaluate_run
+from sslcollapse.training.trainer import train
 
 RECIPE = tiny_recipe(
     "tiny",
@@ -291,13 +293,13 @@ def test_an_exported_encoder_whose_description_lacks_a_field_is_refused_by_its_n
 def test_a_dry_run_of_a_very_long_recipe_is_not_coloured_which_would_take_minutes(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     many = {f"r{k}": dict(type="werank", coefficient={"*" * n: 0.1 for n in range(1, 60)}) for k in range(60)}
-    recipe = resolve({**RECIPE, "regularizers": many})
-    dry_run(recipe)
+    recipe, hash_ = identify({**RECIPE, "regularizers": many})
+    dry_run(recipe, hash_)
     printed = capsys.readouterr().out
     text = printed[: printed.index("\n}\n") + 2]
     assert len(text) > COLOURED
     assert json.loads(text) == recipe
-    dry_run(resolve(RECIPE))
+    dry_run(*identify(RECIPE))
     assert "\x1b[" in capsys.readouterr().out.partition("\n}\n")[0]
 
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from sslcollapse.core.errors import DataError, RecipeError
-from sslcollapse.probes.evaluate import evaluate_run
 from sslcollapse.recipe import assign, recipe_hash, resolve
 from sslcollapse.runs.export import load_encoder
 from sslcollapse.training.build import build_domain, build_module
 from sslcollapse.training.checkpoint import load_latest_checkpoint
+from sslcollapse.training.evaluate import evaluate_run
 from sslcollapse.training.trainer import train
 
 SMALL = {

@@ -15,6 +15,7 @@ from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.graph.domain import augment
+from sslcollapse.encoders.gcn import gcn_matrix
 from sslcollapse.nn.geometric import import_geometric
 from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module, data_root
@@ -141,14 +142,14 @@ class Ours:
         def views() -> Batch:
             made = next(self.batches)
             for v in made.views:
-                v.adjacency("gcn")
+                v.adjacency(gcn_matrix)
                 v.features._masked_sparse if v.features.sparse else None  # noqa: B018
             return made
 
         encoder = self.module.encoder
         hidden = torch.randn(view.num_nodes, HIDDEN[0], requires_grad=True)
         upstream = torch.randn(view.num_nodes, HIDDEN[0])
-        adjacency = view.adjacency("gcn")
+        adjacency = view.adjacency(gcn_matrix)
         weight = encoder.convs[0].weight
 
         def four_times(function: Callable[[], Tensor], inputs: list[Tensor]) -> Step:

@@ -22,7 +22,7 @@ from sslcollapse.ablation.statistics.intervals import (
     slope,
     student,
 )
-from sslcollapse.ablation.statistics.pairing import Planned, Point
+from sslcollapse.ablation.statistics.pairing import ClaimPoint, Planned
 from sslcollapse.ablation.tables.columns import Column, validation_by_seed
 from sslcollapse.ablation.tables.notation import in_unit
 from sslcollapse.ablation.values import Cell
@@ -40,7 +40,7 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 class Place:
     """A point of a test with the cells that were chosen for it."""
 
-    point: Point
+    point: ClaimPoint
     cell: Chosen[Cell]
     against: Chosen[Cell] | None
 
@@ -267,7 +267,7 @@ def _correlation(test: Planned, by_cell: Runs, confidence: float) -> Result:
     return Result(test, Difference(estimate, interval, len(seeds)), made, cells=len(both), reason=reason, margin=margin)
 
 
-def _place(check: Check, point: Point, by_cell: Runs) -> Place | None:
+def _place(check: Check, point: ClaimPoint, by_cell: Runs) -> Place | None:
     """The point's cells that have records, chosen by validation where there are several; None without any."""
     cell = _choose(check, point.cells, by_cell)
     against = _choose(check, point.against, by_cell)

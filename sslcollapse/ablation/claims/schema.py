@@ -9,7 +9,8 @@ from typing import Any
 
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.core.errors import RecipeError, suggest
-from sslcollapse.runs.quantities import FEATURES, MEASURES, METRICS, is_number
+from sslcollapse.probes import METRICS
+from sslcollapse.runs.quantities import FEATURES, MEASURES, is_number
 
 EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative")
 WITHIN = EXPECTATIONS[2:]

@@ -9,12 +9,12 @@ from pathlib import Path
 from sslcollapse.ablation.executors.debug import run_here
 from sslcollapse.ablation.executors.local import run_locally
 from sslcollapse.ablation.executors.slurm import make_executor, parse_settings, run_on_cluster
-from sslcollapse.ablation.job import Job, Watch
+from sslcollapse.ablation.job import Job, JobWatch
 from sslcollapse.core.errors import RecipeError, suggest
 
 EXECUTORS = ("local", "slurm", "debug")
 
-Execute = Callable[[Sequence[Job], Watch], None]
+Execute = Callable[[Sequence[Job], JobWatch], None]
 
 
 def check_options(name: str, *, jobs: int, threads: int | None, slurm: Sequence[str]) -> None:

@@ -9,11 +9,11 @@ import traceback
 from collections.abc import Sequence
 
 from sslcollapse.ablation.executors.worker import add_to_log, attempt, use_threads
-from sslcollapse.ablation.job import Job, Watch, last_line
+from sslcollapse.ablation.job import Job, JobWatch, last_line
 from sslcollapse.core.errors import PreemptedError
 
 
-def run_here(jobs: Sequence[Job], watch: Watch, *, threads: int | None = None) -> None:
+def run_here(jobs: Sequence[Job], watch: JobWatch, *, threads: int | None = None) -> None:
     """Make all runs; where one raises and somebody is at the terminal, the debugger opens at that place."""
     if jobs and threads is not None:
         use_threads(threads)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.executors.worker import THREAD_VARIABLES, add_to_log, attempt, use_threads
-from sslcollapse.ablation.job import Job, Watch, last_line
+from sslcollapse.ablation.job import Job, JobWatch, last_line
 from sslcollapse.core.errors import PreemptedError, RunError
 
 PRELOAD = (
@@ -44,7 +44,7 @@ GRACE_SECONDS = 30.0
 """How long a run may take for the step in hand and a checkpoint, when the ablation is interrupted."""
 
 
-def run_locally(jobs: Sequence[Job], watch: Watch, *, parallel: int, threads: int | None = None) -> None:
+def run_locally(jobs: Sequence[Job], watch: JobWatch, *, parallel: int, threads: int | None = None) -> None:
     """Make all runs, at most ``parallel`` at a time; when interrupted, end those that are under way.
 
     Args:

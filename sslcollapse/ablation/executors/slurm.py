@@ -17,7 +17,7 @@ from typing import Any
 
 from sslcollapse.ablation.executors.local import search_path, variables
 from sslcollapse.ablation.executors.worker import add_to_log, attempt, use_threads
-from sslcollapse.ablation.job import Job, Watch, last_line
+from sslcollapse.ablation.job import Job, JobWatch, last_line
 from sslcollapse.core.errors import PreemptedError, RecipeError, RunError, suggest
 from sslcollapse.recipe.literals import literal
 
@@ -36,7 +36,7 @@ OURS = ("job_name", "array_parallelism", "nodes", "ntasks_per_node", "num_gpus")
 """Parameters that the command line does not take: what they say follows from the ablation; a run is one task."""
 
 
-class Run:
+class SlurmRun:
     """What a node executes; a preempted or timed-out job is queued again as it is and finds its checkpoint."""
 
     def __init__(self, message: dict[str, Any], threads: int | None) -> None:
@@ -134,7 +134,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 def run_on_cluster(
-    jobs: Sequence[Job], watch: Watch, *, executor: Any, folder: Path, threads: int | None = None
+    jobs: Sequence[Job], watch: JobWatch, *, executor: Any, folder: Path, threads: int | None = None
 ) -> None:
     """Submit all runs that are not queued already as job arrays, and watch them until the last has ended.
 
@@ -152,12 +152,12 @@ def run_on_cluster(
     for first in range(0, len(new), ARRAY_SIZE):
         array = new[first : first + ARRAY_SIZE]
         with variables({"PYTHONPATH": search_path()}):
-            submitted = executor.submit_array([Run(job.message(), threads) for job in array])
+            submitted = executor.submit_array([SlurmRun(job.message(), threads) for job in array])
         ledger.add({job.key: its.job_id for job, its in zip(array, submitted, strict=True)})
         _watch(list(zip(array, submitted, strict=True)), watch, ledger)
 
 
-def _watch(pairs: list[tuple[Job, Any]], watch: Watch, ledger: _Ledger) -> None:
+def _watch(pairs: list[tuple[Job, Any]], watch: JobWatch, ledger: _Ledger) -> None:
     began: dict[str, float] = {}
     left = pairs
     while left:

@@ -11,7 +11,7 @@ from sslcollapse.core.errors import RecipeError
 
 
 @dataclass(frozen=True)
-class Point:
+class ClaimPoint:
     """The cells at one place of a test; validation chooses where a side has several.
 
     Attributes:
@@ -37,7 +37,7 @@ class Planned:
     check: Check
     group: str
     compared: Sequence[str]
-    points: Sequence[Point]
+    points: Sequence[ClaimPoint]
 
     def label(self, cell: Cell) -> str:
         """What sets a cell apart within its group: ``lr=0.2``."""
@@ -107,18 +107,18 @@ def _sides(
 
 def _points(
     place: str, check: Check, cells: Sequence[Cell], against: Sequence[Cell], compared: Sequence[str]
-) -> list[Point]:
+) -> list[ClaimPoint]:
     if check.kind == "correlation":
         if len(cells) < LEAST_CELLS:
             raise RecipeError(f"{place}: a correlation needs at least {LEAST_CELLS} cells of a base, got {len(cells)}")
-        return [Point(cells)]
+        return [ClaimPoint(cells)]
     if not check.along:
-        return [Point(cells, against)]
+        return [ClaimPoint(cells, against)]
     there, opposite = _by(cells, [check.along]), _by(against, [check.along])
     for found in (*there.values(), *opposite.values()):
         if len(_by(found, compared)) != len(found):
             raise RecipeError(f"{place}.along: {found[0].name} is not alone at its value; choose some with `where`")
-    points = [Point(there[key], opposite.get(key, []), check.positions[key[0]]) for key in there]
+    points = [ClaimPoint(there[key], opposite.get(key, []), check.positions[key[0]]) for key in there]
     if len({point.position for point in points}) < 2:
         raise RecipeError(f"{place}.along: a {check.kind} needs at least 2 values of {check.along}")
     return points

@@ -12,16 +12,9 @@ from sslcollapse.ablation.claims.verdict import verdict_lines
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.correlation import Correlation, correlate
-from sslcollapse.ablation.statistics.intervals import (
-    Difference,
-    PairingError,
-    bonferroni,
-    paired_difference,
-    rounded,
-    shared_confidence,
-    summarise,
-)
+from sslcollapse.ablation.statistics.intervals import rounded, summarise
 from sslcollapse.ablation.tables.columns import SECTIONS, Column, best_by_validation, columns
+from sslcollapse.ablation.tables.effects import Effect, effects, planned_differences, unpaired
 from sslcollapse.ablation.tables.notation import (
     full_title,
     heads,
@@ -47,13 +40,6 @@ __all__ = [
     "table_csv",
     "unpaired",
 ]
-
-
-class Effect(NamedTuple):
-    """A cell's difference to its baseline; interval and p-value corrected alike over all differences of the metric."""
-
-    difference: Difference
-    corrected: float | None
 
 
 class Correlated(NamedTuple):
@@ -128,64 +114,6 @@ def errors_of(cell: Cell, seeds: int, failures: Mapping[str, str]) -> str:
     found = [" ".join(failures[name].split()) for name in _run_names(cell, seeds) if name in failures]
     counts = {error: found.count(error) for error in found}
     return "; ".join(f"{error} ({count} run{'s' if count > 1 else ''})" for error, count in counts.items())
-
-
-def effects(ablation: Ablation, records: Records, column: Column) -> dict[str, Effect]:
-    """Hash of a cell → its difference to its baseline, where both have records that can be paired.
-
-    The intervals hold together at 95 %, whatever has been run, and a corrected p-value is below 0.05 just where 0 is
-    outside its interval: Bonferroni over ``planned_differences``.
-    """
-    found: dict[str, Effect] = {}
-    tests = planned_differences(ablation, records, column)
-    for hash_ in ablation.baselines:
-        try:
-            difference = paired_difference(*_paired(ablation, records, column, hash_), shared_confidence(tests))
-        except PairingError:
-            continue
-        if difference is not None:
-            found[hash_] = Effect(difference, bonferroni(difference.p, tests))
-    return found
-
-
-def planned_differences(ablation: Ablation, records: Records, column: Column) -> int:
-    """Cells with a baseline, but for those whose records show that they do not have the metric."""
-
-    def lacks(cell: Cell) -> bool:
-        own = records.of([cell], ablation.seeds)
-        return bool(own) and not column.by_seed(own)
-
-    return sum(not any(map(lacks, _pair(ablation, hash_))) for hash_ in ablation.baselines)
-
-
-def unpaired(ablation: Ablation, records: Records, column: Column) -> dict[str, str]:
-    """Hash of a cell → why its values cannot be paired with its baseline's."""
-    found = {}
-    for hash_ in ablation.baselines:
-        try:
-            own, other = _paired(ablation, records, column, hash_)
-            if not own.keys() & other.keys() and _sizes(ablation, records, column, hash_) > 1:
-                found[hash_] = "ranks measured on different numbers of samples"
-        except PairingError as error:
-            found[hash_] = str(error)
-    return found
-
-
-def _paired(
-    ablation: Ablation, records: Records, column: Column, hash_: str
-) -> tuple[dict[int, list[float]], dict[int, list[float]]]:
-    """The values of a cell and of its baseline."""
-    return column.paired(*(records.of([cell], ablation.seeds) for cell in _pair(ablation, hash_)))
-
-
-def _sizes(ablation: Ablation, records: Records, column: Column, hash_: str) -> int:
-    """How many numbers of samples a cell and its baseline were measured on."""
-    return len({column.measured_at(record) for record in records.of(_pair(ablation, hash_), ablation.seeds)})
-
-
-def _pair(ablation: Ablation, hash_: str) -> list[Cell]:
-    by_hash = {cell.hash: cell for cell in ablation.cells}
-    return [by_hash[hash_], by_hash[ablation.baselines[hash_]]]
 
 
 def correlations(ablation: Ablation, records: Records) -> list[Correlated]:

@@ -7,16 +7,15 @@ values per view) for the encoders of this package. Both see exactly the same dro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sslcollapse.nn.sparse import Pattern, SparseMatrix
-
-Normalization = Literal["gcn", "mean"]
 
 
 class Features:
@@ -129,6 +128,10 @@ class GraphStructure:
         return GraphStructure(self.edge_index.to(device), self.num_nodes, graph_index)
 
 
+Propagation: TypeAlias = Callable[[GraphStructure, Tensor | None, torch.dtype], SparseMatrix]
+"""What a convolution makes of a graph, the edges kept [E] (None for all) and a type of numbers: an [N, N] matrix."""
+
+
 class GraphView:
     """A graph with some edges dropped and some feature columns masked.
 
@@ -140,7 +143,7 @@ class GraphView:
         self.structure = structure
         self.features = features
         self.keep = keep
-        self._adjacency: dict[str, SparseMatrix] = {}
+        self._adjacency: dict[Propagation, SparseMatrix] = {}
 
     @property
     def num_nodes(self) -> int:
@@ -163,38 +166,16 @@ class GraphView:
         edges = self.structure.edge_index
         return edges if self.keep is None else edges[:, self.keep]
 
-    def adjacency(self, normalization: Normalization) -> SparseMatrix:
-        """The [N, N] propagation matrix, rows are targets; made once a view.
+    def adjacency(self, normalized: Propagation) -> SparseMatrix:
+        """The [N, N] matrix that a convolution's normalisation makes of the edges that are left; made once a view.
 
-        ``"gcn"`` is D^-1/2 (A + I) D^-1/2 with in-degrees (Kipf & Welling 2017, eq. 2);
-        ``"mean"`` is D^-1 A, a zero row where a node has no edge.
+        Rows are targets. See ``encoders.gcn.gcn_matrix`` and ``encoders.sage.mean_matrix``.
         """
-        if normalization not in self._adjacency:
-            make = _gcn_matrix if normalization == "gcn" else _mean_matrix
-            self._adjacency[normalization] = make(self.structure, self.keep, self.features.dtype)
-        return self._adjacency[normalization]
+        if normalized not in self._adjacency:
+            self._adjacency[normalized] = normalized(self.structure, self.keep, self.features.dtype)
+        return self._adjacency[normalized]
 
     def to(self, device: torch.device) -> GraphView:
         """The same view on another device."""
         keep = None if self.keep is None else self.keep.to(device)
         return GraphView(self.structure.to(device), self.features.to(device), keep)
-
-
-def _gcn_matrix(structure: GraphStructure, keep: Tensor | None, dtype: torch.dtype) -> SparseMatrix:
-    pattern, proper = structure.with_loops, structure.proper_edges
-    present = torch.ones(pattern.row.numel(), dtype=dtype, device=pattern.row.device)
-    if keep is not None:
-        present[: proper.numel()] = keep[proper].to(dtype)
-        present = present[pattern.order]
-    scale = pattern.row_sums(present).rsqrt()
-    return SparseMatrix(pattern, scale[pattern.row] * present * scale[pattern.col])
-
-
-def _mean_matrix(structure: GraphStructure, keep: Tensor | None, dtype: torch.dtype) -> SparseMatrix:
-    pattern = structure.plain
-    if keep is None:
-        present = torch.ones(pattern.row.numel(), dtype=dtype, device=pattern.row.device)
-    else:
-        present = keep[pattern.order].to(dtype)
-    degree = pattern.row_sums(present).clamp(min=1)
-    return SparseMatrix(pattern, present / degree[pattern.row])

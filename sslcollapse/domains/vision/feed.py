@@ -27,7 +27,7 @@ PREFETCH = 4
 """Batches that each worker process prepares ahead."""
 
 
-class Place(NamedTuple):
+class BatchPlace(NamedTuple):
     """Where a batch is: its step, and the dataset rows [B] of this rank (on the CPU)."""
 
     step: int
@@ -51,7 +51,7 @@ class Order:
     batch_size: int
     context: Context
 
-    def places(self, start_step: int) -> Iterator[Place]:
+    def places(self, start_step: int) -> Iterator[BatchPlace]:
         """Endless places from a step on."""
         context, per_epoch = self.context, len(self.pretrain) // self.batch_size
         share = self.batch_size // context.world_size
@@ -62,11 +62,11 @@ class Order:
                 rng = generator(torch.device("cpu"), "order", context.seed, epoch)
                 order = self.pretrain[torch.randperm(len(self.pretrain), generator=rng)]
             start = step % per_epoch * self.batch_size + context.rank * share
-            yield Place(step, order[start : start + share])
+            yield BatchPlace(step, order[start : start + share])
             step += 1
 
 
-def resident(pixels: Tensor, order: Order, start_step: int) -> Iterator[tuple[Place, Tensor]]:
+def resident(pixels: Tensor, order: Order, start_step: int) -> Iterator[tuple[BatchPlace, Tensor]]:
     """Batches of images that are all on the device.
 
     Shapes:
@@ -77,7 +77,7 @@ def resident(pixels: Tensor, order: Order, start_step: int) -> Iterator[tuple[Pl
         yield place, pixels[place.rows.to(pixels.device, non_blocking=True)]
 
 
-def streamed(images: Images, order: Order, start_step: int, workers: int) -> Iterator[tuple[Place, Tensor]]:
+def streamed(images: Images, order: Order, start_step: int, workers: int) -> Iterator[tuple[BatchPlace, Tensor]]:
     """Batches of images that worker processes read and decode ahead; 0 workers do it here.
 
     Shapes:

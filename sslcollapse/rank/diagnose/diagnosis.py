@@ -1,8 +1,13 @@
-"""Measure every layer of a target and judge it."""
+"""Measure every layer of a target and judge it: healthy, degrading or collapsed.
+
+A rank is held against what chance gives, not against the largest possible one: a random square matrix has an
+effective rank of 0.805 of its size, a random wide one nearly all of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,67 +18,79 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcollapse.core.threads import map_on_threads
+from sslcollapse.core.types import Point
 from sslcollapse.layers.coverage import Coverage
 from sslcollapse.rank.diagnose.matrices import Matrix
-from sslcollapse.rank.diagnose.state_dict import TargetError
-from sslcollapse.rank.diagnose.targets import Target
-from sslcollapse.rank.diagnose.verdict import COLLAPSED, VERDICTS, output_verdict, random_rank, weight_verdict, worst
-from sslcollapse.rank.spectrum import NotFiniteError, singular_values, summarize
+from sslcollapse.rank.diagnose.targets import Target, with_data
+from sslcollapse.rank.measure import measure
+from sslcollapse.rank.record import LayerRank, rank_of
+from sslcollapse.rank.spectrum import NotFiniteError, singular_values
+
+HEALTHY, DEGRADING, COLLAPSED = "healthy", "degrading", "collapsed"
+VERDICTS = (HEALTHY, DEGRADING, COLLAPSED)
+
+DEGRADING_BELOW = 0.5
+"""Share of the reference rank below which a layer is degrading: half of the directions that chance gives are lost."""
+
+COLLAPSED_BELOW = 0.1
+"""Share of the reference rank below which a layer has collapsed: nine directions in ten are lost."""
+
+FEW_DIRECTIONS = 2.0
+"""An output with fewer effective directions has collapsed whatever an untrained network has, where at least
+``FEW_DIRECTIONS / COLLAPSED_BELOW`` are attainable: deep untrained networks can be collapsed themselves."""
 
 CONDITION_LIMIT = 1e7
 """Above this a condition number counts as infinite: smaller singular values are rounding noise of the Gram matrix."""
 
+_POINTS = 4096
+
 
 @dataclass(frozen=True)
-class WeightReport:
-    """Rank of one weight matrix.
+class Judged:
+    """A weight, an output or the representation: its rank, un-centred, and what is said of it.
 
     Attributes:
-        shape: [out, in].
-        attainable: min(out, in).
-        reference: effective rank of a random matrix of that shape.
-        effective_rank, stable_rank, numerical_rank: None where an entry is not finite, as all that follow.
-        condition: σ₁/σ_min; None also above ``CONDITION_LIMIT``.
-        orthogonality_defect: ‖WᵀW − I‖_F over the smaller Gram matrix.
-        verdict: by ``effective_rank / reference``.
-        sigma: singular values, descending.
+        rank: NaN where an entry of a weight is not finite.
+        reference: effective rank of a random matrix of a weight's shape; of an output, the untrained network's.
+        verdict: by ``share``.
+        reason: one line.
+        sigma: singular values, descending; None where an entry is not finite.
+        shape: [out, in] of a weight; empty of an output, which has no numbers after it.
+        condition: σ₁/σ_min; None also above ``CONDITION_LIMIT`` and where an entry is not finite.
+        orthogonality_defect: ‖WᵀW − I‖_F over the smaller Gram matrix; None where an entry is not finite.
     """
 
-    shape: tuple[int, int]
-    attainable: int
+    rank: LayerRank
     reference: float
-    effective_rank: float | None
-    stable_rank: float | None
-    numerical_rank: int | None
-    condition: float | None
-    orthogonality_defect: float | None
     verdict: str
     reason: str
     sigma: np.ndarray | None
+    shape: tuple[int, ...] = ()
+    condition: float | None = None
+    orthogonality_defect: float | None = None
 
-
-@dataclass(frozen=True)
-class OutputReport:
-    """Un-centred rank of a layer's output or of the representation; ``reference`` is the untrained network's."""
-
-    n: int
-    attainable: int
-    reference: float
-    effective_rank: float
-    effective_rank_centred: float
-    verdict: str
-    reason: str
-    sigma: np.ndarray
+    @property
+    def share(self) -> float:
+        """Effective rank over its reference; 0 where it is not finite."""
+        return self.rank.effective_rank / (self.reference or 1.0) if self.rank.finite else 0.0
 
 
 @dataclass(frozen=True)
 class LayerReport:
     """One layer: its weight, its output where there were data, and the worse verdict of both."""
 
-    name: str
-    depth: int
-    weight: WeightReport
-    output: OutputReport | None = None
+    weight: Judged
+    output: Judged | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the layer."""
+        return self.weight.rank.layer
+
+    @property
+    def depth(self) -> int:
+        """Of the layer."""
+        return self.weight.rank.depth
 
     @property
     def verdict(self) -> str:
@@ -88,7 +105,7 @@ class Diagnosis:
     title: str
     layers: Sequence[LayerReport]
     coverage: Coverage
-    representation: OutputReport | None = None
+    representation: Judged | None = None
     data: str | None = None
     unmeasured: str | None = None
 
@@ -110,46 +127,30 @@ class Diagnosis:
 
 def diagnose_weights(target: Target) -> Diagnosis:
     """Judge every weight matrix of a target."""
-    reports = map_on_threads(weigh, target.matrices)
-    layers = [
-        LayerReport(matrix.name, matrix.depth, report) for matrix, report in zip(target.matrices, reports, strict=True)
-    ]
-    return Diagnosis(target.title, layers, target.coverage)
+    return Diagnosis(target.title, list(map(LayerReport, map_on_threads(weigh, target.matrices))), target.coverage)
 
 
-def weigh(matrix: Matrix) -> WeightReport:
+def weigh(matrix: Matrix) -> Judged:
     """Measure and judge one weight matrix."""
     weight = matrix.weight.detach()
     shape = (weight.shape[0], weight.shape[1])
-    attainable, reference = min(shape), random_rank(*shape)
-    try:
-        sigma = singular_values(weight)
-    except NotFiniteError:
+    reference = random_rank(*shape)
+    rank, sigma = rank_of(Point("weight", matrix.name), shape, lambda: singular_values(weight), depth=matrix.depth)
+    if not rank.finite:
         bad = int((~torch.isfinite(weight.float())).sum())
         reason = (
             f"{bad} of {weight.numel()} entries are NaN or infinite" if bad else "its entries are too large to square"
         )
-        return WeightReport(shape, attainable, reference, None, None, None, None, None, COLLAPSED, reason, None)
-    ranks = summarize(sigma, attainable)
-    rank = ranks["effective_rank"]
+        return Judged(rank, reference, COLLAPSED, reason, None, shape)
+    value = rank.effective_rank
     reason = (
-        f"effective rank {rank:.1f} of {attainable}, {rank / reference:.2f} of a random matrix's"
-        if rank
+        f"effective rank {value:.1f} of {rank.attainable}, {value / reference:.2f} of a random matrix's"
+        if value
         else "all entries are zero"
     )
-    return WeightReport(
-        shape,
-        attainable,
-        reference,
-        rank,
-        ranks["stable_rank"],
-        int(ranks["numerical_rank"]),
-        _condition(sigma),
-        float((sigma.square() - 1).square().sum().sqrt()),
-        weight_verdict(rank, reference),
-        reason,
-        sigma.cpu().numpy(),
-    )
+    defect = float((sigma.square() - 1).square().sum().sqrt())
+    verdict = weight_verdict(value, reference)
+    return Judged(rank, reference, verdict, reason, sigma.numpy(), shape, _condition(sigma), defect)
 
 
 def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) -> Diagnosis:
@@ -165,43 +166,22 @@ def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) 
         TargetError: a target that is tensors only, or that reads other inputs than the recipe's.
         RecipeError, MissingDataError, DataError: see the recipe's domain.
     """
-    if target.networks is None:
-        raise TargetError(
-            f"--data: {target.title} is tensors without an architecture, so it cannot be run; give a run directory, an "
-            "exported encoder or timm:MODEL"
-        )
-    from sslcollapse.rank.measure import measure
-    from sslcollapse.recipe import load, resolve_data
-    from sslcollapse.training.build import build_domain
-
-    recipe = resolve_data(load(data))
-    domain = build_domain(recipe)
-    trained, untrained = target.networks(domain.in_shape)
-    domain.load()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    views = domain.probe_set().to(device).rank_views(samples)
-    described = f"{recipe['name']} ({domain.describe()})"
-    trained.to(device)
+    trained, untrained, views, described = with_data(target, data, samples)
     if not target.trained:
         with_statistics(trained, views)
     try:
         measured = measure(trained, views)
     except NotFiniteError as error:
         return replace(diagnosis, data=described, unmeasured=str(error))
-    reference = measure(with_statistics(untrained.to(device), views), views).ranks
-    layers = []
-    for layer in diagnosis.layers:
-        found = measured.ranks["layers"].get(layer.name, {}).get("output")
-        if found is not None:
-            sigma = measured.singular[f"output/{layer.name}"]
-            of_untrained = reference["layers"][layer.name]["output"]
-            layer = replace(layer, output=_output(found, of_untrained, layer.weight.attainable, sigma))
-        layers.append(layer)
-    whole = measured.ranks["representation"]
-    representation = _output(
-        whole, reference["representation"], whole["attainable"], measured.singular["representation"]
-    )
-    return replace(diagnosis, layers=layers, representation=representation, data=described)
+    untrained.to(next(trained.parameters()).device)
+    reference = {row.point: row for row in measure(with_statistics(untrained, views), views).rows}
+    judged = {
+        row.point: _output(row, reference[row.point], measured.singular[row.point.key])
+        for row in measured.rows
+        if row.kind == "output" or row.layer == "representation"
+    }
+    layers = [replace(layer, output=judged.get(Point("output", layer.name))) for layer in diagnosis.layers]
+    return replace(diagnosis, layers=layers, representation=judged[Point("feature", "representation")], data=described)
 
 
 @torch.no_grad()
@@ -229,21 +209,53 @@ def with_statistics(network: nn.Module, views: Iterable[Any]) -> nn.Module:
     return network.eval()
 
 
-def _output(found: Mapping[str, Any], untrained: Mapping[str, Any], limit: int, sigma: np.ndarray) -> OutputReport:
-    rank, reference = found["effective_rank"], untrained["effective_rank"]
-    # A map from 64 dimensions to 256 is not losing rank at 64.
-    attainable = min(found["attainable"], limit)
-    share = f", {rank / reference:.2f} of the untrained network's" if reference else ""
-    return OutputReport(
-        found["n"],
-        attainable,
-        reference,
-        rank,
-        found["effective_rank_centred"],
-        output_verdict(rank, reference, attainable),
-        f"effective rank {rank:.1f} of {attainable}{share}",
-        sigma,
-    )
+def random_rank(out: int, columns: int) -> float:
+    """Expected effective rank of an [out, in] matrix of independent entries of one variance, for large matrices.
+
+    With c = min/max of the two sizes, the squared singular values λ (over max · variance) follow the
+    Marchenko-Pastur law on [(1 − √c)², (1 + √c)²], and the effective rank tends to
+
+        min · E[s] · exp(−E[s log s] / E[s]),  s = √λ.
+
+    The law does not depend on the distribution, so it holds for Gaussian, Glorot and He initialisations alike; it is
+    within 2 % of an average over draws from about 20 rows and columns on.
+
+    Source: Marchenko & Pastur 1967.
+    """
+    small, large = sorted((out, columns))
+    c = small / large
+    # λ = 1 + c + 2√c·cos θ takes the square roots out of the density, so that midpoints converge at once.
+    theta = (torch.arange(_POINTS, dtype=torch.float64) + 0.5) * (math.pi / _POINTS)
+    energy = 1 + c + 2 * math.sqrt(c) * torch.cos(theta)
+    density = 2 * torch.sin(theta).square() / energy / _POINTS
+    s = energy.sqrt()
+    mean = float((density * s).sum())
+    entropy = float((density * s * s.log()).sum()) / mean
+    return min(max(small * mean * math.exp(-entropy), 1.0), float(small))
+
+
+def weight_verdict(effective_rank: float, reference: float) -> str:
+    """Verdict on a weight whose random counterpart has the effective rank ``reference``."""
+    return _by_share(effective_rank / reference)
+
+
+def output_verdict(effective_rank: float, reference: float, attainable: int) -> str:
+    """Verdict on features of which the untrained network has the effective rank ``reference``."""
+    if effective_rank < FEW_DIRECTIONS and attainable >= FEW_DIRECTIONS / COLLAPSED_BELOW:
+        return COLLAPSED
+    return _by_share(effective_rank / reference if reference > 0 else 1.0)
+
+
+def worst(verdicts: Iterable[str]) -> str:
+    """The worst of some verdicts; healthy where there are none."""
+    return max(verdicts, key=VERDICTS.index, default=HEALTHY)
+
+
+def _output(rank: LayerRank, untrained: LayerRank, sigma: np.ndarray) -> Judged:
+    value, reference = rank.effective_rank, untrained.effective_rank
+    share = f", {value / reference:.2f} of the untrained network's" if reference else ""
+    verdict = output_verdict(value, reference, rank.reachable)
+    return Judged(rank, reference, verdict, f"effective rank {value:.1f} of {rank.reachable}{share}", sigma)
 
 
 def _condition(sigma: Tensor) -> float | None:
@@ -251,3 +263,9 @@ def _condition(sigma: Tensor) -> float | None:
     if largest == 0 or smallest * CONDITION_LIMIT < largest:
         return None
     return largest / smallest
+
+
+def _by_share(share: float) -> str:
+    if share < COLLAPSED_BELOW:
+        return COLLAPSED
+    return DEGRADING if share < DEGRADING_BELOW else HEALTHY

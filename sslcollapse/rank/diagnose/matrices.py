@@ -1,4 +1,7 @@
-"""Weight matrices among the tensors of a file, found by name and shape."""
+"""Weight matrices among the tensors of a file, found by name and shape, as they act.
+
+What pruning, weight norm and spectral norm store in parts is put together again, by name.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,6 @@ from sslcollapse.layers.coverage import (
     is_vector,
     is_weight,
 )
-from sslcollapse.rank.diagnose.reparametrized import acting
 
 EMBEDDING = "an embedding, by its name"
 DEPTHWISE = "a depthwise kernel: vectors, one a channel"
@@ -29,6 +31,8 @@ NUMBERS = "whole numbers"
 QUANTISED = "a weight of whole numbers: quantised"
 _NO_LAYERS = (EMBEDDING, DEPTHWISE, AFFINE, NUMBERS)
 
+_CHAIN = re.compile(r"^(?:(.*)\.)?parametrizations\.([^.]+)\.(original\d*|\d+\..+)$")
+_ROLE = re.compile(r"^(.*)_(orig|mask|g|v|u)$")
 _WEIGHTS = re.compile(r"(weight|[qkv]_proj_weight)$")
 _RECURRENT = re.compile(r"^weight_(ih|hh|hr)(_l\d+)?(_reverse)?$")
 _PLAIN_ATTENTION = {
@@ -181,3 +185,95 @@ def _words(module: str, beside: Mapping[str, Mapping[str, Tensor]]) -> set[str]:
 
 def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
+
+
+def acting(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, tuple[str, int]]]:
+    """Name → tensor as a forward pass would use it, in the order of the file; name → why not, and how many entries.
+
+    * ``weight_orig`` with ``weight_mask`` (pruning) is their product.
+    * ``weight_g`` with ``weight_v`` and ``parametrizations.weight.original0`` with ``original1`` (weight norm) are
+      v · g/‖v‖, the norm over the dimensions in which g has one entry.
+    * ``weight_orig`` with ``weight_u`` and ``parametrizations.weight.original`` with ``0._u`` and ``0._v`` (spectral
+      norm) are W/σ, σ = uᵀWv.
+    * Of other parametrizations (orthogonal ones, say) a file has the inputs and not the computation.
+    """
+    groups = _groups(tensors)
+    member = {name: base for base, roles in groups.items() for name in roles.values()}
+    found: dict[str, Tensor] = {}
+    unread: dict[str, tuple[str, int]] = {}
+    for name, tensor in tensors.items():
+        base = member.get(name)
+        if base is None:
+            found[name] = tensor
+        elif base not in found and base not in unread:
+            roles = {role: tensors[part] for role, part in groups[base].items()}
+            value = _value(roles)
+            if value is not None:
+                found[base] = value
+            else:
+                size = sum(part.numel() for role, part in roles.items() if role.startswith("orig"))
+                unread[base] = (_reason(roles), size)
+    return found, unread
+
+
+def _groups(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+    """Name of a weight → role → name of the tensor that plays it, of weights that are stored in parts."""
+    groups: dict[str, dict[str, str]] = {}
+    for name in tensors:
+        chain, role = _CHAIN.match(name), _ROLE.match(name)
+        if chain is not None:
+            base = f"{chain[1]}.{chain[2]}" if chain[1] else chain[2]
+            groups.setdefault(base, {})[chain[3]] = name
+        elif role is not None:
+            groups.setdefault(role[1], {})[role[2]] = name
+    return {
+        base: roles
+        for base, roles in groups.items()
+        if base not in tensors and ("orig" in roles or {"g", "v"} <= set(roles) or any(len(role) > 4 for role in roles))
+    }
+
+
+def _value(roles: Mapping[str, Tensor]) -> Tensor | None:
+    names = set(roles)
+    if names == {"orig", "mask"} and roles["orig"].shape == roles["mask"].shape:
+        return roles["orig"] * roles["mask"].to(roles["orig"].dtype)
+    if names == {"g", "v"}:
+        return _weight_norm(roles["g"], roles["v"])
+    if names == {"original0", "original1"}:
+        return _weight_norm(roles["original0"], roles["original1"])
+    if names in ({"orig", "u", "v"}, {"orig", "u"}):
+        return _spectral_norm(roles["orig"], roles["u"], roles.get("v"))
+    if names == {"original", "0._u", "0._v"}:
+        return _spectral_norm(roles["original"], roles["0._u"], roles["0._v"])
+    return None
+
+
+def _weight_norm(length: Tensor, direction: Tensor) -> Tensor | None:
+    if length.dim() == 0:
+        return direction * (length / direction.norm())
+    one = [dim for dim, size in enumerate(length.shape) if size != 1]
+    if length.dim() != direction.dim() or len(one) > 1 or any(length.shape[dim] != direction.shape[dim] for dim in one):
+        return None  # two tensors of another parametrization: factors of a product, say
+    over = [dim for dim, size in enumerate(length.shape) if size == 1]
+    return direction * (length / torch.linalg.vector_norm(direction, dim=over, keepdim=True))
+
+
+def _spectral_norm(weight: Tensor, left: Tensor, right: Tensor | None) -> Tensor | None:
+    for dim in (0, 1):  # a transposed convolution has its outputs in the second dimension
+        matrix = weight.movedim(dim, 0).flatten(1) if weight.dim() > dim else weight[:0]
+        if left.dim() != 1 or matrix.shape[0] != len(left):
+            continue
+        if right is None:
+            return weight / (matrix.mT @ left).norm()
+        if right.shape == matrix.shape[1:]:
+            return weight / (left @ (matrix @ right))
+    return None
+
+
+def _reason(roles: Mapping[str, Tensor]) -> str:
+    if "orig" in roles:
+        return "the file has its original and not the mask or the vectors that act on it"
+    return (
+        "a parametrization computes it, and a file does not say how; diagnose the state dict after "
+        "torch.nn.utils.parametrize.remove_parametrizations"
+    )

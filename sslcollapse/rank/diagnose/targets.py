@@ -1,10 +1,13 @@
-"""From what the user names to weight matrices and, where the architecture is known, to networks that can run."""
+"""From what the user names to weight matrices and, where the architecture is known, to networks that can run.
+
+The one file of this room that knows recipes, runs and their training: what a run directory or a recipe of data holds.
+"""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -63,6 +66,35 @@ def load_target(target: str, *, pretrained: bool = False) -> Target:
     """
     with torch.random.fork_rng(devices=[]):
         return _load(target, pretrained)
+
+
+def with_data(target: Target, data: Path, samples: int) -> tuple[nn.Module, nn.Module, Iterable[Any], str]:
+    """The network of a target, an untrained one, the views of a recipe's probe set that both read, and what these are.
+
+    Args:
+        target: with a known architecture.
+        data: recipe whose domain supplies the inputs.
+        samples: at most this many images; of graphs all nodes are used.
+
+    Raises:
+        TargetError: a target that is tensors only, or that reads other inputs than the recipe's.
+        RecipeError, MissingDataError, DataError: see the recipe's domain.
+    """
+    if target.networks is None:
+        raise TargetError(
+            f"--data: {target.title} is tensors without an architecture, so it cannot be run; give a run directory, an "
+            "exported encoder or timm:MODEL"
+        )
+    from sslcollapse.recipe import load, resolve_data
+    from sslcollapse.training.build import build_domain
+
+    recipe = resolve_data(load(data))
+    domain = build_domain(recipe)
+    trained, untrained = target.networks(domain.in_shape)
+    domain.load()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    views = domain.probe_set().to(device).rank_views(samples)
+    return trained.to(device), untrained, views, f"{recipe['name']} ({domain.describe()})"
 
 
 def _load(target: str, pretrained: bool) -> Target:

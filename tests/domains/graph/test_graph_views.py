@@ -11,6 +11,9 @@ from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Context
 from sslcollapse.domains.graph.domain import GraphDomain, GraphViews, augment
 from sslcollapse.domains.graph.view import GraphStructure
+from sslcollapse.encoders.gcn import gcn_matrix
+from sslcollapse.encoders.sage import mean_matrix
+from sslcollapse.nn.sparse import SparseMatrix
 
 CPU = torch.device("cpu")
 
@@ -25,7 +28,7 @@ def test_gcn_adjacency_propagates_as_the_library_convolution_on_the_same_dropped
     view = dropped(tiny_view(sparse=sparse), edge_drop)
     library = LibraryGCNConv(5, 3, bias=False).double()
     weight = library.lin.weight.detach()
-    ours = view.adjacency("gcn") @ view.features.linear(weight)
+    ours = view.adjacency(gcn_matrix) @ view.features.linear(weight)
     torch.testing.assert_close(ours, library(view.x, view.edge_index).detach())
 
 
@@ -33,14 +36,14 @@ def test_gcn_adjacency_propagates_as_the_library_convolution_on_the_same_dropped
 def test_mean_adjacency_averages_as_the_library_convolution_on_the_same_dropped_edges(edge_drop):
     view = dropped(tiny_view(), edge_drop)
     library = LibrarySAGEConv(5, 3, bias=False, root_weight=False).double()
-    ours = (view.adjacency("mean") @ view.x) @ library.lin_l.weight.t()
+    ours = (view.adjacency(mean_matrix) @ view.x) @ library.lin_l.weight.t()
     torch.testing.assert_close(ours, library(view.x, view.edge_index))
 
 
 def test_edge_index_of_a_view_has_no_dropped_edge_and_its_adjacency_has_no_other():
     view = dropped(random_graph(), edge_drop=0.5)
     assert view.edge_index.shape[1] < view.structure.edge_index.shape[1]
-    mean = view.adjacency("mean").dense()
+    mean = view.adjacency(mean_matrix).dense()
     present = torch.zeros(60, 60, dtype=torch.bool)
     present[view.edge_index[1], view.edge_index[0]] = True
     assert torch.equal(mean > 0, present)
@@ -100,14 +103,14 @@ def test_sparse_features_send_the_same_gradient_to_the_weight_as_dense_ones():
     for sparse in (False, True):
         view = dropped(tiny_view(sparse=sparse))
         weight = torch.ones(3, 5, dtype=torch.float64, requires_grad=True)
-        (view.adjacency("gcn") @ view.features.linear(weight)).pow(2).sum().backward()
+        (view.adjacency(gcn_matrix) @ view.features.linear(weight)).pow(2).sum().backward()
         gradients.append(weight.grad)
     torch.testing.assert_close(*gradients)
 
 
 def test_sparse_product_gradient_is_exact():
     view = dropped(tiny_view())
-    adjacency = view.adjacency("gcn")
+    adjacency = view.adjacency(gcn_matrix)
     x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda dense: adjacency @ dense, [x])
 
@@ -117,7 +120,7 @@ def test_a_self_loop_counts_once_in_the_gcn_adjacency():
     source, target = tiny_edges()
     assert ((source == 2) & (target == 2)).any()
     in_degree = int(((target == 2) & (source != 2)).sum()) + 1
-    torch.testing.assert_close(view.adjacency("gcn").dense()[2, 2], torch.tensor(1.0 / in_degree).double())
+    torch.testing.assert_close(view.adjacency(gcn_matrix).dense()[2, 2], torch.tensor(1.0 / in_degree).double())
 
 
 def test_strength_scales_all_probabilities_and_zero_leaves_the_graph_alone():
@@ -141,3 +144,25 @@ def test_strength_scales_all_probabilities_and_zero_leaves_the_graph_alone():
 def test_impossible_view_settings_are_refused_with_their_value(arguments, message):
     with pytest.raises(RecipeError, match=message):
         GraphViews(**arguments)
+
+
+def test_a_convolution_brings_its_own_matrix_which_a_view_makes_once_on_structures_of_the_graph():
+    made = []
+
+    def sums(edges, keep, dtype):
+        made.append(keep)
+        present = (
+            torch.ones(edges.plain.row.numel(), dtype=dtype) if keep is None else keep[edges.plain.order].to(dtype)
+        )
+        return SparseMatrix(edges.plain, present)
+
+    view = tiny_view()
+    other = dropped(view)
+    for each in (view, other):
+        assert each.adjacency(sums) is each.adjacency(sums)
+        expected = torch.zeros(view.num_nodes, view.num_nodes, dtype=torch.float64)
+        expected.index_put_(tuple(each.edge_index.flip(0)), torch.ones(()).double(), accumulate=True)
+        torch.testing.assert_close(each.adjacency(sums).dense(), expected)
+    assert len(made) == 2, "once a view, however many layers and networks ask"
+    assert view.adjacency(mean_matrix).pattern is other.adjacency(mean_matrix).pattern is other.adjacency(sums).pattern
+    assert view.adjacency(gcn_matrix).pattern is other.adjacency(gcn_matrix).pattern, "sorted once a graph"

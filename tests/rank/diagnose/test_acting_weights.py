@@ -126,7 +126,7 @@ def test_a_normalisation_without_a_bias_is_known_by_its_name():
 def test_a_complex_weight_of_a_file_is_measured_as_one():
     real, imaginary = torch.randn(9, 1) @ torch.randn(1, 7), torch.randn(9, 7)
     (matrix,) = find_matrices({"a.weight": torch.complex(real, imaginary)})[0]
-    assert weigh(matrix).effective_rank > 4  # of its real part: 1
+    assert weigh(matrix).rank.effective_rank > 4  # of its real part: 1
 
 
 def test_a_tied_output_map_is_a_layer_of_a_file():

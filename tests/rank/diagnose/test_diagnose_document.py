@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sslcollapse.cli import main
-from sslcollapse.rank.diagnose import verdict
+from sslcollapse.rank.diagnose import diagnosis
 from sslcollapse.rank.diagnose.state_dict import WRAPPERS
 
 ROOT = Path(__file__).parents[3]
@@ -49,10 +49,10 @@ def test_a_command_on_a_run_reads_a_run(monkeypatch):
 
 
 def test_the_stated_thresholds_and_names_are_those_of_the_code():
-    assert f"below {verdict.DEGRADING_BELOW}: half" in TEXT
-    assert f"below {verdict.COLLAPSED_BELOW}: nine in ten" in TEXT
-    assert f"fewer than {verdict.FEW_DIRECTIONS:g} effective directions" in TEXT
-    assert f"where {verdict.FEW_DIRECTIONS / verdict.COLLAPSED_BELOW:g} or more are attainable" in TEXT
-    assert round(verdict.random_rank(512, 512) / 512, 3) == 0.805
-    assert round(verdict.random_rank(512, 4608) / 512, 2) == 0.99
+    assert f"below {diagnosis.DEGRADING_BELOW}: half" in TEXT
+    assert f"below {diagnosis.COLLAPSED_BELOW}: nine in ten" in TEXT
+    assert f"fewer than {diagnosis.FEW_DIRECTIONS:g} effective directions" in TEXT
+    assert f"where {diagnosis.FEW_DIRECTIONS / diagnosis.COLLAPSED_BELOW:g} or more are attainable" in TEXT
+    assert round(diagnosis.random_rank(512, 512) / 512, 3) == 0.805
+    assert round(diagnosis.random_rank(512, 4608) / 512, 2) == 0.99
     assert ", ".join(f"`{name}`" for name in WRAPPERS) in " ".join(TEXT.split())

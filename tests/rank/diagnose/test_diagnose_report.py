@@ -9,18 +9,20 @@ from boxes import layout
 from torch import nn
 
 from sslcollapse.cli import main
+from sslcollapse.core.types import Point
 from sslcollapse.layers.coverage import Coverage
 from sslcollapse.rank.diagnose.diagnosis import (
     Diagnosis,
+    Judged,
     LayerReport,
-    OutputReport,
     diagnose_weights,
     weigh,
     with_statistics,
 )
 from sslcollapse.rank.diagnose.matrices import Matrix
-from sslcollapse.rank.diagnose.plot import draw
+from sslcollapse.rank.diagnose.report import draw
 from sslcollapse.rank.diagnose.targets import Target
+from sslcollapse.rank.record import rank_of
 
 
 def of_rank(rank: int, size: int = 40) -> torch.Tensor:
@@ -48,8 +50,8 @@ def test_the_numbers_of_a_matrix_are_those_of_its_svd():
     report = weigh(Matrix("w", 0, weight))
     sigma = torch.linalg.svdvals(weight.double())
     p = sigma / sigma.sum()
-    assert report.effective_rank == pytest.approx(float(torch.exp(-(p * p.log()).sum())), rel=1e-6)
-    assert report.stable_rank == pytest.approx(float((sigma / sigma[0]).square().sum()), rel=1e-6)
+    assert report.rank.effective_rank == pytest.approx(float(torch.exp(-(p * p.log()).sum())), rel=1e-6)
+    assert report.rank.stable_rank == pytest.approx(float((sigma / sigma[0]).square().sum()), rel=1e-6)
     assert report.condition == pytest.approx(float(sigma[0] / sigma[-1]), rel=1e-6)
     defect = torch.linalg.norm(weight.double() @ weight.double().T - torch.eye(12))
     assert report.orthogonality_defect == pytest.approx(float(defect), rel=1e-6)
@@ -72,7 +74,7 @@ def test_entries_that_are_not_finite_are_a_collapse_and_counted(value):
     report = weigh(Matrix("w", 0, weight))
     assert report.verdict == "collapsed"
     assert report.reason == "2 of 20 entries are NaN or infinite"
-    assert report.effective_rank is None
+    assert not report.rank.finite
 
 
 def test_a_zero_matrix_has_collapsed():
@@ -82,8 +84,8 @@ def test_a_zero_matrix_has_collapsed():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_weights_of_any_floating_type_are_measured(dtype):
-    expected = weigh(Matrix("w", 0, of_rank(9))).effective_rank
-    assert weigh(Matrix("w", 0, of_rank(9).to(dtype))).effective_rank == pytest.approx(expected, rel=0.15)
+    expected = weigh(Matrix("w", 0, of_rank(9))).rank.effective_rank
+    assert weigh(Matrix("w", 0, of_rank(9).to(dtype))).rank.effective_rank == pytest.approx(expected, rel=0.15)
 
 
 def test_low_rank_layers_are_named_with_their_share(collapsed, capsys):
@@ -147,10 +149,11 @@ def widening() -> Diagnosis:
     x, layers = torch.randn(100, 4), []
     for depth, weight in enumerate(maps):
         x = x @ weight.T
-        sigma = torch.linalg.svdvals(x.double()).numpy()
-        output = OutputReport(100, 4, 4.0, 3.5, 3.5, "healthy", "", sigma)
         name = f"backbone.a_$module_with_$a_long_name.and_another_one.layers.{depth}"
-        layers.append(LayerReport(name, depth, weigh(Matrix(name, depth, weight)), output))
+        rows = torch.linalg.svdvals(x.double())
+        rank, sigma = rank_of(Point("output", name), (16, 4), lambda rows=rows: rows, n=100, depth=depth)
+        output = Judged(rank, 4.0, "healthy", "", sigma.numpy())
+        layers.append(LayerReport(weigh(Matrix(name, depth, weight)), output))
     return Diagnosis("$a_path$/" * 60, layers, Coverage(0, 0), representation=layers[-1].output)
 
 
@@ -217,7 +220,7 @@ def test_diagnosing_leaves_the_number_of_threads_and_keeps_the_order_of_layers()
     before = torch.get_num_threads()
     matrices = [Matrix(str(k), k, torch.eye(k + 1)) for k in range(20)]
     layers = diagnose_weights(Target("x", matrices, Coverage(2870, 2870))).layers
-    assert [(layer.name, layer.weight.attainable) for layer in layers] == [(str(k), k + 1) for k in range(20)]
+    assert [(layer.name, layer.weight.rank.attainable) for layer in layers] == [(str(k), k + 1) for k in range(20)]
     assert torch.get_num_threads() == before
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sslcollapse.rank.diagnose.verdict import (
+from sslcollapse.rank.diagnose.diagnosis import (
     COLLAPSED,
     DEGRADING,
     HEALTHY,

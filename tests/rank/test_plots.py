@@ -8,9 +8,8 @@ from boxes import layout
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
-from sslcollapse.rank.course_plot import heat_map_cells, rank_heat_map, spectrum_fan
-from sslcollapse.rank.drawing import attainable_over_time
 from sslcollapse.rank.monitor import CollapseMonitor, MonitorError
+from sslcollapse.rank.plots import attainable_over_time, heat_map_cells, rank_heat_map, spectrum_fan
 
 
 @pytest.fixture
@@ -45,10 +44,26 @@ def test_cells_of_a_heat_map_are_the_fractions_of_the_history_by_depth_and_step(
 
 def test_heat_maps_side_by_side_share_one_scale_from_0_to_1(monitor, drawn):
     rank_heat_map({"one": monitor.history, "two": monitor.history}, "x.png", kind="weight")
-    images = [axis.images[0] for axis in drawn[0].axes[:2]]
+    images = [axis.collections[0] for axis in drawn[0].axes[:2]]
     assert [image.get_clim() for image in images] == [(0, 1), (0, 1)]
     np.testing.assert_array_equal(images[1].get_array(), heat_map_cells(monitor.history, "weight")[2])
     assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == ["0", "2"]
+
+
+def test_heat_maps_of_runs_with_other_layers_have_a_row_a_layer_in_all_of_them(drawn):
+    runs = {}
+    for depth in (5, 2):
+        model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(depth)))
+        with CollapseMonitor(model, every=1) as other:
+            model(torch.randn(8, 4))
+            other.summary()
+        runs[f"{depth} layers"] = other.history
+    rank_heat_map(runs, "x.png")
+    for axis, depth in zip(drawn[0].axes, (5, 2), strict=False):
+        cells = np.ma.filled(axis.collections[0].get_array(), np.nan)
+        assert axis.get_ylim() == (5, 0)  # the first on top, and none cut off
+        assert np.isfinite(cells)[:, 0].tolist() == [k < depth for k in range(5)]
+    assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == ["0", "1", "2", "3", "4"]
 
 
 def test_lines_of_a_fan_are_the_spectra_over_the_largest_a_line_a_step(monitor, drawn):

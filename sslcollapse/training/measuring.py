@@ -1,0 +1,95 @@
+"""The ranks that a run measures: on the probe set, after some of its steps, and of two views, at its end."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from sslcollapse.core.distributed import meeting
+from sslcollapse.core.errors import NonFiniteLossError, SSLCollapseError
+from sslcollapse.core.types import Context, ProbeSet
+from sslcollapse.rank.gradients import gradient_warnings
+from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure
+from sslcollapse.rank.spectrum import NotFiniteError
+from sslcollapse.rank.views import MAX_ROWS, measure_shared
+from sslcollapse.training.finite import way_out
+from sslcollapse.training.journal import Journal
+from sslcollapse.training.setup import Setup
+
+
+class RankMeter:
+    """Measures the online network of a run; rank 0 only, the others wait for as long as it takes.
+
+    Args:
+        setup: of the run.
+        probe_set: its un-augmented inputs, on rank 0.
+        journal: takes what is measured.
+    """
+
+    def __init__(self, setup: Setup, probe_set: ProbeSet, journal: Journal) -> None:
+        self._setup, self._probe_set, self._journal = setup, probe_set, journal
+        self._newest: Measurement | None = None
+
+    def is_due(self, done: int) -> bool:
+        """Whether ranks are measured after so many completed steps."""
+        every: int = self._setup.recipe["monitor"]["every"]
+        return every > 0 and (done % every == 0 or done == self._setup.steps)
+
+    @meeting("measuring ranks")
+    def measure(self, done: int, gradients: Mapping[str, Mapping[str, float]]) -> None:
+        """Measure and write down all ranks after a step, with what was compared of its gradients."""
+        setup, journal = self._setup, self._journal
+        if not setup.main:
+            return
+        measurement = self._newest = self._measured(done)
+        journal.rank = done, measurement.ranks["representation"]["effective_rank"]
+        record = measurement.metrics()
+        warnings = low_rank_warnings(measurement, setup.recipe["monitor"]["rank_warning"]) if done else []
+        for layer, values in gradients.items():
+            record |= {f"gradient/{layer}/{name}": value for name, value in values.items()}
+        for name, layers in setup.module.coefficients(max(done - 1, 0)).items():
+            record |= {f"regularizer/{name}/{layer}/coefficient": value for layer, value in layers.items()}
+        journal.log(done, record)
+        setup.run.write_arrays(f"spectra/{done:08d}.npz", measurement.spectra())
+        for line in (*warnings, *gradient_warnings(gradients)):
+            journal.warn(done, line)
+
+    @meeting("measuring ranks")
+    def measure_last(self) -> None:
+        """Measure the last step, unless that is done. What fails unexpectedly will be tried again after the export."""
+        if self._setup.main and self._newest is None:
+            try:
+                self._newest = self._measured(self._setup.steps)
+            except SSLCollapseError:
+                raise
+            except Exception:
+                self._setup.run.log(traceback.format_exc())
+
+    def last(self) -> Measurement:
+        """The newest measurement, which is that of the last step; on rank 0."""
+        return self._newest or self._measured(self._setup.steps)
+
+    def shared(self) -> dict[str, Any]:
+        """What two training views share, on the batches that would come after the last step; on rank 0."""
+        setup, recipe = self._setup, self._setup.recipe
+        # More samples than are measured otherwise would take long, and without end where samples never come again.
+        most = min(recipe["monitor"]["samples"], max(len(self._probe_set.labels), MAX_ROWS))
+        context = Context(recipe["seed"], device=setup.accelerator.device)  # rank 0 has all samples of a batch
+        batches = setup.domain.batches(setup.steps * recipe["train"]["accumulate"], context)
+        try:
+            return measure_shared(setup.module.encoder, batches, most, getattr(setup.domain, "measurable", None))
+        finally:
+            close: Any = getattr(batches, "close", None)  # of a generator: ends its worker processes
+            if close is not None:
+                close()
+
+    def _measured(self, done: int) -> Measurement:
+        module = self._setup.module
+        views = self._probe_set.rank_views(self._setup.recipe["monitor"]["samples"])
+        try:
+            return measure(module.encoder, views, projector=module.projector, predictor=module.predictor, step=done)
+        except NotFiniteError as error:
+            raise NonFiniteLossError(
+                f"step {done}: ranks cannot be measured, {error}. {way_out(self._setup.run.checkpoints)}"
+            ) from error

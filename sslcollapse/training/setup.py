@@ -1,0 +1,110 @@
+"""What a run needs before its first step: Accelerate, its trackers, and the parts that everything else is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
+
+from sslcollapse.core.errors import RecipeError, RunError, suggest
+from sslcollapse.core.types import Context, Domain
+from sslcollapse.runs.directory import RunDirectory
+from sslcollapse.training.module import SSLModule
+from sslcollapse.training.progress import Reporter
+
+EXTRA = ("tensorboard", "wandb")
+"""Trackers that this package's extra ``trackers`` installs."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of one run, on this rank.
+
+    Attributes:
+        recipe: resolved.
+        run: its directory.
+        accelerator: the only one of the process.
+        domain: with its data loaded.
+        module: all networks, as one module.
+    """
+
+    recipe: Mapping[str, Any]
+    run: RunDirectory
+    accelerator: Accelerator
+    domain: Domain
+    module: SSLModule
+
+    @property
+    def main(self) -> bool:
+        """Whether this is rank 0, which alone writes."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return int(self.recipe["train"]["steps"])
+
+    @property
+    def context(self) -> Context:
+        """Seed, rank, world size and device, as batches depend on them."""
+        accelerator = self.accelerator
+        return Context(self.recipe["seed"], accelerator.process_index, accelerator.num_processes, accelerator.device)
+
+    @cached_property
+    def reporter(self) -> Reporter:
+        """What shows the run in the terminal and keeps it in its log."""
+        return Reporter(self.main, self.run.log)
+
+
+@contextmanager
+def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accelerator]:
+    """Accelerate for one run; its process-wide settings are let go after it, so that the next may have others.
+
+    Raises:
+        RunError: the process has an Accelerator of another precision.
+    """
+    ours, precision = not is_initialized(), recipe["train"]["precision"]
+    if not ours and (theirs := AcceleratorState().mixed_precision) != precision:
+        raise RunError(
+            f"train.precision is {precision!r}, and this process has an Accelerator with mixed_precision={theirs!r}, "
+            f"which holds for the whole process; give it {precision!r}, or train in another process"
+        )
+    try:
+        yield Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision=precision,
+            log_with=list(recipe["train"]["trackers"]) or None,
+            project_dir=str(run.path),
+        )
+    finally:
+        if ours:
+            AcceleratorState._reset_state()
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that Accelerate does not know, or would leave out in silence since they are not installed.
+
+    Raises:
+        RecipeError: suggests the nearest known one, or says what to install.
+    """
+    if not names:
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import LoggerType
+
+    known = sorted(["all", *LOGGER_TYPE_TO_CLASS])
+    installed = {"all"} | {str(name) for name in get_available_trackers()}
+    for name in names:
+        if name not in known:
+            raise RecipeError(
+                f"train.trackers: unknown tracker {name!r}{suggest(name, known)} (known: {', '.join(known)})"
+            )
+        if name in LoggerType.list() and name not in installed:  # the others are registered classes
+            package = '"sslcollapse[trackers]"' if name in EXTRA else name.replace("_", "-")
+            raise RecipeError(f"train.trackers: {name!r} is not installed; install it with: pip install {package}")
