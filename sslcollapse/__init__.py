@@ -1,6 +1,7 @@
 """See, layer by layer, where self-supervised representations lose rank, and prevent it.
 
-Names are imported on first use, so ``import sslcollapse`` costs next to nothing.
+Names are imported on first use, so ``import sslcollapse`` costs next to nothing. A plug-in needs no module but this one
+and ``sslcollapse.testing``: what is named here stays.
 """
 
 from __future__ import annotations
@@ -9,6 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sslcollapse.core.distributed import Gather
+    from sslcollapse.core.errors import (
+        DataError,
+        MissingDataError,
+        NonFiniteLossError,
+        RecipeError,
+        RunError,
+        SSLCollapseError,
+    )
     from sslcollapse.core.registry import (
         COEFFICIENTS,
         CONSTRAINTS,
@@ -21,8 +31,21 @@ if TYPE_CHECKING:
         REGISTRIES,
         REGULARIZERS,
         VISION_DATASETS,
+        Registry,
+        RegistryError,
     )
-    from sslcollapse.layers.map import layer_coverage, layer_map
+    from sslcollapse.core.seeding import derive_seed, generator
+    from sslcollapse.core.types import Batch, Branch, Context, LazyViews, ProbeSet, Split
+    from sslcollapse.domains.base import Domain
+    from sslcollapse.domains.samples import SampleDomain, Samples
+    from sslcollapse.domains.splits import fraction_split, stratified_split
+    from sslcollapse.layers.map import Layer, LayerError, layer_coverage, layer_map, weights
+    from sslcollapse.nn.heads import Head
+    from sslcollapse.objectives.base import Objective
+    from sslcollapse.optim.base import OptimizerSpec
+    from sslcollapse.probes.probe import Outcome, SplitProbe
+    from sslcollapse.probes.result import ProbeResult
+    from sslcollapse.probes.splits import SplitChoice
     from sslcollapse.rank.covariance import StreamingCovariance
     from sslcollapse.rank.measures import (
         alignment,
@@ -50,7 +73,23 @@ if TYPE_CHECKING:
     )
     from sslcollapse.recipe import extend
     from sslcollapse.recipe import load as load_recipe
+    from sslcollapse.recipe.schema import (
+        Above,
+        AtLeast,
+        AtMost,
+        Between,
+        Coefficient,
+        Component,
+        Distinct,
+        Momentum,
+        Named,
+        Probability,
+        Share,
+        Weight,
+        Width,
+    )
     from sslcollapse.regularizers.attach import DSO, SO, SRIP, AttachedPenalty, WERank
+    from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
     from sslcollapse.regularizers.werank import orthogonality_defect
     from sslcollapse.runs.export import load_encoder, plain_state_dict
     from sslcollapse.runs.hub import HubEncoder
@@ -58,56 +97,50 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ATTRIBUTES = {
-    "sslcollapse.rank.covariance": ["StreamingCovariance"],
-    "sslcollapse.rank.measures": [
-        "alignment",
-        "alpha_req",
-        "effective_rank",
-        "feature_std",
-        "lidar",
-        "local_intrinsic_dimension",
-        "nesum",
-        "numerical_rank",
-        "participation_ratio",
-        "rankme",
-        "stable_rank",
-        "uniformity",
-    ],
-    "sslcollapse.rank.monitor": ["CollapseMonitor"],
-    "sslcollapse.rank.spectrum": [
-        "alpha_req_from_singular_values",
-        "effective_rank_from_singular_values",
-        "nesum_from_singular_values",
-        "numerical_rank_from_singular_values",
-        "participation_ratio_from_singular_values",
-        "rankme_from_singular_values",
-        "stable_rank_from_singular_values",
-    ],
-    "sslcollapse.runs.export": ["load_encoder", "plain_state_dict"],
-    "sslcollapse.runs.hub": ["HubEncoder"],
-    "sslcollapse.layers.map": ["layer_coverage", "layer_map"],
-    "sslcollapse.recipe": ["extend"],
-    "sslcollapse.core.registry": [
-        "COEFFICIENTS",
-        "CONSTRAINTS",
-        "DOMAINS",
-        "ENCODERS",
-        "GRAPH_DATASETS",
-        "OBJECTIVES",
-        "OPTIMIZERS",
-        "PROBES",
-        "REGISTRIES",
-        "REGULARIZERS",
-        "VISION_DATASETS",
-    ],
-    "sslcollapse.regularizers.attach": ["AttachedPenalty", "DSO", "SO", "SRIP", "WERank"],
-    "sslcollapse.regularizers.werank": ["orthogonality_defect"],
-    "sslcollapse.training.trainer": ["train"],
+_NAMES = {
+    "sslcollapse.core.distributed": "Gather",
+    "sslcollapse.core.errors": "DataError MissingDataError NonFiniteLossError RecipeError RunError SSLCollapseError",
+    "sslcollapse.core.registry": (
+        "COEFFICIENTS CONSTRAINTS DOMAINS ENCODERS GRAPH_DATASETS OBJECTIVES OPTIMIZERS PROBES REGISTRIES REGULARIZERS "
+        "Registry RegistryError VISION_DATASETS"
+    ),
+    "sslcollapse.core.seeding": "derive_seed generator",
+    "sslcollapse.core.types": "Batch Branch Context LazyViews ProbeSet Split",
+    "sslcollapse.domains.base": "Domain",
+    "sslcollapse.domains.samples": "SampleDomain Samples",
+    "sslcollapse.domains.splits": "fraction_split stratified_split",
+    "sslcollapse.layers.map": "Layer LayerError layer_coverage layer_map weights",
+    "sslcollapse.nn.heads": "Head",
+    "sslcollapse.objectives.base": "Objective",
+    "sslcollapse.optim.base": "OptimizerSpec",
+    "sslcollapse.probes.probe": "Outcome SplitProbe",
+    "sslcollapse.probes.result": "ProbeResult",
+    "sslcollapse.probes.splits": "SplitChoice",
+    "sslcollapse.rank.covariance": "StreamingCovariance",
+    "sslcollapse.rank.measures": (
+        "alignment alpha_req effective_rank feature_std lidar local_intrinsic_dimension nesum numerical_rank "
+        "participation_ratio rankme stable_rank uniformity"
+    ),
+    "sslcollapse.rank.monitor": "CollapseMonitor",
+    "sslcollapse.rank.spectrum": (
+        "alpha_req_from_singular_values effective_rank_from_singular_values nesum_from_singular_values "
+        "numerical_rank_from_singular_values participation_ratio_from_singular_values "
+        "rankme_from_singular_values stable_rank_from_singular_values"
+    ),
+    "sslcollapse.recipe": "extend",
+    "sslcollapse.recipe.schema": (
+        "Above AtLeast AtMost Between Coefficient Component Distinct Momentum Named Probability Share Weight Width"
+    ),
+    "sslcollapse.regularizers.attach": "AttachedPenalty DSO SO SRIP WERank",
+    "sslcollapse.regularizers.base": "FeaturePenalty WeightPenalty",
+    "sslcollapse.regularizers.werank": "orthogonality_defect",
+    "sslcollapse.runs.export": "load_encoder plain_state_dict",
+    "sslcollapse.runs.hub": "HubEncoder",
+    "sslcollapse.training.trainer": "train",
 }
-"""Module → what is imported from it under its own name."""
+"""Module → the names that are imported from it."""
 
-_LAZY = {name: (module, name) for module, names in _ATTRIBUTES.items() for name in names}
+_LAZY = {name: (module, name) for module, names in _NAMES.items() for name in names.split()}
 _LAZY["load_recipe"] = ("sslcollapse.recipe", "load")
 
 __all__ = [
@@ -125,19 +158,64 @@ __all__ = [
     "SO",
     "SRIP",
     "VISION_DATASETS",
+    "Above",
+    "AtLeast",
+    "AtMost",
     "AttachedPenalty",
+    "Batch",
+    "Between",
+    "Branch",
+    "Coefficient",
     "CollapseMonitor",
+    "Component",
+    "Context",
+    "DataError",
+    "Distinct",
+    "Domain",
+    "FeaturePenalty",
+    "Gather",
+    "Head",
     "HubEncoder",
+    "Layer",
+    "LayerError",
+    "LazyViews",
+    "MissingDataError",
+    "Momentum",
+    "Named",
+    "NonFiniteLossError",
+    "Objective",
+    "OptimizerSpec",
+    "Outcome",
+    "Probability",
+    "ProbeResult",
+    "ProbeSet",
+    "RecipeError",
+    "Registry",
+    "RegistryError",
+    "RunError",
+    "SSLCollapseError",
+    "SampleDomain",
+    "Samples",
+    "Share",
+    "Split",
+    "SplitChoice",
+    "SplitProbe",
     "StreamingCovariance",
     "WERank",
+    "Weight",
+    "WeightPenalty",
+    "Width",
     "__version__",
     "alignment",
     "alpha_req",
     "alpha_req_from_singular_values",
+    "derive_seed",
     "effective_rank",
     "effective_rank_from_singular_values",
     "extend",
     "feature_std",
+    "fraction_split",
+    "generator",
     "layer_coverage",
     "layer_map",
     "lidar",
@@ -156,8 +234,10 @@ __all__ = [
     "rankme_from_singular_values",
     "stable_rank",
     "stable_rank_from_singular_values",
+    "stratified_split",
     "train",
     "uniformity",
+    "weights",
 ]
 
 

@@ -261,7 +261,10 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw spectra and ranks by depth here")
     diagnose.add_argument(
-        "--samples", type=_positive, default=1024, metavar="N", help="most samples that are used (default: 1024)"
+        "--samples",
+        type=_positive,
+        metavar="N",
+        help="most samples that are used (default: 1024; of graphs all nodes)",
     )
     diagnose.add_argument(
         "--pretrained", action="store_true", help="published weights of timm:MODEL (default: random initialisation)"

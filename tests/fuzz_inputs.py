@@ -70,6 +70,7 @@ USUAL: list[Any] = [
     *(dict(type="depth", first=1.0, last=0.1), dict(type="band", value=0.1), dict(type="schedule", base=0.1)),
     *(dict(type="rank_floor"), {"convs.*": 0.1}, {"*": 1}, dict(type="knn"), dict(type="linear", split="random")),
     *(dict(type="sgd", lr=0.1), dict(type="lars", lr=0.1, momentum=0.0), dict(type="bgrl"), dict(type="simsiam")),
+    *(dict(type="lightly", loss="NTXentLoss"), dict(type="timm", name="muon", lr=0.1), dict(type="torchvision")),
 ]
 """Values that belong somewhere, and fit elsewhere now and then."""
 

@@ -273,7 +273,7 @@ def test_views_draws_a_picture_of_images_and_refuses_a_graph(tmp_path, capsys):
     assert cli.main(["views", str(ROOT / "recipes/simclr_digits.py"), "--out", str(sheet), "--samples", "2"]) == 0
     assert sheet.read_bytes().startswith(b"\x89PNG")
     assert cli.main(["views", str(ROOT / "recipes/quickstart.py"), "--out", str(tmp_path / "none.png")]) == 2
-    assert "the views of 'graph' cannot be drawn" in capsys.readouterr().err
+    assert "the views of GraphDomain cannot be drawn" in capsys.readouterr().err
     assert not (tmp_path / "none.png").exists()
 
 

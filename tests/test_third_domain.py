@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import text_parts
+from torch import nn
 
-from sslcollapse import cli
+from sslcollapse import ENCODERS, cli
 from sslcollapse.core.errors import DataError, RecipeError, RunError
 from sslcollapse.training.evaluate import evaluate_run
 from sslcollapse.training.trainer import train
@@ -18,6 +19,19 @@ from sslcollapse.training.trainer import train
 @pytest.fixture(scope="module", autouse=True)
 def _registered(own_components):
     text_parts.register()
+    ENCODERS.register("silent_about_kinds")(SilentAboutKinds)
+
+
+class SilentAboutKinds(nn.Sequential):
+    """Reads tensors, and does not say so."""
+
+    out_dim = 4
+
+    def __init__(self, in_shape):
+        super().__init__(nn.Linear(*in_shape, 4))
+
+    def reset_parameters(self):
+        self[0].reset_parameters()
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +155,15 @@ def test_an_encoder_that_is_not_pooled_is_refused_before_the_first_step(tmp_path
 
 
 def test_an_encoder_that_cannot_read_the_views_is_refused_before_the_first_step(tmp_path):
-    recipe = text_parts.text_recipe("text", encoder=dict(type="mlp", hidden=[8, 4]))
+    recipe = text_parts.text_recipe("text", encoder=dict(type="silent_about_kinds"))
     with pytest.raises(RecipeError, match=r"encoder: cannot read the views of this domain \(Tokens\): "):
+        train(recipe, out=tmp_path)
+
+
+def test_an_encoder_of_another_kind_of_input_is_refused_by_name_before_data_are_read(tmp_path):
+    recipe = text_parts.text_recipe("text", encoder=dict(type="mlp", hidden=[8, 4]))
+    message = "'mlp' reads views of kind graph, image, vector, and those of the domain 'text' are of kind sequence"
+    with pytest.raises(RecipeError, match=message):
         train(recipe, out=tmp_path)
 
 

@@ -7,13 +7,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.core.registry import DOMAINS, ENCODERS, OBJECTIVES, PROBES, REGULARIZERS
-from sslcollapse.core.seeding import generator
-from sslcollapse.core.types import Batch, Context, ProbeSet, Split
-from sslcollapse.objectives.base import Objective
-from sslcollapse.probes.result import ProbeResult
-from sslcollapse.recipe.schema import Coefficient
-from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
+from sslcollapse import (
+    DOMAINS,
+    ENCODERS,
+    OBJECTIVES,
+    PROBES,
+    REGULARIZERS,
+    Coefficient,
+    FeaturePenalty,
+    Objective,
+    ProbeResult,
+    ProbeSet,
+    SampleDomain,
+    Samples,
+    Split,
+    WeightPenalty,
+)
 
 WORDS, LENGTH, SENTENCES = 40, 12, 90
 
@@ -25,59 +34,27 @@ class Tokens(NamedTuple):
     lengths: Tensor
 
 
-class TextBatches:
-    """Batches without end; an iterator, and no generator."""
+class TextDomain(SampleDomain):
+    """Sentences of two topics."""
 
-    def __init__(self, ids: Tensor, step: int, context: Context) -> None:
-        self.ids, self.step, self.context = ids, step, context
+    kind, in_shape, num_classes = "sequence", (LENGTH,), 2
 
-    def __iter__(self) -> "TextBatches":
-        return self
-
-    def __next__(self) -> Batch:
-        rng = generator(torch.device("cpu"), "words", self.context.seed, self.step)
-        rows = torch.randperm(SENTENCES, generator=rng)[:32]
-        views = []
-        for _ in range(2):
-            kept = torch.rand(32, LENGTH, generator=rng) < 0.7
-            ids = torch.where(kept, self.ids[rows], 0)[self.context.rank :: self.context.world_size]
-            views.append(Tokens(ids, torch.full((len(ids),), LENGTH)))
-        self.step += 1
-        return Batch(views, rows[self.context.rank :: self.context.world_size], None, False)
-
-
-class TextDomain:
-    """Sentences of two topics; nothing is there before ``load``."""
-
-    replicated = False
-    num_classes = None
-    in_shape = (LENGTH,)
-
-    def __init__(self, data_root: Path, *, one_topic: bool = False) -> None:
+    def __init__(self, data_root: Path, *, batch_size: int = 32, one_topic: bool = False) -> None:
+        super().__init__(data_root, batch_size=batch_size)
         self.one_topic = one_topic
 
-    def describe(self) -> str:
-        return f"{SENTENCES} sentences"
+    def read(self) -> Samples:
+        rng, rows = np.random.default_rng(0), np.arange(SENTENCES)
+        topic = np.arange(SENTENCES) % 2
+        ids = 1 + topic[:, None] * WORDS // 2 + rng.integers(0, WORDS // 2 - 1, (SENTENCES, LENGTH))
+        splits = {"public": [Split(*np.array_split(rows, 3))]}
+        return Samples(ids, np.zeros(SENTENCES) if self.one_topic else topic, splits, pretrain=rows)
 
-    def check(self, world_size: int) -> None:
-        pass
+    def augment(self, batch: Tensor, rng: torch.Generator) -> Tokens:
+        return self.plain(torch.where(torch.rand(batch.shape, generator=rng) < 0.7, batch, 0))
 
-    def load(self) -> None:
-        rng = np.random.default_rng(0)
-        self.labels = torch.tensor(np.arange(SENTENCES) % 2)
-        topic = self.labels.numpy()[:, None] * WORDS // 2
-        self.ids = torch.tensor(1 + topic + rng.integers(0, WORDS // 2 - 1, (SENTENCES, LENGTH)))
-
-    def notice(self, world_size: int) -> None:
-        return None
-
-    def batches(self, start_step: int, context: Context) -> TextBatches:
-        return TextBatches(self.ids, start_step, context)
-
-    def probe_set(self) -> ProbeSet:
-        views = [Tokens(part, torch.full((len(part),), LENGTH)) for part in self.ids.split(30)]
-        labels = torch.zeros_like(self.labels) if self.one_topic else self.labels
-        return ProbeSet(views, labels, 2, {"public": [Split(*np.array_split(np.arange(SENTENCES), 3))]})
+    def plain(self, batch: Tensor) -> Tokens:
+        return Tokens(batch, torch.full((len(batch),), LENGTH))
 
 
 class UnmeasurableText(TextDomain):
@@ -89,6 +66,8 @@ class UnmeasurableText(TextDomain):
 
 class BagOfWords(nn.Module):
     """Mean of word vectors, and a Linear."""
+
+    reads = ("sequence",)
 
     def __init__(self, in_shape: Any, *, out_dim: int = 8, pool: bool = True) -> None:
         super().__init__()
@@ -157,6 +136,8 @@ def register() -> None:
 
 class Agree(Objective):
     """Representations of two views agree, and do not vanish."""
+
+    couples_batch = True
 
     def forward(self, online: Any, target: Any, gather: Any) -> dict[str, Tensor]:
         a, b = online

@@ -16,6 +16,9 @@ from pathlib import Path
 
 from sslcollapse.core.errors import ADVICE, RunError, WriteError
 
+PACKAGE = Path(__file__).resolve().parents[1]
+"""Folder of this package, for whoever needs it; counting folders from a file goes wrong when the file moves."""
+
 POLL_SECONDS = 0.1
 ORPHAN_SECONDS = 15.0
 """How long the worker processes of a holder that was killed, which inherited its lock, may take to end after it."""

@@ -11,218 +11,144 @@ parameters are its recipe arguments, its positional parameters are filled in by 
 
 Built-in components are named in ``BUILTIN`` of the room where their code is, as ``"module:attribute"``, and
 imported when first used, so listing them imports none. Another package adds its own through an entry point of the group
-``sslcollapse.<kind>`` (for example ``sslcollapse.encoder``), without touching this one.
+``sslcollapse.<kind>`` (for example ``sslcollapse.encoder``), without touching this one, and a kind of its own with
+``REGISTRIES.add``.
 """
 
 from __future__ import annotations
 
-import ast
-import fnmatch
-import hashlib
-import importlib
-import importlib.util
-import inspect
 import sys
-from collections.abc import Callable, Mapping
-from functools import cached_property
-from importlib.metadata import entry_points, packages_distributions, version
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, TypeVar
+from collections.abc import Iterator, MutableMapping
+from importlib.metadata import entry_points
+from typing import Any
 
-from sslcollapse.core.errors import SSLCollapseError, in_words, suggest
+from sslcollapse.core.errors import in_words
+from sslcollapse.core.kind import KINDS
+from sslcollapse.core.kind import Registry as Registry
+from sslcollapse.core.kind import RegistryError as RegistryError
 
-F = TypeVar("F", bound=Callable[..., Any])
+ENCODERS = Registry("encoder", "sslcollapse.encoders", requires=("forward", "out_dim", "reset_parameters"))
+OBJECTIVES = Registry(
+    "objective",
+    "sslcollapse.objectives",
+    requires=("forward", "projector", "predictor", "couples_batch", "needs_target", "target_initialization"),
+    base="sslcollapse.Objective",
+)
+REGULARIZERS = Registry(
+    "regularizer",
+    "sslcollapse.regularizers",
+    requires=("forward", "coefficient"),
+    base="sslcollapse.WeightPenalty or sslcollapse.FeaturePenalty",
+)
+COEFFICIENTS = Registry("coefficient", "sslcollapse.regularizers", requires=("resolve",))
+CONSTRAINTS = Registry("constraint", "sslcollapse.regularizers")
+OPTIMIZERS = Registry("optimizer", "sslcollapse.optim", requires=("build", "lr_at"), base="sslcollapse.OptimizerSpec")
+DOMAINS = Registry(
+    "domain",
+    "sslcollapse.domains",
+    requires=(
+        *("kind", "in_shape", "num_classes", "replicated", "describe", "check", "load", "notice", "batches"),
+        *("probe_set", "measurable", "draw"),
+    ),
+    base="sslcollapse.Domain",
+)
+GRAPH_DATASETS = Registry(
+    "graph_dataset", "sslcollapse.domains.graph", requires=("num_features", "files", "describe", "load")
+)
+VISION_DATASETS = Registry(
+    "vision_dataset",
+    "sslcollapse.domains.vision",
+    requires=("channels", "size", "num_classes", "mean", "std", "files", "describe", "load"),
+)
+VISION_VIEWS = Registry("vision_views", "sslcollapse.domains.vision")
+PROBES = Registry("probe", "sslcollapse.probes", requires=("__call__",), base="sslcollapse.SplitProbe")
 
 
-class RegistryError(SSLCollapseError, ValueError):
-    """A component is unknown, registered twice, or was given arguments it does not take."""
+class Registries(MutableMapping[str, Registry]):
+    """Kind → registry: those of this package, and those that other packages and recipe files add.
 
-
-class Registry:
-    """Components of one kind by name.
-
-    Args:
-        kind: what the components are, as used in messages (``"encoder"``).
-        builtin: name → ``"module:attribute"`` of the components that are shipped with it; or the package whose
-            ``BUILTIN[kind]`` says so, with modules relative to it, which is read when it is first needed.
+    A package declares its kind with an entry point of the group ``sslcollapse.registry``, whose name is the kind and
+    whose value a ``Registry``: so ``list`` and records know it where nothing has imported the package.
     """
 
-    def __init__(self, kind: str, builtin: str | Mapping[str, str] = MappingProxyType({})) -> None:
-        self.kind = kind
-        self._builtin = builtin
-        self._factories: dict[str, Callable[..., Any]] = {}
-        self._parameters: dict[str, dict[str, inspect.Parameter]] = {}
+    def __init__(self, *registries: Registry) -> None:
+        self._known = {registry.kind: registry for registry in registries}
+        self._places: dict[str, Any] = {}  # kind → file that has added it
         self._entry_points_read = False
-        self._places: dict[str, str] = {}  # file of what a decorator has registered
 
-    def register(self, name: str) -> Callable[[F], F]:
-        """Return a decorator that registers a class or factory function under ``name``.
+    def add(self, registry: Registry) -> Registry:
+        """Make a kind of component known; return its registry, so that it can be given a name at once.
+
+            TEXT_DATASETS = REGISTRIES.add(Registry("text_dataset", {"agnews": "sslcollapse_text.agnews:AGNews"}))
+
+        A recipe's ``Annotated[dict, Component("text_dataset")]`` is then checked, listed and recorded as all others.
 
         Raises:
-            RegistryError: when the name is taken; the message names where.
+            RegistryError: there is one of this kind already, from another file.
         """
-
         place = sys._getframe(1).f_globals.get("__file__")
+        if registry.kind in self._known and (place is None or self._places.get(registry.kind) != place):
+            by = self._places.get(registry.kind, "this package")
+            raise RegistryError(f"there is a kind {registry.kind!r} already, from {by}; choose another name")
+        self._known[registry.kind], self._places[registry.kind] = registry, place
+        return registry
 
-        def decorate(factory: F) -> F:
-            target = f"{factory.__module__}:{factory.__qualname__}"
-            if name in self._known() and self._targets[name] != target:
+    def __getitem__(self, kind: str) -> Registry:
+        if kind not in self._known:
+            self._read_entry_points()
+        return self._known[kind]
+
+    def __setitem__(self, kind: str, registry: Registry) -> None:
+        self._known[kind] = registry
+
+    def __delitem__(self, kind: str) -> None:
+        del self._known[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        self._read_entry_points()
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        self._read_entry_points()
+        return len(self._known)
+
+    def _read_entry_points(self) -> None:
+        """Add the kinds of installed packages.
+
+        Raises:
+            RegistryError: one that cannot be imported, or is no registry of that kind.
+        """
+        if self._entry_points_read:
+            return
+        for point in entry_points(group=KINDS):
+            try:
+                registry = point.load()
+            except Exception as error:  # another package's module may fail in any way
                 raise RegistryError(
-                    f"{self.kind} {name!r} is already registered by {self._targets[name]}; "
-                    f"choose another name for {target}"
+                    f"the kind {point.name!r} that the entry point {point.value} declares cannot be imported: "
+                    f"{in_words(error)}; repair or remove that package"
+                ) from error
+            if not isinstance(registry, Registry) or registry.kind != point.name:
+                raise RegistryError(
+                    f"the entry point {point.value} is no Registry({point.name!r}), but {registry!r:.80}; "
+                    "repair or remove that package"
                 )
-            self._targets[name] = target
-            self._factories[name] = factory
-            self._parameters.pop(name, None)
-            if place:
-                self._places[name] = str(place)
-            return factory
-
-        return decorate
-
-    def names(self, pattern: str = "*") -> list[str]:
-        """Registered names that match a glob, sorted."""
-        return sorted(fnmatch.filter(self._known(), pattern))
-
-    def get(self, name: str) -> Callable[..., Any]:
-        """The class or function registered under ``name``, imported if need be.
-
-        Raises:
-            RegistryError: for an unknown name; the message suggests the nearest and lists all.
-        """
-        if name not in self._known():
-            known = self.names()
-            raise RegistryError(f"unknown {self.kind} {name!r}{suggest(name, known)} (known: {', '.join(known)})")
-        if name not in self._factories:
-            module, _, attribute = self._targets[name].partition(":")
-            self._factories[name] = getattr(importlib.import_module(module), attribute)
-        return self._factories[name]
-
-    def parameters(self, name: str) -> dict[str, inspect.Parameter]:
-        """Recipe arguments of a component (its keyword-only parameters), annotations resolved."""
-        if name not in self._parameters:
-            signature = inspect.signature(self.get(name), eval_str=True)
-            self._parameters[name] = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
-        return self._parameters[name]
-
-    def build(self, spec: Mapping[str, Any], *supplied: Any) -> Any:
-        """Construct the component that ``spec["type"]`` names.
-
-        Args:
-            spec: ``{"type": name, argument: value, ...}``.
-            supplied: what the framework passes by position (input width, data root, ...).
-
-        Raises:
-            RegistryError: for an unknown component, or a value that its constructor refuses.
-        """
-        if "type" not in spec:
-            raise RegistryError(f"a {self.kind} needs 'type'; known: {', '.join(self.names())}")
-        arguments = {key: value for key, value in spec.items() if key != "type"}
-        factory = self.get(spec["type"])
-        try:
-            return factory(*supplied, **arguments)
-        except (SSLCollapseError, MemoryError):
-            raise
-        except Exception as error:  # a component may check its arguments by failing
-            raise RegistryError(f"{self.kind} {spec['type']!r}: {in_words(error)}") from error
-
-    def origin(self, name: str) -> str | None:
-        """Where a component comes from that this package does not ship; None of one that it does.
-
-        The distribution and its version (``my-package 1.2``), or of a recipe's own component the file and the hash of
-        its source (``mine.py sha256:0123456789ab``).
-        """
-        module = self._known().get(name, "").partition(":")[0]
-        root = module.partition(".")[0]
-        if root == __name__.partition(".")[0]:
-            return None
-        point = next((p for p in entry_points(group=f"sslcollapse.{self.kind}") if p.name == name), None)
-        if point is not None and point.dist is not None:
-            return f"{point.dist.name} {point.dist.version}"
-        loaded = getattr(sys.modules.get(module), "__file__", None)
-        place = self._places.get(name) or loaded
-        if place == loaded:  # a recipe may have the name of a package
-            for distribution in packages_distributions().get(root, ()):
-                return f"{distribution} {version(distribution)}"
-        try:
-            source = Path(place or "").read_bytes()
-        except OSError:
-            return module or None
-        return f"{Path(place or '').name} sha256:{hashlib.sha256(source).hexdigest()[:12]}"
-
-    def describe(self, name: str) -> str:
-        """First line of the component's docstring, read without importing a built-in component."""
-        if name in self._factories:
-            return (inspect.getdoc(self._factories[name]) or "").partition("\n")[0]
-        module, _, attribute = self._targets[name].partition(":")
-        return _first_doc_line(module, attribute)
-
-    @cached_property
-    def _targets(self) -> dict[str, str]:
-        """Name → ``"module:attribute"`` of all that is registered, entry points apart before ``_known``."""
-        if isinstance(self._builtin, str):
-            named = importlib.import_module(self._builtin).BUILTIN[self.kind]
-            return {name: f"{self._builtin}.{target}" for name, target in named.items()}
-        return dict(self._builtin)
-
-    def _known(self) -> dict[str, str]:
-        if not self._entry_points_read:
-            self._entry_points_read = True
-            for point in entry_points(group=f"sslcollapse.{self.kind}"):
-                if point.name in self._targets and self._targets[point.name] != point.value:
-                    raise RegistryError(
-                        f"{self.kind} {point.name!r} is already registered by "
-                        f"{self._targets[point.name]}; the entry point {point.value} takes the same name"
-                    )
-                self._targets[point.name] = point.value
-        return self._targets
+            known = self._known.setdefault(point.name, registry)
+            if known is not registry:
+                raise RegistryError(f"there is a kind {point.name!r} already beside that of {point.value}")
+        self._entry_points_read = True
 
 
-def _first_doc_line(module: str, attribute: str) -> str:
-    """First docstring line of ``module:attribute`` from its source, without importing the module."""
-    root, *parts = module.split(".")
-    found = importlib.util.find_spec(root)  # finds a top-level package without importing it
-    folders = list(found.submodule_search_locations or []) if found else []
-    paths = ["/".join((folder, *parts)) for folder in folders]
-    candidates = [f"{path}{ending}" for path in paths for ending in (".py", "/__init__.py")]
-    if found and found.origin and not folders:
-        candidates = [found.origin]
-    for candidate in candidates:
-        try:
-            with open(candidate, encoding="utf-8") as file:
-                tree = ast.parse(file.read())
-        except FileNotFoundError:
-            continue
-        for node in tree.body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
-                return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ""
-
-
-ENCODERS = Registry("encoder", "sslcollapse.encoders")
-OBJECTIVES = Registry("objective", "sslcollapse.objectives")
-REGULARIZERS = Registry("regularizer", "sslcollapse.regularizers")
-COEFFICIENTS = Registry("coefficient", "sslcollapse.regularizers")
-CONSTRAINTS = Registry("constraint", "sslcollapse.regularizers")
-OPTIMIZERS = Registry("optimizer", "sslcollapse.optim")
-DOMAINS = Registry("domain", "sslcollapse.domains")
-GRAPH_DATASETS = Registry("graph_dataset", "sslcollapse.domains.graph")
-VISION_DATASETS = Registry("vision_dataset", "sslcollapse.domains.vision")
-PROBES = Registry("probe", "sslcollapse.probes")
-
-REGISTRIES: dict[str, Registry] = {
-    registry.kind: registry
-    for registry in (
-        ENCODERS,
-        OBJECTIVES,
-        REGULARIZERS,
-        COEFFICIENTS,
-        CONSTRAINTS,
-        OPTIMIZERS,
-        DOMAINS,
-        GRAPH_DATASETS,
-        VISION_DATASETS,
-        PROBES,
-    )
-}
+REGISTRIES = Registries(
+    ENCODERS,
+    OBJECTIVES,
+    REGULARIZERS,
+    COEFFICIENTS,
+    CONSTRAINTS,
+    OPTIMIZERS,
+    DOMAINS,
+    GRAPH_DATASETS,
+    VISION_DATASETS,
+    VISION_VIEWS,
+    PROBES,
+)

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MEASURED = 4096
+"""Samples that ranks are measured on, of inputs that are made a batch at a time, where nobody says how many."""
+
 
 class Batch(NamedTuple):
     """What a domain yields for one training step.
@@ -77,11 +80,11 @@ class LazyViews(Protocol):
         """Number of batches."""
         ...
 
-    def __getitem__(self, index: int) -> Tensor:
-        """Batch ``index``, [B, ...]; IndexError after the last."""
+    def __getitem__(self, index: int) -> Any:
+        """Batch ``index``, a view of some samples; IndexError after the last."""
         ...
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         """All batches in order."""
         ...
 
@@ -122,52 +125,18 @@ class ProbeSet:
         moved = views.to(device) if isinstance(views, LazyViews) else [send_to_device(view, device) for view in views]
         return replace(self, views=moved)
 
-    def rank_views(self, samples: int) -> Sequence[Any] | LazyViews:
-        """The inputs that ranks are measured on: all nodes of graphs, at most ``samples`` of lazily made inputs."""
-        return self.views.subset(samples) if isinstance(self.views, LazyViews) else self.views
+    def measured(self, samples: int | None, usual: int = MEASURED) -> tuple[Sequence[Any] | LazyViews, Tensor | None]:
+        """The inputs that ranks are measured on, and which rows of what they give count; None for all rows.
 
+        Of lazily made inputs only the chosen ones are made. A list of inputs is given as a whole, since samples may
+        depend on each other, as the nodes of a graph do, and rows of the outputs are chosen.
 
-@runtime_checkable
-class Domain(Protocol):
-    """A source of batches of views and of a probe set; nothing else knows what the data are.
-
-    A domain may also have ``measurable(view) -> Tensor | None``: the samples of a view as rows [N, d], or None where
-    they have no fixed width or a very large one. It is asked on batches of training, for what two views share; a domain
-    without it has no such measurement of the views themselves.
-
-    Attributes:
-        in_shape: of one sample of a view, known before data are read: (F,) for graphs, (C, H, W) for images.
-        num_classes: classes of ``Batch.labels``; None where batches have no labels.
-        replicated: whether every rank gets the same samples.
-    """
-
-    in_shape: tuple[int, ...]
-    num_classes: int | None
-    replicated: bool
-
-    def describe(self) -> str:
-        """One line on the data that will be read."""
-        ...
-
-    def check(self, world_size: int) -> None:
-        """Raise RecipeError for settings that this many ranks cannot share; reads no data."""
-        ...
-
-    def load(self) -> None:
-        """Read the data, or raise MissingDataError or DataError; called before batches and probe set are asked for."""
-        ...
-
-    def notice(self, world_size: int) -> str | None:
-        """What the log should say about several ranks, or None."""
-        ...
-
-    def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
-        """Endless batches from ``start_step``; batch k depends on (seed, k, rank) only.
-
-        After training rank 0 asks for batches again, with a context of one rank, whatever trained.
+        Args:
+            samples: how many, evenly spaced and always the same; None is all of a list, and ``usual`` lazily made ones.
+            usual: see ``samples``.
         """
-        ...
-
-    def probe_set(self) -> ProbeSet:
-        """Un-augmented inputs, labels and fixed splits."""
-        ...
+        if isinstance(self.views, LazyViews):
+            return self.views.subset(usual if samples is None else samples), None
+        if samples is None or samples >= len(self.labels):
+            return self.views, None
+        return self.views, torch.linspace(0, len(self.labels) - 1, samples, dtype=torch.float64).long()

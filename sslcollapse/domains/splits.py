@@ -1,10 +1,10 @@
-"""The stratified split that graphs and images of the same samples share."""
+"""Splits by class: the one that graphs and images of the same samples share, and the one of any labelled samples."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.types import Split
 
 DIGITS = 1797
@@ -33,3 +33,28 @@ def check_parts(train: int, validation: int, smallest_class: int, samples: str) 
             f"train_per_class {train} and validation_per_class {validation} leave no test {samples} in a class "
             f"of {smallest_class}"
         )
+
+
+def fraction_split(labels: np.ndarray, train: float = 0.8, validation: float = 0.1, seed: int = 0) -> Split:
+    """These shares of each class (of several labels a row: of all rows), drawn with this seed; the rest is test.
+
+    Rows of class -1 are in no part.
+
+    Raises:
+        DataError: a part is empty.
+    """
+    rng = np.random.default_rng([seed, 2])
+    classes = np.zeros(len(labels), dtype=np.int64) if labels.ndim == 2 else labels
+    parts: list[list[np.ndarray]] = [[], [], []]
+    for c in np.unique(classes[classes >= 0]):
+        rows = rng.permutation(np.flatnonzero(classes == c))
+        cuts = [round(train * len(rows)), round((train + validation) * len(rows))]
+        for part, chosen in zip(parts, np.split(rows, cuts), strict=True):
+            part.append(chosen)
+    joined = [np.sort(np.concatenate(part)) if part else np.arange(0) for part in parts]
+    if not all(len(part) for part in joined):
+        raise DataError(
+            f"{len(labels)} labels give parts of {[len(part) for part in joined]} rows to train on, validate and test; "
+            "none may be empty: give splits of your own"
+        )
+    return Split(*joined)

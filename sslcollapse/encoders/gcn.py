@@ -104,6 +104,8 @@ class GCN(nn.Module):
     Source: Thakoor et al., ICLR 2022.
     """
 
+    reads = ("graph",)
+
     def __init__(
         self,
         in_shape: int | Sequence[int],

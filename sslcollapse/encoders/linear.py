@@ -32,6 +32,8 @@ class DeepLinear(nn.Module):
     Source: Saxe et al. 2014; Jing et al. 2022, section 5, with ``hidden=[16, 16], decay=0.35``.
     """
 
+    reads = ("graph", "image", "vector")
+
     def __init__(
         self,
         in_shape: int | Sequence[int],

@@ -27,6 +27,8 @@ class MLP(nn.Module):
         final_activation: after the last layer.
     """
 
+    reads = ("graph", "image", "vector")
+
     def __init__(
         self,
         in_shape: int | Sequence[int],

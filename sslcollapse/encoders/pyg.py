@@ -35,6 +35,8 @@ class PyG(nn.Module):
     ``cached=True`` is refused: a cached normalisation silently ignores edge dropping.
     """
 
+    reads = ("graph",)
+
     def __init__(
         self,
         in_shape: int | Sequence[int],

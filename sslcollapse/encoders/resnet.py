@@ -17,6 +17,8 @@ StemName = Literal["cifar", "imagenet"]
 class _ResNet(ResNet):
     """torchvision's network with another stem and no classifier; subclasses name the blocks."""
 
+    reads = ("image",)
+
     block: type[BasicBlock | Bottleneck] = BasicBlock
     depths: tuple[int, ...] = (2, 2, 2, 2)
 
@@ -104,6 +106,8 @@ class NarrowResNet(nn.Module):
     Shapes:
         [N, C, H, W] → [N, width · 2^(stages − 1)].
     """
+
+    reads = ("image",)
 
     def __init__(
         self,

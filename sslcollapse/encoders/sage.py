@@ -75,6 +75,8 @@ class SAGE(nn.Module):
     Source: Thakoor et al., ICLR 2022, appendix (PPI).
     """
 
+    reads = ("graph",)
+
     shortcuts = ("skips",)
 
     def __init__(

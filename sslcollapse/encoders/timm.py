@@ -35,6 +35,8 @@ class Timm(nn.Module):
         [N, C, H, W] → [N, out_dim].
     """
 
+    reads = ("image",)
+
     def __init__(
         self,
         in_shape: Sequence[int],

@@ -25,13 +25,20 @@ class Objective(nn.Module):
         target_initialization: ``"own"`` (its own draw) or ``"copy"`` (of the online network).
         target_buffers: ``"own"`` (BatchNorm's running statistics of its own forward passes) or ``"copy"`` (the online
             network's, after each update).
-        couples_batch: whether a sample's loss depends on the other samples of the batch.
+        couples_batch: whether a sample's loss depends on the other samples of the batch. Every objective says it;
+            ``sslcollapse.testing.check_objective`` compares it with what its loss does. It decides whether several
+            batches may be accumulated in the place of one.
+        step: the optimiser step, from 0, that the next ``forward`` is for; set before each. What depends on it is a
+            function of it, so that a resumed run repeats it.
+        total_steps: how many steps there are.
     """
 
     needs_target: bool = False
     target_initialization: str = "copy"
     target_buffers: str = "own"
-    couples_batch: bool = False
+    couples_batch: bool | None = None
+    step: int = 0
+    total_steps: int = 1
 
     def projector(self, in_dim: int) -> nn.Module | None:
         """A new projector for representations of this width, or None."""

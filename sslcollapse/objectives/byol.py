@@ -30,6 +30,7 @@ class Bootstrap(Objective):
     """
 
     needs_target = True
+    couples_batch = False
 
     def __init__(
         self,

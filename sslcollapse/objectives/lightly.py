@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather, world_size
 from sslcollapse.core.errors import RecipeError, in_words, suggest
+from sslcollapse.core.memory import in_units, machine_memory
 from sslcollapse.core.schedules import ema_momentum
 from sslcollapse.core.seeding import seed_default
 from sslcollapse.core.types import Branch
@@ -21,6 +22,7 @@ from sslcollapse.nn.heads import Head, LightlyHead
 from sslcollapse.nn.moments import widen
 from sslcollapse.nn.norm import ActivationName, NormName
 from sslcollapse.objectives.base import Objective, check_projector, check_samples, embeddings_of_two_views
+from sslcollapse.recipe.check import quote
 from sslcollapse.recipe.schema import Probability, Width
 
 
@@ -158,7 +160,9 @@ class Lightly(Objective):
         self.name = loss
         self.loss = _loss(loss, self.known, dict(arguments or {}))
         if head is None and head_arguments:
-            raise ValueError(f"head_arguments: {dict(head_arguments)} belong to a head of lightly; name it in head")
+            raise ValueError(
+                f"head_arguments: {quote(dict(head_arguments))} belong to a head of lightly; name it in head"
+            )
         if head is not None and (norm, activation) != (None, None):
             raise ValueError(
                 f"norm and activation: are of our projector; {head} has its own (head_arguments), or leave head out"
@@ -281,9 +285,13 @@ def _loss(name: str, known: Known, arguments: dict[str, Any]) -> Any:
         raise ValueError(f"loss: lightly {version('lightly')} has no {name} ({error}); install a newer one") from error
     check_arguments("arguments", name, make, arguments, OURS)
     try:
+        with torch.device("meta"):
+            needed = sum(buffer.numel() * buffer.element_size() for buffer in make(**arguments).buffers())
+        if needed > machine_memory():
+            raise ValueError(f"it would need {in_units(needed)} of memory")
         return make(**arguments)
     except Exception as error:
-        raise ValueError(f"arguments: {name} refuses {arguments}: {in_words(error)}") from error
+        raise ValueError(f"arguments: {name} refuses {quote(arguments)}: {in_words(error)}") from error
 
 
 @contextmanager

@@ -37,6 +37,8 @@ class SimSiam(Objective):
     Source: Chen & He 2021, eq. 1 to 4, plus 1.
     """
 
+    couples_batch = False
+
     def __init__(
         self,
         *,

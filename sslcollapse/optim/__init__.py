@@ -5,7 +5,7 @@ BUILTIN = {
         "adamw": "adamw:AdamW",
         "sgd": "sgd:SGD",
         "lars": "timm:LARS",
-        "timm": "timm:Timm",
+        "timm": "timm:TimmOptimizer",
     },
 }
 """Kind → name → module of this room and attribute; imported when first used."""

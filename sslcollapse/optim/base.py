@@ -63,10 +63,9 @@ class OptimizerSpec:
     def groups(self, module: Trainable) -> list[dict[str, Any]]:
         """Parameter groups with ``params``, ``weight_decay`` and ``excluded`` (vectors left out), none empty.
 
-        A vector is a parameter of at most one dimension. What a module says in ``undecayed()``, if it has that method,
-        gets no weight decay: parameters behind weights with a constraint.
+        A vector is a parameter of at most one dimension.
         """
-        spared: set[Any] = set(getattr(module, "undecayed", set)())
+        spared = set(getattr(module, "undecayed", set)())  # a network without constraints has no such method
         if not self.decay_regularized:
             spared |= {module.layers[name].parameter for name in module.regularized_layers()}
         decayed, undecayed, excluded = [], [], []

@@ -17,6 +17,7 @@ from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.core.schedules import ScheduleName
 from sslcollapse.nn.checks import check_arguments
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
+from sslcollapse.recipe.check import quote
 from sslcollapse.recipe.schema import AtLeast, Distinct, Momentum
 
 OURS = {
@@ -35,7 +36,7 @@ REFUSED = {
 """Names of timm's optimizers (without a letter for a variant) → why they cannot be used."""
 
 
-class Timm(OptimizerSpec):
+class TimmOptimizer(OptimizerSpec):
     """Any optimizer of timm by name (Muon, LAMB, LARS, Adan, Lion and others), with warm-up and decay by the step.
 
     The learning rate is set at every step, for all groups. An optimizer that adapts the step of a parameter to its
@@ -154,10 +155,12 @@ class Timm(OptimizerSpec):
         try:
             return create_optimizer_v2(groups, self.name, lr=self.lr, weight_decay=self.weight_decay, **self.arguments)
         except Exception as error:  # they check their arguments in many ways, some by failing
-            raise ValueError(f"arguments: timm's {self.name} refuses {self.arguments}: {in_words(error)}") from error
+            raise ValueError(
+                f"arguments: timm's {self.name} refuses {quote(self.arguments)}: {in_words(error)}"
+            ) from error
 
 
-class LARS(Timm):
+class LARS(TimmOptimizer):
     """LARS (You et al. 2017): layer-wise adaptive rates for large batches, with warm-up and decay.
 
     Formula: λ = η ‖w‖ / (‖g‖ + β ‖w‖) for each parameter; v ← m v + λ (g + β w); w ← w − lr v. The learning rate

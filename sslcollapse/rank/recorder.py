@@ -1,6 +1,6 @@
 """How a network is looked at and left as it was: hooks on its layers and around its forward passes, modes put back.
 
-The one place that hooks a network to see what its layers put out.
+The one place that hooks a network to measure what its layers put out.
 """
 
 from __future__ import annotations

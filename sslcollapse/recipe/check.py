@@ -185,8 +185,8 @@ def expect(holds: bool, resolved: Any, annotation: Any, value: Any, path: str) -
     if holds:
         return resolved
     hint = ""
-    if annotation is bool and str(value).lower() in ("true", "false"):
-        hint = f"; write {str(value).capitalize()}"
+    if annotation is bool and isinstance(value, str) and value.lower() in ("true", "false"):
+        hint = f"; write {value.capitalize()}"
     if annotation is str and isinstance(value, (int, float)):
         hint = f"; as a string it is '\"{quote(value)}\"' on the command line"
     raise RecipeError(f"{path}: expected {describe(annotation)}, got {quote(value)}{hint}")

@@ -10,14 +10,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from sslcollapse.core.errors import RecipeError, quote, suggest
 from sslcollapse.core.registry import REGISTRIES
 from sslcollapse.recipe.check import Resolved, check, check_fields, fields_of, join
 from sslcollapse.recipe.files import load
 from sslcollapse.recipe.literals import check_nesting, literal
-from sslcollapse.recipe.schema import RecipeSpec
+from sslcollapse.recipe.schema import kind_of, kinds_within
+from sslcollapse.recipe.spec import RecipeSpec
 
 NAMED = {"regularizers": "regularizer", "constraints": "constraint", "evaluate": "probe"}
 """Fields whose entries have free names, and what an entry is."""
@@ -105,16 +106,9 @@ def resolve_data(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def components(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Kind and arguments of every component that takes part in a recipe, those inside others too."""
-    for kind, part in (
-        ("domain", "domain"),
-        ("encoder", "encoder"),
-        ("objective", "objective"),
-        ("optimizer", "optim"),
-    ):
-        yield from _within(kind, resolved.get(part, {}))
-    for part, kind in NAMED.items():
-        for component in resolved.get(part, {}).values():
-            yield from _within(kind, component)
+    for part, hint in get_type_hints(RecipeSpec, include_extras=True).items():
+        if (kind := kind_of(hint)) is not None:
+            yield from _within(kind, resolved.get(part))
 
 
 def _parsed(assignments: Sequence[str]) -> dict[str, Any]:
@@ -222,8 +216,12 @@ def _unknown_place(keys: list[str], parent: Any) -> str:
     return f"{place}: {above or 'a recipe'} has no {key!r}{near}"
 
 
-def _within(kind: Any, component: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if isinstance(component, Mapping) and "type" in component:
-        yield kind, component
-        for key, value in component.items():
-            yield from _within({"dataset": f"{component['type']}_dataset", "base": "coefficient"}.get(key, key), value)
+def _within(kind: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(Kind, component) of a component and all in it, or of all in a mapping from names to components, or in a list."""
+    if isinstance(value, Mapping) and isinstance(value.get("type"), str):
+        yield kind, value
+        for argument, inner in kinds_within(REGISTRIES[kind], value["type"]).items():
+            yield from _within(inner, value.get(argument))
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(kind, item)

@@ -1,6 +1,7 @@
-"""What may stand in a recipe: markers that refine annotations, and the fixed part as dataclasses.
+"""What may stand in a recipe: markers that refine annotations.
 
 * ``dataset: Annotated[dict, Component("graph_dataset")]`` is ``{"type": name, argument: value, ...}``;
+* ``views: Annotated[ImageViews, FieldsOrComponent("vision_views")]`` is the fields of a dataclass, or such a component;
 * ``evaluate: Annotated[dict, Named("probe")]`` is ``{any name: {"type": ..., ...}, ...}``;
 * ``steps: Annotated[int, AtLeast(1)]`` is an int with a lower bound; ``AtMost``, ``Above`` and ``Between`` bound too;
 * ``networks: Annotated[Sequence[str], Distinct()]`` is a list that has nothing twice;
@@ -14,11 +15,11 @@ import math
 import numbers
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from sslcollapse.core.errors import RecipeError, in_words, quote
+from sslcollapse.core.errors import RecipeError, in_words, quote, suggest
 from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
 from sslcollapse.recipe.check import (
     Marker,
@@ -165,6 +166,11 @@ class Component(Marker):
 
     def check(self, value: Any, annotation: Any, path: str) -> dict[str, Any]:
         """The dict with all arguments of the component."""
+        if self.kind not in REGISTRIES:
+            raise RecipeError(
+                f"{path}: there is no kind of component {self.kind!r}{suggest(self.kind, list(REGISTRIES))}; a plug-in "
+                f"adds it with REGISTRIES.add(Registry({self.kind!r}))"
+            )
         registry = REGISTRIES[self.kind]
         known = registry.names()
         if not isinstance(value, Mapping):
@@ -183,6 +189,19 @@ class Component(Marker):
     def describe(self, annotation: Any = None) -> str:
         """What is expected, for messages."""
         return f"a dict with the 'type' and the arguments of the {self.kind}"
+
+
+@dataclass(frozen=True)
+class FieldsOrComponent(Marker):
+    """Marker of a dataclass that a component of one kind may stand for: fields, or ``{"type": name, ...}``."""
+
+    kind: str
+
+    def check(self, value: Any, annotation: Any, path: str) -> Any:
+        """The fields, or the component, with all defaults."""
+        if isinstance(value, Mapping) and "type" in value:
+            return Component(self.kind).check(value, dict, path)
+        return check(value, annotation, path)
 
 
 @dataclass(frozen=True)
@@ -243,96 +262,23 @@ Coefficient = Annotated[Any, CoefficientSpec()]
 """Annotation of a parameter that takes any form of coefficient."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainSpec:
-    """How long and how to train.
-
-    Args:
-        steps: optimiser steps.
-        checkpoint_every: steps between checkpoints, beside those by time; 0 for none.
-        checkpoint_minutes: minutes between checkpoints, whatever the number of steps; 0 for none. One is always written
-            after the last step, and when a signal stops the run.
-        keep_checkpoints: how many of the newest are kept. With ``checkpoint_every`` these are of its steps, and the
-            newest that the clock or a signal asked for is kept besides.
-        log_every: steps between lines of ``metrics.jsonl``.
-        precision: mixed precision, as Accelerate calls it.
-        trackers: Accelerate's experiment trackers, such as ``"tensorboard"`` or ``"wandb"``.
-        accumulate: batches whose gradients are averaged in one optimiser step.
-        accumulate_coupled: names of the objective and regularizers that couple the samples of a batch and that
-            accumulation is nevertheless meant for: they see each batch by itself, not the sum of them.
-        channels_last: memory format of convolutions.
-        compile: whether encoder and heads are compiled with ``torch.compile``.
-        sync_batchnorm: whether BatchNorm's statistics are those of all GPUs' samples.
-        online_probe: train a linear classifier beside the encoder, on representations cut off from its gradient,
-            with the same optimizer.
-    """
-
-    steps: Annotated[int, AtLeast(1)]
-    checkpoint_every: Annotated[int, AtLeast(0)] = 0
-    checkpoint_minutes: Annotated[float, AtLeast(0)] = 5.0
-    keep_checkpoints: Annotated[int, AtLeast(1)] = 2
-    log_every: Annotated[int, AtLeast(1)] = 10
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    trackers: Annotated[Sequence[str], Distinct()] = ()
-    accumulate: Annotated[int, AtLeast(1)] = 1
-    accumulate_coupled: Annotated[Sequence[str], Distinct()] = ()
-    channels_last: bool = False
-    compile: bool = False
-    sync_batchnorm: bool = True
-    online_probe: bool = False
+def kinds_within(registry: Registry, name: str) -> dict[str, str]:
+    """Argument → kind of the components that it takes, of a registered component; empty where it cannot be imported."""
+    try:
+        parameters = registry.parameters(name)
+    except Exception:  # of another package's module, which may fail in any way when it is imported
+        return {}
+    kinds = {argument: kind_of(parameter.annotation) for argument, parameter in parameters.items()}
+    return {argument: kind for argument, kind in kinds.items() if kind is not None}
 
 
-@dataclass(frozen=True, kw_only=True)
-class MonitorSpec:
-    """When and how ranks are measured during training.
-
-    Args:
-        every: steps between measurements; 0 measures at the end only.
-        rank_warning: fraction of its attainable rank below which a layer is warned about.
-        gradients: whether penalties' gradients are compared with the objective's.
-        samples: most samples whose ranks are measured, evenly spaced over the probe set, where its domain makes them a
-            batch at a time; of one that has them at hand, as a graph has its nodes, all are.
-    """
-
-    every: Annotated[int, AtLeast(0)] = 100
-    rank_warning: Probability = 0.1
-    gradients: bool = True
-    samples: Annotated[int, AtLeast(2)] = 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeSpec:
-    """The whole recipe; parts with ``type=`` are registered components.
-
-    Args:
-        name: of the recipe, and of the folder of its runs.
-        seed: of weights, views and the order of samples.
-        data_root: folder of all data sets.
-        domain: where batches come from.
-        encoder: the network whose representations are wanted.
-        initialization: of the encoder's weights, by the layer map; by default as the encoder does it.
-        objective: the loss, with the heads that it needs.
-        regularizers: penalties on weights or features.
-        constraints: sets of matrices that weights stay in.
-        optim: the optimizer.
-        train: how long and how.
-        monitor: when ranks are measured.
-        evaluate: probes.
-    """
-
-    name: Annotated[str, Word()]
-    seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1)] = 0  # what torch.manual_seed takes
-    data_root: str | None = None
-    domain: Annotated[dict[str, Any], Component("domain")]
-    encoder: Annotated[dict[str, Any], Component("encoder")]
-    initialization: Literal["orthogonal", "glorot", "identity"] | None = None
-    objective: Annotated[dict[str, Any], Component("objective")]
-    regularizers: Annotated[dict[str, Any], Named("regularizer")] = field(default_factory=dict)
-    constraints: Annotated[dict[str, Any], Named("constraint")] = field(default_factory=dict)
-    optim: Annotated[dict[str, Any], Component("optimizer")]
-    train: TrainSpec
-    monitor: MonitorSpec = MonitorSpec()
-    evaluate: Annotated[dict[str, Any], Named("probe")] = field(default_factory=dict)
+def kind_of(annotation: Any) -> str | None:
+    """The kind of the components that an annotation allows anywhere; None where it allows none."""
+    if isinstance(annotation, (Component, FieldsOrComponent, Named)):
+        return annotation.kind
+    if isinstance(annotation, CoefficientSpec):
+        return "coefficient"
+    return next((kind for part in get_args(annotation) if (kind := kind_of(part)) is not None), None)
 
 
 def _parameters(registry: Registry, name: str, path: str) -> dict[str, inspect.Parameter]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from sslcollapse import __version__
 from sslcollapse.core.errors import RunError
-from sslcollapse.core.files import remove_temporaries, write_atomic, writing
+from sslcollapse.core.files import PACKAGE, remove_temporaries, write_atomic, writing
 from sslcollapse.core.registry import REGISTRIES
 from sslcollapse.core.seeding import STREAMS
 from sslcollapse.recipe import changes_since, components, difference, recipe_hash
@@ -223,7 +223,7 @@ def plugins(recipe: Mapping[str, Any]) -> dict[str, str]:
     """``"encoder my_gcn"`` → where it comes from, of each component of a resolved recipe that is not this package's."""
     found = {}
     for kind, component in components(recipe):
-        origin = REGISTRIES[kind].origin(component["type"]) if kind in REGISTRIES else None
+        origin = REGISTRIES[kind].origin(component["type"])
         if origin is not None:
             found[f"{kind} {component['type']}"] = origin
     return found
@@ -245,13 +245,12 @@ def device_name(device: Any) -> str:
 
 def commit() -> str | None:
     """The commit of this package's repository, with ``+changes`` where files differ; None outside one."""
-    root = Path(__file__).resolve().parents[1]
     try:
-        git = ["git", "--no-optional-locks", "-C", str(root)]  # a lock would stay if it were ended by the timeout
+        git = ["git", "--no-optional-locks", "-C", str(PACKAGE)]  # a lock would stay if it were ended by the timeout
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
         if head.returncode:
             return None
-        status = ["status", "--porcelain", "--untracked-files=no", "--", str(root)]
+        status = ["status", "--porcelain", "--untracked-files=no", "--", str(PACKAGE)]
         dirty = subprocess.run([*git, *status], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sslcollapse.core.errors import RunError, SSLCollapseError
+from sslcollapse.core.files import PACKAGE
 from sslcollapse.core.registry import ENCODERS
 from sslcollapse.recipe.schema import Component
 from sslcollapse.runs.planning import LARGEST_TENSOR, UnplannedError, bounded, planning
@@ -96,7 +97,7 @@ def _reason(error: BaseException) -> str:
         text = f"{type(error).__name__}: {text.partition(chr(10))[0]}"
     while error.__cause__ is not None:
         error = error.__cause__
-    own = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    own = (str(Path(torch.__file__).parent), str(PACKAGE))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
     if frames and frames[-1].line and isinstance(error, (UnplannedError, RuntimeError, TypeError)):
         text = f"{text[:800]} (in line {frames[-1].lineno} of {Path(frames[-1].filename).name}: {frames[-1].line})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.core.errors import RecipeError, SSLCollapseError
+from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError
 from sslcollapse.core.memory import bounded
-from sslcollapse.core.registry import CONSTRAINTS, DOMAINS
-from sslcollapse.core.types import Batch, Domain, LazyViews, ProbeSet
+from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS
+from sslcollapse.core.types import Batch, Context, LazyViews, ProbeSet
+from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.recorder import evaluating
 from sslcollapse.regularizers.constraints import Constrained
@@ -42,6 +43,7 @@ def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:
     Raises:
         RecipeError: parts that do not go together.
     """
+    _check_kind(recipe, domain)
     torch.manual_seed(recipe["seed"])
     with bounded(recipe):
         module = SSLModule.from_recipe(recipe, domain.in_shape, domain.num_classes)
@@ -55,12 +57,63 @@ def build_encoder(recipe: Mapping[str, Any], domain: Domain) -> Any:
     Raises:
         RecipeError: an encoder that does not read the domain's views.
     """
+    _check_kind(recipe, domain)
     torch.manual_seed(recipe["seed"])
     encoder = encoder_from_recipe(recipe, domain.in_shape)
     if recipe.get("constraints"):
         constraints = {name: CONSTRAINTS.build(spec) for name, spec in recipe["constraints"].items()}
         encoder = Constrained(constraints, encoder, layer_map(encoder), heads=False).released(encoder)
     return encoder
+
+
+def checked_batches(domain: Domain, start_step: int, context: Context) -> Generator[Batch, None, None]:
+    """The batches of a domain, each of which is looked at before it is given on.
+
+    Raises:
+        RecipeError: what the domain gives is no iterator, no ``Batch``, or not the first batch that it should be.
+        RunError: the batches have come to an end.
+    """
+    batches: Any = domain.batches(start_step, context)
+    name = type(domain).__name__
+    if not isinstance(batches, Iterator):
+        raise RecipeError(
+            f"domain: {name}.batches() returned a {type(batches).__name__}, where an iterator without end is needed: "
+            "yield batches in `while True`, or return one with __next__"
+        )
+    made = 0
+    try:
+        for batch in batches:
+            if not isinstance(batch, Batch):
+                raise RecipeError(
+                    f"domain: {name}.batches() made a {type(batch).__name__}, where a sslcollapse.Batch(views, index, "
+                    "labels, replicated) is needed"
+                )
+            if not made:
+                _check_first(domain, batch)
+            made += 1
+            yield batch
+    finally:
+        if (close := getattr(batches, "close", None)) is not None:  # of a generator: ends its worker processes
+            close()
+    raise RunError(
+        f"domain: {name}.batches() ended after {made} batches from step {start_step} on; they must not end: go round "
+        "again, in another order"
+    )
+
+
+def _check_first(domain: Domain, batch: Batch) -> None:
+    name, index, labels = type(domain).__name__, batch.index, batch.labels
+    if isinstance(batch.views, torch.Tensor) or not isinstance(batch.views, Sequence) or not len(batch.views):
+        raise RecipeError(
+            f"domain: Batch.views of {name} must be a list with one entry a view, got a {type(batch.views).__name__}"
+        )
+    if not isinstance(index, torch.Tensor) or index.dim() != 1 or index.is_floating_point():
+        raise RecipeError(f"domain: Batch.index of {name} must be a tensor of whole numbers [B], got {index!r:.80}")
+    if (labels is None) != (domain.num_classes is None):
+        raise RecipeError(
+            f"domain: {name}.num_classes is {domain.num_classes}, and Batch.labels is "
+            f"{'None' if labels is None else 'not None'}; a domain whose batches have labels says how many classes"
+        )
 
 
 @torch.no_grad()
@@ -102,7 +155,7 @@ def check_probe_views(encoder: Any, probe_set: ProbeSet, *, labelled: bool) -> N
     Raises:
         RecipeError: it cannot read them, or they are not as many as the labels.
     """
-    views = probe_set.rank_views(2)
+    views, _ = probe_set.measured(2)
     with evaluating(encoder), _tried("encoder", "the inputs of the probe set"):
         view = next(iter(views))
         h = encoder(view)
@@ -143,10 +196,8 @@ def draw_views(recipe: Mapping[str, Any], path: Path, samples: int) -> Path:
     """
     if samples > SHEET_ROWS:  # the whole sheet is in memory
         raise RecipeError(f"--samples: a sheet has at most {SHEET_ROWS} rows, got {samples}")
-    domain: Any = build_domain(recipe)
-    if not hasattr(domain, "draw"):
-        kind = recipe["domain"]["type"]
-        raise RecipeError(f"domain.type: the views of {kind!r} cannot be drawn: its domain has no method draw()")
+    domain = build_domain(recipe)
+    domain.load()
     try:
         domain.draw(path, samples, recipe["seed"])
     except OSError as error:
@@ -171,6 +222,18 @@ def prepare_networks(recipe: Mapping[str, Any], module: SSLModule, domain: Domai
         for network in networks:
             if network is not None:
                 network.compile()  # in place, so that names of parameters and of layers stay
+
+
+def _check_kind(recipe: Mapping[str, Any], domain: Domain) -> None:
+    """Refuse an encoder that says that it reads other kinds of input; one that says nothing is tried on a batch."""
+    name, of = recipe["encoder"]["type"], recipe["domain"]["type"]
+    reads = getattr(ENCODERS.get(name), "reads", None)
+    kinds = (reads,) if isinstance(reads, str) else reads
+    if kinds is not None and domain.kind not in kinds:
+        raise RecipeError(
+            f"encoder.type: {name!r} reads views of kind {', '.join(kinds)}, and those of the domain {of!r} are of "
+            f"kind {domain.kind}; choose an encoder that reads them"
+        )
 
 
 def _check_accumulation(recipe: Mapping[str, Any], module: SSLModule) -> None:

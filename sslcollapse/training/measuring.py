@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from sslcollapse.core.distributed import meeting
 from sslcollapse.core.errors import NonFiniteLossError, SSLCollapseError
-from sslcollapse.core.types import Context, ProbeSet
+from sslcollapse.core.types import MEASURED, Context, ProbeSet
 from sslcollapse.rank.gradients import gradient_warnings
 from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure
 from sslcollapse.rank.spectrum import NotFiniteError
 from sslcollapse.rank.views import MAX_ROWS, measure_shared
+from sslcollapse.training.build import checked_batches
 from sslcollapse.training.finite import way_out
 from sslcollapse.training.journal import Journal
 from sslcollapse.training.setup import Setup
@@ -74,21 +76,18 @@ class RankMeter:
         """What two training views share, on the batches that would come after the last step; on rank 0."""
         setup, recipe = self._setup, self._setup.recipe
         # More samples than are measured otherwise would take long, and without end where samples never come again.
-        most = min(recipe["monitor"]["samples"], max(len(self._probe_set.labels), MAX_ROWS))
+        most = min(recipe["monitor"]["samples"] or MEASURED, max(len(self._probe_set.labels), MAX_ROWS))
         context = Context(recipe["seed"], device=setup.accelerator.device)  # rank 0 has all samples of a batch
-        batches = setup.domain.batches(setup.steps * recipe["train"]["accumulate"], context)
-        try:
-            return measure_shared(setup.module.encoder, batches, most, getattr(setup.domain, "measurable", None))
-        finally:
-            close: Any = getattr(batches, "close", None)  # of a generator: ends its worker processes
-            if close is not None:
-                close()
+        start = setup.steps * recipe["train"]["accumulate"]
+        with closing(checked_batches(setup.domain, start, context)) as batches:  # ends worker processes
+            return measure_shared(setup.module.encoder, batches, most, setup.domain.measurable)
 
     def _measured(self, done: int) -> Measurement:
         module = self._setup.module
-        views = self._probe_set.rank_views(self._setup.recipe["monitor"]["samples"])
+        heads: dict[str, Any] = dict(projector=module.projector, predictor=module.predictor)
+        views, rows = self._probe_set.measured(self._setup.recipe["monitor"]["samples"])
         try:
-            return measure(module.encoder, views, projector=module.projector, predictor=module.predictor, step=done)
+            return measure(module.encoder, views, **heads, rows=rows, step=done)
         except NotFiniteError as error:
             raise NonFiniteLossError(
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self._setup.run.checkpoints)}"

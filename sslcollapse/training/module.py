@@ -69,8 +69,8 @@ class SSLModule(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.projector = objective.projector(self.encoder.out_dim)
-        embedding_dim = self.encoder.out_dim if self.projector is None else self.projector.out_dim
-        self.predictor = objective.predictor(int(embedding_dim))
+        embedded = (self.encoder, "encoder") if self.projector is None else (self.projector, "objective.projector")
+        self.predictor = objective.predictor(_width(*embedded))
         self.objective = objective
         for name in regularizers or {}:
             if hasattr(nn.ModuleDict, name) or name == "training":
@@ -137,6 +137,7 @@ class SSLModule(nn.Module):
         if self.target is not None:
             with torch.no_grad():
                 target = [self.target(view) for view in batch.views]
+        self.objective.step, self.objective.total_steps = step, self.total_steps
         losses = self.objective(online, target, gather)
         parts = {f"objective/{name}": value for name, value in losses.items()}
         total = sum(losses.values())
@@ -204,6 +205,10 @@ class SSLModule(nn.Module):
             if value
         }
 
+    def undecayed(self) -> set[nn.Parameter]:
+        """Parameters without weight decay, since a constraint computes a weight from them."""
+        return self.constrained.undecayed()
+
     def observed(self) -> Iterator[tuple[str, str]]:
         """(Regularizer, kind of feature or layer) of all penalties on features that have a coefficient at some step."""
         last = self.total_steps - 1
@@ -212,15 +217,20 @@ class SSLModule(nn.Module):
             at = self._coefficients[name]
             yield from ((name, kind) for kind in kinds if name in self.controllers or any(at(k)[kind] for k in steps))
 
-    def undecayed(self) -> set[nn.Parameter]:
-        """Parameters that must have no weight decay, as their constraints have it."""
-        return self.constrained.undecayed()
-
     def coupling(self) -> set[str]:
         """Names of the parts whose loss depends on how samples are divided into batches.
 
         ``"objective"``, and the names of regularizers.
+
+        Raises:
+            RecipeError: the objective does not say whether it couples the samples of a batch.
         """
+        if self.objective.couples_batch is None:
+            raise RecipeError(
+                f"objective: {type(self.objective).__name__} does not say whether its loss couples the samples of a "
+                "batch, which accumulation must know; write couples_batch = True or False in its class "
+                "(sslcollapse.testing.couples_batch finds it out)"
+            )
         coupled = {name for name in self._observed if getattr(self.regularizers[name], "couples_batch", False)}
         return coupled | ({"objective"} if self.objective.couples_batch else set())
 
@@ -299,16 +309,18 @@ def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> A
     """The encoder of a resolved recipe, from torch's global random state.
 
     Raises:
-        RecipeError: its constructor refuses the shape of the data.
+        RecipeError: its constructor refuses the shape of the data, or it is not what an encoder has to be.
     """
     spec, scheme = recipe["encoder"], recipe.get("initialization")
     arguments = {key: value for key, value in spec.items() if key != "type"}
     try:
         encoder = ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)
+        ENCODERS.check(encoder, spec["type"])
     except (MissingDataError, MemoryError):
         raise
     except Exception as error:  # only now has its constructor seen the shape of the data; it may check by failing
         raise RecipeError(f"encoder: {in_words(error)}") from error
+    _width(encoder, "encoder")
     if scheme is not None:
         if overwritten := [name for name in ("pretrained", "decay", "initial_rank") if arguments.get(name)]:
             raise RecipeError(f"initialization: {scheme!r} would overwrite encoder.{overwritten[0]}; leave one out")
@@ -317,3 +329,18 @@ def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> A
         except LayerError as error:
             raise RecipeError(f"initialization: {error}") from error
     return encoder
+
+
+def _width(network: Any, place: str) -> int:
+    """The width of what a network puts out, as it says itself.
+
+    Raises:
+        RecipeError: it says none, or one that cannot be.
+    """
+    width = getattr(network, "out_dim", None)
+    if not isinstance(width, int) or width < 1:
+        raise RecipeError(
+            f"{place}: {type(network).__name__}.out_dim must be the width of its output, a whole number >= 1, "
+            f"got {width!r}"
+        )
+    return width

@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 
 from sslcollapse.core.errors import RecipeError, RunError, suggest
-from sslcollapse.core.types import Context, Domain
+from sslcollapse.core.types import Context
+from sslcollapse.domains.base import Domain
 from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.training.module import SSLModule
 from sslcollapse.training.progress import Reporter

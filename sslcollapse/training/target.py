@@ -31,7 +31,7 @@ class TargetNetwork(nn.Module):
         return Branch(h, h if self.projector is None else self.projector(h), None)
 
     def pairs(self, online: Any) -> tuple[list[Tensor], list[Tensor]]:
-        """Target parameters and the online parameters, or computed weights, that they follow, in the same order.
+        """TargetNetwork parameters and the online parameters, or computed weights, that they follow, in the same order.
 
         Args:
             online: the ``SSLModule``.

@@ -23,7 +23,14 @@ from sslcollapse.probes.evaluate import build_probes, check_probes
 from sslcollapse.recipe import identify
 from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.runs.export import check_exportable
-from sslcollapse.training.build import build_domain, build_module, check_batch, check_probe_views, prepare_networks
+from sslcollapse.training.build import (
+    build_domain,
+    build_module,
+    check_batch,
+    check_probe_views,
+    checked_batches,
+    prepare_networks,
+)
 from sslcollapse.training.finite import check_tensors
 from sslcollapse.training.hooks import Controllers, Hook, PenaltyGradients
 from sslcollapse.training.journal import Journal
@@ -238,7 +245,7 @@ class Trainer:
     def _rehearsed(self, start: int) -> Iterator[Batch]:
         """Batches from a step on, the first of which all that will ever read one has been tried on."""
         setup = self.setup
-        batches = setup.domain.batches(start * self.recipe["train"]["accumulate"], setup.context)
+        batches = checked_batches(setup.domain, start * self.recipe["train"]["accumulate"], setup.context)
         first = next(batches)
         check_batch(self.module, first)
         with meeting("trying the probe set"):

@@ -15,6 +15,7 @@ import submitit
 
 from sslcollapse.ablation import run_ablation
 from sslcollapse.ablation.executors import slurm
+from sslcollapse.ablation.executors.local import search_path
 from sslcollapse.ablation.executors.slurm import SlurmRun, make_executor, parse_settings
 from sslcollapse.core.errors import RecipeError, RunError
 
@@ -199,3 +200,10 @@ def test_the_debug_executor_trains_in_this_process_and_goes_on_after_a_failure(w
     assert "raise ZeroDivisionError" in printed.err
     with pytest.raises(RecipeError, match="debug makes one run at a time, got --jobs 2"):
         ablate(workspace, executor="debug", jobs=2)
+
+
+def test_processes_of_runs_find_this_package_where_nothing_is_installed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    first, *rest = search_path().split(os.pathsep)
+    assert (Path(first) / "sslcollapse" / "__init__.py").exists()
+    assert rest == [str(tmp_path)]

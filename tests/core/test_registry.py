@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from sslcollapse.core import kind as kind_module
 from sslcollapse.core import registry as registry_module
 from sslcollapse.core.errors import SSLCollapseError, suggest
-from sslcollapse.core.registry import REGISTRIES, Registry, RegistryError
+from sslcollapse.core.registry import KINDS, REGISTRIES, Registries, Registry, RegistryError
 
 
 class Ruler:
@@ -112,7 +113,7 @@ def test_describe_is_the_first_docstring_line():
 
 def test_a_component_of_another_package_is_found_by_its_entry_point(monkeypatch):
     points = {"sslcollapse.tool": [SimpleNamespace(name="fraction", value="fractions:Fraction")]}
-    monkeypatch.setattr(registry_module, "entry_points", lambda group: points.get(group, []))
+    monkeypatch.setattr(kind_module, "entry_points", lambda group: points.get(group, []))
     registry = tools()
     assert registry.names() == ["counter", "fraction", "ruler"]
     assert registry.describe("fraction").startswith("This class implements rational numbers")
@@ -120,7 +121,7 @@ def test_a_component_of_another_package_is_found_by_its_entry_point(monkeypatch)
 
 def test_an_entry_point_cannot_take_a_name_that_is_in_use(monkeypatch):
     point = SimpleNamespace(name="counter", value="elsewhere:Counter")
-    monkeypatch.setattr(registry_module, "entry_points", lambda group: [point])
+    monkeypatch.setattr(kind_module, "entry_points", lambda group: [point])
     with pytest.raises(RegistryError, match=r"elsewhere:Counter takes the same name"):
         Registry("tool", {"counter": "collections:Counter"}).names()
 
@@ -144,5 +145,85 @@ def test_describing_every_component_imports_none():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     rooms = ["encoders", "objectives", "regularizers", "optim", "domains", "domains.graph", "domains.vision", "probes"]
-    core = ["core", "core.texts", "core.errors", "core.registry"]
+    core = ["core", "core.texts", "core.errors", "core.kind", "core.registry"]
     assert run.stdout.strip() == str(sorted(f"sslcollapse.{name}" for name in [*core, *rooms]))
+
+
+def with_points(monkeypatch, *points):
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: points if group == KINDS else [])
+
+
+def test_another_package_adds_a_kind_of_its_own_which_is_used_as_the_others_are():
+    known = Registries(tools())
+    added = known.add(Registry("word_dataset", {"pets": "collections:Counter"}))
+    assert known["word_dataset"] is added
+    assert list(known) == ["tool", "word_dataset"]
+    assert "word_dataset" in known
+    assert len(known) == 2
+
+
+def test_a_kind_of_this_package_or_of_another_file_cannot_be_taken():
+    known = Registries(tools())
+    with pytest.raises(RegistryError, match=r"there is a kind 'tool' already, from this package; choose another name"):
+        known.add(Registry("tool"))
+    exec("known.add(Registry('word_dataset'))", {"known": known, "Registry": Registry, "__file__": "/a/first.py"})
+    with pytest.raises(RegistryError, match=r"'word_dataset' already, from /a/first.py"):
+        known.add(Registry("word_dataset"))
+
+
+def test_a_recipe_file_that_is_read_again_adds_its_kind_again():
+    known = Registries()
+    for _ in range(2):
+        mine = known.add(Registry("word_dataset"))
+    assert known["word_dataset"] is mine
+
+
+def test_a_kind_that_an_installed_package_declares_is_known_without_importing_the_package_first(monkeypatch):
+    declared = Registry("word_dataset")
+    with_points(monkeypatch, SimpleNamespace(name="word_dataset", value="words:KIND", load=lambda: declared))
+    known = Registries(tools())
+    assert known["word_dataset"] is declared
+    assert list(Registries(tools())) == ["tool", "word_dataset"]
+
+
+def test_a_package_whose_kind_cannot_be_imported_is_named_and_no_other_kind_suffers(monkeypatch):
+    def fail():
+        raise ImportError("no pandas here")
+
+    with_points(monkeypatch, SimpleNamespace(name="word_dataset", value="words:KIND", load=fail))
+    known = Registries(tools())
+    assert known["tool"].names() == ["counter", "ruler"]
+    with pytest.raises(RegistryError, match=r"the entry point words:KIND declares cannot be .*pandas"):
+        list(known)
+
+
+@pytest.mark.parametrize("loaded", [Registry("sentences"), dict])
+def test_an_entry_point_of_a_kind_that_is_none_is_refused(monkeypatch, loaded):
+    with_points(monkeypatch, SimpleNamespace(name="word_dataset", value="words:KIND", load=lambda: loaded))
+    with pytest.raises(RegistryError, match=r"words:KIND is no Registry\('word_dataset'\)"):
+        list(Registries(tools()))
+
+
+def test_what_every_component_of_a_kind_must_have_is_asked_when_it_is_built_without_calling_properties():
+    class Half:
+        @property
+        def size(self):
+            raise OSError("reads a file")
+
+    registry = Registry("tool", requires=("size", "cut"), base="mine.Tool")
+    registry.register("half")(Half)
+    with pytest.raises(RegistryError, match=r"tool 'half': Half has no 'cut'; derive from mine.Tool, which has what"):
+        registry.build({"type": "half"})
+    Half.cut = None
+    assert isinstance(registry.build({"type": "half"}), Half)
+
+
+def test_a_recipe_that_asks_for_a_kind_that_nobody_adds_says_how_one_is_added():
+    from typing import Annotated
+
+    from sslcollapse.core.errors import RecipeError
+    from sslcollapse.recipe.check import check
+    from sslcollapse.recipe.schema import Component
+
+    with pytest.raises(RecipeError, match=r"no kind of component 'graph_datasets'; did you mean 'graph_d"):
+        check({"type": "x"}, Annotated[dict, Component("graph_datasets")], "dataset")

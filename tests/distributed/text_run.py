@@ -6,6 +6,7 @@ python text_run.py OUT
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -20,20 +21,14 @@ RECIPE = text_parts.text_recipe("last", domain=dict(type="stopping_text"))
 STEPS = RECIPE["train"]["steps"]
 
 
-class StoppingBatches(text_parts.TextBatches):
-    """The batch of the last step comes with a signal."""
-
-    def __next__(self) -> Batch:
-        if self.step == STEPS - 1 and self.context.rank == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return super().__next__()
-
-
 class StoppingText(text_parts.TextDomain):
-    """Sentences in such batches."""
+    """Sentences; the batch of the last step comes with a signal."""
 
-    def batches(self, start_step: int, context: Context) -> StoppingBatches:
-        return StoppingBatches(self.ids, start_step, context)
+    def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
+        for step, batch in enumerate(super().batches(start_step, context), start_step):
+            if step == STEPS - 1 and context.rank == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
 
 
 def register() -> None:

@@ -211,6 +211,11 @@ def test_what_only_the_network_tells_is_named_too():
         value("FroSSLLoss", embeddings(1))
 
 
+def test_a_loss_that_would_not_fit_into_memory_is_refused_with_the_number():
+    with pytest.raises(RegistryError, match=r"refuses {'embedding_dim': 1000000, .*it would need 4 TB of memory"):
+        objective("WMSELoss", arguments={"embedding_dim": 10**6, "w_size": 2 * 10**6})
+
+
 def test_lightly_is_imported_where_a_recipe_asks_for_it_and_nowhere_else():
     code = "import sys, sslcollapse.objectives.lightly; print('lightly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -31,6 +31,9 @@ class Network(nn.Module):
     def regularized_layers(self):
         return {"first"}
 
+    def undecayed(self):
+        return set()
+
     def forward(self, x):
         return self.last(self.norm(self.first(x)))
 

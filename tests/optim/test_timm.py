@@ -22,6 +22,9 @@ class OneLayer(nn.Module):
     def regularized_layers(self):
         return {"layer"}
 
+    def undecayed(self):
+        return set()
+
 
 def linear(**settings):
     torch.manual_seed(0)
@@ -150,6 +153,9 @@ class Network(nn.Module):
         self.layers = layer_map(self)
 
     def regularized_layers(self):
+        return set()
+
+    def undecayed(self):
         return set()
 
     def forward(self, x):

@@ -237,9 +237,9 @@ def called(path: Path) -> set[str]:
     return {call.attr for call in calls if isinstance(call, ast.Attribute)}
 
 
-def test_hooks_on_a_network_are_put_on_in_one_file_and_maps_are_drawn_in_one():
-    files = sorted(PACKAGE.rglob("*.py"))
-    hooking = [path for path in files if any(name.startswith("register_forward") for name in called(path))]
-    drawing = [path for path in files if called(path) & {"pcolormesh", "imshow", "matshow"}]
+def test_in_the_room_one_file_hooks_networks_and_one_draws_maps_of_ranks_for_reports_as_well():
+    rank, report = (sorted((PACKAGE / room).rglob("*.py")) for room in ("rank", "report"))
+    hooking = [path for path in rank if any(name.startswith("register_forward") for name in called(path))]
+    drawing = [path for path in rank + report if called(path) & {"pcolormesh", "imshow", "matshow"}]
     assert [str(path.relative_to(PACKAGE)) for path in hooking] == ["rank/recorder.py"]
     assert [str(path.relative_to(PACKAGE)) for path in drawing] == ["rank/plots.py"]

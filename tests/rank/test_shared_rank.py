@@ -4,9 +4,9 @@ from tiny import random_graph
 from torch import nn
 
 from sslcollapse.core.types import Batch
+from sslcollapse.domains.base import flat_rows
 from sslcollapse.domains.graph.domain import GraphDomain
 from sslcollapse.domains.graph.view import GraphView
-from sslcollapse.domains.measurable import flat_rows
 from sslcollapse.rank.measures import effective_rank
 from sslcollapse.rank.spectrum import effective_rank_from_singular_values
 from sslcollapse.rank.views import MAX_ROWS, cross_covariance, measure_shared, shared_rank

@@ -10,7 +10,8 @@ import pytest
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.registry import REGISTRIES, Registry
 from sslcollapse.recipe.check import check
-from sslcollapse.recipe.schema import Above, AtLeast, Between, Coefficient, Component, Distinct, Named, TrainSpec, Word
+from sslcollapse.recipe.schema import Above, AtLeast, Between, Coefficient, Component, Distinct, Named, Word
+from sslcollapse.recipe.spec import TrainSpec
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ def test_every_adapter_of_ours_has_a_recipe():
     used = [resolve(load(path)) for path in RECIPES]
     assert any(recipe["objective"]["type"] == "lightly" for recipe in used)
     assert any(recipe["optim"]["type"] == "timm" for recipe in used)
+    assert any(recipe["domain"]["views"].get("type") == "torchvision" for recipe in used)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

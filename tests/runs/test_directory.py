@@ -10,14 +10,14 @@ from sslcollapse.runs import directory
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A repository with a package of two rooms, in which the run directory's own file is said to be."""
+    """A repository with a package of two rooms, which is taken for this one."""
     for name in ("runs/directory.py", "core/errors.py"):
         (tmp_path / "package" / name).parent.mkdir(parents=True)
         (tmp_path / "package" / name).write_text("first\n")
     identity = ["-c", "user.name=n", "-c", "user.email=e"]
     for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
-    monkeypatch.setattr(directory, "__file__", str(tmp_path / "package" / "runs" / "directory.py"))
+    monkeypatch.setattr(directory, "PACKAGE", tmp_path / "package")
     return tmp_path
 
 

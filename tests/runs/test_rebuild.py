@@ -18,10 +18,11 @@ from sslcollapse.cli import main
 from sslcollapse.core.errors import DataError, RecipeError, RunError
 from sslcollapse.core.registry import ENCODERS
 from sslcollapse.encoders import mlp
+from sslcollapse.nn.checks import check_widths
 from sslcollapse.rank.diagnose.targets import load_target
 from sslcollapse.runs.export import check_exportable, load_encoder, save_encoder
 from sslcollapse.runs.hub import HubEncoder
-from sslcollapse.runs.rebuild import offline
+from sslcollapse.runs.rebuild import offline, why_not_loadable
 from sslcollapse.training.trainer import train
 
 VIT = dict(
@@ -38,6 +39,7 @@ def encoders(own_components):
     ENCODERS.register("reads_scalars")(ReadsScalars)
     ENCODERS.register("reads_weights")(ReadsWeights)
     ENCODERS.register("grows")(Grows)
+    ENCODERS.register("of_somebody")(OfSomebody)
 
 
 @pytest.fixture(autouse=True)
@@ -253,3 +255,16 @@ def test_the_check_before_training_draws_no_random_numbers(spec, in_shape):
     before = torch.get_rng_state()
     check_exportable(encoder, spec, in_shape)
     assert torch.equal(before, torch.get_rng_state())
+
+
+class OfSomebody(nn.Module):
+    """An encoder whose constructor gives a function of this package what it cannot take."""
+
+    def __init__(self, in_shape, *, width: int = 4):
+        super().__init__()
+        self.out_dim = sum(check_widths(width))
+
+
+def test_a_reason_names_the_line_of_the_constructor_that_failed_and_none_of_this_package():
+    reason = why_not_loadable(dict(type="of_somebody"), [3], {"w": torch.zeros(2)})
+    assert reason.endswith("of test_rebuild.py: self.out_dim = sum(check_widths(width)))")

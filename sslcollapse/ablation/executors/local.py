@@ -23,6 +23,7 @@ from typing import Any
 from sslcollapse.ablation.executors.worker import THREAD_VARIABLES, add_to_log, attempt, use_threads
 from sslcollapse.ablation.job import Job, JobWatch, last_line
 from sslcollapse.core.errors import PreemptedError, RunError
+from sslcollapse.core.files import PACKAGE
 
 PRELOAD = (
     "sslcollapse.training.trainer",
@@ -200,7 +201,7 @@ def environment(slot: int, devices: Sequence[str]) -> dict[str, str]:
 
 def search_path() -> str:
     """``PYTHONPATH`` with this package, so that a clone needs no installation."""
-    here = str(Path(__file__).resolve().parents[2])
+    here = str(PACKAGE.parent)
     rest = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != here]
     return os.pathsep.join([here, *rest])
 

@@ -14,6 +14,7 @@ from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import GRAPH_DATASETS, RegistryError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
+from sslcollapse.domains.base import Domain
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
 from sslcollapse.nn.sparse import SparseMatrix
@@ -59,7 +60,7 @@ class GraphViews:
         return [self.strength * p for p in self.edge_drop], [self.strength * p for p in self.feature_mask]
 
 
-class GraphDomain:
+class GraphDomain(Domain):
     """Graphs: two views by edge dropping and feature-column masking.
 
     Args:
@@ -72,6 +73,8 @@ class GraphDomain:
     With one graph (or ``batch_size=None``) and several ranks, every rank trains on the same graph with views of
     its own: more views a step, not more speed.
     """
+
+    kind = "graph"
 
     def __init__(
         self,
@@ -87,8 +90,7 @@ class GraphDomain:
             raise RecipeError(f"domain.dataset: {error}") from error
         self.views = views if isinstance(views, GraphViews) else GraphViews(**views)
         self.batch_size = batch_size
-        self.in_shape: tuple[int, ...] = (self.source.num_features,)
-        self.num_classes: int | None = None  # batches have no labels
+        self.in_shape = (self.source.num_features,)
         self.replicated = batch_size is None
         self._dataset: GraphDataset | None = None
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
-from sslcollapse.domains.measurable import flat_rows
+from sslcollapse.domains.base import CPU, Domain, flat_rows
+from sslcollapse.domains.sheet import write_sheet
 from sslcollapse.recipe.schema import AtLeast, Probability, Weight, Width
 
 PROBE_SAMPLES = 4096
@@ -49,7 +50,7 @@ class NoiseViews:
             raise RecipeError(f"strength: must be in [0, 1], got {self.strength}")
 
 
-class ToyDomain:
+class ToyDomain(Domain):
     """Normally distributed samples N(0, I), drawn afresh each step: two views by additive noise.
 
     Args:
@@ -64,8 +65,7 @@ class ToyDomain:
     Source: Jing et al. 2022, section 4. Their code draws batches from 10,000 fixed samples.
     """
 
-    replicated = False
-    num_classes: int | None = None
+    kind = "vector"
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class ToyDomain:
         self.noisy = dim if self.views.dims is None else self.views.dims
         if self.noisy > dim:
             raise RecipeError(f"domain.views.dims: {self.noisy} dimensions cannot get noise where samples have {dim}")
-        self.in_shape: tuple[int, ...] = (1, dim)
+        self.in_shape = (1, dim)
 
     def describe(self) -> str:
         """One line on the data."""
@@ -94,13 +94,6 @@ class ToyDomain:
                 f"use a multiple of {world_size}"
             )
 
-    def load(self) -> None:
-        """Nothing to read."""
-
-    def notice(self, world_size: int) -> str | None:
-        """What the log should say about several ranks: nothing."""
-        return None
-
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k) only, and each rank takes its slice of it.
 
@@ -112,7 +105,7 @@ class ToyDomain:
         step = start_step
         while True:
             # All is drawn on the host by every rank, so that neither devices nor their number change a sample.
-            rng = generator(torch.device("cpu"), "toy samples", context.seed, step, _BATCHES)
+            rng = generator(CPU, "toy samples", context.seed, step, _BATCHES)
             x = torch.randn(self.batch_size, 1, self.dim, generator=rng)
             views = [self._noisy(x, rng)[own].to(context.device) for _ in range(2)]
             index = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)[own]
@@ -121,13 +114,19 @@ class ToyDomain:
 
     def probe_set(self) -> ProbeSet:
         """Samples without noise, the same in every run; without labels and splits."""
-        rng = generator(torch.device("cpu"), "toy samples", 0, 0, _PROBE_SET)
+        rng = generator(CPU, "toy samples", 0, 0, _PROBE_SET)
         x = torch.randn(PROBE_SAMPLES, 1, self.dim, generator=rng)
         return ProbeSet([x], torch.full((PROBE_SAMPLES,), -1), 0, {})
 
     def measurable(self, view: Tensor) -> Tensor | None:
         """Samples as rows, or None of very many dimensions."""
         return flat_rows(view)
+
+    def draw(self, path: Path, samples: int, seed: int) -> None:
+        """Write a picture with a row for each of some samples, as curves: itself, then four draws of its views."""
+        x = torch.randn(samples, 1, self.dim, generator=generator(CPU, "sheet", seed))
+        views = [x, *(self._noisy(x, generator(CPU, "sheet", seed, draw)) for draw in range(4))]
+        write_sheet([[view[row] for view in views] for row in range(samples)], path)
 
     def _noisy(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """[B, 1, dim] → the same with noise in the last dimensions."""

@@ -12,5 +12,8 @@ BUILTIN = {
         "fake": "embedded:FakeData",
         "digits": "embedded:Digits",
     },
+    "vision_views": {
+        "torchvision": "torchvision:TorchvisionViews",
+    },
 }
 """Kind → name → module of this room and attribute; imported when first used."""

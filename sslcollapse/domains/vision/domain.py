@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.core.registry import VISION_DATASETS
+from sslcollapse.core.registry import VISION_DATASETS, VISION_VIEWS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
-from sslcollapse.domains.measurable import flat_rows
+from sslcollapse.domains.base import Domain, Order, flat_rows
 from sslcollapse.domains.vision.data import ImageDataset, ImageSource, MemoryImages
 from sslcollapse.domains.vision.decode import decoding_threads
-from sslcollapse.domains.vision.feed import Order, resident, streamed
+from sslcollapse.domains.vision.feed import resident, streamed
 from sslcollapse.domains.vision.probe import ImageBatches
 from sslcollapse.domains.vision.sheet import contact_sheet
 from sslcollapse.domains.vision.views import ImageViews
-from sslcollapse.recipe.schema import AtLeast, Between, Component
+from sslcollapse.recipe.schema import AtLeast, Between, Component, FieldsOrComponent
 
 RESIDENT_BYTES = 4 << 30
 """Datasets whose decoded images take at most this much (4 GiB) are resident with ``feed="auto"``."""
@@ -30,13 +30,13 @@ DEFAULT_VIEWS = ImageViews()
 CPU = torch.device("cpu")
 
 
-class VisionDomain:
+class VisionDomain(Domain):
     """Images: views by random crops, flips, colour changes and the like.
 
     Args:
         data_root: folder in which the dataset's files are looked for.
         dataset: which images.
-        views: how the views are made.
+        views: how the views are made; with a ``type`` by a component of the kind ``vision_views`` (``torchvision``).
         batch_size: images a step over all ranks, each of which makes the views of its share.
         size: height and width of a view; None is the dataset's own.
         feed: ``"resident"`` keeps all images decoded, as uint8, on the device; ``"streamed"`` reads and decodes
@@ -45,14 +45,14 @@ class VisionDomain:
         workers: worker processes of each rank that a streamed feed has; 0 decodes in the training process.
     """
 
-    replicated = False
+    kind = "image"
 
     def __init__(
         self,
         data_root: Path,
         *,
         dataset: Annotated[dict[str, Any], Component("vision_dataset")],
-        views: ImageViews = DEFAULT_VIEWS,
+        views: Annotated[ImageViews, FieldsOrComponent("vision_views")] = DEFAULT_VIEWS,
         batch_size: Annotated[int, AtLeast(2)],
         size: Annotated[int, Between(1, 65_535)] | None = None,
         feed: Literal["auto", "resident", "streamed"] = "auto",
@@ -61,7 +61,7 @@ class VisionDomain:
         if batch_size < 2:
             raise RecipeError(f"domain.batch_size: must be >= 2, got {batch_size}")
         self.source: ImageSource = VISION_DATASETS.build(dataset, data_root)
-        self.views = views if isinstance(views, ImageViews) else ImageViews(**views)
+        self.views = _views(views)
         self.batch_size, self.size, self.feed, self.workers = batch_size, size, feed, workers
         self._dataset: ImageDataset | None = None
 
@@ -71,7 +71,7 @@ class VisionDomain:
         return self.source.size if self.size is None else self.size
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
+    def in_shape(self) -> tuple[int, ...]:  # type: ignore[override]  # some data sets must be looked at for it
         """(C, S, S) of a view.
 
         Raises:
@@ -80,7 +80,7 @@ class VisionDomain:
         return self.source.channels, self.view_size, self.view_size
 
     @property
-    def num_classes(self) -> int:
+    def num_classes(self) -> int:  # type: ignore[override]
         """Number of classes."""
         return self.source.num_classes
 
@@ -117,10 +117,6 @@ class VisionDomain:
                 )
             self._dataset = self._decoded(dataset) if self._is_resident(dataset) else dataset
         return self._dataset
-
-    def notice(self, world_size: int) -> str | None:
-        """What the log should say about several ranks: nothing."""
-        return None
 
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k, rank) only.
@@ -173,3 +169,10 @@ class VisionDomain:
             return dataset
         pixels = dataset.images.read(torch.arange(len(dataset.images)), decoding_threads())
         return replace(dataset, images=MemoryImages(pixels))
+
+
+def _views(given: ImageViews | Mapping[str, Any]) -> Any:
+    """What makes an augmentation of each view: ours, or a component."""
+    if isinstance(given, ImageViews):
+        return given
+    return VISION_VIEWS.build(given) if "type" in given else ImageViews(**given)

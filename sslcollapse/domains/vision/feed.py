@@ -12,58 +12,16 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import RunError, SSLCollapseError
-from sslcollapse.core.seeding import generator
-from sslcollapse.core.types import Context
+from sslcollapse.domains.base import BatchPlace, Order
 from sslcollapse.domains.vision.data import Images
 
 PREFETCH = 4
 """Batches that each worker process prepares ahead."""
-
-
-class BatchPlace(NamedTuple):
-    """Where a batch is: its step, and the dataset rows [B] of this rank (on the CPU)."""
-
-    step: int
-    rows: Tensor
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which rows each batch has.
-
-    An epoch is a permutation of ``pretrain`` drawn from (seed, epoch); a last incomplete batch is left out. Each
-    rank takes its slice of every batch, so that the ranks' slices in turn are the batch of one process.
-
-    Args:
-        pretrain: rows to pre-train on [P].
-        batch_size: over all ranks; at most P.
-        context: seed, rank and world size.
-    """
-
-    pretrain: Tensor
-    batch_size: int
-    context: Context
-
-    def places(self, start_step: int) -> Iterator[BatchPlace]:
-        """Endless places from a step on."""
-        context, per_epoch = self.context, len(self.pretrain) // self.batch_size
-        share = self.batch_size // context.world_size
-        epoch, step = -1, start_step
-        while True:
-            if step // per_epoch != epoch:
-                epoch = step // per_epoch
-                rng = generator(torch.device("cpu"), "order", context.seed, epoch)
-                order = self.pretrain[torch.randperm(len(self.pretrain), generator=rng)]
-            start = step % per_epoch * self.batch_size + context.rank * share
-            yield BatchPlace(step, order[start : start + share])
-            step += 1
 
 
 def resident(pixels: Tensor, order: Order, start_step: int) -> Iterator[tuple[BatchPlace, Tensor]]:

@@ -153,28 +153,28 @@ def weigh(matrix: Matrix) -> Judged:
     return Judged(rank, reference, verdict, reason, sigma.numpy(), shape, _condition(sigma), defect)
 
 
-def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int) -> Diagnosis:
+def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int | None) -> Diagnosis:
     """The same diagnosis with the outputs of every layer and the representation, on the probe set of a recipe.
 
     Args:
         diagnosis: of the weights of ``target``.
         target: with a known architecture.
         data: recipe whose domain supplies the inputs.
-        samples: at most this many images; of graphs all nodes are used.
+        samples: at most this many; None is all nodes of graphs and ``DIAGNOSED`` images.
 
     Raises:
         TargetError: a target that is tensors only, or that reads other inputs than the recipe's.
         RecipeError, MissingDataError, DataError: see the recipe's domain.
     """
-    trained, untrained, views, described = with_data(target, data, samples)
+    trained, untrained, views, rows, described = with_data(target, data, samples)
     if not target.trained:
         with_statistics(trained, views)
     try:
-        measured = measure(trained, views)
+        measured = measure(trained, views, rows=rows)
     except NotFiniteError as error:
         return replace(diagnosis, data=described, unmeasured=str(error))
     untrained.to(next(trained.parameters()).device)
-    reference = {row.point: row for row in measure(with_statistics(untrained, views), views).rows}
+    reference = {row.point: row for row in measure(with_statistics(untrained, views), views, rows=rows).rows}
     judged = {
         row.point: _output(row, reference[row.point], measured.singular[row.point.key])
         for row in measured.rows

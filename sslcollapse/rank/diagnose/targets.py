@@ -14,7 +14,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.core.untrusted import check_regular, check_zip, read_regular
@@ -33,6 +33,10 @@ Networks = Callable[[tuple[int, ...]], tuple[nn.Module, nn.Module]]
 """Shape of one input → the network and an untrained one of the same architecture."""
 
 
+DIAGNOSED = 1024
+"""Samples of inputs that are made a batch at a time, where nobody says how many."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What is diagnosed.
@@ -43,6 +47,7 @@ class Target:
         coverage: how much of the parameters the matrices hold, and what is left out, with the reason.
         networks: makes the networks for inputs of a shape; None where only tensors are known.
         trained: whether the network has seen data, so that its BatchNorms have statistics of their own.
+        reads: kinds of input that the network reads; None where it does not say.
     """
 
     title: str
@@ -50,6 +55,7 @@ class Target:
     coverage: Coverage
     networks: Networks | None = None
     trained: bool = True
+    reads: Sequence[str] | None = None
 
 
 def load_target(target: str, *, pretrained: bool = False) -> Target:
@@ -68,13 +74,15 @@ def load_target(target: str, *, pretrained: bool = False) -> Target:
         return _load(target, pretrained)
 
 
-def with_data(target: Target, data: Path, samples: int) -> tuple[nn.Module, nn.Module, Iterable[Any], str]:
-    """The network of a target, an untrained one, the views of a recipe's probe set that both read, and what these are.
+def with_data(
+    target: Target, data: Path, samples: int | None
+) -> tuple[nn.Module, nn.Module, Iterable[Any], Tensor | None, str]:
+    """The network of a target, an untrained one, views of a recipe's probe set, the rows that count, and what they are.
 
     Args:
         target: with a known architecture.
         data: recipe whose domain supplies the inputs.
-        samples: at most this many images; of graphs all nodes are used.
+        samples: at most this many; None is all nodes of graphs and ``DIAGNOSED`` images.
 
     Raises:
         TargetError: a target that is tensors only, or that reads other inputs than the recipe's.
@@ -90,11 +98,15 @@ def with_data(target: Target, data: Path, samples: int) -> tuple[nn.Module, nn.M
 
     recipe = resolve_data(load(data))
     domain = build_domain(recipe)
+    if target.reads is not None and domain.kind not in target.reads:
+        raise TargetError(
+            f"--data: its views are of kind {domain.kind}, and the encoder reads {' or '.join(target.reads)}"
+        )
     trained, untrained = target.networks(domain.in_shape)
     domain.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    views = domain.probe_set().to(device).rank_views(samples)
-    return trained.to(device), untrained, views, f"{recipe['name']} ({domain.describe()})"
+    views, rows = domain.probe_set().to(device).measured(samples, DIAGNOSED)
+    return trained.to(device), untrained, views, rows, f"{recipe['name']} ({domain.describe()})"
 
 
 def _load(target: str, pretrained: bool) -> Target:
@@ -182,7 +194,8 @@ def _encoder(title: str, encoder: nn.Module, spec: dict[str, Any], in_shape: tup
             torch.manual_seed(seed % 2**63)
             return encoder, ENCODERS.build(offline(spec), in_shape)
 
-    return Target(title, _matrices(encoder, title), layer_coverage(encoder), networks)
+    reads: Any = getattr(encoder, "reads", None)
+    return Target(title, _matrices(encoder, title), layer_coverage(encoder), networks, reads=reads)
 
 
 def _timm(name: str, pretrained: bool) -> Target:
@@ -198,7 +211,12 @@ def _timm(name: str, pretrained: bool) -> Target:
 
     model = _timm_model(name, default, pretrained, 0)
     return Target(
-        f"{TIMM}{name} ({kind})", _matrices(model, name), layer_coverage(model), networks=networks, trained=pretrained
+        f"{TIMM}{name} ({kind})",
+        _matrices(model, name),
+        layer_coverage(model),
+        networks=networks,
+        trained=pretrained,
+        reads=("image",),
     )
 
 

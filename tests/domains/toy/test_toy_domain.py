@@ -74,3 +74,8 @@ def test_impossible_views_are_refused_with_their_value(arguments, message):
 def test_a_batch_that_ranks_cannot_share_is_refused():
     with pytest.raises(RecipeError, match=r"domain\.batch_size: 7 samples cannot be shared equally by 2 ranks"):
         ToyDomain(None, batch_size=7).check(2)
+
+
+def test_its_views_are_drawn_as_curves(tmp_path):
+    ToyDomain(None, dim=8).draw(tmp_path / "sheet.png", 2, seed=0)
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")

@@ -6,8 +6,9 @@ import torch
 
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.types import Context
+from sslcollapse.domains.base import Order
 from sslcollapse.domains.vision.data import MemoryImages
-from sslcollapse.domains.vision.feed import Order, streamed
+from sslcollapse.domains.vision.feed import streamed
 
 for options in ("size=64k", "size=1m", "ro", "rw,size=64m"):
     subprocess.run(["mount", "-o", f"remount,{options}", "/dev/shm"], check=True)

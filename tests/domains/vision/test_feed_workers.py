@@ -14,8 +14,9 @@ from namespaces import in_a_namespace
 
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.types import Context
+from sslcollapse.domains.base import Order
 from sslcollapse.domains.vision.data import MemoryImages
-from sslcollapse.domains.vision.feed import Order, streamed
+from sslcollapse.domains.vision.feed import streamed
 
 HERE = Path(__file__).parent
 

@@ -1,10 +1,11 @@
 """A file's weights are those that act, or named as not read; stacks and fused maps are cut where the file shows it."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from test_fused_maps import TIMM, timm_attention
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch_geometric.nn import RGCNConv
@@ -14,6 +15,9 @@ from sslcollapse.cli import main
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.diagnose.diagnosis import weigh
 from sslcollapse.rank.diagnose.matrices import find_matrices
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "layers"))
+from test_fused_maps import TIMM, timm_attention
 
 
 def pruned(linear: nn.Linear) -> nn.Linear:

@@ -1,0 +1,154 @@
+"""What a domain is, and what domains share: the order of samples, and views as rows."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Batch, Context, ProbeSet
+
+MAX_DIM = 3072
+"""Samples of more numbers are not measured as rows; this is a CIFAR image."""
+
+CPU = torch.device("cpu")
+
+
+@runtime_checkable
+class Domain(Protocol):
+    """Where batches of views and the probe set come from. Nothing else knows what a view is made of.
+
+    A class that derives from this one writes ``batches`` and ``probe_set``; everything else has a default. A class that
+    does not derive from it must have all of it. ``samples.SampleDomain`` has both of them too.
+
+    A run calls, on every rank unless said otherwise: the constructor, ``check``, ``load``, ``probe_set``, ``batches``,
+    all before the first step; after the last step rank 0 alone calls ``batches`` and ``measurable``. What one rank
+    raises in the first three is told to all of them.
+
+    Attributes:
+        kind: of input that a view is, in one word: ``"graph"``, ``"image"``, ``"sequence"``, ``"vector"``, or one of
+            your own. An encoder that does not name it in its ``reads`` is refused, before data are read.
+        in_shape: of one sample of a view: (F,) for nodes of a graph, (C, H, W) for images, (T,) for sequences of T
+            tokens. It is the first argument of encoders, and is asked for before ``load``.
+        num_classes: classes of ``Batch.labels``; None where batches have no labels. Asked for before ``load``.
+        replicated: whether every rank gets the same samples, as of a graph that is one batch. Then nothing is gathered.
+    """
+
+    kind: str
+    in_shape: tuple[int, ...]
+    num_classes: int | None = None
+    replicated: bool = False
+
+    def describe(self) -> str:
+        """One line on the data that will be read. Called on rank 0, by a dry run (before ``load``) and by a run."""
+        return (type(self).__doc__ or type(self).__name__).strip().partition("\n")[0].rstrip(".")
+
+    def check(self, world_size: int) -> None:
+        """Raise RecipeError for settings that so many ranks cannot share; called once, before ``load``."""
+
+    def load(self) -> None:
+        """Read the data, or raise MissingDataError or DataError.
+
+        Called once by ``train``, ``evaluate``, ``diagnose`` and ``views``, before ``batches``, ``probe_set`` and
+        ``draw``. Every rank reads for itself.
+        """
+
+    def notice(self, world_size: int) -> str | None:
+        """What the log should say about so many ranks, or None. Called once, on rank 0."""
+        return None
+
+    @abstractmethod
+    def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
+        """Batches without end, from ``start_step`` on; batch k depends on (seed, k, rank, world size) only.
+
+        Called once before the first step, with the number of the batch to begin with, which is above 0 in a run that is
+        resumed. Rank 0 calls it again after the last step with a context of one rank, whatever trained. One ``next`` is
+        one batch of one rank, on ``context.device``; an iterator that has ``close`` is closed at the end.
+        """
+        ...
+
+    @abstractmethod
+    def probe_set(self) -> ProbeSet:
+        """Un-augmented inputs, labels and fixed splits, always the same.
+
+        Called once by ``train``, before the first step, and by ``evaluate`` and ``diagnose``. Rank 0 moves the inputs
+        to its device and encodes them at every measurement and for the probes; the other ranks read the labels only.
+        """
+        ...
+
+    def measurable(self, view: Any) -> Tensor | None:
+        """The samples of a view as rows [N, d], or None where they have no fixed width, or a very large one.
+
+        Called on rank 0 after the last step, on two views of each batch until there are ``monitor.samples`` rows, for
+        what the views themselves share. With None that is not measured; what their representations share always is.
+        """
+        return None
+
+    def draw(self, path: Path, samples: int, seed: int) -> None:
+        """Write a picture of so many samples at most and of some of their views. Called by ``sslcollapse views``.
+
+        Raises:
+            RecipeError: the views of this domain, or views of this recipe, cannot be drawn.
+        """
+        raise RecipeError(
+            f"domain.type: the views of {type(self).__name__} cannot be drawn: "
+            "it has no method draw(path, samples, seed)"
+        )
+
+
+class BatchPlace(NamedTuple):
+    """Where a batch is: its step, and the dataset rows [B] of this rank (on the CPU)."""
+
+    step: int
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which rows each batch has.
+
+    An epoch is a permutation of ``pretrain`` drawn from (seed, epoch); a last incomplete batch is left out. Each
+    rank takes its slice of every batch, so that the ranks' slices in turn are the batch of one process.
+
+    Args:
+        pretrain: rows to pre-train on [P].
+        batch_size: over all ranks; at most P.
+        context: seed, rank and world size.
+    """
+
+    pretrain: Tensor
+    batch_size: int
+    context: Context
+
+    def places(self, start_step: int) -> Iterator[BatchPlace]:
+        """Endless places from a step on."""
+        context, per_epoch = self.context, len(self.pretrain) // self.batch_size
+        share = self.batch_size // context.world_size
+        epoch, step = -1, start_step
+        while True:
+            if step // per_epoch != epoch:
+                epoch = step // per_epoch
+                rng = generator(CPU, "order", context.seed, epoch)
+                order = self.pretrain[torch.randperm(len(self.pretrain), generator=rng)]
+            start = step % per_epoch * self.batch_size + context.rank * share
+            yield BatchPlace(step, order[start : start + share])
+            step += 1
+
+
+def evenly_spaced(count: int, most: int) -> Tensor:
+    """Of ``count`` rows at most so many, evenly spaced over them, always the same ones."""
+    if most >= count:
+        return torch.arange(count)
+    return torch.linspace(0, count - 1, most, dtype=torch.float64).long()
+
+
+def flat_rows(view: Tensor) -> Tensor | None:
+    """[N, ...] → [N, d], or None where d is above ``MAX_DIM``."""
+    return view.flatten(1) if view[0].numel() <= MAX_DIM else None

@@ -1,0 +1,172 @@
+"""``SampleDomain``: batches, ranks, splits and probe sets of anything that has a length and an item."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sslcollapse import Context, DataError, RecipeError, SampleDomain, Samples, Split, fraction_split, testing
+from sslcollapse.domains.base import Order, flat_rows
+
+
+class Points(SampleDomain):
+    """Points in the plane; a view moves them a little."""
+
+    kind, in_shape = "vector", (2,)
+    data, labels, splits, pretrain = torch.arange(80.0).view(40, 2), None, None, None
+
+    def read(self):
+        return Samples(self.data, self.labels, self.splits, self.pretrain)
+
+    def augment(self, batch, rng):
+        return batch + 0.01 * torch.randn(batch.shape, generator=rng)
+
+
+def points(batch_size=8, **attributes) -> Points:
+    domain = Points(Path(), batch_size=batch_size)
+    for name, value in attributes.items():
+        setattr(domain, name, value)
+    return domain
+
+
+def loaded(**attributes) -> Points:
+    domain = points(**attributes)
+    domain.load()
+    return domain
+
+
+def test_a_domain_that_writes_its_samples_and_its_view_alone_keeps_the_contract():
+    testing.check_domain(points())
+    testing.check_domain(points(labels=np.arange(40) % 4, num_classes=4))
+
+
+@pytest.mark.parametrize("missing", ["read", "augment"])
+def test_a_domain_without_its_data_or_its_view_cannot_be_made(missing):
+    members = {name: getattr(Points, name) for name in ("read", "augment", "kind", "in_shape") if name != missing}
+    with pytest.raises(TypeError, match=missing):
+        type("Half", (SampleDomain,), members)(Path())
+
+
+def test_an_epoch_visits_every_sample_once_in_an_order_of_seed_and_epoch():
+    stream = loaded(data=torch.arange(32.0).view(16, 2)).batches(0, Context(seed=3))
+    first, second = (torch.cat([next(stream).index for _ in range(2)]) for _ in range(2))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(16))
+    assert first.tolist() != second.tolist()
+
+
+def test_the_shares_of_two_ranks_in_turn_are_the_batch_of_one():
+    domain = loaded()
+    shares = [next(domain.batches(7, Context(seed=1, rank=rank, world_size=2))).index for rank in range(2)]
+    assert torch.equal(torch.cat(shares), next(domain.batches(7, Context(seed=1))).index)
+
+
+def test_images_of_the_vision_domain_come_in_the_same_order():
+    from sslcollapse.domains.vision.domain import VisionDomain
+
+    images = VisionDomain(Path(), dataset={"type": "digits"}, batch_size=64)
+    context = Context(seed=5)
+    order = Order(images.dataset.pretrain, 64, context)
+    assert torch.equal(next(images.batches(3, context)).index, next(order.places(3)).rows)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(torch.zeros(40, 2), torch.Tensor), (np.zeros((40, 2)), torch.Tensor), ([{"a": i} for i in range(40)], list)],
+)
+def test_samples_may_be_a_tensor_an_array_or_anything_that_is_indexed(data, kind):
+    domain = loaded(data=data)
+    taken = domain.take(torch.tensor([3, 1]))
+    assert isinstance(taken, kind)
+    assert len(taken) == 2
+    if kind is list:
+        assert taken == [{"a": 3}, {"a": 1}]
+
+
+def test_labelled_samples_have_one_split_by_class_and_its_training_rows_are_trained_on():
+    domain = loaded(data=torch.zeros(100, 2), labels=np.arange(100) % 2)
+    (split,) = domain.probe_set().splits["public"]
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [80, 10, 10]
+    assert all(np.bincount(part % 2).tolist() == [len(part) // 2] * 2 for part in vars(split).values())
+    assert domain.samples.pretrain.tolist() == split.train.tolist()
+    assert next(domain.batches(0, Context())).labels is None, "num_classes does not say that there are labels"
+
+
+def test_labels_of_batches_are_those_of_the_samples_where_the_domain_says_how_many_classes_there_are():
+    batch = next(loaded(labels=np.arange(40) % 4, num_classes=4).batches(0, Context()))
+    assert torch.equal(batch.labels, batch.index % 4)
+
+
+def test_rows_of_no_class_are_in_no_part_of_a_split():
+    split = fraction_split(np.array([-1] * 20 + [0] * 20 + [1] * 20))
+    rows = np.concatenate([split.train, split.validation, split.test])
+    assert sorted(rows.tolist()) == list(range(20, 60))
+
+
+def test_too_few_labels_for_three_parts_are_refused():
+    with pytest.raises(DataError, match=r"2 labels give parts of \[2, 0, 0\] rows .*give splits of your own"):
+        fraction_split(np.array([0, 1]))
+
+
+def test_several_labels_a_sample_make_a_multi_label_probe_set():
+    probe_set = loaded(labels=torch.arange(80).view(40, 2) % 2).probe_set()
+    assert probe_set.multilabel
+    assert probe_set.num_classes == 2
+
+
+def test_the_probe_set_is_made_a_batch_at_a_time_and_measured_on_evenly_spaced_samples():
+    probe_set = loaded(data=torch.arange(2400.0).view(1200, 2)).probe_set().to(torch.device("cpu"))
+    assert [len(view) for view in probe_set.views] == [512, 512, 176]
+    views, rows = probe_set.measured(3)
+    assert rows is None
+    assert [view[:, 0].tolist() for view in views] == [[0.0, 1198.0, 2398.0]]
+    with pytest.raises(IndexError, match="batch 3 of 3"):
+        probe_set.views[3]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        (dict(labels=[0, 1]), r"Points: 40 samples and 2 labels; every sample needs one, or -1"),
+        (dict(labels=np.arange(40), num_classes=5), r"num_classes is 5, and there is a label 39"),
+        (dict(num_classes=5), r"num_classes is 5, and read\(\) gave no labels"),
+        (dict(pretrain=range(41)), r"a split or pretrain names a row outside 0..39"),
+        (
+            dict(labels=np.zeros(40), splits={"x": [Split(np.array([-1]), np.array([0]), np.array([1]))]}),
+            r"names a row outside 0..39",
+        ),
+    ],
+)
+def test_samples_that_do_not_go_together_are_refused_by_name(attributes, message):
+    with pytest.raises(DataError, match=message):
+        loaded(**attributes)
+
+
+def test_a_batch_that_cannot_be_filled_or_shared_is_refused():
+    with pytest.raises(RecipeError, match=r"domain.batch_size: 64 is more than the 40 samples to pre-train on"):
+        loaded(batch_size=64)
+    with pytest.raises(RecipeError, match=r"domain.batch_size: 8 samples cannot be shared equally by 3 ranks"):
+        points().check(3)
+    with pytest.raises(RecipeError, match=r"domain.batch_size: must be >= 2, got 1"):
+        points(batch_size=1)
+
+
+def test_views_of_numbers_are_measurable_and_those_of_token_numbers_are_not():
+    domain = points()
+    assert torch.equal(domain.measurable(torch.ones(3, 2, 2)), torch.ones(3, 4))
+    assert domain.measurable(torch.ones(3, 2, dtype=torch.long)) is None
+    assert domain.measurable([1, 2]) is None
+    assert flat_rows(torch.ones(1, 4000)) is None
+
+
+@pytest.mark.parametrize("shape", [(40, 2), (40, 6, 6), (40, 3, 6, 6), (40, 1, 9)])
+def test_views_of_vectors_and_pictures_are_drawn(shape, tmp_path):
+    loaded(data=torch.rand(shape)).draw(tmp_path / "new" / "sheet.png", 2, seed=0)
+    assert (tmp_path / "new" / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_view_that_nobody_can_draw_says_what_the_domain_has_to_add(tmp_path):
+    domain = loaded()
+    domain.plain = lambda batch: (batch,)
+    with pytest.raises(RecipeError, match=r"the views of Points cannot be drawn: a view is a tuple; give it a method"):
+        domain.draw(tmp_path / "sheet.png", 2, seed=0)
