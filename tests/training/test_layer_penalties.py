@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from sslcollapse.rank.observation import Observation
 from tiny import random_graph
 from torch import nn
 
@@ -14,6 +13,7 @@ from sslcollapse.encoders.gcn import GCN
 from sslcollapse.encoders.resnet import NarrowResNet
 from sslcollapse.objectives.byol import BGRL
 from sslcollapse.objectives.simclr import SimCLR
+from sslcollapse.rank.measure import Observation
 from sslcollapse.regularizers.ldreg import LDRegPenalty
 from sslcollapse.regularizers.sigreg import SIGRegPenalty
 from sslcollapse.regularizers.variance_covariance import CovariancePenalty, VariancePenalty
@@ -186,7 +186,8 @@ def test_nothing_is_hooked_where_no_layer_has_a_coefficient():
 def test_a_rank_floor_may_move_the_coefficient_of_a_layers_output():
     floor = {"type": "rank_floor", "every": 1}
     module = module_of(v=VariancePenalty(on=["convs.*"], coefficient=floor))
-    observation = Observation(module, 0)
+    asked = [point for points in module.controllers["v"].points.values() for point in points]
+    observation = Observation(asked, module.layers, module.encoder, predictor=module.predictor)
     with observation:
         module(graphs(), 0)
     module.controllers["v"].update(0, observation.readings())
