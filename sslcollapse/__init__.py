@@ -36,15 +36,13 @@ if TYPE_CHECKING:
     )
     from sslcollapse.core.seeding import derive_seed, generator
     from sslcollapse.core.types import Batch, Branch, Context, LazyViews, ProbeSet, Split
-    from sslcollapse.domains.base import Domain
+    from sslcollapse.domains.base import Domain, fraction_split, stratified_split
     from sslcollapse.domains.samples import SampleDomain, Samples
-    from sslcollapse.domains.splits import fraction_split, stratified_split
     from sslcollapse.layers.map import Layer, LayerError, layer_coverage, layer_map, weights
     from sslcollapse.nn.heads import Head
     from sslcollapse.objectives.base import Objective
     from sslcollapse.optim.base import OptimizerSpec
-    from sslcollapse.probes.probe import Outcome, SplitProbe
-    from sslcollapse.probes.result import ProbeResult
+    from sslcollapse.probes.base import Outcome, ProbeResult, SplitProbe
     from sslcollapse.probes.splits import SplitChoice
     from sslcollapse.rank.covariance import StreamingCovariance
     from sslcollapse.rank.measures import (
@@ -107,15 +105,13 @@ _NAMES = {
     ),
     "sslcollapse.core.seeding": "derive_seed generator",
     "sslcollapse.core.types": "Batch Branch Context LazyViews ProbeSet Split",
-    "sslcollapse.domains.base": "Domain",
+    "sslcollapse.domains.base": "Domain fraction_split stratified_split",
     "sslcollapse.domains.samples": "SampleDomain Samples",
-    "sslcollapse.domains.splits": "fraction_split stratified_split",
     "sslcollapse.layers.map": "Layer LayerError layer_coverage layer_map weights",
     "sslcollapse.nn.heads": "Head",
     "sslcollapse.objectives.base": "Objective",
     "sslcollapse.optim.base": "OptimizerSpec",
-    "sslcollapse.probes.probe": "Outcome SplitProbe",
-    "sslcollapse.probes.result": "ProbeResult",
+    "sslcollapse.probes.base": "Outcome ProbeResult SplitProbe",
     "sslcollapse.probes.splits": "SplitChoice",
     "sslcollapse.rank.covariance": "StreamingCovariance",
     "sslcollapse.rank.measures": (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sslcollapse.core.errors import PreemptedError, SSLCollapseError, WriteError, explained
-from sslcollapse.core.terminal import keep_traceback, lasting_output, say, say_error
+from sslcollapse.core.texts import keep_traceback, lasting_output, say, say_error
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
 """Exit codes: of an error that the user can mend, of Ctrl-C, and of one that is a fault of this package."""
@@ -149,7 +149,7 @@ def _diagnose(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from sslcollapse.report.command import write_report
+    from sslcollapse.report.ablation_page import write_report
 
     print(write_report(options.paths, out=options.out, runs=options.runs, results=options.results))
     return 0

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from tiny import tiny_recipe
 
+from sslcollapse.ablation.drive import preview
 from sslcollapse.ablation.grid import plan
-from sslcollapse.ablation.preview import preview
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.tables.columns import columns
 from sslcollapse.ablation.tables.page import page
@@ -23,7 +23,7 @@ from sslcollapse.cli import BUG, main
 from sslcollapse.core.errors import SSLCollapseError, explained
 from sslcollapse.recipe import difference, extend, from_json, load, override, recipe_hash, resolve, to_json
 from sslcollapse.report.from_records import ablation_of
-from sslcollapse.report.run_page import run_page
+from sslcollapse.report.page import run_page
 from sslcollapse.report.runs import is_run, read_run
 from sslcollapse.training.build import build_domain, build_module
 

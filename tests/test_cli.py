@@ -10,7 +10,7 @@ import pytest
 
 import sslcollapse
 from sslcollapse import cli
-from sslcollapse.core import terminal
+from sslcollapse.core import texts
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import REGISTRIES
 from sslcollapse.recipe import recipe_hash
@@ -181,9 +181,9 @@ def test_an_error_is_shown_in_one_line_by_the_main_process_and_later_by_others(c
     assert capsys.readouterr().err == "error: first second\n"
     monkeypatch.setenv("RANK", "1")
     waited = []
-    monkeypatch.setattr(terminal.time, "sleep", waited.append)
+    monkeypatch.setattr(texts.time, "sleep", waited.append)
     assert cli.main(["train", recipe]) == 2
-    assert waited == [terminal.RANK_0_SECONDS]
+    assert waited == [texts.RANK_0_SECONDS]
     assert capsys.readouterr().err == "rank 1: error: first second\n"
 
 

@@ -124,7 +124,7 @@ def test_every_exception_is_still_needed():
     ("module", "line"),
     [
         ("core.errors", "from sslcollapse.recipe.check import quote"),
-        ("recipe.check", "import sslcollapse.nn.checks"),
+        ("recipe.check", "import sslcollapse.nn.init"),
         ("optim.adamw", "def build():\n    from sslcollapse.training.module import SSLModule"),
         ("regularizers.ldreg", "from sslcollapse.objectives import base"),
         ("rank.measure", "from sslcollapse.training.build import build_domain"),

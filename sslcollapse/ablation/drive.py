@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims.judge import judge
-from sslcollapse.ablation.command import command_line
-from sslcollapse.ablation.eta import Durations
 from sslcollapse.ablation.executors.base import check_options, choose_executor
-from sslcollapse.ablation.failures import Failures
-from sslcollapse.ablation.files import write_files
+from sslcollapse.ablation.files import command_line, write_files, write_plan
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.job import Job
-from sslcollapse.ablation.plan_file import write_plan
-from sslcollapse.ablation.preview import aside_lines, preview
-from sslcollapse.ablation.progress import Progress
-from sslcollapse.ablation.records import DamagedRunError, Records, check_writable, make_record
+from sslcollapse.ablation.progress import Durations, Progress
+from sslcollapse.ablation.records import DamagedRunError, Failures, Records, check_writable, make_record
+from sslcollapse.ablation.tables.columns import heads, labels, markdown
 from sslcollapse.ablation.tables.page import best_by_validation, columns, results_table
 from sslcollapse.core.files import locked
 
@@ -241,7 +237,7 @@ def _jobs(ablation: Ablation, out: Path) -> Iterator[Job]:
 
 def _as_recorded(ablation: Ablation, records: Records) -> Ablation:
     """The plan with the version of the random streams that most of its records have: for tables nothing is drawn."""
-    from sslcollapse.runs.streams import of_most
+    from sslcollapse.runs.directory import of_most
 
     depending = {cell.hash for cell in ablation.cells if cell.streams is not None}
     version = of_most(record for record in records if record["hash"] in depending)
@@ -264,3 +260,27 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def preview(ablation: Ablation, records: Records) -> list[str]:
+    """Lines: a table of the cells with the seeds that are recorded, the number of runs, and what the claim tests."""
+    titles = heads(ablation)
+    done = {cell.hash: len(records.of([cell], ablation.seeds)) for cell in ablation.cells}
+    rows = [[*labels(cell, titles), f"{done[cell.hash]} of {ablation.seeds}", cell.hash] for cell in ablation.cells]
+    total, finished = len(ablation.cells) * ablation.seeds, sum(done.values())
+    lines = markdown([*titles.values(), "seeds", "hash"], rows)
+    lines.append(f"{ablation.name}: {total} runs, {finished} finished, {total - finished} to do")
+    lines += aside_lines(ablation, records)
+    if ablation.claim is not None:
+        for check in ablation.claim.checks:
+            count = sum(test.check is check for test in ablation.tests)
+            lines.append(f"claim {ablation.claim.number}, {check.name}: {count} test{'s' if count > 1 else ''}")
+    return lines
+
+
+def aside_lines(ablation: Ablation, records: Records) -> list[str]:
+    """A line for each reason why recorded runs of the cells' hashes do not count."""
+    return [
+        f"set aside {count} recorded run{'s' if count > 1 else ''} of the same hash: {why}"
+        for why, count in records.set_aside(ablation.cells, ablation.seeds).items()
+    ]

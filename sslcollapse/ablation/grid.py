@@ -213,7 +213,7 @@ def _cells(
     bases: Mapping[str, Path], axes: Mapping[tuple[str, ...], Sequence[Any]], settings: Sequence[str]
 ) -> list[Cell]:
     from sslcollapse.recipe import assign, load, override, recipe_hash, resolve
-    from sslcollapse.runs.streams import streams_of
+    from sslcollapse.runs.directory import streams_of
 
     choices = [_choices(paths, values) for paths, values in axes.items()]
     count = len(bases) * math.prod(map(len, choices))

@@ -1,10 +1,13 @@
-"""Progress over all runs of an ablation: live lines on a terminal, one line an event elsewhere."""
+"""Progress over all runs of an ablation, and how long the rest takes: live on a terminal, a line an event elsewhere."""
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 from rich.console import Group
 from rich.live import Live
@@ -12,7 +15,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sslcollapse.ablation.eta import Durations, remaining
 from sslcollapse.ablation.job import Job
 from sslcollapse.core.console import PlainConsole
 
@@ -150,3 +152,53 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class Durations:
+    """Seconds a run, by cell: of runs that ended here, else of recorded ones, else the mean of all that are known.
+
+    Args:
+        records: of earlier runs, perhaps of another machine: scaled by the cells that have also ended here.
+    """
+
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
+        self._recorded: dict[str, list[float]] = {}
+        self._here: dict[str, list[float]] = {}
+        for record in records:
+            seconds = record.get("seconds", {})
+            if seconds.get("steps_trained", record.get("steps")) == record.get("steps"):  # not resumed
+                total = seconds.get("training", 0.0) + seconds.get("evaluation", 0.0)
+                self._recorded.setdefault(record["hash"], []).append(total)
+
+    def add(self, job: Job, seconds: float) -> None:
+        """Count a run that has ended here."""
+        self._here.setdefault(job.cell.hash, []).append(seconds)
+
+    def expected(self, job: Job) -> float | None:
+        """Seconds of a whole run of this cell; None before anything is known."""
+        cell = job.cell.hash
+        if cell in self._here:
+            return fmean(self._here[cell])
+        if cell in self._recorded:
+            return fmean(self._recorded[cell]) * self._scale()
+        known = self._here or self._recorded
+        return fmean(map(fmean, known.values())) if known else None
+
+    def _scale(self) -> float:
+        both = self._here.keys() & self._recorded.keys()
+        recorded = sum(fmean(self._recorded[cell]) for cell in both)
+        return sum(fmean(self._here[cell]) for cell in both) / recorded if recorded else 1.0
+
+
+def remaining(running: Iterable[float], waiting: Iterable[float], parallel: int) -> float:
+    """Seconds until the last run ends, if waiting ones start in order as soon as one of ``parallel`` places is free.
+
+    >>> remaining([1.0, 5.0], [10.0, 2.0], parallel=2)
+    11.0
+    """
+    places = list(running)
+    places += [0.0] * (parallel - len(places))
+    heapq.heapify(places)
+    for seconds in waiting:
+        heapq.heapreplace(places, places[0] + seconds)
+    return max(places, default=0.0)

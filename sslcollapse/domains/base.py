@@ -1,4 +1,4 @@
-"""What a domain is, and what domains share: the order of samples, and views as rows."""
+"""What a domain is, the order of its batches, and splits of its samples."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.seeding import generator
-from sslcollapse.core.types import Batch, Context, ProbeSet
+from sslcollapse.core.types import Batch, Context, ProbeSet, Split
 
 MAX_DIM = 3072
 """Samples of more numbers are not measured as rows; this is a CIFAR image."""
@@ -152,3 +153,56 @@ def evenly_spaced(count: int, most: int) -> Tensor:
 def flat_rows(view: Tensor) -> Tensor | None:
     """[N, ...] → [N, d], or None where d is above ``MAX_DIM``."""
     return view.flatten(1) if view[0].numel() <= MAX_DIM else None
+
+
+DIGITS = 1797
+SMALLEST_DIGIT_CLASS = 174
+
+
+def stratified_split(labels: np.ndarray, train: int, validation: int, seed: int) -> Split:
+    """``train`` and ``validation`` samples of each class, drawn with this seed; the rest is test."""
+    rng = np.random.default_rng([seed, 1])
+    orders = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    cuts = (slice(train), slice(train, train + validation), slice(train + validation, None))
+    return Split(*(np.sort(np.concatenate([order[cut] for order in orders])) for cut in cuts))
+
+
+def check_parts(train: int, validation: int, smallest_class: int, samples: str) -> None:
+    """Refuse ``train_per_class`` and ``validation_per_class`` that leave a part without samples of a class.
+
+    Raises:
+        RecipeError: names the argument and its value.
+    """
+    for name, number in (("train_per_class", train), ("validation_per_class", validation)):
+        if number < 1:
+            raise RecipeError(f"{name} must be >= 1, got {number}")
+    if train + validation >= smallest_class:
+        raise RecipeError(
+            f"train_per_class {train} and validation_per_class {validation} leave no test {samples} in a class "
+            f"of {smallest_class}"
+        )
+
+
+def fraction_split(labels: np.ndarray, train: float = 0.8, validation: float = 0.1, seed: int = 0) -> Split:
+    """These shares of each class (of several labels a row: of all rows), drawn with this seed; the rest is test.
+
+    Rows of class -1 are in no part.
+
+    Raises:
+        DataError: a part is empty.
+    """
+    rng = np.random.default_rng([seed, 2])
+    classes = np.zeros(len(labels), dtype=np.int64) if labels.ndim == 2 else labels
+    parts: list[list[np.ndarray]] = [[], [], []]
+    for c in np.unique(classes[classes >= 0]):
+        rows = rng.permutation(np.flatnonzero(classes == c))
+        cuts = [round(train * len(rows)), round((train + validation) * len(rows))]
+        for part, chosen in zip(parts, np.split(rows, cuts), strict=True):
+            part.append(chosen)
+    joined = [np.sort(np.concatenate(part)) if part else np.arange(0) for part in parts]
+    if not all(len(part) for part in joined):
+        raise DataError(
+            f"{len(labels)} labels give parts of {[len(part) for part in joined]} rows to train on, validate and test; "
+            "none may be empty: give splits of your own"
+        )
+    return Split(*joined)

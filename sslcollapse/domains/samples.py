@@ -15,9 +15,8 @@ from torch import Tensor
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet, Split
-from sslcollapse.domains.base import CPU, Domain, Order, evenly_spaced, flat_rows
+from sslcollapse.domains.base import CPU, Domain, Order, evenly_spaced, flat_rows, fraction_split
 from sslcollapse.domains.sheet import write_sheet
-from sslcollapse.domains.splits import fraction_split
 from sslcollapse.recipe.schema import AtLeast
 
 PROBE_BATCH = 512

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.nn.checks import check_widths, graph_features
-from sslcollapse.nn.init import check_rank, truncate_rank_
+from sslcollapse.nn.init import check_rank, check_widths, graph_features, truncate_rank_
 from sslcollapse.nn.inputs import Edges, propagate_and_transform
 from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 from sslcollapse.nn.sparse import SparseMatrix

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from sslcollapse.nn.checks import check_widths
-from sslcollapse.nn.init import check_rank, decaying_spectrum_, truncate_rank_
+from sslcollapse.nn.init import check_rank, check_widths, decaying_spectrum_, truncate_rank_
 from sslcollapse.nn.inputs import FeatureLinear, flat_features
 from sslcollapse.recipe.schema import AtLeast, Width
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sslcollapse.nn.checks import check_widths
+from sslcollapse.nn.init import check_widths
 from sslcollapse.nn.inputs import FeatureLinear, flat_features
 from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 from sslcollapse.recipe.schema import Probability, Width

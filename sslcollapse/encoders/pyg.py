@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.errors import RecipeError, in_words, quote, suggest
-from sslcollapse.nn.checks import graph_features
-from sslcollapse.nn.geometric import import_geometric
+from sslcollapse.nn.init import graph_features
+from sslcollapse.nn.sparse import import_geometric
 from sslcollapse.recipe.schema import Width
 
 RING = 32

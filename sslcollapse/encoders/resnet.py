@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from sslcollapse.nn.checks import check_widths, image_shape
+from sslcollapse.nn.init import check_widths, image_shape
 from sslcollapse.recipe.schema import Width
 
 StemName = Literal["cifar", "imagenet"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.nn.checks import check_widths, graph_features
+from sslcollapse.nn.init import check_widths, graph_features
 from sslcollapse.nn.inputs import Edges, FeatureLinear
 from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 from sslcollapse.nn.sparse import SparseMatrix

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.errors import MissingDataError
-from sslcollapse.nn.checks import image_shape
+from sslcollapse.nn.init import image_shape
 
 OURS = ("num_classes", "in_chans", "pretrained")
 

@@ -37,8 +37,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from sslcollapse.core.errors import suggest
-from sslcollapse.layers.coverage import Coverage
 from sslcollapse.layers.effective import CONVOLUTIONS as CONVOLUTIONS
+from sslcollapse.layers.layer import Coverage
 from sslcollapse.layers.layer import Layer as Layer
 from sslcollapse.layers.layer import LayerError as LayerError
 from sslcollapse.layers.layer import by_tensor as by_tensor

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from sslcollapse.layers.coverage import Uncovered, count, is_norm, is_stack, is_table, is_vector, is_weight
 from sslcollapse.layers.effective import (
     CONVOLUTIONS,
     LORA,
@@ -24,7 +23,17 @@ from sslcollapse.layers.effective import (
     unread_forward,
 )
 from sslcollapse.layers.fused import Cut, Part, cuts
-from sslcollapse.layers.layer import Layer, LayerError
+from sslcollapse.layers.layer import (
+    Layer,
+    LayerError,
+    Uncovered,
+    count,
+    is_norm,
+    is_stack,
+    is_table,
+    is_vector,
+    is_weight,
+)
 
 _SHORTCUT_NAMES = ("downsample", "shortcut", "skip", "residual")
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.errors import in_words, suggest
-from sslcollapse.nn.checks import check_arguments, check_norm_momentum, check_widths
+from sslcollapse.nn.init import check_arguments, check_norm_momentum, check_widths
 from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslcollapse.nn.checks import check_norm_momentum
+from sslcollapse.nn.init import check_norm_momentum
 
 NormName = Literal["batch", "layer", "graph", "none"]
 ActivationName = Literal["prelu", "relu", "elu", "gelu", "none"]

@@ -1,13 +1,8 @@
-"""Constant sparse matrices times dense ones, forward and backward as CSR products.
-
-The structure (row pointers, columns, and those of the transpose) is sorted once per graph. A view only
-changes the values: what it drops is zero. On a CPU many zeros are left out without sorting again, which saves
-their share of every product; on a GPU that would wait for the device, so they stay.
-CSR products over sorted indices are deterministic, scatter on a GPU is not.
-"""
+"""Constant sparse matrices times dense ones, forward and backward as CSR products; a quiet PyTorch Geometric."""
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -172,3 +167,13 @@ def _without_zeros(pointers: Tensor, columns: Tensor, values: Tensor) -> tuple[T
     kept = stays.nonzero().flatten()
     before = torch.cat([pointers.new_zeros(1), stays.cumsum(0, dtype=torch.int32)])
     return before[pointers], columns[kept], values[kept]
+
+
+def import_geometric(name: str = "") -> Any:
+    """``torch_geometric``, or the module of it with this dotted name.
+
+    Importing it the first time compiles functions with ``torch.jit.script``, which recent torch warns about.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.* is deprecated")
+        return importlib.import_module(f"torch_geometric.{name}" if name else "torch_geometric")

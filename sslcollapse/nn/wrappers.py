@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import nn
 
 from sslcollapse.core.errors import SSLCollapseError
-from sslcollapse.layers.coverage import Coverage, described
+from sslcollapse.layers.layer import Coverage, described
 from sslcollapse.layers.map import Layer, LayerError, layer_coverage, layer_map, select
 
 _COMPILED = "_orig_mod"

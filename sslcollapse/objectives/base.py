@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Branch
-from sslcollapse.nn.checks import check_samples, check_widths
 from sslcollapse.nn.heads import Head
+from sslcollapse.nn.init import check_samples, check_widths
 from sslcollapse.nn.moments import widen
 from sslcollapse.nn.norm import ActivationName, NormName
 

@@ -12,8 +12,8 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.schedules import ema_momentum
 from sslcollapse.core.types import Branch
-from sslcollapse.nn.checks import check_widths
 from sslcollapse.nn.heads import Head
+from sslcollapse.nn.init import check_widths
 from sslcollapse.nn.norm import ActivationName, NormName
 from sslcollapse.objectives.base import Objective, check_projector
 from sslcollapse.recipe.schema import Probability, Width

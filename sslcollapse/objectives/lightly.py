@@ -17,8 +17,8 @@ from sslcollapse.core.memory import in_units, machine_memory
 from sslcollapse.core.schedules import ema_momentum
 from sslcollapse.core.seeding import seed_default
 from sslcollapse.core.types import Branch
-from sslcollapse.nn.checks import check_arguments
 from sslcollapse.nn.heads import Head, LightlyHead
+from sslcollapse.nn.init import check_arguments
 from sslcollapse.nn.moments import widen
 from sslcollapse.nn.norm import ActivationName, NormName
 from sslcollapse.objectives.base import Objective, check_projector, check_samples, embeddings_of_two_views

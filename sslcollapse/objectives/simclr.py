@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.types import Branch
-from sslcollapse.nn.checks import check_samples
 from sslcollapse.nn.heads import Head
+from sslcollapse.nn.init import check_samples
 from sslcollapse.nn.moments import gradients_to_differentiate
 from sslcollapse.nn.norm import ActivationName, NormName
 from sslcollapse.objectives.base import Objective, check_projector, embeddings_of_two_views

@@ -15,7 +15,7 @@ from torch import nn
 
 from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.core.schedules import ScheduleName
-from sslcollapse.nn.checks import check_arguments
+from sslcollapse.nn.init import check_arguments
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
 from sslcollapse.recipe.check import quote
 from sslcollapse.recipe.schema import AtLeast, Distinct, Momentum

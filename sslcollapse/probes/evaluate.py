@@ -16,8 +16,7 @@ from sslcollapse.core.registry import PROBES
 from sslcollapse.core.types import ProbeSet, Split
 
 if TYPE_CHECKING:
-    from sslcollapse.probes.probe import Outcome
-    from sslcollapse.probes.result import ProbeResult
+    from sslcollapse.probes.base import Outcome, ProbeResult
 
 Plan: TypeAlias = tuple[tuple[Split, ...], str]
 """The splits of a probe, and the metric."""
@@ -50,7 +49,7 @@ def check_probes(probes: Mapping[str, Any], probe_set: ProbeSet) -> None:
 
 def count_splits(probes: Mapping[str, Any], probe_set: ProbeSet) -> dict[str, int]:
     """Probe name → how many splits of a set it evaluates; 1 for a probe that does not work split by split."""
-    from sslcollapse.probes.probe import SplitProbe
+    from sslcollapse.probes.base import SplitProbe
 
     return {n: probe.splits.count(probe_set) if isinstance(probe, SplitProbe) else 1 for n, probe in probes.items()}
 
@@ -78,7 +77,7 @@ def run_probes(
         RecipeError, DataError: see the probe; the message begins with the probe's place in the recipe.
         RunError: a probe failed in another way, or another rank did.
     """
-    from sslcollapse.probes.probe import Outcome, SplitProbe
+    from sslcollapse.probes.base import Outcome, SplitProbe
     from sslcollapse.probes.splits import splits_to_arrays
 
     ranks, own = (world_size(), rank()) if shared else (1, 0)
@@ -110,7 +109,7 @@ def _run_whole(
     probes: Mapping[str, Any], features: Tensor, probe_set: ProbeSet, done: Callable[[str], None]
 ) -> dict[str, ProbeResult]:
     """Results of probes that have ``__call__`` alone."""
-    from sslcollapse.probes.result import ProbeResult
+    from sslcollapse.probes.base import ProbeResult
 
     results = {}
     for name, probe in probes.items():
@@ -131,7 +130,7 @@ def _run_splits(
     done: Callable[[str], None],
 ) -> list[Outcome]:
     """The outcome of each (probe, number of the split), those of one probe together."""
-    from sslcollapse.probes.inputs import check_features
+    from sslcollapse.probes.base import check_features
 
     outcomes = []
     for name, several in groupby(units, key=lambda unit: unit[0]):

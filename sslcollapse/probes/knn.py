@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sslcollapse.core.types import ProbeSet, Split
+from sslcollapse.probes.base import Outcome, SplitProbe
 from sslcollapse.probes.metrics import check_metric, score
-from sslcollapse.probes.probe import Outcome, SplitProbe
 from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Share, Width
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from sslcollapse.core.memory import one_thread
 from sslcollapse.core.schedules import decay
 from sslcollapse.core.seeding import generator
-from sslcollapse.core.threads import one_thread
 from sslcollapse.core.types import ProbeSet, Split
+from sslcollapse.probes.base import Outcome, SplitProbe
 from sslcollapse.probes.metrics import check_metric, score
-from sslcollapse.probes.probe import Outcome, SplitProbe
 from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Momentum, Share, Width
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import world_size
 from sslcollapse.layers.map import CONVOLUTIONS, Layer
-from sslcollapse.nn.checks import unreadable
-from sslcollapse.nn.gram import add_gram_, mirrored_
+from sslcollapse.nn.init import unreadable
+from sslcollapse.nn.moments import add_gram_, mirrored_
 from sslcollapse.rank.spectrum import from_gram
 
 MAX_ROWS = 4096

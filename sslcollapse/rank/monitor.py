@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from sslcollapse.core.errors import SSLCollapseError
-from sslcollapse.core.threads import map_on_threads
+from sslcollapse.core.memory import map_on_threads
 from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
 from sslcollapse.nn.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import unsharded
-from sslcollapse.nn.checks import unreadable
-from sslcollapse.nn.gram import gram_matrix
+from sslcollapse.nn.init import unreadable
+from sslcollapse.nn.moments import gram_matrix
 
 NUMERICAL_RANK_RTOL = 1e-3
 """Default tolerance of the numerical rank. torch's own default counts rounding noise above zero, so that after

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.nn.checks import check_samples
+from sslcollapse.nn.init import check_samples
 from sslcollapse.nn.moments import widen
 from sslcollapse.recipe.schema import Between, Coefficient, Distinct
 from sslcollapse.regularizers.base import FeaturePenalty

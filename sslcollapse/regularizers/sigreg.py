@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.seeding import generator
-from sslcollapse.nn.checks import check_samples
+from sslcollapse.nn.init import check_samples
 from sslcollapse.nn.moments import widen
 from sslcollapse.recipe.schema import Above, Between, Coefficient, Distinct
 from sslcollapse.regularizers.base import FeaturePenalty

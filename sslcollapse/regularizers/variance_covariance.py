@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.nn.checks import check_samples
+from sslcollapse.nn.init import check_samples
 from sslcollapse.nn.moments import covariance_excess, std_shortfall, widen
 from sslcollapse.recipe.schema import Above, Coefficient, Distinct
 from sslcollapse.regularizers.base import FeaturePenalty

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sslcollapse.core.distributed import unsharded
 from sslcollapse.layers.map import Layer, weights
-from sslcollapse.nn.checks import unreadable
-from sslcollapse.nn.gram import gram_matrix
+from sslcollapse.nn.init import unreadable
+from sslcollapse.nn.moments import gram_matrix
 from sslcollapse.recipe.schema import Coefficient, Distinct
 from sslcollapse.regularizers.base import Network, WeightPenalty
 

@@ -1,4 +1,4 @@
-"""The page of an ablation: tables and plots of its records, and curves where run directories are still there."""
+"""The page of an ablation, and the command that tells which page its paths make."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims.judge import judge
-from sslcollapse.ablation.failures import Failures
+from sslcollapse.ablation.files import NAME as PLAN
+from sslcollapse.ablation.files import read_plan
 from sslcollapse.ablation.grid import Ablation, plan
-from sslcollapse.ablation.plan_file import NAME as PLAN
-from sslcollapse.ablation.plan_file import read_plan
-from sslcollapse.ablation.records import Records
+from sslcollapse.ablation.records import Failures, Records
 from sslcollapse.ablation.tables.page import columns, page, table_csv
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.texts import in_html
-from sslcollapse.report.captions import shared_note
-from sslcollapse.report.factors import factors
 from sslcollapse.report.from_records import ablation_of
-from sslcollapse.report.key import Key
-from sslcollapse.report.page import TABLES, Page, Section
+from sslcollapse.report.labels import factors, shared_note
+from sslcollapse.report.page import TABLES, Page, Section, run_page, write_page
+from sslcollapse.report.plot import slug
 from sslcollapse.report.plots_ablation import effects, scatters
-from sslcollapse.report.plots_cells import forest, layer_ranks
-from sslcollapse.report.plots_time import find_runs, over_time
+from sslcollapse.report.plots_cells import find_runs, forest, layer_ranks, over_time
+from sslcollapse.report.runs import is_run, read_run
+from sslcollapse.report.scale import Key
 from sslcollapse.report.tables import Table, scrolling
 
 ABLATIONS = Path("recipes/ablations")
@@ -234,3 +233,64 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return f"[{', '.join(f'{item:.4g}' if isinstance(item, float) else str(item) for item in value)}]"
     return str(value) if isinstance(value, (bool, dict)) else value
+
+
+REPORTS = Path("reports")
+WANTED = "a run directory, a folder of run directories, an ablation file, or a results folder with runs.jsonl"
+
+
+def write_report(
+    paths: Sequence[Path],
+    *,
+    out: Path | None = None,
+    runs: Path = Path("runs"),
+    results: Path = Path("docs/results"),
+) -> Path:
+    """Write the page of one run, of several runs or of an ablation; return its ``index.html``.
+
+    Args:
+        paths: run directories (or folders of them), or one ablation: its file or its results folder.
+        out: folder of the page; by default ``reports/<name>``.
+        runs: where run directories of an ablation are looked for.
+        results: where the records of an ablation file are.
+
+    Raises:
+        RunError: a path is none of these, a file of it cannot be read, the page cannot be written.
+        RecipeError: an ablation file is wrong.
+    """
+    ablations = [path for path in paths if _records_of(path) is not None or path.suffix == ".py"]
+    if ablations and len(paths) > 1:
+        raise RunError(f"{ablations[0]} is an ablation and has a page of its own; give it alone, or give runs only")
+    if ablations:
+        recorded = _ablation(paths[0], results)
+        return write_page(ablation_page(recorded, runs), out or REPORTS / recorded.ablation.name)
+    directories = list(dict.fromkeys(run for path in paths for run in _runs(path)))
+    found = [read_run(path) for path in directories]
+    name = found[0].name if len(found) == 1 else f"{found[0].recipe['name']} and {len(found) - 1} more"
+    return write_page(run_page(found), out or REPORTS / (slug(name) or "runs"))
+
+
+def _ablation(path: Path, results: Path) -> Recorded:
+    folder = _records_of(path)
+    if folder is not None:
+        return from_folder(folder)
+    if not path.is_file():
+        raise RunError(f"{path}: there is no such file; expected {WANTED}")
+    return from_file(path, results)
+
+
+def _records_of(path: Path) -> Path | None:
+    """The results folder that a path is or is in."""
+    if path.name == "runs.jsonl" and path.is_file():
+        return path.parent
+    return path if (path / "runs.jsonl").is_file() else None
+
+
+def _runs(path: Path) -> list[Path]:
+    if is_run(path):
+        return [path]
+    below = sorted(found.parent for found in path.glob("**/seed*/recipe.json")) if path.is_dir() else []
+    if not below:
+        what = "neither a run nor a folder of runs" if path.exists() else "there is no such file or folder"
+        raise RunError(f"{path}: {what}; expected {WANTED}")
+    return below

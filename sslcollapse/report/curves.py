@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sslcollapse.rank.plots import draw_heat_map, layer_labels
-from sslcollapse.report.key import Key
-from sslcollapse.report.measure import fits, text_inches, wrap
-from sslcollapse.report.plot import WIDTH, Plot
-from sslcollapse.report.style import depth_map
+from sslcollapse.report.plot import WIDTH, Plot, depth_map, fits, text_inches, wrap
+from sslcollapse.report.scale import Key
 
 MANY = 7
 """Up to so many lines have colours of their own; more are coloured by their order."""

@@ -8,17 +8,14 @@ from typing import Any
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import summarise
-from sslcollapse.ablation.tables.notation import full_title
+from sslcollapse.ablation.tables.columns import full_title
 from sslcollapse.ablation.tables.page import Column
 from sslcollapse.ablation.tables.page import effects as paired_effects
 from sslcollapse.ablation.values import Cell
-from sslcollapse.report.captions import Value, shared_words, without_bars
 from sslcollapse.report.curves import AXIS_NAME, legend, legend_height
-from sslcollapse.report.factors import BASE, Factor, cell_name
-from sslcollapse.report.key import Key, hollow, levels
-from sslcollapse.report.measure import wrap
-from sslcollapse.report.plot import Plot, slug
-from sslcollapse.report.scale import ACROSS, Scale, in_order, scale
+from sslcollapse.report.labels import BASE, Factor, Value, cell_name, shared_words, without_bars
+from sslcollapse.report.plot import Plot, slug, wrap
+from sslcollapse.report.scale import ACROSS, Key, Scale, hollow, in_order, levels, scale
 
 MAX_LINES = 7
 MAX_LABELS = 16

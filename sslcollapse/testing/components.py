@@ -17,7 +17,7 @@ from sslcollapse.core.registry import COEFFICIENTS, ENCODERS, OBJECTIVES, OPTIMI
 from sslcollapse.core.types import Batch, Branch, ProbeSet, Split
 from sslcollapse.layers.map import layer_map
 from sslcollapse.objectives.base import Objective
-from sslcollapse.probes.result import ProbeResult
+from sslcollapse.probes.base import ProbeResult
 from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
 from sslcollapse.testing.contract import ContractError, described, ensure, same
 from sslcollapse.training.module import SSLModule

@@ -31,13 +31,13 @@ from sslcollapse.training.build import (
     checked_batches,
     prepare_networks,
 )
+from sslcollapse.training.checkpoint import RunState
 from sslcollapse.training.finite import check_tensors
 from sslcollapse.training.hooks import Controllers, Hook, PenaltyGradients
 from sslcollapse.training.journal import Journal
 from sslcollapse.training.measuring import RankMeter
 from sslcollapse.training.result import finish
 from sslcollapse.training.setup import Setup, accelerated, check_trackers
-from sslcollapse.training.state import RunState
 from sslcollapse.training.stopping import Pace, Stopped, StopSignals
 
 

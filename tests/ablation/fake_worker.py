@@ -11,7 +11,7 @@ import time
 import types
 from pathlib import Path
 
-from sslcollapse.ablation.executors import local, worker
+from sslcollapse.ablation.executors import local
 from sslcollapse.core.errors import PreemptedError
 from sslcollapse.runs.quantities import CUT_SHORT
 
@@ -75,7 +75,7 @@ def serve(message, *arguments):
     """In place of a worker's first function."""
     sys.modules["sslcollapse.training.trainer"] = trainer = types.ModuleType("trainer")
     trainer.train = functools.partial(train, Path(message["path"]))
-    worker.LOCK_SECONDS = 0.1
+    local.LOCK_SECONDS = 0.1
     _SERVE(message, *arguments)
 
 

@@ -1,9 +1,8 @@
 import time
 from pathlib import Path
 
-from sslcollapse.ablation.eta import Durations, remaining
 from sslcollapse.ablation.job import TAIL_BYTES, Job
-from sslcollapse.ablation.progress import Progress
+from sslcollapse.ablation.progress import Durations, Progress, remaining
 from sslcollapse.ablation.values import Cell
 
 

@@ -7,8 +7,8 @@ import pytest
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import paired_difference, shared_confidence
+from sslcollapse.ablation.tables.columns import heads, legend, shown_p
 from sslcollapse.ablation.tables.latex import escape, table_latex
-from sslcollapse.ablation.tables.notation import heads, legend, shown_p
 from sslcollapse.ablation.tables.page import correlations, page, table_csv
 
 NOISE = (0.01, -0.02, 0.015)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from sslcollapse.ablation.claims.judge import judge, outcome
-from sslcollapse.ablation.claims.overview import claims_table
+from sslcollapse.ablation.claims.verdict import claims_table
 from sslcollapse.ablation.files import write_files
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.records import Records

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from sslcollapse.ablation import identity, run_ablation
+from sslcollapse.ablation import job, run_ablation
 from sslcollapse.ablation.claims.judge import judge
 from sslcollapse.ablation.claims.verdict import verdict_json
+from sslcollapse.ablation.files import read_plan
 from sslcollapse.ablation.grid import plan
-from sslcollapse.ablation.identity import first_hash
-from sslcollapse.ablation.plan_file import read_plan
+from sslcollapse.ablation.job import first_hash
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.tables.page import page
 from sslcollapse.cli import main
@@ -154,9 +154,9 @@ def test_records_of_the_first_version_count_while_built_in_defaults_are_those_of
     without_recipes(workspace)
     assert run(workspace) == 0
     assert len(workspace.calls()) == 4
-    known = json.loads(Path(identity.__file__).with_name("first_defaults.json").read_text())
+    known = json.loads(Path(job.__file__).with_name("first_defaults.json").read_text())
     known["encoder gcn"]["defaults"]["norm_momentum"] = 0.5  # as if the default had been changed since
-    monkeypatch.setattr(identity, "_defaults", lambda: known)
+    monkeypatch.setattr(job, "_defaults", lambda: known)
     capsys.readouterr()
     run(workspace, dry_run=True)
     assert "set aside 4 recorded runs of the same hash: a record of version 0.1.0" in capsys.readouterr().out

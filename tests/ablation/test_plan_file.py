@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from sslcollapse.ablation.files import NAME, read_plan, write_plan
 from sslcollapse.ablation.grid import plan
-from sslcollapse.ablation.plan_file import NAME, read_plan, write_plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.tables.page import page, table_csv
 from sslcollapse.core.errors import RunError

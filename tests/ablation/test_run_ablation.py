@@ -14,9 +14,8 @@ import pytest
 
 import sslcollapse
 from sslcollapse.ablation import run_ablation
-from sslcollapse.ablation.executors.local import environment, visible_devices
-from sslcollapse.ablation.executors.worker import THREAD_VARIABLES
-from sslcollapse.ablation.plan_file import read_plan
+from sslcollapse.ablation.executors.local import THREAD_VARIABLES, environment, visible_devices
+from sslcollapse.ablation.files import read_plan
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.runs.quantities import CUT_SHORT
 

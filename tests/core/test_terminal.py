@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sslcollapse import cli
-from sslcollapse.core import terminal
+from sslcollapse.core import texts
 from sslcollapse.core.errors import explained
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_a_command_without_stdout_does_its_work(files, tmp_path):
 
 def test_a_stream_has_its_own_way_with_characters_back_afterwards(capsys):
     before, errors = sys.stdout, sys.stdout.errors
-    with terminal.lasting_output():
+    with texts.lasting_output():
         assert sys.stdout is not before
         print("‖")
     assert sys.stdout is before

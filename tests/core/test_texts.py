@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from sslcollapse.ablation.tables.notation import markdown
+from sslcollapse.ablation.tables.columns import markdown
 from sslcollapse.cli import main
 from sslcollapse.core import errors
 from sslcollapse.core.console import PlainConsole

@@ -10,7 +10,7 @@ USES = {
     "encoder": "from sslcollapse.encoders.pyg import PyG; PyG((3,), module='GCN', out_dim=2, "
     "kwargs=dict(hidden_channels=2, num_layers=1))",
     "loader": "from sslcollapse.domains.graph.datasets import PPI; PPI('.').loader('.')",
-    "module": "from sslcollapse.nn.geometric import import_geometric; assert import_geometric('utils').to_undirected",
+    "module": "from sslcollapse.nn.sparse import import_geometric; assert import_geometric('utils').to_undirected",
 }
 
 

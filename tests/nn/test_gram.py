@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sslcollapse.nn.gram import add_gram_, gram_matrix, mirrored_
+from sslcollapse.nn.moments import add_gram_, gram_matrix, mirrored_
 
 SHAPES = [(3, 5), (255, 4), (513, 7), (514, 3)]  # the last two are computed by panels, also where they do not divide
 

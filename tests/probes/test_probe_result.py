@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sslcollapse.core.types import Split
-from sslcollapse.probes.result import ProbeResult
+from sslcollapse.probes.base import ProbeResult
 
 SPLIT = Split(np.array([0]), np.array([1]), np.array([2]))
 

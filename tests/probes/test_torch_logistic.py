@@ -4,7 +4,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize
 
-from sslcollapse.core.threads import one_thread
+from sslcollapse.core.memory import one_thread
 from sslcollapse.probes.torch_logistic import torch_path
 
 CS = [2.0**k for k in (-10, -5, 0, 5, 10)]

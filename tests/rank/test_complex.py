@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sslcollapse as sc
-from sslcollapse.nn.gram import gram_matrix
+from sslcollapse.nn.moments import gram_matrix
 from sslcollapse.rank.covariance import StreamingCovariance
 from sslcollapse.rank.spectrum import singular_values
 

@@ -8,15 +8,14 @@ from report_pages import read, table
 from report_records import record, write_records
 from scipy.stats import t
 
+from sslcollapse.ablation.files import write_plan
 from sslcollapse.ablation.grid import Ablation, plan
-from sslcollapse.ablation.plan_file import write_plan
 from sslcollapse.ablation.values import Cell
 from sslcollapse.cli import main
 from sslcollapse.core.errors import RunError
-from sslcollapse.report.ablation_page import ablation_page, from_folder
-from sslcollapse.report.command import write_report
-from sslcollapse.report.factors import factors
+from sslcollapse.report.ablation_page import ablation_page, from_folder, write_report
 from sslcollapse.report.from_records import ablation_of
+from sslcollapse.report.labels import factors
 from sslcollapse.report.scale import scale
 
 

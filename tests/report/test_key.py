@@ -5,8 +5,8 @@ from matplotlib.colors import to_hex
 from report_records import record, write_records
 
 from sslcollapse.report.ablation_page import ablation_page, from_folder
-from sslcollapse.report.key import Key
-from sslcollapse.report.style import COLOURS, INK
+from sslcollapse.report.plot import COLOURS, INK
+from sslcollapse.report.scale import Key
 
 NOTHING = Path("/nonexistent")
 OBJECTIVES = ("byol", "vicreg", "bgrl", "simclr")
@@ -82,7 +82,7 @@ def test_a_cell_without_any_record_is_named_below_the_differences(tmp_path):
     from sslcollapse.ablation.records import Records
     from sslcollapse.ablation.tables.page import columns
     from sslcollapse.ablation.values import Cell
-    from sslcollapse.report.factors import factors
+    from sslcollapse.report.labels import factors
     from sslcollapse.report.plots_cells import forest
 
     rows = [record("x", c, seed, 0.5 + (c or 0) * (1 + seed), 3, f"h{c}") for c in (None, 0.1) for seed in (0, 1)]

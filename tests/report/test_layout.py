@@ -8,9 +8,9 @@ from report_records import record, write_records
 
 from sslcollapse.report.ablation_page import ablation_page, from_folder
 from sslcollapse.report.curves import Line, course, heat
-from sslcollapse.report.key import Key
-from sslcollapse.report.measure import fits, text_inches, wrap
-from sslcollapse.report.plots_spectra import Spectrum, _comparison
+from sslcollapse.report.plot import fits, text_inches, wrap
+from sslcollapse.report.plots_run import Spectrum, _comparison
+from sslcollapse.report.scale import Key
 
 LONG = "backbone.encoder.stages.3.blocks.11.attention.projection"
 NAMES = [f"{letter}-variant of SimCLR with a very long description of all that differs" for letter in "abcdefghijklmn"]

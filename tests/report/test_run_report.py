@@ -11,9 +11,8 @@ from report_pages import read, table
 
 from sslcollapse.cli import main
 from sslcollapse.core.errors import RunError
-from sslcollapse.report.command import write_report
-from sslcollapse.report.page import Page, write_page
-from sslcollapse.report.run_page import run_page
+from sslcollapse.report.ablation_page import write_report
+from sslcollapse.report.page import Page, run_page, write_page
 from sslcollapse.report.runs import differences, labels, read_run
 
 SECTIONS = [

@@ -18,7 +18,7 @@ from sslcollapse.cli import main
 from sslcollapse.core.errors import DataError, RecipeError, RunError
 from sslcollapse.core.registry import ENCODERS
 from sslcollapse.encoders import mlp
-from sslcollapse.nn.checks import check_widths
+from sslcollapse.nn.init import check_widths
 from sslcollapse.rank.diagnose.targets import load_target
 from sslcollapse.runs.export import check_exportable, load_encoder, save_encoder
 from sslcollapse.runs.hub import HubEncoder

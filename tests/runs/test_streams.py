@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sslcollapse.ablation.identity import why_another
+from sslcollapse.ablation.job import why_another
 from sslcollapse.core.seeding import STREAMS
 from sslcollapse.recipe import assign, load, resolve
-from sslcollapse.runs.streams import of_most, streams_of
+from sslcollapse.runs.directory import of_most, streams_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -16,7 +16,7 @@ from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.encoders.gcn import gcn_matrix
-from sslcollapse.nn.geometric import import_geometric
+from sslcollapse.nn.sparse import import_geometric
 from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module, data_root
 

@@ -23,8 +23,7 @@ from sslcollapse.ablation.statistics.intervals import (
     student,
 )
 from sslcollapse.ablation.statistics.pairing import ClaimPoint, Planned
-from sslcollapse.ablation.tables.columns import Column, validation_by_seed
-from sslcollapse.ablation.tables.notation import in_unit
+from sslcollapse.ablation.tables.columns import Column, in_unit, validation_by_seed
 from sslcollapse.ablation.values import Cell
 
 FEWEST_SEEDS = 5

@@ -1,16 +1,19 @@
-"""Where runs take place: processes of this machine, jobs of a Slurm cluster, or this very process."""
+"""Where runs take place: processes of this machine, jobs of a Slurm cluster, or this very process, for breakpoints."""
 
 from __future__ import annotations
 
+import pdb
+import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from sslcollapse.ablation.executors.debug import run_here
-from sslcollapse.ablation.executors.local import run_locally
+from sslcollapse.ablation.executors.local import add_to_log, attempt, run_locally, use_threads
 from sslcollapse.ablation.executors.slurm import make_executor, parse_settings, run_on_cluster
-from sslcollapse.ablation.job import Job, JobWatch
-from sslcollapse.core.errors import RecipeError, suggest
+from sslcollapse.ablation.job import Job, JobWatch, last_line
+from sslcollapse.core.errors import PreemptedError, RecipeError, suggest
 
 EXECUTORS = ("local", "slurm", "debug")
 
@@ -58,3 +61,25 @@ def choose_executor(
     if name == "debug":
         return partial(run_here, threads=threads)
     return partial(run_locally, parallel=jobs, threads=threads)
+
+
+def run_here(jobs: Sequence[Job], watch: JobWatch, *, threads: int | None = None) -> None:
+    """Make all runs; where one raises and somebody is at the terminal, the debugger opens at that place."""
+    if jobs and threads is not None:
+        use_threads(threads)
+    for job in jobs:
+        watch.started(job)
+        began = time.monotonic()
+        try:
+            error = attempt(job.message())
+        except PreemptedError as stopped:
+            watch.stopped(job)
+            raise KeyboardInterrupt(str(stopped)) from stopped  # this process was asked to stop, so nothing more starts
+        except Exception as exception:
+            trace = traceback.format_exc()
+            print(trace, file=sys.stderr)
+            add_to_log(job.path, trace)
+            if sys.stdin.isatty() and sys.stdout.isatty():
+                pdb.post_mortem(exception.__traceback__)
+            error = last_line(trace)
+        watch.ended(job, error, time.monotonic() - began)

@@ -7,8 +7,16 @@ from collections.abc import Mapping, Sequence
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import summarise
-from sslcollapse.ablation.tables.columns import Column, columns
-from sslcollapse.ablation.tables.notation import full_title, heads, labels, number, shown_p, shown_summary
+from sslcollapse.ablation.tables.columns import (
+    Column,
+    columns,
+    full_title,
+    heads,
+    labels,
+    number,
+    shown_p,
+    shown_summary,
+)
 from sslcollapse.ablation.tables.page import Effect, effects, errors_of
 from sslcollapse.core.texts import printable
 

@@ -13,9 +13,11 @@ from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.correlation import Correlation, correlate
 from sslcollapse.ablation.statistics.intervals import rounded, summarise
-from sslcollapse.ablation.tables.columns import SECTIONS, Column, best_by_validation, columns
-from sslcollapse.ablation.tables.effects import Effect, effects, planned_differences, unpaired
-from sslcollapse.ablation.tables.notation import (
+from sslcollapse.ablation.tables.columns import (
+    SECTIONS,
+    Column,
+    best_by_validation,
+    columns,
     full_title,
     heads,
     labels,
@@ -24,6 +26,7 @@ from sslcollapse.ablation.tables.notation import (
     shown_difference,
     shown_summary,
 )
+from sslcollapse.ablation.tables.effects import Effect, effects, planned_differences, unpaired
 from sslcollapse.ablation.values import Cell, show
 from sslcollapse.core.texts import csv_text
 

@@ -19,10 +19,9 @@ from torch import Tensor
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Split
 from sslcollapse.domains.graph.data import Graph, GraphDataset, make_graph, split_from_masks
-from sslcollapse.domains.graph.npz import read_npz
-from sslcollapse.domains.graph.planetoid import PARTS, read_part, read_planetoid
+from sslcollapse.domains.graph.formats import PARTS, read_npz, read_part, read_planetoid
 from sslcollapse.domains.graph.stored import Sizes, StoredGraphs, check_name, in_memory
-from sslcollapse.nn.geometric import import_geometric
+from sslcollapse.nn.sparse import import_geometric
 
 
 class _LoadedGraphs(StoredGraphs):

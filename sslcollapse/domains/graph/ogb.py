@@ -17,7 +17,7 @@ from sslcollapse.core.errors import RunError
 from sslcollapse.core.types import Split
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
 from sslcollapse.domains.graph.stored import Sizes, StoredGraphs, check_name
-from sslcollapse.nn.geometric import import_geometric
+from sslcollapse.nn.sparse import import_geometric
 
 
 class OGBN(StoredGraphs):

@@ -11,8 +11,8 @@ import torch
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.memory import check_size
+from sslcollapse.domains.base import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
-from sslcollapse.domains.splits import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Probability, Weight, Width
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.untrusted import check_regular, unpickle
-from sslcollapse.domains.vision.stored import StoredImages
+from sslcollapse.domains.vision.data import StoredImages
 from sslcollapse.recipe.schema import Share
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,12 +15,11 @@ from sslcollapse.core.registry import VISION_DATASETS, VISION_VIEWS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.base import Domain, Order, flat_rows
-from sslcollapse.domains.vision.data import ImageDataset, ImageSource, MemoryImages
+from sslcollapse.domains.vision.augment import plain
+from sslcollapse.domains.vision.data import ImageDataset, Images, ImageSource, MemoryImages
 from sslcollapse.domains.vision.decode import decoding_threads
 from sslcollapse.domains.vision.feed import resident, streamed
-from sslcollapse.domains.vision.probe import ImageBatches
-from sslcollapse.domains.vision.sheet import contact_sheet
-from sslcollapse.domains.vision.views import ImageViews
+from sslcollapse.domains.vision.views import ImageViews, contact_sheet
 from sslcollapse.recipe.schema import AtLeast, Between, Component, FieldsOrComponent
 
 RESIDENT_BYTES = 4 << 30
@@ -176,3 +175,57 @@ def _views(given: ImageViews | Mapping[str, Any]) -> Any:
     if isinstance(given, ImageViews):
         return given
     return VISION_VIEWS.build(given) if "type" in given else ImageViews(**given)
+
+
+PROBE_BATCH = 512
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Images of some rows in order, resized where need be and normalised, ``batch`` at a time.
+
+    Args:
+        images: of the dataset.
+        rows: which of them, in order.
+        size: height and width.
+        mean: of each channel.
+        std: of each channel.
+        batch: images an item, the last item has the rest.
+        device: of the items.
+
+    Shapes:
+        rows: [N] int64.
+        item: [batch, C, size, size] float32.
+    """
+
+    images: Images
+    rows: Tensor
+    size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch: int = PROBE_BATCH
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch)
+
+    def __getitem__(self, index: int) -> Tensor:
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        rows = self.rows[position * self.batch : (position + 1) * self.batch]
+        pixels = self.images.read(rows, decoding_threads()).to(self.device)
+        return plain(pixels, self.size, self.mean, self.std)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+    def to(self, device: torch.device) -> ImageBatches:
+        """The same images, made on another device."""
+        return replace(self, device=device)
+
+    def subset(self, samples: int) -> ImageBatches:
+        """At most this many images, evenly spaced over the rows, always the same ones."""
+        if samples >= len(self.rows):
+            return self
+        return replace(self, rows=self.rows[torch.linspace(0, len(self.rows) - 1, samples, dtype=torch.float64).long()])

@@ -10,7 +10,7 @@ import torch
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.memory import check_size
-from sslcollapse.domains.splits import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
+from sslcollapse.domains.base import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.domains.vision.data import ImageDataset, MemoryImages, check_dataset, check_fraction, official_split
 from sslcollapse.recipe.schema import AtLeast, Between, Share, Width
 

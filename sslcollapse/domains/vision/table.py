@@ -15,6 +15,7 @@ from sslcollapse.core.errors import DataError, MissingDataError, RecipeError, Ru
 from sslcollapse.core.untrusted import check_regular, check_unpacked, most_unpacked
 from sslcollapse.domains.download import missing_text, reason
 from sslcollapse.domains.vision.data import (
+    EMBEDDED_RECIPE,
     ImageDataset,
     check_apart,
     check_dataset,
@@ -23,7 +24,6 @@ from sslcollapse.domains.vision.data import (
     statistics_of,
 )
 from sslcollapse.domains.vision.decode import CHANNELS, EncodedImages, Mode, probe_size
-from sslcollapse.domains.vision.stored import EMBEDDED_RECIPE
 from sslcollapse.recipe.schema import Above, Between, Share
 
 FEW_ROWS = 2**16

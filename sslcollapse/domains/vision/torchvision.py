@@ -13,7 +13,7 @@ from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.core.seeding import seed_default
 from sslcollapse.domains.vision import operations as ops
 from sslcollapse.domains.vision.augment import check_images
-from sslcollapse.nn.checks import check_arguments
+from sslcollapse.nn.init import check_arguments
 from sslcollapse.recipe.check import quote
 from sslcollapse.recipe.schema import Between, Probability, Width
 

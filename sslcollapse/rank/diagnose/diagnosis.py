@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sslcollapse.core.threads import map_on_threads
+from sslcollapse.core.memory import map_on_threads
 from sslcollapse.core.types import Point
-from sslcollapse.layers.coverage import Coverage
+from sslcollapse.layers.layer import Coverage
 from sslcollapse.rank.diagnose.matrices import Matrix
 from sslcollapse.rank.diagnose.targets import Target, with_data
 from sslcollapse.rank.measure import measure

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcollapse.layers.coverage import (
+from sslcollapse.layers.layer import (
     Coverage,
     Uncovered,
     is_embedding,

@@ -16,7 +16,7 @@ from rich.text import Text
 from sslcollapse.core.console import PlainConsole
 from sslcollapse.core.files import write_atomic
 from sslcollapse.core.texts import printable
-from sslcollapse.layers.coverage import Uncovered
+from sslcollapse.layers.layer import Uncovered
 from sslcollapse.rank.diagnose.diagnosis import (
     COLLAPSED,
     COLLAPSED_BELOW,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.core.untrusted import check_regular, check_zip, read_regular
-from sslcollapse.layers.coverage import Coverage, described
+from sslcollapse.layers.layer import Coverage, described
 from sslcollapse.layers.map import layer_coverage, layer_map, weights
 from sslcollapse.rank.diagnose.matrices import Matrix, find_matrices
 from sslcollapse.rank.diagnose.state_dict import TargetError, check_stored, read_tensors

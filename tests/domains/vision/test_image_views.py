@@ -9,8 +9,7 @@ from torchvision.transforms import functional as reference
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.domains.vision import augment
 from sslcollapse.domains.vision.augment import Augmentation, ViewSettings, plain, random_box
-from sslcollapse.domains.vision.sheet import contact_sheet
-from sslcollapse.domains.vision.views import PRESETS, ImageViews
+from sslcollapse.domains.vision.views import PRESETS, ImageViews, contact_sheet
 from sslcollapse.recipe.check import check
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]

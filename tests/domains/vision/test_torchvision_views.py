@@ -11,8 +11,8 @@ from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.registry import VISION_VIEWS
 from sslcollapse.core.types import Context
 from sslcollapse.domains.vision.domain import VisionDomain
-from sslcollapse.domains.vision.sheet import contact_sheet
 from sslcollapse.domains.vision.torchvision import NAMED, OTHERS, TorchvisionViews
+from sslcollapse.domains.vision.views import contact_sheet
 from sslcollapse.recipe import extend, resolve
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]

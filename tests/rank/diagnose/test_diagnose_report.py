@@ -10,7 +10,7 @@ from torch import nn
 
 from sslcollapse.cli import main
 from sslcollapse.core.types import Point
-from sslcollapse.layers.coverage import Coverage
+from sslcollapse.layers.layer import Coverage
 from sslcollapse.rank.diagnose.diagnosis import (
     Diagnosis,
     Judged,
