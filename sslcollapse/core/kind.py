@@ -107,28 +107,35 @@ class Registry:
         return self._parameters[name]
 
     def build(self, spec: Mapping[str, Any], *supplied: Any) -> Any:
-        """Construct the component that ``spec["type"]`` names.
+        """``construct`` the component that ``spec["type"]`` names, and make sure that it has what its kind requires.
+
+        Raises:
+            RegistryError: see ``construct`` and ``check``.
+        """
+        component = self.construct(spec, *supplied)
+        self.check(component, spec["type"])
+        return component
+
+    def construct(self, spec: Mapping[str, Any], *supplied: Any) -> Any:
+        """Construct the component that ``spec["type"]`` names; what a finished run has left needs no more.
 
         Args:
             spec: ``{"type": name, argument: value, ...}``.
             supplied: what the framework passes by position (input width, data root, ...).
 
         Raises:
-            RegistryError: for an unknown component, one that lacks what its kind requires, or a value that its
-                constructor refuses.
+            RegistryError: for an unknown component, or a value that its constructor refuses.
         """
         if "type" not in spec:
             raise RegistryError(f"a {self.kind} needs 'type'; known: {', '.join(self.names())}")
         arguments = {key: value for key, value in spec.items() if key != "type"}
         factory = self.get(spec["type"])
         try:
-            component = factory(*supplied, **arguments)
+            return factory(*supplied, **arguments)
         except (SSLCollapseError, MemoryError):
             raise
         except Exception as error:  # a component may check its arguments by failing
             raise RegistryError(f"{self.kind} {spec['type']!r}: {in_words(error)}") from error
-        self.check(component, spec["type"])
-        return component
 
     def check(self, component: Any, name: str) -> None:
         """Make sure that a component that was constructed has all that its kind requires.

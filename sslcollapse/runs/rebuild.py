@@ -58,7 +58,7 @@ def rebuild(spec: Any, in_shape: Any, tensors: Mapping[str, Tensor], folder: Pat
         described, shape, misfit = _plan(spec, in_shape, tensors)
         if misfit is None:
             with bounded(tensors):
-                encoder = ENCODERS.build(described, shape)
+                encoder = ENCODERS.construct(described, shape)
             misfit = _misfit(encoder, tensors)
     except Exception as error:  # a description may hold anything, and libraries check it in many ways, some by failing
         raise RunError(f"{folder / files[0]}: its encoder cannot be built: {_reason(error)}") from error
@@ -87,7 +87,7 @@ def _plan(
         if isinstance(value, Mapping):
             _check_counts(value, max(LARGEST_COUNT, longest), f"encoder.{key}")
     with planning(tensors):
-        return described, shape, _misfit(ENCODERS.build(described, shape), tensors)
+        return described, shape, _misfit(ENCODERS.construct(described, shape), tensors)
 
 
 def _reason(error: BaseException) -> str:

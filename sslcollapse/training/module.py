@@ -313,6 +313,10 @@ def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> A
     """
     spec, scheme = recipe["encoder"], recipe.get("initialization")
     arguments = {key: value for key, value in spec.items() if key != "type"}
+    own = ("pretrained", "decay", "initial_rank")
+    overwritten = [name for name in own if not (arguments.get(name) is None or arguments[name] is False)]
+    if scheme is not None and overwritten:
+        raise RecipeError(f"initialization: {scheme!r} would overwrite encoder.{overwritten[0]}; leave one out")
     try:
         encoder = ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)
         ENCODERS.check(encoder, spec["type"])
@@ -322,8 +326,6 @@ def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> A
         raise RecipeError(f"encoder: {in_words(error)}") from error
     _width(encoder, "encoder")
     if scheme is not None:
-        if overwritten := [name for name in ("pretrained", "decay", "initial_rank") if arguments.get(name)]:
-            raise RecipeError(f"initialization: {scheme!r} would overwrite encoder.{overwritten[0]}; leave one out")
         try:
             initialize(layer_map(encoder).values(), scheme)
         except LayerError as error:

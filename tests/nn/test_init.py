@@ -94,11 +94,15 @@ def test_a_target_of_its_own_is_drawn_by_the_same_scheme():
     assert not torch.allclose(ours, theirs, atol=0.1)
 
 
-@pytest.mark.parametrize(("encoder", "field"), [("linear", "decay"), ("gcn", "initial_rank"), ("timm", "pretrained")])
-def test_weights_that_the_encoder_is_asked_to_begin_with_are_not_overwritten(encoder, field, monkeypatch):
-    monkeypatch.setattr(ENCODERS, "get", lambda name: lambda shape, **arguments: nn.Linear(2, 2))
+@pytest.mark.parametrize(
+    ("name", "stated"), [("linear", {"decay": 0.0}), ("gcn", {"initial_rank": 2}), ("timm", {"pretrained": True})]
+)
+def test_weights_that_the_encoder_is_asked_to_begin_with_are_not_overwritten(name, stated):
+    """Before it is built, which may fetch weights."""
+    (field,) = stated
+    arguments, shape = SPECS[name]
     with pytest.raises(RecipeError, match=f"initialization: 'glorot' would overwrite encoder.{field}; leave one out"):
-        encoder_from_recipe({"encoder": {"type": encoder, field: 1}, "initialization": "glorot"}, (12,))
+        encoder_from_recipe({"encoder": {"type": name, **arguments, **stated}, "initialization": "glorot"}, shape)
 
 
 def test_an_unknown_scheme_and_a_weight_that_is_computed_are_refused():

@@ -19,6 +19,7 @@ def test_a_step_is_torchs_whatever_the_memory_layout(parameter_by_columns, gradi
     torch.manual_seed(0)
     start, gradients = torch.randn(3, 5), torch.randn(4, 3, 5)
     module: SSLModule = nn.Linear(5, 3, bias=False)
+    module.undecayed = set
     module.weight = nn.Parameter(layout(start, parameter_by_columns))
     reference = nn.Parameter(start.clone())
     ours = AdamW(lr=0.1, weight_decay=0.1, decoupled=decoupled).build(module)
@@ -36,6 +37,7 @@ def test_a_step_is_torchs_whatever_the_memory_layout(parameter_by_columns, gradi
 def test_a_convolution_in_channels_last_is_updated_as_a_contiguous_one():
     torch.manual_seed(0)
     module: SSLModule = nn.Conv2d(3, 4, 3, bias=False)
+    module.undecayed = set
     reference = nn.Parameter(module.weight.detach().clone())
     module.to(memory_format=torch.channels_last)
     ours = AdamW(lr=0.1, weight_decay=0.1).build(module)
@@ -52,6 +54,7 @@ def test_a_convolution_in_channels_last_is_updated_as_a_contiguous_one():
 
 def test_weight_decay_stays_in_the_gradient_after_loading_a_state():
     module: SSLModule = nn.Linear(2, 2, bias=False)
+    module.undecayed = set
     optimizer = AdamW(lr=0.1, weight_decay=0.1, decoupled=False).build(module)
     optimizer.load_state_dict(optimizer.state_dict())
     assert not optimizer.param_groups[0]["decoupled_weight_decay"]

@@ -12,6 +12,7 @@ from sslcollapse.optim.sgd import SGD
 def test_a_step_is_the_formulas_whatever_the_memory_layout(nesterov, memory_format):
     torch.manual_seed(0)
     module = nn.Conv2d(3, 4, 3, bias=False)
+    module.undecayed = set
     w, v = module.weight.detach().clone().double(), 0.0
     module.to(memory_format=memory_format)
     optimizer = SGD(lr=0.1, momentum=0.8, nesterov=nesterov, weight_decay=0.05).build(module)

@@ -1,5 +1,6 @@
 """A small recipe for each adapter trains, and goes on where it stopped, bit by bit."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from sslcollapse.core.errors import PreemptedError
-from sslcollapse.recipe import load, override, resolve
+from sslcollapse.recipe import extend, load, override, resolve
 from sslcollapse.training import trainer
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes/adapters").glob("*.py"))
@@ -23,6 +24,17 @@ def test_every_adapter_of_ours_has_a_recipe():
     assert any(recipe["objective"]["type"] == "lightly" for recipe in used)
     assert any(recipe["optim"]["type"] == "timm" for recipe in used)
     assert any(recipe["domain"]["views"].get("type") == "torchvision" for recipe in used)
+
+
+def test_what_the_guide_shows_is_accepted_as_it_stands():
+    text = (RECIPES[0].parents[2] / "docs/adapters.md").read_text()
+    shown: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(block, shown)
+    changes = {"objective": shown["objective"], "optim": shown["optim"], "domain": {"views": shown["views"]}}
+    changed = resolve(extend(load(RECIPES[0].parents[1] / "simclr_digits.py"), changes))
+    assert changed["optim"]["name"] == "muon"
+    assert changed["domain"]["views"]["count"] == [2, 6]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

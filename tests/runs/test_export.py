@@ -33,7 +33,7 @@ def _registered(own_components):
 def exported(folder: Path, spec: dict, in_shape: tuple[int, ...]) -> nn.Module:
     """An encoder, its normalisations and slopes moved off their initial values; saved in the folder."""
     torch.manual_seed(0)
-    encoder = ENCODERS.build(spec, in_shape)
+    encoder = ENCODERS.construct(spec, in_shape)
     with torch.no_grad():
         for tensor in encoder.state_dict().values():
             if tensor.is_floating_point():
@@ -193,7 +193,7 @@ def test_a_tensor_under_several_names_is_exported_once_and_shared_again_after_lo
 @torch.no_grad()
 def test_tensors_that_were_tied_after_the_encoder_was_built_are_tied_again(tmp_path):
     torch.manual_seed(0)
-    encoder = ENCODERS.build(dict(type="one_slope", tied=False), (F,))
+    encoder = ENCODERS.construct(dict(type="one_slope", tied=False), (F,))
     encoder.layers[3].weight = encoder.layers[1].weight
     recipe = tiny_recipe("export", optim=dict(type="adamw", lr=1e-3), train=dict(steps=1))
     save_encoder(tmp_path, encoder, recipe | dict(encoder=dict(type="one_slope", tied=False)), (F,), 1)

@@ -10,12 +10,13 @@ from tiny import tiny_recipe
 from sslcollapse import cli
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.layers.map import layer_map
-from sslcollapse.probes.evaluate import evaluate_run
-from sslcollapse.recipe import resolve
+from sslcollapse.recipe import identify, resolve
 from sslcollapse.runs.export import load_encoder, plain_state_dict
 from sslcollapse.training.build import build_domain, build_encoder, build_module
 from sslcollapse.training.checkpoint import load_latest_checkpoint
-from sslcollapse.training.trainer import dry_run, train
+from sslcollapse.training.dry_run import dry_run
+from sslcollapse.training.evaluate import evaluate_run
+from sslcollapse.training.trainer import train
 
 RECIPE = tiny_recipe(
     "constrained",
@@ -91,6 +92,6 @@ def test_the_untrained_encoder_is_the_one_before_the_first_step():
 def test_diagnose_reads_the_exported_weights_and_a_dry_run_names_the_constraints(run, capsys):
     assert cli.main(["diagnose", str(run)]) == 0
     assert "convs.0" in capsys.readouterr().out
-    dry_run(resolve(RECIPE))
+    dry_run(*identify(RECIPE))
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("constraint", "first", "second", "head"))

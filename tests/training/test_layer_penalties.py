@@ -15,7 +15,6 @@ from sslcollapse.objectives.byol import BGRL
 from sslcollapse.objectives.simclr import SimCLR
 from sslcollapse.rank.measure import Observation
 from sslcollapse.regularizers.ldreg import LDRegPenalty
-from sslcollapse.regularizers.rank_floor import asked, due
 from sslcollapse.regularizers.sigreg import SIGRegPenalty
 from sslcollapse.regularizers.variance_covariance import CovariancePenalty, VariancePenalty
 from sslcollapse.regularizers.werank import WERankPenalty
@@ -187,7 +186,8 @@ def test_nothing_is_hooked_where_no_layer_has_a_coefficient():
 def test_a_rank_floor_may_move_the_coefficient_of_a_layers_output():
     floor = {"type": "rank_floor", "every": 1}
     module = module_of(v=VariancePenalty(on=["convs.*"], coefficient=floor))
-    observation = Observation(asked(due(module.controllers, 0)), module.layers, module.encoder)
+    asked = [point for points in module.controllers["v"].points.values() for point in points]
+    observation = Observation(asked, module.layers, module.encoder, predictor=module.predictor)
     with observation:
         module(graphs(), 0)
     module.controllers["v"].update(0, observation.readings())

@@ -192,7 +192,7 @@ def _encoder(title: str, encoder: nn.Module, spec: dict[str, Any], in_shape: tup
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed % 2**63)
-            return encoder, ENCODERS.build(offline(spec), in_shape)
+            return encoder, ENCODERS.construct(offline(spec), in_shape)
 
     reads: Any = getattr(encoder, "reads", None)
     return Target(title, _matrices(encoder, title), layer_coverage(encoder), networks, reads=reads)
