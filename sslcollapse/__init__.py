@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     )
     from sslcollapse.regularizers.attach import DSO, SO, SRIP, AttachedPenalty, WERank
     from sslcollapse.regularizers.base import FeaturePenalty, WeightPenalty
+    from sslcollapse.regularizers.constraints import Constraint
     from sslcollapse.regularizers.werank import orthogonality_defect
     from sslcollapse.runs.export import load_encoder, plain_state_dict
     from sslcollapse.runs.hub import HubEncoder
@@ -133,6 +134,7 @@ _NAMES = {
     ),
     "sslcollapse.regularizers.attach": "AttachedPenalty DSO SO SRIP WERank",
     "sslcollapse.regularizers.base": "FeaturePenalty WeightPenalty",
+    "sslcollapse.regularizers.constraints": "Constraint",
     "sslcollapse.regularizers.werank": "orthogonality_defect",
     "sslcollapse.runs.export": "load_encoder plain_state_dict",
     "sslcollapse.runs.hub": "HubEncoder",
@@ -168,6 +170,7 @@ __all__ = [
     "Coefficient",
     "CollapseMonitor",
     "Component",
+    "Constraint",
     "Context",
     "DataError",
     "Distinct",

@@ -7,12 +7,12 @@ import sslcollapse
 
 FOR_PLUG_INS = """
 Batch Branch Context LazyViews ProbeSet Split
-Domain SampleDomain Samples Objective WeightPenalty FeaturePenalty OptimizerSpec
+Domain SampleDomain Samples Objective WeightPenalty FeaturePenalty Constraint OptimizerSpec
 SplitProbe Outcome ProbeResult SplitChoice
 DataError LayerError MissingDataError NonFiniteLossError RecipeError RegistryError RunError SSLCollapseError
 Above AtLeast AtMost Between Coefficient Component Distinct Momentum Named Probability Share Weight Width
-COEFFICIENTS DOMAINS ENCODERS GRAPH_DATASETS OBJECTIVES OPTIMIZERS PROBES REGISTRIES REGULARIZERS VISION_DATASETS
-Registry Gather Head Layer derive_seed fraction_split generator layer_map stratified_split weights
+COEFFICIENTS CONSTRAINTS DOMAINS ENCODERS GRAPH_DATASETS OBJECTIVES OPTIMIZERS PROBES REGISTRIES REGULARIZERS
+VISION_DATASETS Registry Gather Head Layer derive_seed fraction_split generator layer_map stratified_split weights
 extend load_recipe train
 """
 """A name that leaves this list breaks packages of others."""
