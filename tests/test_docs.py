@@ -85,9 +85,15 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
 
 
+def block_of(component: str) -> str:
+    """The code of the guide to components that registers one of this name."""
+    (found,) = [code for code in blocks("docs/adding-a-component.md") if f'.register("{component}")' in code]
+    return found
+
+
 def test_the_objective_of_the_guide_trains_from_its_own_recipe(tmp_path):
     shutil.copy(ROOT / "recipes/quickstart.py", tmp_path)
-    (tmp_path / "my_objective.py").write_text(blocks("docs/adding-a-component.md")[0])
+    (tmp_path / "my_objective.py").write_text(block_of("simsiam_like"))
     shorter = ["train.steps=2", "optim.warmup_steps=0", "evaluate={}", "monitor.every=0"]
     process = run("sslcollapse train my_objective.py", *shorter, folder=tmp_path)
     assert process.returncode == 0, process.stderr
@@ -103,7 +109,7 @@ from sslcollapse import extend
 
 recipe = extend(Path(__file__).with_name("quickstart.py"), {})
 """
-    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[1] + recipe)
+    (tmp_path / "mine.py").write_text(block_of("frobenius") + recipe)
     coefficient = (
         """regularizers.werank={"type": "frobenius", "coefficient": {"type": "depth", "first": 0.5, "last": 0.25}}"""
     )
@@ -122,7 +128,7 @@ from sslcollapse import extend
 
 recipe = extend(Path(__file__).with_name("quickstart.py"), {})
 """
-    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[2] + recipe)
+    (tmp_path / "mine.py").write_text(block_of("centre") + recipe)
     shorter = ["train.steps=1", "optim.warmup_steps=0", "evaluate={}", "monitor.every=0", "train.log_every=1"]
     process = run("sslcollapse train mine.py", """regularizers.c={"type": "centre"}""", *shorter, folder=tmp_path)
     assert process.returncode == 0, process.stderr
@@ -139,7 +145,7 @@ from sslcollapse import extend
 
 recipe = extend(Path(__file__).with_name("quickstart.py"), dict(constraints=dict(rows=dict(type="unit_rows"))))
 """
-    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[3] + recipe)
+    (tmp_path / "mine.py").write_text(block_of("unit_rows") + recipe)
     shorter = ["train.steps=2", "optim.warmup_steps=0", "evaluate={}", "monitor.every=0"]
     process = run("sslcollapse train mine.py", *shorter, folder=tmp_path)
     assert process.returncode == 0, process.stderr
@@ -158,7 +164,7 @@ from sslcollapse import extend
 
 recipe = extend(Path(__file__).with_name("quickstart.py"), dict(evaluate=dict(means=dict(type="nearest_mean"))))
 """
-    (tmp_path / "mine.py").write_text(blocks("docs/adding-a-component.md")[4] + recipe)
+    (tmp_path / "mine.py").write_text(block_of("nearest_mean") + recipe)
     shorter = ["train.steps=1", "optim.warmup_steps=0", "evaluate.public=None", "monitor.every=0"]
     process = run("sslcollapse train mine.py", *shorter, folder=tmp_path)
     assert process.returncode == 0, process.stderr
@@ -174,7 +180,7 @@ recipe = extend(Path(__file__).with_name("quickstart.py"), dict(evaluate=dict(me
 
 
 def test_the_domain_of_the_guide_is_trained_and_evaluated_from_its_own_recipe(tmp_path):
-    (tmp_path / "my_domain.py").write_text(blocks("docs/adding-a-component.md")[4])
+    (tmp_path / "my_domain.py").write_text(block_of("my_sentences"))
     process = run("sslcollapse train my_domain.py", "train.steps=2", "evaluate.public.k=2", folder=tmp_path)
     assert process.returncode == 0, process.stderr
     (result,) = tmp_path.glob("runs/my_domain/*/seed0/result.json")
@@ -186,7 +192,7 @@ def test_the_data_set_of_the_guide_makes_a_kind_of_its_own():
 
     known = dict(REGISTRIES._known)
     try:
-        exec(blocks("docs/adding-a-component.md")[5], {"__name__": "guide"})
+        exec(block_of("poems"), {"__name__": "guide"})
         assert REGISTRIES["sentence_dataset"].build({"type": "poems", "language": "de"}, None).language == "de"
     finally:
         REGISTRIES._known = known
