@@ -174,7 +174,7 @@ recipe = extend(Path(__file__).with_name("quickstart.py"), dict(evaluate=dict(me
 
 
 def test_the_domain_of_the_guide_is_trained_and_evaluated_from_its_own_recipe(tmp_path):
-    (tmp_path / "my_domain.py").write_text(blocks("docs/adding-a-component.md")[4])
+    (tmp_path / "my_domain.py").write_text(blocks("docs/adding-a-component.md")[5])
     process = run("sslcollapse train my_domain.py", "train.steps=2", "evaluate.public.k=2", folder=tmp_path)
     assert process.returncode == 0, process.stderr
     (result,) = tmp_path.glob("runs/my_domain/*/seed0/result.json")
@@ -186,7 +186,7 @@ def test_the_data_set_of_the_guide_makes_a_kind_of_its_own():
 
     known = dict(REGISTRIES._known)
     try:
-        exec(blocks("docs/adding-a-component.md")[5], {"__name__": "guide"})
+        exec(blocks("docs/adding-a-component.md")[6], {"__name__": "guide"})
         assert REGISTRIES["sentence_dataset"].build({"type": "poems", "language": "de"}, None).language == "de"
     finally:
         REGISTRIES._known = known
