@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from sslcollapse.probes.logistic import Fit
+from sslcollapse.probes.base import Fit
 
 TOLERANCE = 1e-6
 """Largest gradient entry at which lbfgs stops. At scikit-learn's 1e-4, and to a lesser degree at 1e-5, the

@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
-from sslcollapse.probes.logistic import Fit
+from sslcollapse.probes.base import Fit
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}
 """Largest gradient entry in those coordinates, in units of about that at W = 0. Rounding in float32 leaves

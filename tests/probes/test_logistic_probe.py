@@ -11,7 +11,8 @@ from torch.nn.functional import normalize
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.probes.logistic import LogisticProbe, Targets
+from sslcollapse.probes.base import Targets
+from sslcollapse.probes.logistic import LogisticProbe
 from sslcollapse.recipe.check import describe
 
 SOLVERS = ["lbfgs", "liblinear", "torch"]
