@@ -1,6 +1,7 @@
 """The house stands as it is drawn: who may import whom, one name for one class, files that can be read to their end."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,3 +157,12 @@ def test_no_two_classes_have_one_name():
 def test_no_file_is_too_long_to_be_read_to_its_end():
     lengths = {module: source.count("\n") for module, source in SOURCES.items()}
     assert {module: length for module, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_every_file_that_the_design_names_is_there():
+    text = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)`", text)
+    names = {path.name for folder in (PACKAGE, PACKAGE.parent / "tests") for path in folder.rglob("*.py")}
+    there = [name in names or (PACKAGE / name).is_file() or (PACKAGE.parent / name).is_file() for name in named]
+    assert len(named) > 50
+    assert [name for name, known in zip(named, there, strict=True) if not known] == []
