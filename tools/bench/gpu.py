@@ -51,14 +51,16 @@ def plan(*, smoke: bool) -> list[Part]:
     from tools.bench.gpu_parts import GRAPHS, RUNS
 
     every = [("environment", 40.0), ("tests", 150.0), *((f"graph-step-{name}", 80.0) for name in GRAPHS)]
-    every += [("vision-step", 90.0), ("views", 45.0), ("monitor", 60.0), *((name, 300.0) for name in RUNS)]
+    every += [("vision-step", 90.0), ("views", 45.0), ("monitor", 60.0)]
+    every += [(f"compiled-{name}", 90.0) for name in ("Cora", "Physics")]
+    every += [(name, 300.0) for name in RUNS]
     chosen = every
     if smoke:
-        once = ("environment", "tests", f"graph-step-{next(iter(GRAPHS))}", "vision-step", "views", "monitor")
+        once = ("environment", "tests", "graph-step-Cora", "vision-step", "views", "monitor", "compiled-Cora")
         kinds = {RUNS[name].command: name for name in reversed(RUNS)}  # the first of each command
         chosen = [(name, seconds) for name, seconds in every if name in {*once, *kinds.values()}]
     words = [sys.executable, "-W", "ignore", "-m", "tools.bench.gpu", *(["--smoke"] if smoke else [])]
-    return [Part(name, seconds, [*words, name]) for name, seconds in chosen]
+    return [Part(name, seconds, [*words, name], 60.0 if name in RUNS else 20.0) for name, seconds in chosen]
 
 
 def main(minutes: float = 9.0, out: Path = Path("gpu"), *, smoke: bool = False) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def drive(parts: Sequence[Part], seconds: float, out: Path, *, smoke: bool = Fal
         for part in parts:
             left = seconds - (time.monotonic() - began)
             if left < part.least:
-                record: dict[str, Any] = {"status": "left out", "headline": f"{left:.0f} s were left"}
+                record: dict[str, Any] = {"status": "left out", "headline": f"{max(left, 0):.0f} s were left"}
             else:
                 record = run_part(part, min(part.seconds, left), out)
             done.append({"part": part.name, **record})
