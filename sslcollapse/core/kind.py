@@ -29,6 +29,23 @@ class RegistryError(SSLCollapseError, ValueError):
     """A component is unknown, registered twice, or was given arguments it does not take."""
 
 
+class UnknownComponentError(RegistryError):
+    """No component of this name is registered."""
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about an error of a run or an export that a component unknown here is the cause of; else ""."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UnknownComponentError):
+        cause = cause.__cause__
+    if cause is None:
+        return ""
+    return (
+        "; if a recipe file registers it, name that file: --recipe FILE (in Python, call sslcollapse.load_recipe(FILE) "
+        "before), or give it an entry point"
+    )
+
+
 class Registry:
     """Components of one kind by name.
 
@@ -89,11 +106,13 @@ class Registry:
         """The class or function registered under ``name``, imported if need be.
 
         Raises:
-            RegistryError: for an unknown name; the message suggests the nearest and lists all.
+            UnknownComponentError: the message suggests the nearest and lists all.
         """
         if name not in self._known():
             known = self.names()
-            raise RegistryError(f"unknown {self.kind} {name!r}{suggest(name, known)} (known: {', '.join(known)})")
+            raise UnknownComponentError(
+                f"unknown {self.kind} {name!r}{suggest(name, known)} (known: {', '.join(known)})"
+            )
         if name not in self._factories:
             module, _, attribute = self._targets[name].partition(":")
             self._factories[name] = getattr(importlib.import_module(module), attribute)
