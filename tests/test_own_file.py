@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sslcollapse import REGISTRIES, cli
+from sslcollapse import DOMAINS, REGISTRIES, RegistryError, cli
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs/adding-a-component.md").read_text()
@@ -105,3 +105,18 @@ def test_list_shows_what_a_recipe_file_registers_and_its_arguments(trained, own,
     assert "my_sentences  Sentences as lists of words; a view leaves some words out." in capsys.readouterr().out
     assert cli.main(["list", "domain", "my_sentences", "--recipe", str(file)]) == 0
     assert "deletion: a number in [0, 1]; default 0.3" in capsys.readouterr().out
+
+
+def test_a_class_that_has_moved_into_a_package_is_to_be_removed_from_the_recipe_file(trained, own, capsys):
+    file, _ = trained
+    DOMAINS._targets["my_sentences"] = "basketpkg.domain:Sentences"  # as an entry point of that package says
+    assert cli.main(["train", str(file), "--dry-run"]) == 2
+    said = (
+        "already registered by basketpkg.domain:Sentences; choose another name for my_domain:Sentences; or remove it "
+    )
+    assert f"{said}from my_domain.py, if basketpkg has it now" in capsys.readouterr().err
+
+
+def test_a_name_of_this_package_is_taken_for_good(own):
+    with pytest.raises(RegistryError, match=r"choose another name for [^;]*$"):
+        DOMAINS.register("graph")(type("Graph", (), {}))

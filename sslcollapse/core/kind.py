@@ -85,9 +85,14 @@ class Registry:
         def decorate(factory: F) -> F:
             target = f"{factory.__module__}:{factory.__qualname__}"
             if name in self._known() and self._targets[name] != target:
+                taken, package = self._targets[name], self._targets[name].partition(":")[0].partition(".")[0]
+                moved = (
+                    f"; or remove it from {Path(place).name if place else 'this file'}, if {package} has it now"
+                    if package != __name__.partition(".")[0]
+                    else ""
+                )
                 raise RegistryError(
-                    f"{self.kind} {name!r} is already registered by {self._targets[name]}; "
-                    f"choose another name for {target}"
+                    f"{self.kind} {name!r} is already registered by {taken}; choose another name for {target}{moved}"
                 )
             self._targets[name] = target
             self._factories[name] = factory
