@@ -21,6 +21,8 @@ from sslcollapse.core.errors import SSLCollapseError, in_words, suggest
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+PACKAGE = __name__.partition(".")[0]
+
 KINDS = "sslcollapse.registry"
 """Group of the entry points that declare kinds of components."""
 
@@ -88,7 +90,7 @@ class Registry:
                 taken, package = self._targets[name], self._targets[name].partition(":")[0].partition(".")[0]
                 moved = (
                     f"; or remove it from {Path(place).name if place else 'this file'}, if {package} has it now"
-                    if package != __name__.partition(".")[0]
+                    if package != PACKAGE
                     else ""
                 )
                 raise RegistryError(
@@ -170,6 +172,8 @@ class Registry:
         lacking = [each for each in self.requires if not _has(component, each)]
         if lacking:
             hint = f"derive from {self.base}, which has what need not be written, or add it" if self.base else "add it"
+            if self.base and any(cls.__module__.startswith(f"{PACKAGE}.") for cls in type(component).__mro__):
+                hint = f"write {' and '.join(f'{each} = ...' for each in lacking)} in the class"
             raise RegistryError(
                 f"{self.kind} {name!r}: {type(component).__name__} has no {', '.join(map(repr, lacking))}; {hint}"
             )
@@ -182,7 +186,7 @@ class Registry:
         """
         module = self._known().get(name, "").partition(":")[0]
         root = module.partition(".")[0]
-        if root == __name__.partition(".")[0]:
+        if root == PACKAGE:
             return None
         points = [p for p in entry_points(group=f"sslcollapse.{self.kind}") if p.name == name]
         if not points:  # of a plug-in's own kind, which it may have declared where its code is
