@@ -15,6 +15,10 @@ from sslcollapse.core.memory import onto
 from sslcollapse.core.precision import full_precision
 
 
+AT_A_TIME = 1 << 26
+"""Products of non-zeros that a deterministic sum has in memory at once."""
+
+
 @dataclass(frozen=True)
 class Pattern:
     """Where the non-zeros of a [rows, columns] matrix are, sorted by row, then by column.
@@ -145,8 +149,26 @@ def _multiply(matrix: Tensor, dense: Tensor) -> Tensor:
         dense = dense.to(matrix.dtype).contiguous()
         if dense.device.type == "cpu" and not torch.backends.mkl.is_available():
             return torch.sparse.mm(matrix, dense, "sum")
+        if dense.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+            return summed_in_order(matrix, dense)
         # In place into an uninitialised output: ``matrix @ dense`` fills one with zeros first, ``addmm(out=)`` copies.
         return dense.new_empty(matrix.shape[0], dense.shape[1]).addmm_(matrix, dense, beta=0.0)
+
+
+def summed_in_order(matrix: Tensor, dense: Tensor) -> Tensor:
+    """``matrix @ dense`` with every sum in the order of the non-zeros of its row, so with the same bits each time.
+
+    cuSPARSE's product on a GPU does not promise that. This one makes [nnz, columns at a time] products first.
+
+    Shapes: CSR [M, K], [K, D] → [M, D].
+    """
+    pointers, columns, values = matrix.crow_indices().long(), matrix.col_indices(), matrix.values()
+    width = max(1, AT_A_TIME // max(1, values.numel()))
+    sums = [
+        torch.segment_reduce(values[:, None] * part[columns], "sum", offsets=pointers, axis=0, initial=0, unsafe=True)
+        for part in dense.split(width, dim=1)
+    ]
+    return torch.cat(sums, dim=1)
 
 
 def _pointers(sorted_index: Tensor, size: int) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sslcollapse.nn.sparse import Pattern, SparseMatrix
+from sslcollapse.nn.sparse import Pattern, SparseMatrix, summed_in_order
 
 
 def random_matrix(kept: float) -> SparseMatrix:
@@ -33,3 +33,14 @@ def test_a_matrix_of_mostly_dropped_entries_stores_the_others_only_on_a_cpu():
     assert matrix.forward_matrix.values().numel() == left
     assert matrix.backward_matrix.values().numel() == left
     assert random_matrix(0.95).forward_matrix.values().numel() == 60
+
+
+def test_a_deterministic_product_is_the_product(monkeypatch):
+    rng = torch.Generator().manual_seed(0)
+    matrix = torch.randn(9, 7, generator=rng, dtype=torch.float64)
+    matrix = matrix * (torch.rand(9, 7, generator=rng) < 0.4)
+    matrix[3] = 0.0  # a row without non-zeros
+    dense = torch.randn(7, 5, generator=rng, dtype=torch.float64)
+    for at_a_time in (1, 1 << 20):
+        monkeypatch.setattr("sslcollapse.nn.sparse.AT_A_TIME", at_a_time)
+        torch.testing.assert_close(summed_in_order(matrix.to_sparse_csr(), dense), matrix @ dense)
