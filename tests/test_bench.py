@@ -1,7 +1,9 @@
 """The command of the benchmarks, which are for people with a clone."""
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sslcollapse.cli import run_command
+from sslcollapse.core.errors import MissingDataError
+from sslcollapse.core.registry import GRAPH_DATASETS
+from sslcollapse.recipe import load, override, resolve
 from tools import bench
+from tools.bench import gpu, gpu_parts
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -32,4 +38,157 @@ def test_every_benchmark_that_is_named_is_there(name):
 def test_the_help_names_the_benchmarks(capsys):
     with pytest.raises(SystemExit):
         bench.parser().parse_args(["--help"])
-    assert "which benchmark: ablate, graph-step, memory," in " ".join(capsys.readouterr().out.split())
+    assert "which benchmark: ablate, gpu, graph-step, memory," in " ".join(capsys.readouterr().out.split())
+
+
+WRITES = "import json, sys; json.dump({'status': 'done', 'headline': 'made'}, open(sys.argv[1], 'w'))"
+FAILS = "import sys; print('read so far', flush=True); raise ValueError('no such kernel')"
+HANGS = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def part(name, code, seconds=30.0, least=0.1):
+    return gpu.Part(name, seconds, [sys.executable, "-c", code], least)
+
+
+def test_a_part_that_fails_or_hangs_stops_no_other_and_says_in_its_file_what_went_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "GRACE", 0.5)
+    parts = [
+        part("fails", FAILS),
+        part("hangs", HANGS, seconds=4),
+        part("writes", WRITES),
+        part("late", WRITES, 9, 900),
+    ]
+    summary = gpu.drive(parts, 120, tmp_path)
+    assert [each["status"] for each in summary["parts"]] == ["failed", "stopped", "done", "left out"]
+    failed = json.loads((tmp_path / "fails.json").read_text())
+    assert failed["headline"] == "ended with exit code 1"
+    assert "read so far" in failed["traceback"]
+    assert "ValueError: no such kernel" in failed["traceback"]
+    stopped = json.loads((tmp_path / "hangs.json").read_text())
+    assert stopped["headline"] == "stopped after 4 s"
+    child = int(stopped["traceback"])
+    deadline = time.monotonic() + 10
+    while running(child):
+        assert time.monotonic() < deadline, "what a part has started goes on after it"
+        time.sleep(0.05)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert (tmp_path / "summary.txt").read_text().splitlines()[2].endswith("made")
+    assert "written to" in capsys.readouterr().out
+
+
+def running(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_record_of_an_earlier_time_is_not_taken_for_that_of_a_part_that_fails(tmp_path, monkeypatch):
+    (tmp_path / "fails.json").write_text('{"status": "done", "headline": "of yesterday"}')
+    assert gpu.run_part(part("fails", FAILS), 30, tmp_path)["status"] == "failed"
+
+
+def test_a_part_runs_where_rich_and_lightly_are_missing_and_writes_its_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "plan", lambda smoke: [each for each in PLANNED if each.name == "vision-step"])
+    (tmp_path / "sitecustomize.py").write_text(LACKS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    code = run_command(bench.parser(), ["gpu", "--smoke", "--out", str(tmp_path), "--json", str(tmp_path / "copy")])
+    assert code == 0
+    summary = json.loads((tmp_path / "copy").read_text())
+    assert [each["status"] for each in summary["parts"]] == ["done"], summary["parts"][0]
+    record = json.loads((tmp_path / "vision-step.json").read_text())
+    assert record["feeds"]["views_a_second"].keys() == {"ready", "resident"}
+    assert 0 < record["feeds"]["share_of_measured_bf16"]["resident"] < 1
+    assert record["feeds"]["flops_a_step"] > 1e6
+    assert record["werank"]["times_plain"]["part"] > 0
+    assert (tmp_path / "summary.txt").read_text().startswith("tried on a small scale")
+
+
+PLANNED = gpu.plan(smoke=True)
+LACKS = """
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name in ("rich", "lightly") else find(name, *rest)
+"""
+
+
+def test_the_plan_has_every_kind_of_part_and_a_limit_for_each():
+    names = [each.name for each in gpu.plan(smoke=False)]
+    assert names[:3] == ["environment", "tests", "graph-step-Cora"]
+    assert {f"graph-step-{name}" for name in ("Cora", "CiteSeer", "Photo", "Physics")} < set(names)
+    assert names[-len(gpu_parts.RUNS) :] == list(gpu_parts.RUNS)
+    assert all(callable(gpu_parts.function_of(name)) for name in names)
+    assert [name for name in names if name in {each.name for each in PLANNED}] == [each.name for each in PLANNED]
+    assert {gpu_parts.RUNS[each.name].command for each in PLANNED if each.name in gpu_parts.RUNS} == {"ablate", "train"}
+    assert sum(each.seconds for each in gpu.plan(smoke=False)[: -len(gpu_parts.RUNS)]) < 900
+
+
+@pytest.mark.parametrize("name", gpu_parts.RUNS)
+def test_a_planned_run_resolves(name):
+    words = gpu_parts.RUNS[name].words
+    given = Path(bench.__file__).parents[2] / words[0]
+    changes = [word for word in words[1:] if "=" in word]
+    bases = [given]
+    if gpu_parts.RUNS[name].command == "ablate":
+        space = {}
+        exec(given.read_text(), space)
+        bases = [given.parent / path for path in space["ablation"]["base"].values()]
+    for base in bases:
+        assert resolve(override(load(base), changes))["monitor"]["every"] == 0
+
+
+def test_a_planned_run_gives_what_it_has_finished(tmp_path):
+    record = gpu_parts.runs("simclr-10-epochs", smoke=True, seconds=90, folder=tmp_path)
+    (run,) = record["runs"]
+    assert (record["exit_code"], run["steps"], run["encoder"]["width"]) == (0, 3, 4)
+    assert run["evaluation"]["knn"]["test_accuracy"]["mean"] > 0.2
+    with pytest.raises(RuntimeError, match="no run was finished; exit code 2"):
+        gpu_parts.runs("simclr-10-epochs", smoke=True, seconds=90, folder=tmp_path)  # it is there
+
+
+def test_a_graph_step_is_measured_in_one_process_and_a_contender_that_fails_is_named():
+    from tools.bench.graph_step import Size, measure
+
+    size = Size(gpu_parts.TINY_GRAPH, (16, 8), 8, rounds=2, steps=1, repeats=1, compiler="no such one", apart=False)
+    record = measure(size, ("plain", "plain_compiled", "ours_werank", "floor_tf32", "floor"))
+    assert record["ms"].keys() == {"plain", "ours_werank", "floor_tf32", "floor"}
+    assert record["failed"].keys() == {"plain_compiled"}
+    assert "no such one" in record["failed"]["plain_compiled"]
+    assert record["times_floor"]["ours_werank"] > 1
+    assert record["same_loss"]["ours"] == pytest.approx(record["same_loss"]["plain"], rel=1e-5)
+    assert record["parts_ms"].keys() > {"werank", "optimizer"}
+
+
+def test_the_device_its_views_and_the_monitor_are_measured_small(tmp_path):
+    reaches = gpu_parts.surroundings(smoke=True, seconds=60, folder=tmp_path)["reaches"]
+    assert reaches.keys() == {"bf16 TFLOP/s", "TF32 TFLOP/s", "float32 TFLOP/s", "copy GB/s"}
+    assert min(reaches.values()) > 0
+    assert min(gpu_parts.views(smoke=True, seconds=60, folder=tmp_path)["views_a_second"].values()) > 0
+    assert gpu_parts.monitor(smoke=True, seconds=60, folder=tmp_path)["results"].keys() == {"graph", "images"}
+
+
+def test_a_dataset_that_is_not_there_is_named_before_a_network_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLCOLLAPSE_DATA", str(tmp_path))
+    for spec in gpu_parts.GRAPHS.values():
+        assert GRAPH_DATASETS.build(spec, tmp_path).files()
+        with pytest.raises(MissingDataError, match="is not there; set SSLCOLLAPSE_DATA"):
+            gpu_parts._check_files(spec)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["views", "--smoke"], "--smoke is an option of the benchmark 'gpu', not of 'views'"),
+        (["gpu", "--minutes", "0"], "--minutes must be > 0, got 0"),
+    ],
+)
+def test_options_of_the_gpu_benchmark_are_checked(words, message, capsys):
+    assert run_command(bench.parser(), words) == 2
+    assert message in capsys.readouterr().err

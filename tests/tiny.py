@@ -1,4 +1,4 @@
-"""Tiny graphs and a tiny recipe that several tests use."""
+"""Tiny graphs, a tiny recipe, and every registered component with the least arguments, that several tests use."""
 
 from typing import Any
 
@@ -42,3 +42,43 @@ def tiny_recipe(name: str, **parts: Any) -> dict[str, Any]:
         objective=dict(type="bgrl", predictor_hidden=7),
         **parts,
     )
+
+
+# The least arguments of components that have required ones, and small widths for encoders.
+SPECS = {
+    ("encoder", "gcn"): {"hidden": [8, 6]},
+    ("encoder", "sage"): {"hidden": [8, 8]},
+    ("encoder", "mlp"): {"hidden": [8, 6]},
+    ("encoder", "linear"): {"hidden": [8, 6]},
+    ("encoder", "pyg"): {"module": "GraphSAGE", "out_dim": 6, "kwargs": {"hidden_channels": 8, "num_layers": 2}},
+    ("encoder", "resnet_narrow"): {"width": 4},
+    ("encoder", "timm"): {"model": "test_vit"},
+    ("domain", "graph"): {"dataset": {"type": "csbm", "features": 12}},
+    ("domain", "vision"): {"dataset": {"type": "digits"}, "batch_size": 8},
+    ("domain", "toy"): {"batch_size": 8},
+    ("objective", "byol"): {"projector": [9, 6], "predictor_hidden": 7},
+    ("objective", "simsiam"): {"projector": [9, 6], "predictor_hidden": 7},
+    ("objective", "simclr"): {"projector": [9, 6]},
+    ("objective", "vicreg"): {"projector": [9, 6]},
+    ("objective", "barlow_twins"): {"projector": [9, 6]},
+    ("objective", "lightly"): {"loss": "VICRegLoss", "projector": [9, 6]},
+    ("coefficient", "depth"): {"first": 1.0, "last": 0.5},
+    ("coefficient", "band"): {"value": 1.0},
+    ("coefficient", "schedule"): {"base": 1.0},
+    ("optimizer", "adamw"): {"lr": 1e-3},
+    ("optimizer", "sgd"): {"lr": 1e-3},
+    ("optimizer", "lars"): {"lr": 1e-3},
+    ("optimizer", "timm"): {"lr": 1e-3, "name": "muon"},
+}
+
+SHAPES = {"graph": (12,), "image": (3, 32, 32), "vector": (1, 12)}
+"""Kind of input → shape of a sample."""
+
+
+def build(registry: Any, name: str, *supplied: Any) -> Any:
+    """A registered component with the least arguments, drawn from one seed."""
+    arguments = SPECS.get((registry.kind, name), {})
+    required = [p.name for p in registry.parameters(name).values() if p.default is p.empty and p.name not in arguments]
+    assert not required, f"add the least arguments of {registry.kind} {name!r} ({', '.join(required)}) to SPECS"
+    torch.manual_seed(0)
+    return registry.build({"type": name, **arguments}, *supplied)

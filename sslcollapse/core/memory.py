@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslcollapse.core.errors import RecipeError, RunError, in_units, largest_size
@@ -30,6 +31,11 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_M_TRIM_THRESHOLD, 1 << 30))
+
+
+def onto(device: torch.device, values: Tensor) -> Tensor:
+    """Values of the host on a device, without waiting for what the device is doing; to the host they are waited for."""
+    return values.to(device, non_blocking=device.type != "cpu")
 
 
 def machine_memory() -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import DataError, RecipeError, named
+from sslcollapse.core.memory import onto
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet, Split
 from sslcollapse.domains.base import CPU, Domain, Order, evenly_spaced, flat_rows, fraction_split
@@ -147,8 +148,9 @@ class SampleDomain(Domain):
         for step, rows in Order(samples.pretrain, self.batch_size, context).places(start_step):
             batch, key = self._own("take", rows), (context.seed, step, context.rank)
             views = [self._view("augment", rows, batch, generator(CPU, "view", *key, k)) for k in range(self.views)]
-            labels = None if self.num_classes is None else samples.labels[rows].to(device)
-            yield Batch([send_to_device(v, device) for v in views], rows.to(device), labels, False, equal=True)
+            labels = None if self.num_classes is None else onto(device, samples.labels[rows])
+            views = send_to_device(views, device, non_blocking=device.type != "cpu")
+            yield Batch(views, onto(device, rows), labels, False, equal=True)
 
     def probe_set(self) -> ProbeSet:
         """Every sample un-augmented, made a batch at a time; labels and splits."""

@@ -49,8 +49,11 @@ def polar_factor(matrix: Tensor) -> Tensor:
     """UVᵀ of a matrix USVᵀ [out, in]: the nearest one whose rows, or columns, are orthonormal.
 
     By the eigenvectors of its smaller Gram matrix in float64, which takes a third of the time of a singular value
-    decomposition; where that would lose precision, by the decomposition.
+    decomposition; where that would lose precision, by the decomposition. The host waits for the device. A matrix with
+    entries that are not finite is returned as it is.
     """
+    if not torch.isfinite(matrix).all():
+        return matrix.clone()
     wide = matrix.double() if matrix.shape[0] <= matrix.shape[1] else matrix.double().t()
     values, vectors = torch.linalg.eigh(wide @ wide.t())
     if float(values[0]) > 1e-10 * float(values[-1]):

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcollapse.core.precision import full_precision
+
 
 def widen(x: Tensor) -> Tensor:
     """`x` in float32 or wider."""
@@ -53,7 +55,7 @@ def off_diagonal_square_sum(a: Tensor, b: Tensor | None = None) -> Tensor:
     With fewer rows than columns the [d, d] matrix is never formed, since ‖aᵀb‖²_F = Σ_nm (aaᵀ)_nm (bbᵀ)_nm: at
     N = 256, d = 8192 that is 1/32 of the work. The gradient has one product for each operand.
     """
-    with torch.autocast(a.device.type, enabled=False):
+    with full_precision(a.device):
         return _OffDiagonalSquareSum.apply(a, b)
 
 
@@ -88,7 +90,7 @@ class _OffDiagonalSquareSum(torch.autograd.Function):
             found = gradients_to_differentiate(_plain_off_diagonal, grad, *(x for x in (a, b) if x is not None))
             return found[0], None if b is None else found[1]
         other, factor = (a, 4.0 * grad) if b is None else (b, 2.0 * grad)
-        with torch.autocast(a.device.type, enabled=False):
+        with full_precision(a.device):
             if ctx.tall:
                 product = rest[0] * factor
                 return other @ product.t(), None if b is None else a @ product

@@ -82,10 +82,14 @@ class GraphNorm(nn.Module):
         if graph_index is None:
             x = x - x.mean()
             return x / (x.std(unbiased=False) + self.eps) * self.weight + self.bias
-        count = torch.bincount(graph_index).to(x.dtype) * x.shape[1]
-        mean = x.new_zeros(count.numel()).index_add(0, graph_index, x.sum(1)) / count
+        # As many places as there are nodes, since a device would make the host wait to say how many graphs there are.
+        # Those of no graph get the variance 1, whose root has a gradient.
+        nodes = torch.zeros_like(graph_index).index_add_(0, graph_index, torch.ones_like(graph_index))
+        absent = (nodes == 0).to(x.dtype)
+        count = nodes.clamp_(min=1).to(x.dtype) * x.shape[1]
+        mean = x.new_zeros(len(x)).index_add(0, graph_index, x.sum(1)) / count
         x = x - mean[graph_index, None]
-        var = x.new_zeros(count.numel()).index_add(0, graph_index, x.square().sum(1)) / count
+        var = absent.index_add(0, graph_index, x.square().sum(1)) / count
         return x / (var.sqrt() + self.eps)[graph_index, None] * self.weight + self.bias
 
 

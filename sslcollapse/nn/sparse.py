@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcollapse.core.memory import onto
+from sslcollapse.core.precision import full_precision
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -67,7 +70,7 @@ class Pattern:
 
     def to(self, device: torch.device) -> Pattern:
         """The same pattern on another device."""
-        return Pattern(self.row.to(device), self.col.to(device), self.order.to(device), self.shape)
+        return Pattern(onto(device, self.row), onto(device, self.col), onto(device, self.order), self.shape)
 
 
 class SparseMatrix:
@@ -110,7 +113,7 @@ class SparseMatrix:
         """The same matrix on another device."""
         if self.values.device == device:
             return self
-        return SparseMatrix(self.pattern.to(device), self.values.to(device))
+        return SparseMatrix(self.pattern.to(device), onto(device, self.values))
 
     @staticmethod
     def from_csr(matrix: Tensor) -> SparseMatrix:
@@ -138,7 +141,7 @@ class _Product(torch.autograd.Function):
 
 def _multiply(matrix: Tensor, dense: Tensor) -> Tensor:
     # Autocast would turn the sparse factor to half precision, which CSR kernels do not take everywhere.
-    with torch.autocast(dense.device.type, enabled=False):
+    with full_precision(dense.device):
         dense = dense.to(matrix.dtype).contiguous()
         if dense.device.type == "cpu" and not torch.backends.mkl.is_available():
             return torch.sparse.mm(matrix, dense, "sum")
@@ -147,8 +150,9 @@ def _multiply(matrix: Tensor, dense: Tensor) -> Tensor:
 
 
 def _pointers(sorted_index: Tensor, size: int) -> Tensor:
-    counts = torch.bincount(sorted_index, minlength=size)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+    # By searching, since counting makes the host wait for a device to know how many counts there are.
+    starts = torch.arange(size + 1, device=sorted_index.device)
+    return torch.searchsorted(sorted_index, starts, out_int32=True)
 
 
 def _csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

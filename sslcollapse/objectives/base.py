@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.precision import full_precision
 from sslcollapse.core.types import Branch
 from sslcollapse.nn.heads import Head
 from sslcollapse.nn.init import check_samples, check_widths
@@ -101,7 +101,7 @@ class StatisticsObjective(Objective):
         """Two online branches → the weighted terms of the loss, float32 or wider."""
         z1, z2 = embeddings_of_two_views(self.name, online)
         check_samples(self.name, len(z1) * gather.ranks)
-        with torch.autocast(z1.device.type, enabled=False):
+        with full_precision(z1.device):
             return self.terms(*gather.views(widen(z1), widen(z2)))
 
     def terms(self, z1: Tensor, z2: Tensor) -> Mapping[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.precision import full_precision
 from sslcollapse.core.schedules import ema_momentum
 from sslcollapse.core.types import Branch
 from sslcollapse.nn.heads import Head
@@ -179,7 +180,7 @@ def mean_cosine(p: Tensor, z: Tensor) -> Tensor:
     in float32 under autocast. Tests compare them.
     """
     dtype = torch.promote_types(p.dtype, torch.float32)
-    with torch.autocast(p.device.type, enabled=False):
+    with full_precision(p.device):
         return _MeanCosine.apply(p.to(dtype), z.detach().to(dtype))
 
 

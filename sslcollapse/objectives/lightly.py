@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sslcollapse.core.distributed import Gather, world_size
 from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.core.memory import in_units, machine_memory
+from sslcollapse.core.precision import full_precision
 from sslcollapse.core.schedules import ema_momentum
 from sslcollapse.core.seeding import seed_default
 from sslcollapse.core.types import Branch
@@ -112,7 +113,8 @@ class Lightly(Objective):
     Which losses of lightly these are, and what the others need, is the table of ``docs/adapters.md``. The loss gets
     the embeddings of all processes, in float32, so that W processes with B/W samples have the gradient of one with B:
     by its own ``gather_distributed`` where a test has found that exact, else by gathering before it. A loss that
-    draws random numbers draws the same ones on every process.
+    draws random numbers draws the same ones on every process. Some (DCLLoss, DirectCLRLoss, FroSSLLoss, MACLLoss,
+    NTXentLoss, VICRegLoss) read values or index with masks, so that each step waits for a GPU.
 
     Args:
         loss: name of the class, e.g. ``"VISRegLoss"``.
@@ -223,7 +225,7 @@ class Lightly(Objective):
         for module in self.loss.modules():
             if hasattr(module, "gather_distributed"):
                 module.gather_distributed = theirs and gather.enabled
-        with torch.autocast(z[0].device.type, enabled=False), _same_draws(self.known.draws, z[0].device):
+        with full_precision(z[0].device), _same_draws(self.known.draws, z[0].device):
             views = [widen(view) for view in (*z, *others)]
             if self.normalize:
                 views = [nn.functional.normalize(view, dim=1) for view in views]

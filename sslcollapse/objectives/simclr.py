@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from sslcollapse.core.distributed import Gather
+from sslcollapse.core.precision import full_precision
 from sslcollapse.core.types import Branch
 from sslcollapse.nn.heads import Head
 from sslcollapse.nn.init import check_samples
@@ -104,7 +105,7 @@ class SimCLR(Objective):
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float, gather: Gather, similarity: Similarity = "cosine") -> Tensor:
     """NT-Xent of this rank's anchors against the keys of all ranks: [N, d], [N, d] → scalar, float32 or wider."""
     dtype = torch.promote_types(z1.dtype, torch.float32)
-    with torch.autocast(z1.device.type, enabled=False):
+    with full_precision(z1.device):
         anchors = torch.cat([z1, z2]).to(dtype)  # [2N, d], views one after the other
         if similarity == "cosine":
             anchors = normalize(anchors, dim=1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sslcollapse.core.distributed import Meeting, meeting, rank, world_size
 from sslcollapse.core.errors import DataError, RecipeError, RunError, SSLCollapseError
+from sslcollapse.core.precision import full_precision
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.types import ProbeSet, Split
 
@@ -89,7 +90,8 @@ def run_probes(
     units = [(name, k) for name, (splits, _) in plans.items() for k in range(len(splits))]
     done = progress or (lambda name: None)
     whole = {name: probe for name, probe in probes.items() if name not in plans} if own == 0 else {}
-    with meeting("evaluating") if ranks > 1 else nullcontext(Meeting()) as together:
+    precise = full_precision(features.device)
+    with meeting("evaluating") if ranks > 1 else nullcontext(Meeting()) as together, precise:
         found = _run_whole(whole, features, probe_set, done)
         together.result = _run_splits(probes, plans, units[own::ranks], features, probe_set, done)
     shares = together.results or [together.result]

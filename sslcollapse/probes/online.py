@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import skip_init
 
 from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.precision import full_precision
 
 UNLABELLED = -1
 
@@ -55,7 +55,7 @@ class OnlineProbe(nn.Module):
                 f"the online probe needs one class a row, got labels of shape {tuple(labels.shape)}: "
                 f"leave it out for multi-label sets"
             )
-        with torch.autocast(h.device.type, enabled=False):
+        with full_precision(h.device):
             logits = self.linear(h.detach().flatten(1).to(self.linear.weight.dtype))  # [N, C]
             labelled = (labels != UNLABELLED).sum().clamp(min=1)
             loss = cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED) / labelled

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import world_size
 from sslcollapse.core.errors import RunError
+from sslcollapse.core.precision import device_of, full_precision
 from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer, by_tensor, layer_map, weights
 from sslcollapse.rank.record import LayerRank, stream_rank, weight_rank
@@ -112,7 +113,7 @@ def measure(
     }
     sources |= {Point("output", name): layer for name, layer in layers.items()}
     recorder, start = Recorder(sources, held=rows is not None), 0
-    with evaluating(encoder, *heads.values()), recorder:
+    with full_precision(device_of(encoder), convolutions=True), evaluating(encoder, *heads.values()), recorder:
         for view in views:
             h = encoder(view)
             z = h if projector is None else projector(h)
@@ -148,7 +149,7 @@ def measure(
 
 def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:
     """Representations [N, d] of un-augmented views in eval mode, float32, on their device; the encoder is unchanged."""
-    with evaluating(encoder):
+    with full_precision(device_of(encoder), convolutions=True), evaluating(encoder):
         return torch.cat([encoder(view).float() for view in views])
 
 

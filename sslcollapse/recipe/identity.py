@@ -83,9 +83,14 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """``"path: value here, value there"`` wherever two resolved recipes are different runs.
 
     Compared are name, seed and all that the hash covers. Of two components of different type, only the types
-    are named.
+    are named. An option that one side does not know has its default there.
+
+    Args:
+        a: with today's fields.
+        b: perhaps of an older version, which knew fewer.
     """
-    return _differences(_identity(a), _identity(b), "")
+    stated = _identity(stated_only(a))
+    return _differences(_identity(a), _identity(b), stated, "")
 
 
 def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,14 +98,16 @@ def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": resolved.get("name"), "seed": resolved.get("seed"), **learnt(resolved)}
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> list[str]:
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], stated: Mapping[str, Any], path: str) -> list[str]:
     if a.get("type") != b.get("type"):
         return [f"{join(path, 'type')}: {a.get('type')!r} here, {b.get('type')!r} there"]
     lines: list[str] = []
     for key in dict.fromkeys([*a, *b]):
         where = join(path, key)
         if key in a and key in b and isinstance(a[key], Mapping) and isinstance(b[key], Mapping):
-            lines += _differences(a[key], b[key], where)
+            lines += _differences(a[key], b[key], stated.get(key, {}), where)
+        elif key not in b and key not in stated:
+            continue  # a default of an option that the other side does not know
         elif key not in a or key not in b or a[key] != b[key]:
             here, there = (quote(side[key]) if key in side else "absent" for side in (a, b))
             lines.append(f"{where}: {here} here, {there} there")

@@ -22,6 +22,12 @@ class TrainSpec:
             newest that the clock or a signal asked for is kept besides.
         log_every: steps between lines of ``metrics.jsonl``.
         precision: mixed precision, as Accelerate calls it.
+        matmul: float32 products and convolutions on a GPU: ``"high"`` and ``"medium"`` are TF32, which keeps 10 bits of
+            each factor, ``"highest"`` is float32. Penalties, losses, ranks and probes are never in TF32. On a CPU
+            nothing changes.
+        cudnn_benchmark: whether cuDNN tries its convolutions on a GPU and keeps the fastest; not if ``deterministic``.
+        deterministic: whether a run of one seed gives the same bits again on the same GPU, which is slower; what has no
+            such form is refused in the first step.
         trackers: Accelerate's experiment trackers, such as ``"tensorboard"`` or ``"wandb"``.
         accumulate: batches whose gradients are averaged in one optimiser step.
         accumulate_coupled: names of the objective and regularizers that couple the samples of a batch and that
@@ -39,6 +45,9 @@ class TrainSpec:
     keep_checkpoints: Annotated[int, AtLeast(1)] = 2
     log_every: Annotated[int, AtLeast(1)] = 10
     precision: Literal["no", "bf16", "fp16"] = "no"
+    matmul: Literal["highest", "high", "medium"] = "high"
+    cudnn_benchmark: bool = True
+    deterministic: bool = False
     trackers: Annotated[Sequence[str], Distinct()] = ()
     accumulate: Annotated[int, AtLeast(1)] = 1
     accumulate_coupled: Annotated[Sequence[str], Distinct()] = ()

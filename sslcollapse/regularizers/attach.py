@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.core.precision import full_precision
 from sslcollapse.core.registry import REGULARIZERS
 from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
@@ -85,7 +86,7 @@ class AttachedPenalty:
         active = {name: self.layers[name] for name, value in coefficients.items() if value}
         first = next(iter(self.layers.values())).parameter
         total = torch.zeros((), dtype=torch.promote_types(first.dtype, torch.float32).to_real(), device=first.device)
-        with torch.autocast(first.device.type, enabled=False):
+        with full_precision(first.device):
             for name, value in self.penalty(active).items() if active else ():
                 total = total + coefficients[name] * value.to(first.device)
         return total

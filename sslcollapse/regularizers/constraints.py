@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.precision import full_precision
 from sslcollapse.layers.effective import effective, oriented
 from sslcollapse.layers.map import Layer, LayerError, by_tensor
 from sslcollapse.nn.init import polar_factor
@@ -134,7 +135,8 @@ class Retraction(Constraint):
     """Plain weights that become their polar factor after each optimizer step: W = USVᵀ → UVᵀ.
 
     The set is that of ``"orthogonal"``, and the polar factor is the nearest matrix of it. The optimizer sees a weight
-    like any other, so that weight decay changes nothing, and momentum is not turned with the weight.
+    like any other, so that weight decay changes nothing, and momentum is not turned with the weight. On a GPU each step
+    waits for the polar factors, since torch looks at the outcome of an eigendecomposition on the host.
 
     Args:
         on: names or globs of layers; a glob is of the encoder's, unless it begins with ``projector.`` or
@@ -210,7 +212,7 @@ class Constrained:
         chains: list[Any] = [module.get_submodule(f"parametrizations.{tensor}") for module, tensor in self.tensors]
         try:
             for chain in chains:
-                with torch.autocast(chain.original.device.type, enabled=False):
+                with full_precision(chain.original.device):
                     chain.held = chain()
             yield
         finally:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
+from sslcollapse.core.precision import full_precision
 from sslcollapse.nn.init import check_samples
 from sslcollapse.nn.moments import widen
 from sslcollapse.recipe.schema import Between, Coefficient, Distinct
@@ -58,7 +59,7 @@ class LDRegPenalty(FeaturePenalty):
     def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:
         """[N, d] a view → mean over views of −ln of the dimension."""
         check_samples("the regularizer 'ldreg'", len(features[0]) * gather.ranks, minimum=3)
-        with torch.autocast(features[0].device.type, enabled=False):
+        with full_precision(features[0].device):
             gathered = gather.views(*map(widen, features))
             return torch.stack([negative_log_dimension(view, self.k) for view in gathered]).mean()
 

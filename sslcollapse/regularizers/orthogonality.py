@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from sslcollapse.core.precision import full_precision
 from sslcollapse.layers.map import Layer, weights
 from sslcollapse.recipe.schema import Between, Coefficient, Distinct
 from sslcollapse.regularizers.base import Network, WeightPenalty
@@ -138,7 +139,7 @@ def isometry_defect(weights: Tensor, iterations: int = 2) -> Tensor:
     Where S = I the gradient is zero. Of complex weights Wᴴ stands for Wᵀ. Half-precision weights are computed in
     float32; on a CPU, what overflows there in float64. The gradient can be differentiated again.
     """
-    with torch.autocast(weights.device.type, enabled=False):
+    with full_precision(weights.device):
         values = _isometry_defect(widened(weights), iterations)
         if overflowed(values):
             values = fitting(_isometry_defect(widened(weights, torch.float64), iterations))
@@ -171,7 +172,7 @@ class _IsometryDefect(torch.autograd.Function):
         w, *saved = ctx.saved_tensors
         count = len(saved) // 3
         vectors, images, lengths = saved[: count + 1], saved[count + 1 : 2 * count + 1], saved[2 * count + 1 :]
-        with torch.autocast(w.device.type, enabled=False):
+        with full_precision(w.device):
             if torch.is_grad_enabled():  # to be differentiated again: what was kept does not know where it comes from
                 vectors, images, lengths, _ = _power_iteration(w, ctx.iterations)
             to_change = grad[:, None, None] * vectors[-1]  # ∂value / ∂u_K = u_K / ‖u_K‖

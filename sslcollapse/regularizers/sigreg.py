@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
+from sslcollapse.core.memory import onto
+from sslcollapse.core.precision import full_precision
 from sslcollapse.core.seeding import generator
 from sslcollapse.nn.init import check_samples
 from sslcollapse.nn.moments import widen
@@ -67,9 +69,10 @@ class SIGRegPenalty(FeaturePenalty):
     def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:
         """[N, d] a view → mean over views and directions of the distance."""
         check_samples("the regularizer 'sigreg'", len(features[0]) * gather.ranks)
-        with torch.autocast(features[0].device.type, enabled=False):
+        with full_precision(features[0].device):
             gathered = gather.views(*map(widen, features))
-            directions = self.directions_at(step, gathered[0].shape[1]).to(gathered[0])
+            directions = self.directions_at(step, gathered[0].shape[1])
+            directions = onto(gathered[0].device, directions).to(gathered[0].dtype)
             return torch.stack([epps_pulley(view @ directions, self.knots, self.limit) for view in gathered]).mean()
 
     def directions_at(self, step: int, dim: int) -> Tensor:

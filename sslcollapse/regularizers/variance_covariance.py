@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
+from sslcollapse.core.precision import full_precision
 from sslcollapse.nn.init import check_samples
 from sslcollapse.nn.moments import covariance_excess, std_shortfall, widen
 from sslcollapse.recipe.schema import Above, Coefficient, Distinct
@@ -56,7 +57,7 @@ class VariancePenalty(FeaturePenalty):
     def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:
         """[N, d] a view → mean over views of the shortfall."""
         check_samples("the regularizer 'variance'", len(features[0]) * gather.ranks)
-        with torch.autocast(features[0].device.type, enabled=False):
+        with full_precision(features[0].device):
             gathered = gather.views(*map(widen, features))
             return torch.stack([std_shortfall(view, self.target, self.eps) for view in gathered]).mean()
 
@@ -89,6 +90,6 @@ class CovariancePenalty(FeaturePenalty):
     def forward(self, features: Sequence[Tensor], gather: Gather, step: int = 0) -> Tensor:
         """[N, d] a view → mean over views of the squared covariances."""
         check_samples("the regularizer 'covariance'", len(features[0]) * gather.ranks)
-        with torch.autocast(features[0].device.type, enabled=False):
+        with full_precision(features[0].device):
             gathered = gather.views(*map(widen, features))
             return torch.stack([covariance_excess(view) for view in gathered]).mean()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.distributed import unsharded
+from sslcollapse.core.precision import full_precision
 from sslcollapse.layers.map import Layer, weights
 from sslcollapse.nn.init import unreadable
 from sslcollapse.nn.moments import gram_matrix
@@ -149,7 +150,7 @@ class _OrthogonalityDefects(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, squared: bool, extra: int, *weights: Tensor) -> Tensor:
-        with torch.autocast(weights[0].device.type, enabled=False):
+        with full_precision(weights[0].device):
             w = widened(torch.stack(weights))  # [L, out, in]
             defect = w @ w.mH if w.shape[1] <= w.shape[2] else w.mH @ w
             defect.diagonal(dim1=1, dim2=2).sub_(1.0)
@@ -163,7 +164,7 @@ class _OrthogonalityDefects(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         w, defect, values, *weights = ctx.saved_tensors
-        with torch.autocast(w.device.type, enabled=False):
+        with full_precision(w.device):
             if torch.is_grad_enabled():
                 w = widened(torch.stack(weights))
             defect, factor = _defect_and_factor(w, defect, values, grad, ctx.squared, ctx.extra)
@@ -175,7 +176,7 @@ class _OrthogonalityDefects(torch.autograd.Function):
 class _OrthogonalityDefect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, squared: bool, extra: int) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        with full_precision(weight.device):
             w = widened(weight)
             defect = gram_matrix(w if w.shape[0] <= w.shape[1] else w.mH)
             defect.diagonal().sub_(1.0)
@@ -189,7 +190,7 @@ class _OrthogonalityDefect(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         w, defect, value, weight = ctx.saved_tensors
-        with torch.autocast(w.device.type, enabled=False):
+        with full_precision(w.device):
             if torch.is_grad_enabled():
                 w = widened(weight)
             defect, factor = _defect_and_factor(w, defect, value, grad, ctx.squared, ctx.extra)

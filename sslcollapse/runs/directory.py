@@ -215,7 +215,15 @@ def environment(
         "world_size": world_size,
         "threads": _threads(),
         "streams": STREAMS,
+        "precision": _precision(recipe),
     }
+
+
+def _precision(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What numbers are computed in: a recipe's mixed precision, and what holds for the process."""
+    from sslcollapse.core.precision import in_force  # takes a second, which those who read runs do not need
+
+    return {"autocast": recipe["train"]["precision"]} | in_force() if recipe else in_force()
 
 
 def plugins(recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import torch
 
 from sslcollapse.core.distributed import made_by_rank_0, world_size
 from sslcollapse.core.errors import RecipeError, RunError, suggest
+from sslcollapse.core.precision import device_of
 from sslcollapse.core.registry import RegistryError, remedy
 from sslcollapse.core.types import ProbeSet
 from sslcollapse.probes.evaluate import build_probes, check_probes, count_splits, run_probes
@@ -44,9 +45,8 @@ def evaluate_networks(
     results: dict[str, dict[str, Any]] = {}
     with reporter.stage(f"evaluating the trained and the untrained encoder: {named}{shared}", total) as done:
         for name, encoder in encoders.items():
-            device = next(encoder.parameters(), torch.empty(0)).device
             make = partial(represent, encoder, probe_set.views)
-            features = made_by_rank_0("computing representations", make, device)
+            features = made_by_rank_0("computing representations", make, device_of(encoder))
             results[name], splits = run_probes(probes, features, probe_set, shared=True, progress=done)
     return results, splits
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 
 from sslcollapse.core.errors import RecipeError, RunError, suggest
+from sslcollapse.core.precision import numerics
 from sslcollapse.core.types import Context
 from sslcollapse.domains.base import Domain
 from sslcollapse.runs.directory import RunDirectory
@@ -65,7 +66,7 @@ class Setup:
 
 @contextmanager
 def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accelerator]:
-    """Accelerate for one run; its process-wide settings are let go after it, so that the next may have others.
+    """Accelerate and the precision of one run; both hold for the process, and are put back at the end.
 
     Raises:
         RunError: the process has an Accelerator of another precision.
@@ -77,12 +78,14 @@ def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accele
             f"which holds for the whole process; give it {precision!r}, or train in another process"
         )
     try:
-        yield Accelerator(
+        accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision=precision,
             log_with=list(recipe["train"]["trackers"]) or None,
             project_dir=str(run.path),
         )
+        with numerics(recipe["train"], accelerator.device):
+            yield accelerator
     finally:
         if ours:
             AcceleratorState._reset_state()

@@ -6,7 +6,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
-from tiny import random_graph
+from tiny import SHAPES, build, random_graph
 from torch import nn
 
 from sslcollapse import testing
@@ -29,41 +29,7 @@ from sslcollapse.regularizers.base import WeightPenalty
 from sslcollapse.regularizers.constraints import Constraint
 from sslcollapse.training.module import SSLModule
 
-# The least arguments of components that have required ones, and small widths for encoders.
-SPECS = {
-    ("encoder", "gcn"): {"hidden": [8, 6]},
-    ("encoder", "sage"): {"hidden": [8, 8]},
-    ("encoder", "mlp"): {"hidden": [8, 6]},
-    ("encoder", "linear"): {"hidden": [8, 6]},
-    ("encoder", "pyg"): {"module": "GraphSAGE", "out_dim": 6, "kwargs": {"hidden_channels": 8, "num_layers": 2}},
-    ("encoder", "resnet_narrow"): {"width": 4},
-    ("encoder", "timm"): {"model": "test_vit"},
-    ("domain", "graph"): {"dataset": {"type": "csbm", "features": 12}},
-    ("domain", "vision"): {"dataset": {"type": "digits"}, "batch_size": 8},
-    ("domain", "toy"): {"batch_size": 8},
-    ("objective", "byol"): {"projector": [9, 6], "predictor_hidden": 7},
-    ("objective", "simsiam"): {"projector": [9, 6], "predictor_hidden": 7},
-    ("objective", "simclr"): {"projector": [9, 6]},
-    ("objective", "vicreg"): {"projector": [9, 6]},
-    ("objective", "barlow_twins"): {"projector": [9, 6]},
-    ("objective", "lightly"): {"loss": "VICRegLoss", "projector": [9, 6]},
-    ("coefficient", "depth"): {"first": 1.0, "last": 0.5},
-    ("coefficient", "band"): {"value": 1.0},
-    ("coefficient", "schedule"): {"base": 1.0},
-    ("optimizer", "adamw"): {"lr": 1e-3},
-    ("optimizer", "sgd"): {"lr": 1e-3},
-    ("optimizer", "lars"): {"lr": 1e-3},
-    ("optimizer", "timm"): {"lr": 1e-3, "name": "muon"},
-}
 ALL = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
-
-
-def build(registry, name, *supplied):
-    arguments = SPECS.get((registry.kind, name), {})
-    required = [p.name for p in registry.parameters(name).values() if p.default is p.empty and p.name not in arguments]
-    assert not required, f"add the least arguments of {registry.kind} {name!r} ({', '.join(required)}) to SPECS"
-    torch.manual_seed(0)
-    return registry.build({"type": name, **arguments}, *supplied)
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
@@ -108,10 +74,6 @@ def test_every_number_of_a_component_has_a_range(kind, name):
 @pytest.mark.parametrize("spec", [TrainSpec, MonitorSpec, RecipeSpec])
 def test_every_number_of_a_fixed_field_has_a_range(spec):
     assert numbers_without_range(spec, "") == []
-
-
-SHAPES = {"graph": (12,), "image": (3, 32, 32), "vector": (1, 12)}
-"""Kind of input → shape of a sample."""
 
 
 @pytest.mark.parametrize("name", ENCODERS.names())

@@ -491,3 +491,14 @@ def test_difference_of_two_types_names_only_the_types(plain):
 def test_recipes_that_are_the_same_run_do_not_differ(plain):
     other = assign(plain, {"monitor.every": 7, "data_root": "x", "train.log_every": 1})
     assert difference(resolve(plain), resolve(other)) == []
+
+
+def test_an_option_that_an_older_run_did_not_know_is_no_difference_where_it_has_its_default(ranked):
+    asked = resolve(ranked)
+    older = json.loads(json.dumps(asked))
+    del older["constraints"], older["initialization"], older["train"]["compile"]
+    older["train"]["steps"] += 1
+    steps = asked["train"]["steps"]
+    assert difference(asked, older) == [f"train.steps: {steps} here, {steps + 1} there"]
+    stated = resolve({**ranked, "initialization": "orthogonal"})
+    assert "initialization: 'orthogonal' here, absent there" in difference(stated, older)

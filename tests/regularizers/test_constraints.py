@@ -9,7 +9,7 @@ from tiny import random_graph
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.errors import NonFiniteLossError, RecipeError
 from sslcollapse.core.types import Batch
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.encoders.resnet import ResNet18
@@ -21,6 +21,7 @@ from sslcollapse.optim.adamw import AdamW
 from sslcollapse.rank.gradients import penalty_gradients
 from sslcollapse.regularizers.constraints import Constrained, Orthogonal, Retraction, SpectralNorm
 from sslcollapse.regularizers.werank import WERankPenalty
+from sslcollapse.training.finite import check_tensors
 from sslcollapse.training.module import SSLModule
 
 SETS = {"orthogonal": Orthogonal, "spectral_norm": SpectralNorm, "retraction": Retraction}
@@ -69,6 +70,15 @@ def test_the_polar_factor_of_a_singular_matrix_is_orthonormal_too():
     matrix = torch.randn(5, 2) @ torch.randn(2, 7)
     assert defect(polar_factor(matrix)) < 1e-6
     assert torch.isfinite(polar_factor(torch.zeros(3, 4))).all()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_retracted_weight_that_is_not_finite_stays_so_and_is_named_by_the_check_of_a_step(bad, tmp_path):
+    module = nn.Sequential(nn.Linear(4, 6))
+    module[0].weight.data[1, 2] = bad
+    Retraction().after_step(layer_map(module))
+    with pytest.raises(NonFiniteLossError, match=r"step 3: 0.weight has NaN or infinite entries"):
+        check_tensors(3, module, tmp_path)
 
 
 @pytest.mark.parametrize("make", [Orthogonal, Retraction, lambda: Orthogonal(map="matrix_exp")])

@@ -6,11 +6,13 @@ import argparse
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 from sslcollapse.core.errors import RecipeError, suggest
 
 BENCHES = {
     "ablate": "tools.bench.ablate",
+    "gpu": "tools.bench.gpu",
     "graph-step": "tools.bench.graph_step",
     "memory": "tools.bench.memory",
     "monitor": "tools.bench.monitor",
@@ -19,7 +21,7 @@ BENCHES = {
     "views": "tools.bench.views",
     "vision-step": "tools.bench.vision_step",
 }
-"""Name → module with ``main() -> dict`` (prints a table, returns the record)."""
+"""Name → module with ``main() -> dict`` (prints a table, returns the record); the options of ``gpu`` are its own."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,16 +30,29 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench.py", description=summary)
     parser.add_argument("name", metavar="NAME", help=f"which benchmark: {', '.join(BENCHES)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the record here")
+    gpu = parser.add_argument_group("of the benchmark gpu")
+    gpu.add_argument("--minutes", type=float, metavar="N", help="when no further part is started (default: 9)")
+    gpu.add_argument("--out", type=Path, metavar="DIR", help="where its parts write (default: gpu)")
+    gpu.add_argument("--smoke", action="store_true", help="all of it on a small scale, also on a processor")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(run=lambda options: run(options.name, options.json))
+    parser.set_defaults(run=_run)
     return parser
 
 
-def run(name: str, json_file: Path | None = None) -> int:
+def _run(options: argparse.Namespace) -> int:
+    given = {name: getattr(options, name) for name in ("minutes", "out", "smoke") if getattr(options, name)}
+    if given and options.name != "gpu":
+        raise RecipeError(f"--{next(iter(given))} is an option of the benchmark 'gpu', not of {options.name!r}")
+    if options.minutes is not None and not options.minutes > 0:
+        raise RecipeError(f"--minutes must be > 0, got {options.minutes:g}")
+    return run(options.name, options.json, **given)
+
+
+def run(name: str, json_file: Path | None = None, **options: Any) -> int:
     """Run one benchmark and, if asked, write its record as JSON; returns an exit code."""
     if name not in BENCHES:
         raise RecipeError(f"unknown benchmark {name!r}{suggest(name, list(BENCHES))} (known: {', '.join(BENCHES)})")
-    record = importlib.import_module(BENCHES[name]).main()
+    record = importlib.import_module(BENCHES[name]).main(**options)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -21,23 +21,26 @@ from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module, data_root
 
 if TYPE_CHECKING:
+    from tools.bench.graph_step import Size
     from tools.bench.plain_bgrl import PlainBGRL
 
 EDGE_DROP, FEATURE_MASK = (0.2, 0.3), (0.2, 0.1)
-MOMENTUM, LR, HIDDEN, PREDICTOR = 0.99, 5e-4, [512, 256], 512
+MOMENTUM, LR = 0.99, 5e-4
 Step = Callable[[], Any]
-REPEATS = 15
 
 
-def make_contender(name: str, dataset: dict[str, Any]) -> tuple[Step, dict[str, Callable[[], Any]]]:
+def make_contender(name: str, size: Size) -> tuple[Step, dict[str, Callable[[], Any]]]:
     """A contender's step and its further measurements."""
     if name != "plain":
         keep_freed_memory()
+    torch.set_float32_matmul_precision("high" if name.endswith("_tf32") else "highest")
     if name.startswith("plain"):
-        plain = _plain(dataset)
+        plain = _plain(size)
+        if name == "plain_compiled":
+            plain.compile(size.compiler)
         return lambda: plain.step(EDGE_DROP, FEATURE_MASK, MOMENTUM), {}
-    ours = Ours(dataset, werank=name == "ours_werank", bf16=name == "ours_bf16")
-    if name == "floor":
+    ours = Ours(size, werank=name == "ours_werank", bf16=name == "ours_bf16")
+    if name.startswith("floor"):
         return ours.floor(), {}
     return ours.step, {"parts": ours.parts, "check": ours.check}
 
@@ -45,30 +48,30 @@ def make_contender(name: str, dataset: dict[str, Any]) -> tuple[Step, dict[str, 
 class Ours:
     """This package's step, as the trainer does it."""
 
-    def __init__(self, dataset: dict[str, Any], *, werank: bool, bf16: bool) -> None:
+    def __init__(self, size: Size, *, werank: bool, bf16: bool) -> None:
         self.recipe = resolve(
             {
                 "name": "bench",
                 "domain": {
                     "type": "graph",
-                    "dataset": dataset,
+                    "dataset": dict(size.dataset),
                     "views": {"edge_drop": EDGE_DROP, "feature_mask": FEATURE_MASK},
                 },
-                "encoder": {"type": "gcn", "hidden": HIDDEN},
-                "objective": {"type": "bgrl", "predictor_hidden": PREDICTOR, "momentum": MOMENTUM},
+                "encoder": {"type": "gcn", "hidden": list(size.hidden)},
+                "objective": {"type": "bgrl", "predictor_hidden": size.predictor, "momentum": MOMENTUM},
                 "regularizers": {"werank": {"type": "werank", "coefficient": 1e-2}} if werank else {},
                 "optim": {"type": "adamw", "lr": LR, "schedule": "constant"},
                 "train": {"steps": 1_000_000},
             }
         )
-        self.dataset = dataset
+        self.size, self.device = size, torch.device(size.device)
         self.domain: Any = build_domain(self.recipe)
-        self.module = build_module(self.recipe, self.domain).train()
+        self.module = build_module(self.recipe, self.domain).to(self.device).train()
         from sslcollapse.core.registry import OPTIMIZERS
 
         self.optimizer = OPTIMIZERS.build(self.recipe["optim"]).build(self.module)
-        self.batches = self.domain.batches(0, Context())
-        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
+        self.batches = self.domain.batches(0, Context(device=self.device))
+        self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
 
     def step(self) -> None:
         """One training step."""
@@ -87,12 +90,13 @@ class Ours:
         online ones both products of the backward pass. Layer 1 is sparse. Outputs are written in place.
         """
         rows = self.domain.dataset.graphs[0].num_nodes
-        shapes = [(HIDDEN[0], HIDDEN[1]), (HIDDEN[1], PREDICTOR), (PREDICTOR, HIDDEN[1])]
+        first, last = self.size.hidden
+        shapes = [(first, last), (last, self.size.predictor), (self.size.predictor, last)]
         products: list[tuple[Tensor, Tensor, Tensor]] = []
         for index, (narrow, wide) in enumerate(shapes):
-            x, w, g = torch.randn(rows, narrow), torch.randn(wide, narrow), torch.randn(rows, wide)
-            forward = (x, w.t(), torch.empty(rows, wide))
-            backward = [(g, w, torch.empty(rows, narrow)), (g.t(), x, torch.empty(wide, narrow))]
+            x, w, g = self._random(rows, narrow), self._random(wide, narrow), self._random(rows, wide)
+            forward = (x, w.t(), torch.empty_like(g))
+            backward = [(g, w, torch.empty_like(x)), (g.t(), x, torch.empty_like(w))]
             products += 2 * [forward, *backward] + (2 * [forward] if index == 0 else [])
 
         def step() -> None:
@@ -103,12 +107,12 @@ class Ours:
 
     def check(self) -> dict[str, float]:
         """The loss here and in plain PyTorch Geometric for the same weights and the same draws."""
-        plain = _plain(self.dataset)
+        plain = _plain(self.size)
         _copy_weights(self.module, plain)
-        base = next(self.domain.batches(0, Context())).views[0]
+        base = next(self.domain.batches(0, Context(device=self.device))).views[0]
         views, copies = [], []
         for k in range(2):
-            view = augment(base, EDGE_DROP[k], FEATURE_MASK[k], generator(torch.device("cpu"), "bench", k))
+            view = augment(base, EDGE_DROP[k], FEATURE_MASK[k], generator(self.device, "bench", k))
             data = plain.data.clone()
             data.x, data.edge_index = view.x.clone(), view.edge_index
             views.append(view)
@@ -124,7 +128,7 @@ class Ours:
         layers = self.module.layers
         weights = [layers[name].weight() for name in self.module.coefficients(0)["werank"]]
         small = [w.detach() if w.shape[0] <= w.shape[1] else w.detach().t() for w in weights]
-        grams = [torch.empty(w.shape[0], w.shape[0]) for w in small]
+        grams = [w.new_empty(w.shape[0], w.shape[0]) for w in small]
         outs = [torch.empty_like(w) for w in small]
 
         def products() -> None:
@@ -147,8 +151,8 @@ class Ours:
             return made
 
         encoder = self.module.encoder
-        hidden = torch.randn(view.num_nodes, HIDDEN[0], requires_grad=True)
-        upstream = torch.randn(view.num_nodes, HIDDEN[0])
+        hidden = self._random(view.num_nodes, self.size.hidden[0]).requires_grad_()
+        upstream = self._random(view.num_nodes, self.size.hidden[0])
         adjacency = view.adjacency(gcn_matrix)
         weight = encoder.convs[0].weight
 
@@ -175,27 +179,30 @@ class Ours:
         }
         # In turns, since a machine's speed drifts by more than the difference between two parts.
         times: dict[str, list[float]] = {name: [] for name in step_parts}
-        for _ in range(REPEATS + 2):
+        for _ in range(self.size.repeats + 2):
             for name, part in step_parts.items():
-                times[name].append(_timed(part))
+                times[name] += milliseconds(part, self.device, 1)
         timed = {name: median(values[2:]) for name, values in times.items()}
         return {"threads": torch.get_num_threads(), **timed}
+
+    def _random(self, rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, device=self.device)
 
     def _optimizer_step(self) -> Step:
         self.module(next(self.batches), 0)["loss"].backward()
         return self.optimizer.step
 
 
-def _plain(dataset: dict[str, Any]) -> PlainBGRL:
+def _plain(size: Size) -> PlainBGRL:
     graphs = import_geometric("data")
     from sslcollapse.core.registry import GRAPH_DATASETS
     from tools.bench.plain_bgrl import PlainBGRL  # imports PyTorch Geometric
 
     torch.manual_seed(0)
-    graph = GRAPH_DATASETS.build(dataset, data_root({"data_root": None})).load().graphs[0]
+    graph = GRAPH_DATASETS.build(dict(size.dataset), data_root({"data_root": None})).load().graphs[0]
     x = graph.x.to_dense() if graph.x.layout == torch.sparse_csr else graph.x
-    data = graphs.Data(x=x, edge_index=graph.edge_index)
-    return PlainBGRL(data, [x.shape[1], *HIDDEN], PREDICTOR, LR)
+    data = graphs.Data(x=x, edge_index=graph.edge_index).to(size.device)
+    return PlainBGRL(data, [x.shape[1], *size.hidden], size.predictor, LR)
 
 
 @torch.no_grad()
@@ -215,7 +222,18 @@ def _copy_weights(module: Any, plain: PlainBGRL) -> None:
     plain.predictor[1].weight.copy_(head.norm_acts[0].activation.weight)
 
 
-def _timed(step: Step) -> float:
-    began = time.perf_counter()
-    step()
-    return 1e3 * (time.perf_counter() - began)
+def milliseconds(step: Step, device: torch.device, steps: int) -> list[float]:
+    """Of each step; on a GPU, whose queue is waited for before and after, one value, the mean of all in a row."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize(device)
+        return [1e3 * (time.perf_counter() - began) / steps]
+    times = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        step()
+        times.append(1e3 * (time.perf_counter() - began))
+    return times

@@ -12,8 +12,10 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,19 +26,52 @@ DATASETS: dict[str, dict[str, Any]] = {
 }
 EMBEDDED: dict[str, Any] = {"type": "csbm", "nodes": 2708, "features": 1433, "classes": 7}
 CONTENDERS = ("plain", "plain_kept_memory", "ours", "ours_werank", "ours_bf16", "floor")
+ON_GPU = ("plain", "ours", "ours_tf32", "ours_werank", "ours_bf16", "floor", "floor_tf32")
+NOT_BUILT = {"ours_captured": "not built: a step is not yet captured as a CUDA graph"}
+"""Contender that a GPU is to have → why it is not measured."""
 TITLES = {
     "plain": "plain PyTorch Geometric",
     "plain_kept_memory": "the same, freed memory kept",
+    "plain_compiled": "the same, torch.compile",
     "ours": "sslcollapse",
+    "ours_tf32": "sslcollapse, TF32",
+    "ours_captured": "sslcollapse, one CUDA graph",
     "ours_werank": "sslcollapse + WERank",
     "ours_bf16": "sslcollapse, bf16",
     "floor": "its dense products alone",
+    "floor_tf32": "the same, TF32",
 }
-ROUNDS, STEPS = 9, 7
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is measured: of which data and networks, where, how often.
+
+    Attributes:
+        dataset: a recipe's graph dataset.
+        hidden: widths of the two layers.
+        predictor: hidden width of the predictor.
+        device: of torch.
+        rounds: turns of all contenders.
+        steps: timed steps of a turn.
+        repeats: of each part of the step.
+        compiler: backend of ``torch.compile``.
+        apart: each contender in a process of its own; False saves the start of many where times do not matter.
+    """
+
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    hidden: Sequence[int] = (512, 256)
+    predictor: int = 512
+    device: str = "cpu"
+    rounds: int = 9
+    steps: int = 7
+    repeats: int = 15
+    compiler: str = "inductor"
+    apart: bool = True
 
 
 def main() -> dict[str, Any]:
-    """Measure, print a table with ratios, return the record."""
+    """Measure on the processor, print a table with ratios, return the record; ``bench gpu`` does it on a GPU."""
     from rich.console import Console
     from rich.table import Table
 
@@ -44,7 +79,9 @@ def main() -> dict[str, Any]:
 
     console, records = Console(), {}
     for label, dataset in available_datasets().items():
-        record = measure(dataset)
+        record = measure(Size(dataset))
+        if record["failed"]:
+            raise RuntimeError("\n".join(record["failed"].values()))
         records[label] = record
         table = Table(title=f"BGRL step, GCN 512-256, float32, {label}, {record['threads']} threads")
         for title in ("", "ms/step", "plain is … × slower", "× floor"):
@@ -71,29 +108,35 @@ def available_datasets() -> dict[str, dict[str, Any]]:
     return found or {"block model of Cora's size": EMBEDDED}
 
 
-def measure(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Run all contenders in turns on one dataset."""
-    workers = {name: _Worker(name, dataset) for name in CONTENDERS}
+def measure(size: Size, contenders: Sequence[str] = CONTENDERS) -> dict[str, Any]:
+    """Run all contenders in turns on one dataset; one that fails is named in the record, with its traceback."""
+    failed: dict[str, str] = {}
+    workers: dict[str, Any] = {name: (_Worker if size.apart else _Here)(name, size) for name in contenders}
     try:
-        for worker in workers.values():
-            worker.ask("warm")
-        rounds = [{name: worker.ask("run") for name, worker in workers.items()} for _ in range(ROUNDS)]
-        parts = workers["ours_werank"].ask("parts")
-        check = workers["ours_werank"].ask("check")
+        for name, worker in list(workers.items()):
+            try:
+                worker.ask("warm")
+            except Exception as error:
+                failed[name] = f"{type(error).__name__}: {error}"
+                workers.pop(name).close()
+        rounds = [{name: worker.ask("run") for name, worker in workers.items()} for _ in range(size.rounds)]
+        asked = workers.get("ours_werank")
+        parts, check = (asked.ask("parts"), asked.ask("check")) if asked else ({}, {})
     finally:
         for worker in workers.values():
             worker.close()
-    times = {name: [ms for turn in rounds for ms in turn[name]] for name in CONTENDERS}
+    times = {name: [ms for turn in rounds for ms in turn[name]] for name in workers}
     return {
         "ms": {name: median(values) for name, values in times.items()},
         "ms_quartiles": {name: _quartiles(values) for name, values in times.items()},
-        "times_faster": {name: _ratio(rounds, "plain", name) for name in CONTENDERS},
-        "times_floor": {name: _ratio(rounds, name, "floor") for name in CONTENDERS},
-        "rounds": ROUNDS,
-        "steps_a_round": STEPS,
-        "threads": parts.pop("threads"),
+        "times_faster": {name: _ratio(rounds, "plain", name) for name in workers if "plain" in workers},
+        "times_floor": {name: _ratio(rounds, name, "floor") for name in workers if "floor" in workers},
+        "rounds": size.rounds,
+        "steps_a_round": size.steps,
+        "threads": parts.pop("threads", None),
         "parts_ms": parts,
         "same_loss": check,
+        "failed": failed,
     }
 
 
@@ -112,32 +155,40 @@ def _explanation(record: Mapping[str, Any]) -> str:
 class _Worker:
     """A contender in its own process, asked line by line."""
 
-    def __init__(self, name: str, dataset: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, size: Size) -> None:
+        self.name, self.errors = name, tempfile.TemporaryFile("w+")  # noqa: SIM115
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tools.bench.graph_step", name, json.dumps(dict(dataset))],
+            [sys.executable, "-W", "ignore", "-m", "tools.bench.graph_step", name, json.dumps(asdict(size))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self.errors,
             text=True,
             env={**os.environ, "PYTHONPATH": path},
         )
 
     def ask(self, request: str) -> Any:
         """Send one request, return the decoded answer."""
-        self.process.stdin.write(request + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, and what it said is read below
+            self.process.stdin.write(request + "\n")
+            self.process.stdin.flush()
         while True:
             line = self.process.stdout.readline()
             if not line:
-                raise RuntimeError(f"benchmark process ended with exit code {self.process.wait()}")
+                code = self.process.wait()
+                self.errors.seek(0)
+                said = self.errors.read()[-4000:]
+                raise RuntimeError(f"benchmark process {self.name!r} ended with exit code {code}:\n{said}")
             if line.startswith("{") or line.startswith("["):
                 return json.loads(line)
 
     def close(self) -> None:
         """End the process."""
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait(timeout=30)
+        self.errors.close()
 
 
 def _ratio(rounds: list[dict[str, list[float]]], numerator: str, denominator: str) -> float:
@@ -159,25 +210,39 @@ def device() -> str:
     return device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _work(name: str, dataset: dict[str, Any]) -> None:
-    """Answer the parent's requests: ``warm``, ``run``, ``parts``, ``check``."""
-    from tools.bench.contenders import make_contender
+class _Here:
+    """A contender in this process."""
 
-    step, extra = make_contender(name, dataset)
-    answers: dict[str, Callable[[], Any]] = {
-        "warm": lambda: [_timed(step) for _ in range(3)],
-        "run": lambda: [_timed(step) for _ in range(1 + STEPS)][1:],
-        **extra,
-    }
-    for line in sys.stdin:
-        print(json.dumps(answers[line.strip()]()), flush=True)
+    def __init__(self, name: str, size: Size) -> None:
+        self.name, self.size = name, size
+        self.answers: dict[str, Callable[[], Any]] = {}
+
+    def ask(self, request: str) -> Any:
+        """The answer to one request; the first one makes the contender."""
+        self.answers = self.answers or _answers(self.name, self.size)
+        return self.answers[request]()
+
+    def close(self) -> None:
+        """Nothing is left open."""
 
 
-def _timed(step: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    step()
-    return 1e3 * (time.perf_counter() - began)
+def _answers(name: str, size: Size) -> dict[str, Callable[[], Any]]:
+    """Request → what answers it: ``warm``, ``run``, and of our own steps ``parts`` and ``check``."""
+    import torch
+
+    from tools.bench.contenders import make_contender, milliseconds
+
+    step, extra = make_contender(name, size)
+    device = torch.device(size.device)
+
+    def run() -> list[float]:
+        step()
+        return milliseconds(step, device, size.steps)
+
+    return {"warm": lambda: milliseconds(step, device, 3), "run": run, **extra}
 
 
 if __name__ == "__main__":
-    _work(sys.argv[1], json.loads(sys.argv[2]))
+    answers = _answers(sys.argv[1], Size(**json.loads(sys.argv[2])))
+    for line in sys.stdin:
+        print(json.dumps(answers[line.strip()]()), flush=True)

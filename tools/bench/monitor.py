@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from statistics import median
 from typing import Any
@@ -27,6 +27,8 @@ from tools.bench.graph_step import available_datasets
 from tools.bench.graph_step import device as device_title
 from tools.bench.vision_step import SIZE
 
+Training = tuple[torch.nn.Module, Callable[[], None]]
+"""A network, and what does one training step with it."""
 SAMPLES, DIM, CHUNK = 1_000_000, 512, 4096
 MEMORY = f"""
 import os, torch
@@ -60,8 +62,8 @@ def main() -> dict[str, Any]:
     keep_freed_memory()
     label, dataset = next(iter(available_datasets().items()))
     cases = {
-        f"BGRL, GCN 512-256, {label}": overhead(_graph(dataset), steps=300, rounds=15),
-        "SimCLR, ResNet-18, CIFAR-10's size, batch 256": overhead(_images(), steps=195, rounds=3),
+        f"BGRL, GCN 512-256, {label}": overhead(graph_training(dataset), steps=300, rounds=15),
+        "SimCLR, ResNet-18, CIFAR-10's size, batch 256": overhead(image_training(), steps=195, rounds=3),
     }
     table = Table(title=f"CollapseMonitor, every {EVERY} steps, one summary an epoch")
     for title in ("", "step, ms", "measured step adds, ms", "summary, ms", "steps an epoch", "adds"):
@@ -84,7 +86,7 @@ def main() -> dict[str, Any]:
     }
 
 
-def overhead(step: tuple[torch.nn.Module, Callable[[], None]], steps: int, rounds: int) -> dict[str, float]:
+def overhead(step: Training, steps: int, rounds: int) -> dict[str, float]:
     """Seconds of plain steps, of what measuring adds, and of a summary; their share of an epoch of ``steps``."""
     module, train = step
     train()
@@ -115,25 +117,29 @@ def memory() -> float:
     return float(done.stdout) / 1024**2
 
 
-def _graph(dataset: dict[str, Any]) -> tuple[torch.nn.Module, Callable[[], None]]:
+def graph_training(dataset: dict[str, Any], device: str = "cpu", hidden: Sequence[int] = (512, 256)) -> Training:
+    """BGRL on a graph."""
     return _training(
         {"type": "graph", "dataset": dataset, "views": {"edge_drop": [0.2, 0.3], "feature_mask": [0.2, 0.1]}},
-        {"type": "gcn", "hidden": [512, 256]},
+        {"type": "gcn", "hidden": list(hidden)},
         {"type": "bgrl"},
+        torch.device(device),
     )
 
 
-def _images() -> tuple[torch.nn.Module, Callable[[], None]]:
+def image_training(device: str = "cpu", batch: int = 256, encoder: str = "resnet18") -> Training:
+    """SimCLR on images of CIFAR-10's size."""
     return _training(
-        {"type": "vision", "dataset": {"type": "fake", "train": 512, "size": SIZE}, "batch_size": 256},
-        {"type": "resnet18"},
+        {"type": "vision", "dataset": {"type": "fake", "train": 2 * batch, "size": SIZE}, "batch_size": batch},
+        {"type": encoder},
         {"type": "simclr", "projector": [512, 128]},
+        torch.device(device),
     )
 
 
 def _training(
-    domain: dict[str, Any], encoder: dict[str, Any], objective: dict[str, Any]
-) -> tuple[torch.nn.Module, Callable[[], None]]:
+    domain: dict[str, Any], encoder: dict[str, Any], objective: dict[str, Any], device: torch.device
+) -> Training:
     """A network, and a function that does one training step with it."""
     recipe = resolve(
         {
@@ -146,9 +152,9 @@ def _training(
         }
     )
     source = build_domain(recipe)
-    module = build_module(recipe, source).train()
+    module = build_module(recipe, source).to(device).train()
     optimizer = OPTIMIZERS.build(recipe["optim"]).build(module)
-    batch = next(source.batches(0, Context()))
+    batch = next(source.batches(0, Context(device=device)))
 
     def train() -> None:
         optimizer.zero_grad()
@@ -160,6 +166,13 @@ def _training(
 
 
 def _seconds(work: Callable[[], Any]) -> float:
+    _wait()
     began = time.perf_counter()
     work()
+    _wait()
     return time.perf_counter() - began
+
+
+def _wait() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

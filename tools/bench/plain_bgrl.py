@@ -31,21 +31,24 @@ class PlainEncoder(nn.Module):
 
     def forward(self, data: Data) -> Tensor:
         """A PyTorch Geometric graph → [N, out]."""
-        x = data.x
+        return self.layers(data.x, data.edge_index)
+
+    def layers(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """The same of its two tensors, which is what ``torch.compile`` is given."""
         for conv, norm, act in zip(self.convs, self.norms, self.acts, strict=True):
-            x = act(norm(conv(x, data.edge_index)))
+            x = act(norm(conv(x, edge_index)))
         return x
 
 
 class PlainBGRL:
-    """Model, optimiser and step."""
+    """Model, optimiser and step, on the device of the data."""
 
     def __init__(self, data: Data, widths: list[int], predictor_hidden: int, lr: float) -> None:
         self.data = data
-        self.online = PlainEncoder(widths)
+        self.online = PlainEncoder(widths).to(data.x.device)
         self.predictor = nn.Sequential(
             nn.Linear(widths[-1], predictor_hidden), nn.PReLU(), nn.Linear(predictor_hidden, widths[-1])
-        )
+        ).to(data.x.device)
         self.target = copy.deepcopy(self.online)
         for module in (*self.target.convs, *self.target.norms):
             module.reset_parameters()
@@ -54,11 +57,17 @@ class PlainBGRL:
         trainable = [*self.online.parameters(), *self.predictor.parameters()]
         self.optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=1e-5)
 
+    def compile(self, backend: str) -> None:
+        """Compile both encoders and the predictor; the number of edges differs from view to view."""
+        for encoder in (self.online, self.target):
+            encoder.layers = torch.compile(encoder.layers, dynamic=True, backend=backend)  # type: ignore[method-assign]
+        self.predictor.compile(backend=backend)
+
     def view(self, edge_drop: float, feature_mask: float) -> Data:
         """A copy of the data with edges dropped and feature columns masked."""
         data = copy.deepcopy(self.data)
         data.edge_index, _ = dropout_edge(data.edge_index, p=edge_drop)
-        mask = torch.rand(data.x.shape[1]) < feature_mask
+        mask = torch.rand(data.x.shape[1], device=data.x.device) < feature_mask
         data.x[:, mask] = 0
         return data
 

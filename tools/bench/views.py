@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from statistics import median
 from typing import Any
@@ -176,6 +176,37 @@ def _ours(photos: Tensor) -> Callable[[], int]:
     augmentation = ImageViews(preset="simclr").augmentations(SIZE, 3, MEAN, STD)[0]
     rng = torch.Generator().manual_seed(0)
     return lambda: len(augmentation(photos, rng))
+
+
+def rates_on(
+    device: torch.device, batch: int = 512, rounds: int = 5, sizes: Sequence[int] = (32, 224)
+) -> dict[str, Any]:
+    """Views a second of ours on a device, from uint8 images that are there, by preset and size; none is decoded."""
+    from sslcollapse.domains.vision.views import ImageViews
+
+    rng, found = torch.Generator().manual_seed(0), {}  # parameters are drawn on the host, as in training
+    for preset in ("simclr", "byol"):
+        for size in sizes:
+            count = max(1, batch * 32 // size)
+            pixels = torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=rng).to(device)
+            make = ImageViews(preset=preset).augmentations(size, 3, MEAN, STD)[0]
+
+            def turn(make: Any = make, pixels: Tensor = pixels) -> float:
+                _wait(device)
+                began, repeats = time.perf_counter(), 20 if device.type == "cuda" else 1
+                for _ in range(repeats):
+                    make(pixels, rng)
+                _wait(device)
+                return len(pixels) * repeats / (time.perf_counter() - began)
+
+            turn()
+            found[f"{preset}, {size}×{size}, batch {count}"] = median(turn() for _ in range(rounds))
+    return {"views_a_second": found}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 CONTENDERS: dict[str, Callable[[Tensor], Callable[[], int]]] = {

@@ -8,6 +8,7 @@ less noisy than a difference of two steps.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
@@ -49,6 +50,8 @@ COSTS = {
     "products": "its two products alone",
 }
 FEEDS = {"ready": "ready tensors", "resident": "resident feed", "lightly": "lightly, PIL images, DataLoader"}
+SMALL = Scale(batch=8, rounds=1, steps=1, repeats=1, images=32, precision="bf16")
+"""So small that times mean nothing, to try that all of it runs."""
 
 
 def main() -> dict[str, Any]:
@@ -78,8 +81,11 @@ def main() -> dict[str, Any]:
             table.add_column(title, justify="left" if not title else "right")
         for name, title in FEEDS.items():
             feed = record["feeds"]
-            row = (feed["images_a_second"][name], feed["times_lightly"][name], feed["times_ready"][name])
-            table.add_row(title, f"{row[0]:,.0f}", f"{row[1]:.2f}", f"{row[2]:.2f}")
+            if name not in feed["times_ready"]:
+                continue
+            speed = f"{feed['images_a_second'][name]:,.0f}"
+            ratios = [f"{feed[of][name]:.2f}" if name in feed[of] else "" for of in ("times_lightly", "times_ready")]
+            table.add_row(title, speed, *ratios)
         console.print(table)
     return {
         "benchmark": "vision-step",
@@ -91,9 +97,9 @@ def main() -> dict[str, Any]:
     }
 
 
-def cost_of_werank(device: torch.device, scale: Scale) -> dict[str, Any]:
+def cost_of_werank(device: torch.device, scale: Scale, encoder: str = "resnet18") -> dict[str, Any]:
     """The step with and without WERank in turns, and WERank's own work by itself."""
-    plain, werank = Step(device, scale, werank=False), Step(device, scale, werank=True)
+    plain, werank = (Step(device, scale, werank=on, encoder=encoder) for on in (False, True))
     batch = next(plain.batches)
     turns = {"plain": plain, "werank": werank}
     for step in turns.values():
@@ -113,15 +119,14 @@ def cost_of_werank(device: torch.device, scale: Scale) -> dict[str, Any]:
     }
 
 
-def rates(device: torch.device, scale: Scale) -> dict[str, Any]:
-    """Images a second of the same step by who feeds it."""
-    step = Step(device, scale, werank=False)
+def rates(device: torch.device, scale: Scale, *, werank: bool = False, encoder: str = "resnet18") -> dict[str, Any]:
+    """Images a second of the same step by who feeds it; two views are made of each. lightly's only where it is."""
+    step = Step(device, scale, werank=werank, encoder=encoder)
     ready = next(step.batches)
-    feeds: dict[str, Callable[[], Batch]] = {
-        "ready": lambda: ready,
-        "resident": lambda: next(step.batches),
-        "lightly": _endless(lightly_batches(step.domain.dataset.images.pixels, scale.batch, device)).__next__,
-    }
+    feeds: dict[str, Callable[[], Batch]] = {"ready": lambda: ready, "resident": lambda: next(step.batches)}
+    if importlib.util.find_spec("lightly") is not None:
+        pixels = step.domain.dataset.images.pixels
+        feeds["lightly"] = _endless(lightly_batches(pixels, scale.batch, device)).__next__
     for feed in feeds.values():
         timed(lambda feed=feed: step(feed()), device, 2 * scale.steps)
     rounds = [
@@ -129,12 +134,19 @@ def rates(device: torch.device, scale: Scale) -> dict[str, Any]:
             name: scale.batch / timed(lambda feed=feed: step(feed()), device, 4 * scale.steps)
             for name, feed in feeds.items()
         }
-        for _ in range(max(3, scale.rounds // 3))
+        for _ in range(max(min(3, scale.rounds), scale.rounds // 3))
     ]
+    speed = {name: median(turn[name] for turn in rounds) for name in feeds}
+    flops = step.flops(ready)
     return {
-        "images_a_second": {name: median(turn[name] for turn in rounds) for name in FEEDS},
-        "times_lightly": {name: median(turn[name] / turn["lightly"] for turn in rounds) for name in FEEDS},
-        "times_ready": {name: median(turn[name] / turn["ready"] for turn in rounds) for name in FEEDS},
+        "images_a_second": speed,
+        "views_a_second": {name: 2 * images for name, images in speed.items()},
+        "times_lightly": {
+            name: median(turn[name] / turn["lightly"] for turn in rounds) for name in feeds if "lightly" in feeds
+        },
+        "times_ready": {name: median(turn[name] / turn["ready"] for turn in rounds) for name in feeds},
+        "flops_a_step": flops,
+        "tflops_a_second": {name: 1e-12 * flops * images / scale.batch for name, images in speed.items()},
         "loader_workers": loader_workers(),
     }
 
@@ -142,7 +154,7 @@ def rates(device: torch.device, scale: Scale) -> dict[str, Any]:
 class Step:
     """One optimiser step as the trainer does it, on a given batch."""
 
-    def __init__(self, device: torch.device, scale: Scale, *, werank: bool) -> None:
+    def __init__(self, device: torch.device, scale: Scale, *, werank: bool, encoder: str = "resnet18") -> None:
         recipe = resolve(
             {
                 "name": "bench",
@@ -152,7 +164,7 @@ class Step:
                     "views": {"preset": "simclr"},
                     "batch_size": scale.batch,
                 },
-                "encoder": {"type": "resnet18", "stem": "cifar"},
+                "encoder": {"type": encoder, "stem": "cifar"} if encoder == "resnet18" else {"type": encoder},
                 "objective": {"type": "simclr"},
                 "regularizers": {"werank": {"type": "werank", "coefficient": 1e-3}} if werank else {},
                 "optim": {"type": "sgd", "lr": 1e-3, "schedule": "constant"},
@@ -174,6 +186,14 @@ class Step:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def flops(self, batch: Batch) -> int:
+        """Floating-point operations of one step's products and convolutions, forward and backward."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self(batch)
+        return int(counter.get_total_flops())
 
     def penalty_alone(self, repeats: int) -> float:
         """Median seconds of WERank's forward and backward pass, added to gradients that are already there."""

@@ -151,7 +151,10 @@ class GraphDomain(Domain):
                 chosen = chosen.chunk(context.world_size)[context.rank]
             members = sorted(graphs[i] for i in chosen.tolist())
             if union is None or union[0] != members:
-                union = members, self._union(members).to(context.device)
+                whole = self._union(members)
+                if self.views.undirected:
+                    _ = whole.structure.undirected_edges  # on the host, which would have to wait for a device
+                union = members, whole.to(context.device)
             base = union[1]
             edge_drop, feature_mask = self.views.probabilities()
             views = [

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sslcollapse.core.memory import onto
 from sslcollapse.nn.sparse import Pattern, SparseMatrix
 
 
@@ -73,7 +74,9 @@ class Features:
 
     def to(self, device: torch.device) -> Features:
         """The same features on another device."""
-        return Features(self._x.to(device), None if self.mask is None else self.mask.to(device))
+        stored: Any = self._x
+        moved = stored.to(device) if isinstance(stored, SparseMatrix) else onto(device, stored)
+        return Features(moved, None if self.mask is None else onto(device, self.mask))
 
 
 class GraphStructure:
@@ -121,11 +124,20 @@ class GraphStructure:
         return Pattern.from_indices(target, source, (self.num_nodes, self.num_nodes))
 
     def to(self, device: torch.device) -> GraphStructure:
-        """The same structure on another device."""
+        """The same structure on another device.
+
+        What a device could not make without the host's waiting for how much there is of it is made before and taken
+        along: which edges are no self-loops, and which are one undirected edge, if that was asked for.
+        """
         if self.edge_index.device == device:
             return self
-        graph_index = None if self.graph_index is None else self.graph_index.to(device)
-        return GraphStructure(self.edge_index.to(device), self.num_nodes, graph_index)
+        graph_index = None if self.graph_index is None else onto(device, self.graph_index)
+        moved = GraphStructure(onto(device, self.edge_index), self.num_nodes, graph_index)
+        moved.proper_edges = onto(device, self.proper_edges)
+        if "undirected_edges" in vars(self):
+            moved.num_undirected_edges = self.num_undirected_edges
+            moved.undirected_edges = onto(device, self.undirected_edges)
+        return moved
 
 
 Propagation: TypeAlias = Callable[[GraphStructure, Tensor | None, torch.dtype], SparseMatrix]
@@ -162,7 +174,7 @@ class GraphView:
 
     @cached_property
     def edge_index(self) -> Tensor:
-        """[2, E'] the edges that are left."""
+        """[2, E'] the edges that are left; the host waits for a device to say how many, if some were dropped."""
         edges = self.structure.edge_index
         return edges if self.keep is None else edges[:, self.keep]
 
@@ -177,5 +189,5 @@ class GraphView:
 
     def to(self, device: torch.device) -> GraphView:
         """The same view on another device."""
-        keep = None if self.keep is None else self.keep.to(device)
+        keep = None if self.keep is None else onto(device, self.keep)
         return GraphView(self.structure.to(device), self.features.to(device), keep)

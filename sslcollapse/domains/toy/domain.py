@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.memory import onto
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.base import CPU, Domain, flat_rows
@@ -107,7 +108,7 @@ class ToyDomain(Domain):
             # All is drawn on the host by every rank, so that neither devices nor their number change a sample.
             rng = generator(CPU, "toy samples", context.seed, step, _BATCHES)
             x = torch.randn(self.batch_size, 1, self.dim, generator=rng)
-            views = [self._noisy(x, rng)[own].to(context.device) for _ in range(2)]
+            views = [onto(context.device, self._noisy(x, rng)[own]) for _ in range(2)]
             index = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)[own]
             yield Batch(views, index, None, self.replicated, equal=True)
             step += 1

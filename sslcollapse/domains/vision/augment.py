@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import DataError
+from sslcollapse.core.memory import onto
 from sslcollapse.domains.vision import operations as ops
 
 ATTEMPTS = 10
@@ -190,7 +191,7 @@ class Augmentation:
             sections = torch.where(parameters.jitter[part], parameters.hue_position[part], 4)
             order = sections.argsort(stable=True)
             counts = torch.bincount(sections, minlength=5).tolist()
-            there, back = ops.onto(images.device, torch.stack([order, order.argsort()]))
+            there, back = onto(images.device, torch.stack([order, order.argsort()]))
             x = self._views(images[part].index_select(0, there), parameters.of(order + start), counts)
             torch.index_select(x, 0, back, out=out[part])
         return out
@@ -202,7 +203,7 @@ class Augmentation:
             for _, some in _selected(x, p.grey):
                 x.index_copy_(0, some, ops.greyscale(x.index_select(0, some)))
         for chosen, some in _selected(x, p.blur):
-            sigma = ops.onto(x.device, p.sigma[chosen])
+            sigma = onto(x.device, p.sigma[chosen])
             x.index_copy_(0, some, ops.gaussian_blur(x.index_select(0, some), sigma, self.kernel))
         for _, some in _selected(x, p.solarise):
             x.index_copy_(0, some, ops.solarise(x.index_select(0, some)))
@@ -213,8 +214,8 @@ class Augmentation:
         first, second, third, end = accumulate(counts[:4])
         if end == 0:
             return
-        kinds = ops.onto(x.device, p.order)
-        factors = ops.onto(x.device, p.factors.gather(0, p.order))
+        kinds = onto(x.device, p.order)
+        factors = onto(x.device, p.factors.gather(0, p.order))
 
         def blend(place: int, samples: slice) -> None:
             some = x[samples]
@@ -224,7 +225,7 @@ class Augmentation:
         for place, start in enumerate((first, second, third)):
             blend(place, slice(start, end))
         if self.channels == 3 and self.settings.jitter[3] > 0:
-            ops.shift_hue(x[:end], ops.onto(x.device, p.hue[:end]), out=x[:end])
+            ops.shift_hue(x[:end], onto(x.device, p.hue[:end]), out=x[:end])
         for place, stop in enumerate((first, second, third)):
             blend(place, slice(0, stop))
 
@@ -233,7 +234,7 @@ def _selected(x: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Positions of the chosen samples, on the host and on the device of ``x``; nothing where none is chosen."""
     chosen = mask.nonzero().flatten()
     if len(chosen):
-        yield chosen, ops.onto(x.device, chosen)
+        yield chosen, onto(x.device, chosen)
 
 
 def random_box(shapes: Tensor, places: Tensor, height: int, width: int, settings: ViewSettings) -> Tensor:

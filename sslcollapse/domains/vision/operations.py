@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import DataError
+from sslcollapse.core.memory import onto
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as torchvision rounds them."""
@@ -239,8 +240,3 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """
     shift, scale = onto(images.device, torch.tensor([mean, [1 / value for value in std]], dtype=images.dtype))
     return (images - shift[:, None, None]).mul_(scale[:, None, None])
-
-
-def onto(device: torch.device, values: Tensor) -> Tensor:
-    """A few numbers of the host on a device, without waiting for what the device is doing."""
-    return values.to(device, non_blocking=True)

@@ -1,0 +1,145 @@
+"""What numbers are computed in: float32 that is float32 where it matters, and one policy for a run.
+
+Torch has two ways to compute less precisely than a program says: autocast, which turns operands to half precision, and
+TF32, in which a GPU keeps 10 bits of what a float32 factor has. Penalties, ranks, probabilities and probes want
+neither, whatever the network around them does: ``full_precision``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Environment variable without which torch refuses products of cuBLAS where all is to be deterministic."""
+
+BACKENDS: Any = torch.backends
+"""Switches of the libraries that torch calls; their types are written nowhere."""
+
+
+def full_precision(device: torch.device, *, convolutions: bool = False) -> AbstractContextManager[Any]:
+    """A context in which operations on a device compute in the type of their operands: no autocast, no TF32.
+
+    On a CPU, and where neither is on, it costs next to nothing. In an autograd function both passes need one, since a
+    backward pass runs with what is in force then.
+
+    Args:
+        device: of the operands.
+        convolutions: whether those of cuDNN are meant too, and not matrix products alone: around whole networks.
+    """
+    if torch.compiler.is_compiling():  # a graph cannot change what holds for the process
+        return torch.autocast(device.type, enabled=False)
+    if device.type == "cuda":
+        tensor_cores = BACKENDS.cuda.matmul.fp32_precision == "tf32"
+        if tensor_cores or (convolutions and BACKENDS.cudnn.conv.fp32_precision == "tf32"):
+            return _exact(convolutions)
+    # meta has no autocast, and refuses the question.
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the parameters of a network are; the CPU for one without any."""
+    return next(network.parameters(), torch.empty(0)).device
+
+
+@contextmanager
+def _exact(convolutions: bool) -> Iterator[None]:
+    """On a GPU without autocast and TF32."""
+    matmul = BACKENDS.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "ieee"
+    try:
+        with _cudnn_tf32(False) if convolutions else nullcontext(), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        matmul.fp32_precision = before
+
+
+@contextmanager
+def _cudnn_tf32(allowed: bool) -> Iterator[None]:
+    """By the older of torch's two ways, since its compiler asks by that."""
+    cudnn = BACKENDS.cudnn
+    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before[0] == "tf32"
+        cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+
+
+@contextmanager
+def numerics(settings: Mapping[str, Any], device: torch.device) -> Iterator[None]:
+    """A run's policy, in force for the process inside the context and put back at its end.
+
+    On a CPU only ``deterministic`` changes anything: the others are switches of a GPU's libraries.
+
+    Args:
+        settings: ``matmul``, ``cudnn_benchmark`` and ``deterministic``, as in a recipe's ``train``.
+        device: that the run is on.
+    """
+    with ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(_gpu(settings["matmul"], settings["cudnn_benchmark"] and not settings["deterministic"]))
+        if settings["deterministic"]:
+            stack.enter_context(_deterministic())
+        yield
+
+
+def in_force() -> dict[str, Any]:
+    """What holds in this process now, for records: the types of float32 products on a GPU, cuDNN, determinism."""
+    return {
+        "cuda_matmul": BACKENDS.cuda.matmul.fp32_precision,
+        "cudnn_conv": BACKENDS.cudnn.conv.fp32_precision,
+        "cudnn_benchmark": BACKENDS.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@contextmanager
+def _gpu(matmul: str, benchmark: bool) -> Iterator[None]:
+    """The switches of cuBLAS and cuDNN."""
+    overall = _overall()
+    on_gpu, on_cpu = BACKENDS.cuda.matmul.fp32_precision, BACKENDS.mkldnn.matmul.fp32_precision
+    tuned = BACKENDS.cudnn.benchmark
+    try:
+        torch.set_float32_matmul_precision(matmul)
+        BACKENDS.mkldnn.matmul.fp32_precision = on_cpu  # it was set with the GPU's
+        BACKENDS.cudnn.benchmark = benchmark
+        with _cudnn_tf32(matmul != "highest"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(overall)
+        BACKENDS.cuda.matmul.fp32_precision, BACKENDS.mkldnn.matmul.fp32_precision = on_gpu, on_cpu
+        BACKENDS.cudnn.benchmark = tuned
+
+
+def _overall() -> str:
+    """What ``torch.set_float32_matmul_precision`` was last given."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # the newer of torch's two ways was used beside it
+        return "highest"
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    workspace = os.environ.get(WORKSPACE)
+    try:
+        if workspace is None:
+            os.environ[WORKSPACE] = ":4096:8"  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(True)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warns)
+        if workspace is None:
+            os.environ.pop(WORKSPACE, None)

@@ -1,0 +1,218 @@
+"""A training step of every component on the meta device, which has shapes and no values.
+
+What would make the host wait for an accelerator (``.item()``, ``nonzero``, a boolean index, a copy to the host) fails
+there, and so does what mixes devices. Two things are supplied: the product of a sparse and a dense matrix, which torch
+lacks for meta, as a kernel of shapes; and a mode in which tensors do not admit that they are meta, since what measures
+values refuses those with a message of its own.
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_combinations import PLAIN_ENCODER, READS, module_of
+from test_registered_components import SHAPES, build
+from tiny import random_graph, tiny_view
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES, OPTIMIZERS, REGULARIZERS
+from sslcollapse.core.types import Batch, Context
+from sslcollapse.domains.graph.domain import augment
+from sslcollapse.domains.graph.view import GraphStructure, GraphView
+from sslcollapse.domains.samples import SampleDomain, Samples
+from sslcollapse.domains.vision.views import ImageViews
+from sslcollapse.encoders.gcn import gcn_matrix
+from sslcollapse.encoders.sage import mean_matrix
+from sslcollapse.optim.base import OptimizerSpec, stepped
+from sslcollapse.probes.online import OnlineProbe
+from sslcollapse.training.module import SSLModule
+
+META = torch.device("meta")
+
+
+class Accelerator(TorchFunctionMode):
+    """Tensors on meta do not say so, and pass for those of an accelerator."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function == torch.Tensor.is_meta.__get__:
+            return False
+        return function(*args, **(kwargs or {}))
+
+
+class NoWaitingCopies(TorchDispatchMode):
+    """Refuses copies from the host that wait until the device has done what it was given before."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._to_copy.default and args[0].device.type == "cpu":
+            there = kwargs.get("device")
+            assert there is None or there.type == "cpu" or kwargs.get("non_blocking"), "a copy that waits"
+        return function(*args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def sparse_product():
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        library.impl("addmm.out", lambda self, a, b, *, beta=1, alpha=1, out: out, "SparseCsrMeta")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def accelerator(monkeypatch):
+    optim = sys.modules["torch.optim.optimizer"]
+    fused = [*optim._get_fused_kernels_supported_devices(), "meta"]
+    monkeypatch.setattr(optim, "_get_fused_kernels_supported_devices", lambda: fused)
+    with Accelerator():
+        yield
+
+
+@functools.cache
+def batch(kind: str, edges_dropped: float = 0.3) -> Batch:
+    if kind == "graph":
+        base, rng = random_graph().to(META), torch.Generator().manual_seed(0)
+        views = [augment(base, edges_dropped, 0.2, rng) for _ in range(2)]
+        return Batch(views, torch.tensor([0]), None, True)
+    samples = torch.randn(2, 12, *SHAPES[kind], device=META)
+    return Batch(list(samples), torch.arange(12, device=META), torch.zeros(12, dtype=torch.long, device=META), False)
+
+
+def take_steps(module: SSLModule, views: Batch, optimizer: OptimizerSpec | None = None) -> None:
+    """Two optimiser steps, as ``Trainer._step`` takes them."""
+    module = module.to(META)
+    spec = optimizer or build(OPTIMIZERS, "adamw")
+    moved = spec.build(module)
+    for step in range(2):
+        for group in moved.param_groups:
+            group["lr"] = spec.lr_at(step, 10)
+        with NoWaitingCopies():
+            parts = module(views, step)
+            (parts["loss"] / 2).backward()
+            if stepped(moved, None):
+                module.constrained.after_step()
+                module.update_target(step)
+            moved.zero_grad()
+        assert all(value.device == META and value.dim() == 0 for value in parts.values())
+
+
+OF_LIGHTLY = pytest.param("lightly", marks=pytest.mark.xfail(reason="theirs indexes with a mask", strict=True))
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("name", [OF_LIGHTLY if name == "lightly" else name for name in OBJECTIVES.names()])
+def test_a_step_of_an_objective_never_waits_for_the_device(name, kind):
+    take_steps(module_of(PLAIN_ENCODER[kind], name, kind), batch(kind))
+
+
+@pytest.mark.parametrize("loss", ["BarlowTwinsLoss", "HypersphereLoss"])
+def test_a_step_of_a_loss_of_lightly_does_not_wait_for_what_is_around_it(loss):
+    objective = OBJECTIVES.build({"type": "lightly", "loss": loss, "projector": [9, 6]})
+    take_steps(SSLModule(build(ENCODERS, "mlp", (12,)), objective, total_steps=10), batch("vector"))
+
+
+@pytest.mark.parametrize(("name", "kind"), READS)
+def test_a_step_of_an_encoder_never_waits_for_the_device(name, kind):
+    # An encoder of PyTorch Geometric reads a list of the edges that are left, whose length the device would tell.
+    take_steps(module_of(encoder=name, domain=kind), batch(kind, 0.0 if name == "pyg" else 0.3))
+
+
+def test_only_edges_that_are_really_absent_are_waited_for():
+    with pytest.raises(NotImplementedError, match="nonzero"):
+        take_steps(module_of(encoder="pyg"), batch("graph"))
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "graph", "none"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_step_on_several_graphs_never_waits_for_the_device(norm, sparse):
+    view = tiny_view(sparse=sparse, dtype=torch.float32)
+    structure = GraphStructure(view.structure.edge_index, 7, torch.tensor([0, 0, 0, 1, 1, 1, 1]))
+    union, rng = GraphView(structure, view.features).to(META), torch.Generator().manual_seed(0)
+    views = [augment(union, 0.3, 0.2, rng) for _ in range(2)]
+    encoder = ENCODERS.build({"type": "sage", "hidden": [8, 8], "norm": norm}, (5,))
+    take_steps(SSLModule(encoder, build(OBJECTIVES, "bgrl"), total_steps=10), Batch(views, torch.arange(2), None, True))
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("name", REGULARIZERS.names())
+def test_a_step_of_a_regularizer_never_waits_for_the_device(name, kind):
+    take_steps(module_of(PLAIN_ENCODER[kind], domain=kind, regularizers=[name]), batch(kind))
+
+
+WAITS = pytest.param("retraction", marks=pytest.mark.xfail(reason="an eigendecomposition is waited for", strict=True))
+
+
+@pytest.mark.parametrize("name", [WAITS if name == "retraction" else name for name in CONSTRAINTS.names()])
+def test_a_step_of_a_constraint_never_waits_for_the_device(name):
+    constraints = {"set": build(CONSTRAINTS, name)}
+    encoder, objective = build(ENCODERS, "mlp", (12,)), build(OBJECTIVES, "bgrl")
+    take_steps(SSLModule(encoder, objective, total_steps=10, constraints=constraints), batch("vector"))
+
+
+TIMM = ["muon", "lars", "lamb", "adamw", "sgdw"]
+
+
+@pytest.mark.parametrize("name", [*(name for name in OPTIMIZERS.names() if name != "timm"), *TIMM])
+def test_a_step_of_an_optimizer_never_waits_for_the_device(name):
+    spec = {"type": name, "lr": 0.1} if name in OPTIMIZERS.names() else {"type": "timm", "name": name, "lr": 0.1}
+    take_steps(module_of("mlp", "byol", "vector"), batch("vector"), OPTIMIZERS.build(spec))
+
+
+def test_an_online_probe_never_waits_for_the_device():
+    encoder, objective = build(ENCODERS, "mlp", (12,)), build(OBJECTIVES, "simclr")
+    probe = OnlineProbe(encoder.out_dim, 3)
+    take_steps(SSLModule(encoder, objective, total_steps=10, online_probe=probe), batch("vector"))
+
+
+@pytest.mark.parametrize("undirected", [False, True])
+def test_the_views_of_a_graph_never_wait_for_the_device(undirected):
+    view = random_graph()
+    if undirected:
+        _ = view.structure.undirected_edges  # as the domain asks for them
+    with NoWaitingCopies():  # also the first time, since batches of graphs are new at every step
+        views = augment(view.to(META), 0.3, 0.2, torch.Generator(), undirected=undirected)
+        for convolution in (gcn_matrix, mean_matrix):
+            product = views.adjacency(convolution) @ torch.ones(60, 4, device=META, requires_grad=True)
+            product.sum().backward()
+
+
+WITHOUT_FILES = [name for name in DOMAINS.names() if name != "graph"]  # whose generators are on the device; see above
+
+
+@pytest.mark.parametrize("preset", ["simclr", "byol", "vicreg", "weak"])
+def test_the_views_of_images_never_wait_for_the_device(preset):
+    images = torch.zeros(12, 3, 32, 32, dtype=torch.uint8, device=META)
+    augmentations = ImageViews(preset=preset, blur=0.5).augmentations(32, 3, [0.5] * 3, [0.2] * 3)
+    with NoWaitingCopies():
+        assert all(augment(images, torch.Generator()).device == META for augment in augmentations)
+
+
+@pytest.mark.parametrize("name", WITHOUT_FILES)
+def test_the_batches_of_a_domain_never_wait_for_the_device(name):
+    domain = build(DOMAINS, name, None)
+    domain.load()
+    batches = domain.batches(0, Context(device=META))
+    next(batches)  # data go to the device
+    with NoWaitingCopies():
+        assert all(view.device == META for view in next(batches).views)
+
+
+def test_the_batches_of_a_domain_of_samples_never_wait_for_the_device():
+    class Numbers(SampleDomain):
+        kind, in_shape, num_classes = "vector", (4,), 2
+
+        def read(self):
+            return Samples(torch.randn(20, 4), torch.arange(20) % 2)
+
+        def augment(self, batch, rng):
+            return batch + torch.randn(batch.shape, generator=rng)
+
+        def describe(self):
+            return "numbers"
+
+    domain = Numbers(Path(), batch_size=4)
+    domain.load()
+    with NoWaitingCopies():
+        made = next(domain.batches(0, Context(device=META)))
+    assert {tensor.device for tensor in (*made.views, made.index, made.labels)} == {META}

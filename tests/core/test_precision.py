@@ -1,0 +1,194 @@
+"""What holds for the process in a run, and that it is put back; and what stays in float32 whatever holds."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load
+from tiny import tiny_recipe
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sslcollapse.core.distributed import Gather
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.precision import full_precision, in_force, numerics
+from sslcollapse.core.registry import OBJECTIVES, PROBES, REGULARIZERS
+from sslcollapse.core.types import Branch, ProbeSet, Split
+from sslcollapse.layers.map import layer_map
+from sslcollapse.probes.evaluate import run_probes
+from sslcollapse.rank.measure import measure, represent
+from sslcollapse.recipe import identify
+from sslcollapse.regularizers.base import WeightPenalty
+from sslcollapse.training.trainer import train
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+USUAL = dict(matmul="high", cudnn_benchmark=True, deterministic=False)
+
+
+def state():
+    """All switches that a policy may touch."""
+    backends = torch.backends
+    return {
+        **in_force(),
+        "overall": torch.get_float32_matmul_precision(),
+        "rnn": backends.cudnn.rnn.fp32_precision,
+        "cpu": backends.mkldnn.matmul.fp32_precision,
+        "allow_tf32": (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32),
+        "workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    }
+
+
+def fail_under(settings):
+    with numerics(settings, GPU):
+        assert in_force()["cuda_matmul"] == "ieee"
+        raise KeyError
+
+
+@pytest.mark.parametrize(("matmul", "type_"), [("highest", "ieee"), ("high", "tf32"), ("medium", "tf32")])
+def test_a_gpu_gets_the_products_of_the_recipe_and_afterwards_what_it_had(matmul, type_):
+    before = state()
+    with numerics({**USUAL, "matmul": matmul}, GPU):
+        assert in_force()["cuda_matmul"] == in_force()["cudnn_conv"].replace("none", "ieee") == type_
+        assert in_force()["cudnn_benchmark"] is True
+        assert torch.get_float32_matmul_precision() == matmul
+        assert torch.backends.cudnn.allow_tf32 == (type_ == "tf32")
+        assert state()["cpu"] == before["cpu"]
+    assert state() == before
+
+
+def test_a_policy_is_put_back_after_an_error_and_over_what_a_program_had_set():
+    torch.set_float32_matmul_precision("high")
+    try:
+        before = state()
+        with pytest.raises(KeyError):
+            fail_under({**USUAL, "matmul": "highest", "deterministic": True})
+        assert state() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_cpu_is_left_as_it_is():
+    before = state()
+    with numerics({**USUAL, "matmul": "medium"}, CPU):
+        assert state() == before
+
+
+def test_deterministic_is_torchs_on_any_device_and_leaves_nothing_to_be_tried_by_cudnn():
+    before = state()
+    for device in (CPU, GPU):
+        with numerics({**USUAL, "deterministic": True}, device):
+            assert torch.are_deterministic_algorithms_enabled()
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+            assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+            assert not in_force()["cudnn_benchmark"]
+    assert state() == before
+
+
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_full_precision_takes_tf32_off_a_gpu_and_gives_it_back(convolutions):
+    with numerics(USUAL, GPU):
+        before = state()
+        with full_precision(GPU, convolutions=convolutions):
+            assert in_force()["cuda_matmul"] == "ieee"
+            assert (in_force()["cudnn_conv"] == "tf32") is not convolutions
+            assert torch.get_float32_matmul_precision() == "high"  # nothing asks in vain
+            with full_precision(GPU):
+                assert in_force()["cuda_matmul"] == "ieee"
+            assert in_force()["cuda_matmul"] == "ieee"
+        assert state() == before
+
+
+class Products(TorchDispatchMode):
+    """The types of the factors of every matrix product, also of backward passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm):
+            self.types += [tensor.dtype for tensor in args if isinstance(tensor, torch.Tensor)]
+        return function(*args, **(kwargs or {}))
+
+
+def test_under_bf16_a_network_multiplies_in_bf16():
+    with torch.autocast("cpu", torch.bfloat16), Products() as products:
+        nn.Linear(6, 9)(torch.randn(4, 6))
+    assert set(products.types) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", REGULARIZERS.names())
+def test_under_bf16_penalties_and_their_gradients_are_computed_in_float32(name):
+    penalty, network = REGULARIZERS.build({"type": name}), nn.Linear(6, 9)
+    features, gather = [torch.randn(12, 6, requires_grad=True)], Gather(enabled=False)
+    with Products() as products:
+        with torch.autocast("cpu", torch.bfloat16):
+            on_weights = isinstance(penalty, WeightPenalty)
+            values = penalty(layer_map(network)) if on_weights else {"": penalty(features, gather, 0)}
+        sum(values.values()).backward()
+    assert set(products.types) <= {torch.float32, torch.float64}
+    assert all(value.dtype in (torch.float32, torch.float64) for value in values.values())
+
+
+@pytest.mark.parametrize("name", ["bgrl", "simsiam", "simclr", "vicreg", "barlow_twins", "cca_ssg"])
+def test_under_bf16_losses_are_computed_in_float32(name):
+    objective = OBJECTIVES.build({"type": name})
+    rows = [torch.randn(12, 6, requires_grad=True) for _ in range(2)]
+    branches = [Branch(row, row, row) for row in rows]
+    with Products() as products:
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = objective(branches, branches, Gather(enabled=False))
+        sum(losses.values()).backward()
+    assert torch.bfloat16 not in products.types
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+
+
+def test_under_bf16_ranks_and_probes_are_those_of_float32():
+    torch.manual_seed(0)
+    network, x = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9)), torch.randn(60, 6)
+    rows, labels = torch.arange(60).numpy(), (x[:, 0] > 0).long()
+    probe_set = ProbeSet([x], labels, 2, {"public": [Split(rows[:30], rows[30:45], rows[45:])]})
+    probes = {name: PROBES.build({"type": name, "split": "public"}) for name in PROBES.names()}
+
+    def found():
+        features = represent(network, [x])
+        return measure(network, [x]).ranks, run_probes(probes, features, probe_set)[0], features
+
+    ranks, scores, features = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        ranks_then, scores_then, features_then = found()
+    assert ranks == ranks_then
+    assert scores == scores_then
+    assert torch.equal(features, features_then)
+
+
+def test_a_run_records_what_was_in_force_and_puts_it_back(tmp_path):
+    before = state()
+    quick = tiny_recipe("quick", optim=dict(type="adamw", lr=1e-3), monitor=dict(every=0), evaluate=dict())
+    bits = []
+    for settings in ({}, dict(deterministic=True), dict(precision="bf16", matmul="highest")):
+        path = train({**quick, "train": dict(steps=2, **settings)}, out=tmp_path)
+        recorded = json.loads((path / "environment.json").read_text())["precision"]
+        assert recorded["autocast"] == settings.get("precision", "no")
+        assert recorded["deterministic"] is settings.get("deterministic", False)
+        assert recorded.keys() == {"autocast", *in_force()}
+        assert state() == before
+        bits.append((path / "encoder.safetensors").read_bytes())
+    assert len(bits[0]) == len(bits[1])
+    assert load(bits[0]).keys() == load(bits[1]).keys()
+    assert all(torch.equal(load(bits[0])[key], value) for key, value in load(bits[1]).items())
+
+
+def test_the_policy_of_before_there_was_one_has_the_hash_that_it_had():
+    recipe = tiny_recipe("same", optim=dict(type="adamw", lr=1e-3), train=dict(steps=2))
+    stated = {**recipe, "train": dict(steps=2, matmul="high", cudnn_benchmark=True, deterministic=False)}
+    assert identify(recipe)[1] == identify(stated)[1]
+    for change in (dict(matmul="highest"), dict(cudnn_benchmark=False), dict(deterministic=True)):
+        assert identify({**recipe, "train": dict(steps=2, **change)})[1] != identify(recipe)[1]
+
+
+def test_a_precision_that_there_is_not_is_refused():
+    recipe = tiny_recipe("no", optim=dict(type="adamw", lr=1e-3), train=dict(steps=2, matmul="tf32"))
+    with pytest.raises(RecipeError, match=r"train\.matmul: .*'high'.*'tf32'"):
+        identify(recipe)

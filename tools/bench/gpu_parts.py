@@ -1,0 +1,331 @@
+"""What the parts of ``bench gpu`` measure; each is a function that returns a record with a ``headline``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tools.bench.gpu import REPOSITORY, TAIL
+
+TINY_GRAPH: dict[str, Any] = {"type": "csbm", "nodes": 300, "features": 40, "classes": 4}
+GRAPHS: dict[str, dict[str, Any]] = {
+    "Cora": {"type": "planetoid", "name": "Cora"},
+    "Physics": {"type": "coauthor", "name": "Physics"},
+    "CiteSeer": {"type": "planetoid", "name": "CiteSeer"},
+    "Photo": {"type": "amazon", "name": "Photo"},
+}
+"""Graphs of ``graph-step``, most valuable first: a small one, where launches count, the largest, where work does."""
+OPTIONAL = ("lightly", "rich", "timm", "pyarrow", "sklearn", "matplotlib", "hypothesis", "pytest", "triton")
+CIFAR10 = (
+    '{"type": "image_table", "name": "CIFAR-10 (JPEG)", "train": "vision/cifar10/train.parquet", '
+    '"test": "vision/cifar10/test.parquet", "mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}'
+)
+"""A copy of CIFAR-10 that is small enough to be carried."""
+SHORTEST = ("train.steps=3", "optim.warmup_steps=0", "train.checkpoint_every=0", "monitor.every=0")
+STEPS_AN_EPOCH = 50_000 // 256
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A command that trains, and the words that make it a small one."""
+
+    command: str
+    words: tuple[str, ...]
+    smaller: tuple[str, ...] = ()
+
+
+def _grid(seeds: int) -> Planned:
+    words = ("recipes/ablations/claim_00_depth.py", "monitor.every=0", "--seeds", str(seeds))
+    smaller = ("recipes/quickstart.py", "--grid", "regularizers.werank.coefficient=0.0,0.1", "--seeds", "1")
+    return Planned("ablate", words, (*smaller, f"domain.dataset={json.dumps(TINY_GRAPH)}", *SHORTEST))
+
+
+def _images(recipe: str, epochs: int) -> Planned:
+    steps = epochs * STEPS_AN_EPOCH
+    schedule = (f"train.steps={steps}", f"optim.warmup_steps={steps // 20}", "train.checkpoint_every=0")
+    words = (f"recipes/{recipe}.py", f"domain.dataset={CIFAR10}", *schedule, "monitor.every=0")
+    return Planned("train", words, ("recipes/simclr_digits.py", "encoder.width=4", "evaluate.public=None", *SHORTEST))
+
+
+RUNS: dict[str, Planned] = {
+    "depth-2-seeds": _grid(2),
+    "simclr-10-epochs": _images("simclr_cifar10", 10),
+    "simclr-werank-10-epochs": _images("simclr_werank_cifar10", 10),
+    "byol-10-epochs": _images("byol_cifar10", 10),
+    "byol-werank-10-epochs": _images("byol_werank_cifar10", 10),
+    "depth-5-seeds": _grid(5),
+    "depth-10-seeds": _grid(10),
+}
+"""Runs that are made in the minutes that are left, most valuable first; a grid continues the smaller one before it."""
+
+
+def function_of(name: str) -> Callable[..., dict[str, Any]]:
+    """What does the part of this name."""
+    if name.startswith("graph-step-"):
+        return partial(graph_step, name.removeprefix("graph-step-"))
+    if name.startswith("compiled-"):
+        return partial(graph_step, name.removeprefix("compiled-"), compiled=True)
+    if name in RUNS:
+        return partial(runs, name)
+    return {
+        "environment": surroundings,
+        "tests": tests,
+        "vision-step": vision_step,
+        "views": views,
+        "monitor": monitor,
+    }[name]
+
+
+def surroundings(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
+    """Versions, the device, and what it reaches in large products and copies."""
+    import torch
+
+    from sslcollapse.runs.directory import environment
+    from tools.bench.graph_step import device
+
+    where = _device(smoke)
+    missing = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
+    record: dict[str, Any] = {
+        "environment": environment(1, device(), sys.argv),
+        "nvidia_smi": _nvidia_smi(),
+        "missing": missing,
+    }
+    if where.type == "cuda":
+        found = torch.cuda.get_device_properties(where)
+        record["device"] = {name: getattr(found, name) for name in ("name", "total_memory", "multi_processor_count")}
+        record["cuda"] = torch.version.cuda
+    record["reaches"] = reach = _reach(where, 256 if smoke else 8192)
+    speeds = ", ".join(f"{name} {value:.1f}" for name, value in reach.items())
+    lack = f"; not installed: {', '.join(missing)}" if missing else ""
+    return {**record, "headline": f"{device()}, torch {torch.__version__}; {speeds}{lack}"}
+
+
+def tests(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
+    """The tests of ``tests/gpu``; on a small scale a few of them, which compare the CPU with itself."""
+    report = folder / "tests.xml"
+    words = ["-m", "pytest", "tests/gpu", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    variables = {**os.environ, **({"SSLCOLLAPSE_TEST_DEVICE": "cpu"} if smoke else {})}
+    words += ["-k", "objective"] if smoke else []
+    with suppress(FileNotFoundError):
+        report.unlink()
+    code = _called([sys.executable, *words], seconds - 5, variables)
+    if code not in (0, 1) or not report.exists():  # which are: all passed, some failed
+        raise RuntimeError(f"pytest ended with exit code {code}; see tests.log")
+    suite = next(iter(xml.etree.ElementTree.parse(report).getroot().iter("testsuite")))
+    count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+    passed = count["tests"] - count["failures"] - count["errors"] - count["skipped"]
+    failed = {
+        case.get("name"): (problem.text or "")[-TAIL:]
+        for case in suite.iter("testcase")
+        for problem in case
+        if problem.tag in ("failure", "error")
+    }
+    noted = {
+        case.get("name"): {str(note.get("name")): note.get("value") for note in case.iter("property")}
+        for case in suite.iter("testcase")
+        if case.find("properties") is not None
+    }
+    bad = count["failures"] + count["errors"]
+    times = {case.get("name"): float(case.get("time", 0)) for case in suite.iter("testcase")}
+    slowest = dict(sorted(times.items(), key=lambda item: -item[1])[:10])
+    record = {
+        "counts": {**count, "passed": passed},
+        "failed": failed,
+        "noted": noted,
+        "slowest": slowest,
+        "exit_code": code,
+    }
+    return {**record, "headline": f"{passed} passed, {bad} failed, {count['skipped']} skipped"}
+
+
+def graph_step(label: str, *, smoke: bool, seconds: float, folder: Path, compiled: bool = False) -> dict[str, Any]:
+    """BGRL's step on one graph; or that of PyTorch Geometric with and without ``torch.compile``, which takes long."""
+    from tools.bench.graph_step import NOT_BUILT, ON_GPU, Size, measure
+
+    size = Size(GRAPHS[label], device=str(_device(smoke)), steps=50, rounds=7)
+    contenders: Sequence[str] = ("plain", "plain_compiled") if compiled else ON_GPU
+    if smoke:
+        size = Size(TINY_GRAPH, (16, 8), 8, str(_device(smoke)), 1, 1, 1, "aot_eager", apart=False)
+    else:
+        _check_files(GRAPHS[label])
+    record = measure(size, contenders)
+    ms, faster = record["ms"], record["times_faster"]
+    shown = [f"{name} {ms[name]:.2f}" + (f" ({faster[name]:.1f} ×)" if name in faster else "") for name in ms]
+    bad = f"; failed: {', '.join(record['failed'])}" if record["failed"] else ""
+    headline = f"ms: {', '.join(shown)}{bad}"
+    if compiled:
+        return {"size": vars(size), "results": record, "headline": headline}
+    lacks = "; ".join(f"{name}: {why}" for name, why in NOT_BUILT.items())
+    return {"size": vars(size), "results": record, "not_built": NOT_BUILT, "headline": f"{headline}; {lacks}"}
+
+
+def vision_step(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
+    """A SimCLR step: who feeds it, its share of the device's products, and what WERank adds."""
+    from tools.bench.vision_step import ON_GPU, SMALL, cost_of_werank, rates
+
+    where, scale = _device(smoke), SMALL if smoke else replace(ON_GPU, rounds=9)
+    encoder = "resnet_narrow" if smoke else "resnet18"
+    feeds = rates(where, scale, encoder=encoder)
+    peak = _reach(where, 256 if smoke else 8192)["bf16 TFLOP/s"]
+    feeds["share_of_measured_bf16"] = {name: speed / peak for name, speed in feeds["tflops_a_second"].items()}
+    record = {"scale": vars(scale), "feeds": feeds, "bf16_tflops": peak}
+    record["werank"] = cost_of_werank(where, scale, encoder)
+    speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in feeds["views_a_second"].items())
+    share, cost = feeds["share_of_measured_bf16"]["resident"], record["werank"]["times_plain"]["part"]
+    return {**record, "headline": f"views/s: {speeds}; {share:.1%} of bf16; WERank {cost:.2%} of a step"}
+
+
+def views(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
+    """Making views alone, on the device."""
+    from tools.bench.views import rates_on
+
+    made = rates_on(_device(smoke), batch=8, rounds=1, sizes=(32,)) if smoke else rates_on(_device(smoke))
+    shown = ", ".join(f"{name}: {speed:,.0f}" for name, speed in made["views_a_second"].items())
+    return {**made, "headline": f"views/s: {shown}"}
+
+
+def monitor(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
+    """What a collapse monitor adds to an epoch."""
+    from tools.bench.monitor import graph_training, image_training, overhead
+
+    where = str(_device(smoke))
+    if smoke:
+        cases = {"graph": overhead(graph_training(TINY_GRAPH, where, (16, 8)), steps=300, rounds=1)}
+        cases["images"] = overhead(image_training(where, 8, "resnet_narrow"), steps=195, rounds=1)
+    else:
+        _check_files(GRAPHS["Cora"])
+        cases = {"graph": overhead(graph_training(GRAPHS["Cora"], where), steps=300, rounds=15)}
+        cases["images"] = overhead(image_training(where), steps=195, rounds=7)
+    shown = ", ".join(f"{name} {case['overhead']:.2%}" for name, case in cases.items())
+    return {"results": cases, "headline": f"adds to an epoch: {shown}"}
+
+
+def runs(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
+    """One planned command; what it has finished by its end or by its time."""
+    planned = RUNS[name]
+    places = ["--out", str(folder / "runs")]
+    if planned.command == "ablate":
+        jobs = max(1, min(8, (os.cpu_count() or 1) // 2))
+        places += ["--results", str(folder / "results"), "--jobs", str(jobs), "--threads", "1"]
+    words = [sys.executable, "-m", "sslcollapse.cli", planned.command, *(planned.smaller if smoke else planned.words)]
+    before = _finished(folder)
+    began = time.monotonic()
+    code = _called([*words, *places], seconds - 20)
+    took = time.monotonic() - began
+    finished = [record for path, record in _finished(folder).items() if path not in before]
+    record = {"command": words[1:], "exit_code": code, "finished": len(finished), "runs": finished, "took": took}
+    rate = 60 * len(finished) / took
+    shown = f"{len(finished)} runs, {rate:.1f} a minute; {_means(finished)}"
+    if not finished:
+        raise RuntimeError(f"no run was finished; exit code {code}; see {name}.log")
+    return {**record, "runs_a_minute": rate, "headline": shown + ("" if code == 0 else f"; stopped, exit code {code}")}
+
+
+def _finished(folder: Path) -> dict[str, dict[str, Any]]:
+    """Run directory → what is kept of its result."""
+    found = {}
+    for path in sorted((folder / "runs").glob("*/*/*/result.json")):
+        result = json.loads(path.read_text())
+        recipe = result["recipe"]
+        found[str(path.parent.relative_to(folder))] = {
+            "name": recipe["name"],
+            "hash": result["hash"],
+            "seed": result["seed"],
+            "steps": result["steps"],
+            "encoder": recipe["encoder"],
+            "regularizers": recipe["regularizers"],
+            "seconds": result["seconds"],
+            "evaluation": result["evaluation"],
+            "untrained": result["untrained"],
+            "rank": result["rank"].get("representation"),
+        }
+    return found
+
+
+def _means(finished: Sequence[Mapping[str, Any]]) -> str:
+    """Mean accuracy of each probe by the name of the recipe, in a few words."""
+    groups: dict[str, list[float]] = {}
+    for run in finished:
+        for probe, metrics in run["evaluation"].items():
+            if "test_accuracy" in metrics:
+                groups.setdefault(f"{run['name']} {probe}", []).append(metrics["test_accuracy"]["mean"])
+    return ", ".join(f"{name} {fmean(values):.3f}" for name, values in groups.items())
+
+
+def _called(words: Sequence[str], seconds: float, variables: Mapping[str, str] | None = None) -> int:
+    """The exit code of a command, which is asked to stop when its time is over, and after a while ended."""
+    process = subprocess.Popen(words, cwd=REPOSITORY, env=None if variables is None else dict(variables))
+    for number in (signal.SIGINT, signal.SIGKILL):
+        try:
+            return process.wait(timeout=max(seconds, 1.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            seconds = 10.0
+    return process.wait()
+
+
+def _check_files(dataset: Mapping[str, Any]) -> None:
+    """Say at once what is not there, in place of asking a network that a bare machine does not have."""
+    from sslcollapse.core.errors import MissingDataError
+    from sslcollapse.core.registry import GRAPH_DATASETS
+
+    root = Path(os.environ.get("SSLCOLLAPSE_DATA") or "data")
+    missing = [path for path in GRAPH_DATASETS.build(dict(dataset), root).files() if not path.exists()]
+    if missing:
+        raise MissingDataError(f"{missing[0]} is not there; set SSLCOLLAPSE_DATA to the folder of the data sets")
+
+
+def _device(smoke: bool) -> Any:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if not smoke:
+        raise RuntimeError("torch sees no CUDA device; --smoke tries everything on a processor")
+    return torch.device("cpu")
+
+
+def _nvidia_smi() -> str:
+    try:
+        return subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"nvidia-smi: {error}"
+
+
+def _reach(where: Any, n: int) -> dict[str, float]:
+    """TFLOP/s of a large product in three precisions, and GB/s of a copy, read and written bytes counted."""
+    import torch
+
+    from tools.bench.vision_step import timed
+
+    found, before = {}, torch.get_float32_matmul_precision()
+    for title, dtype, precision in (
+        ("bf16 TFLOP/s", torch.bfloat16, "highest"),
+        ("TF32 TFLOP/s", torch.float32, "high"),
+        ("float32 TFLOP/s", torch.float32, "highest"),
+    ):
+        torch.set_float32_matmul_precision(precision)
+        a, b = (torch.randn(n, n, device=where).to(dtype) for _ in range(2))
+        out = torch.empty_like(a)
+        product = partial(torch.mm, a, b, out=out)
+        timed(product, where, 3)
+        found[title] = 2e-12 * n**3 / timed(product, where, 10)
+    torch.set_float32_matmul_precision(before)
+    source = torch.empty(4 * n * n, device=where)
+    target = torch.empty_like(source)
+    timed(partial(target.copy_, source), where, 3)
+    found["copy GB/s"] = 1e-9 * 2 * source.nbytes / timed(partial(target.copy_, source), where, 10)
+    return found
