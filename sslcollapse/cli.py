@@ -45,6 +45,10 @@ def _run_command(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     options.argv, options.resolved = arguments, {}
     command: Callable[[argparse.Namespace], int] = options.run
     try:
+        if file := vars(options).get("registering"):
+            from sslcollapse.recipe import load
+
+            load(file)
         return command(options)
     except KeyboardInterrupt as interrupt:
         say(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
@@ -248,6 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--probe", action="append", metavar="NAME", help="one of the recipe's probes; repeat for several (default: all)"
     )
+    _add_recipe(evaluate)
 
     diagnose = _command(commands, "diagnose", _diagnose, "say which layers of a trained network have lost rank")
     diagnose.add_argument(
@@ -258,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument(
         "--data", type=Path, metavar="RECIPE", help="also measure outputs, on the probe set of this recipe"
     )
+    _add_recipe(diagnose)
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw spectra and ranks by depth here")
     diagnose.add_argument(
@@ -299,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "name", nargs="?", metavar="NAME", help="one component of it: its arguments and what they mean"
     )
+    _add_recipe(listing)
     return parser
 
 
@@ -318,6 +325,11 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="path=value", help="changes to the recipe, such as seed=3"
     )
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    words = "run this recipe file first, so that what it registers is known"
+    parser.add_argument("--recipe", dest="registering", type=Path, metavar="FILE", help=words)
 
 
 def _add_folder(parser: argparse.ArgumentParser, flag: str, default: str, what: str) -> None:

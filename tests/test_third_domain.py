@@ -108,7 +108,9 @@ def test_what_only_the_recipes_file_registers_is_named_with_what_to_do(run, tmp_
     description = json.loads((tmp_path / "encoder.json").read_text())
     description["recipe"]["domain"]["type"] = "prose"
     (tmp_path / "encoder.json").write_text(json.dumps(description))
-    with pytest.raises(RunError, match=r"unknown domain 'prose'.*if the recipe's file registers it, import that file"):
+    with pytest.raises(
+        RunError, match=r"unknown domain 'prose'.*if a recipe file registers it, name that file: --recipe FILE"
+    ):
         evaluate_run(tmp_path)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sslcollapse.ablation.claims.judge import judge
 from sslcollapse.ablation.executors.base import check_options, choose_executor
-from sslcollapse.ablation.files import command_line, write_files, write_plan
+from sslcollapse.ablation.files import RESULTS, command_line, write_files, write_plan
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.job import Job
 from sslcollapse.ablation.progress import Durations, Progress
@@ -39,7 +39,7 @@ def run_ablation(
     dry_run: bool = False,
     tables: bool = False,
     out: Path = Path("runs"),
-    results: Path = Path("docs/results"),
+    results: Path = RESULTS,
 ) -> int:
     """Run what is not recorded yet of an ablation, then write its tables; 0 if every run is finished, else 1.
 
@@ -74,7 +74,7 @@ def run_ablation(
     ablation = plan(Path(target), grid, seeds, overrides, baseline=baseline, others=others, name=name)
     execute = choose_executor(executor, jobs=jobs, threads=threads, slurm=slurm, out=out, ablation=ablation.name)
     folder = results / ablation.name
-    typed = command_line([Path(target), *others], grid, seeds, baseline, name, overrides)
+    typed = command_line([Path(target), *others], grid, seeds, baseline, name, overrides, results)
     if dry_run:
         print("\n".join(preview(ablation, Records(folder / "runs.jsonl"))))
         return 0

@@ -23,6 +23,9 @@ from sslcollapse.recipe.schema import folder_name
 
 PREFIX = ("sslcollapse", "ablate")
 
+RESULTS = Path("docs/results")
+"""Where records and tables are kept unless ``--results`` says otherwise."""
+
 
 def write_files(folder: Path, ablation: Ablation, records: Records, failures: Mapping[str, str], command: str) -> None:
     """``README.md``, ``table.csv``, ``table.tex`` and, of a claim, ``claim.json``; then the overview of all claims.
@@ -212,6 +215,7 @@ def command_line(
     baseline: Sequence[str],
     name: str | None,
     overrides: Sequence[str],
+    results: Path = RESULTS,
 ) -> str:
     """What rebuilds the page, as it is typed in the current folder."""
     words = list(PREFIX)
@@ -220,6 +224,7 @@ def command_line(
     words += [word for value in baseline for word in ("--baseline", value)]
     words += [] if seeds is None else ["--seeds", str(seeds)]
     words += [] if name is None else ["--name", name]
+    words += [] if results.resolve() == RESULTS.resolve() else ["--results", shown_path(results)]
     return shlex.join([*words, *overrides])
 
 

@@ -7,7 +7,12 @@ import errno
 import math
 import re
 import signal
+import sys
+import sysconfig
+import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sslcollapse.core.texts import printable
@@ -117,6 +122,36 @@ def explained(error: Exception, recipe: Mapping[str, Any]) -> str | None:
     if isinstance(error, (MemoryError, RuntimeError)):
         return shortage(error, recipe)
     return None
+
+
+def place(error: BaseException) -> str:
+    """Where a user's own code failed, as `` (file:line)``; "" where only this package and torch were running.
+
+    That is the innermost line outside of both; of another library only where there is none of a user's file.
+    """
+    torch = getattr(sys.modules.get("torch"), "__file__", None)
+    known = (str(Path(__file__).parents[1]), *([str(Path(torch).parent)] if torch else []))
+    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*known, "<"))]
+    frames = [f for f in frames if not f.filename.startswith(libraries)] or frames
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+@contextmanager
+def named(code: str) -> Iterator[None]:
+    """Errors of a user's own code inside say whose they are and where; those of files and of memory stay what they are.
+
+    Raises:
+        RecipeError: names ``code``, the error, and the line of the user's file.
+    """
+    try:
+        yield
+    except (SSLCollapseError, OSError):
+        raise
+    except Exception as error:
+        if shortage(error, {}) is not None:
+            raise
+        raise RecipeError(f"{code} raised {type(error).__name__}: {error}{place(error)}") from error
 
 
 def suggest(word: str, known: Iterator[str] | list[str], cutoff: float = 0.5) -> str:

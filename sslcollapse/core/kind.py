@@ -21,12 +21,31 @@ from sslcollapse.core.errors import SSLCollapseError, in_words, suggest
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+PACKAGE = __name__.partition(".")[0]
+
 KINDS = "sslcollapse.registry"
 """Group of the entry points that declare kinds of components."""
 
 
 class RegistryError(SSLCollapseError, ValueError):
     """A component is unknown, registered twice, or was given arguments it does not take."""
+
+
+class UnknownComponentError(RegistryError):
+    """No component of this name is registered."""
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about an error of a run or an export that a component unknown here is the cause of; else ""."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UnknownComponentError):
+        cause = cause.__cause__
+    if cause is None:
+        return ""
+    return (
+        "; if a recipe file registers it, name that file: --recipe FILE (in Python, call sslcollapse.load_recipe(FILE) "
+        "before), or give it an entry point"
+    )
 
 
 class Registry:
@@ -68,9 +87,14 @@ class Registry:
         def decorate(factory: F) -> F:
             target = f"{factory.__module__}:{factory.__qualname__}"
             if name in self._known() and self._targets[name] != target:
+                taken, package = self._targets[name], self._targets[name].partition(":")[0].partition(".")[0]
+                moved = (
+                    f"; or remove it from {Path(place).name if place else 'this file'}, if {package} has it now"
+                    if package != PACKAGE
+                    else ""
+                )
                 raise RegistryError(
-                    f"{self.kind} {name!r} is already registered by {self._targets[name]}; "
-                    f"choose another name for {target}"
+                    f"{self.kind} {name!r} is already registered by {taken}; choose another name for {target}{moved}"
                 )
             self._targets[name] = target
             self._factories[name] = factory
@@ -89,11 +113,13 @@ class Registry:
         """The class or function registered under ``name``, imported if need be.
 
         Raises:
-            RegistryError: for an unknown name; the message suggests the nearest and lists all.
+            UnknownComponentError: the message suggests the nearest and lists all.
         """
         if name not in self._known():
             known = self.names()
-            raise RegistryError(f"unknown {self.kind} {name!r}{suggest(name, known)} (known: {', '.join(known)})")
+            raise UnknownComponentError(
+                f"unknown {self.kind} {name!r}{suggest(name, known)} (known: {', '.join(known)})"
+            )
         if name not in self._factories:
             module, _, attribute = self._targets[name].partition(":")
             self._factories[name] = getattr(importlib.import_module(module), attribute)
@@ -146,6 +172,8 @@ class Registry:
         lacking = [each for each in self.requires if not _has(component, each)]
         if lacking:
             hint = f"derive from {self.base}, which has what need not be written, or add it" if self.base else "add it"
+            if self.base and any(cls.__module__.startswith(f"{PACKAGE}.") for cls in type(component).__mro__):
+                hint = f"write {' and '.join(f'{each} = ...' for each in lacking)} in the class"
             raise RegistryError(
                 f"{self.kind} {name!r}: {type(component).__name__} has no {', '.join(map(repr, lacking))}; {hint}"
             )
@@ -158,7 +186,7 @@ class Registry:
         """
         module = self._known().get(name, "").partition(":")[0]
         root = module.partition(".")[0]
-        if root == __name__.partition(".")[0]:
+        if root == PACKAGE:
             return None
         points = [p for p in entry_points(group=f"sslcollapse.{self.kind}") if p.name == name]
         if not points:  # of a plug-in's own kind, which it may have declared where its code is

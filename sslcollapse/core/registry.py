@@ -26,6 +26,7 @@ from sslcollapse.core.errors import in_words
 from sslcollapse.core.kind import KINDS
 from sslcollapse.core.kind import Registry as Registry
 from sslcollapse.core.kind import RegistryError as RegistryError
+from sslcollapse.core.kind import remedy as remedy
 
 ENCODERS = Registry("encoder", "sslcollapse.encoders", requires=("forward", "out_dim", "reset_parameters"))
 OBJECTIVES = Registry(

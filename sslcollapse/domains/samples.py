@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.core.errors import DataError, RecipeError, named
 from sslcollapse.core.memory import onto
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet, Split
@@ -131,7 +131,7 @@ class SampleDomain(Domain):
         """
         if hasattr(self, "samples"):
             return
-        samples = _complete(self.read(), type(self).__name__, self.num_classes)
+        samples = _complete(self._own("read"), type(self).__name__, self.num_classes)
         if self.batch_size > len(samples.pretrain):
             raise RecipeError(
                 f"domain.batch_size: {self.batch_size} is more than the {len(samples.pretrain)} samples to "
@@ -146,8 +146,8 @@ class SampleDomain(Domain):
         self.check(context.world_size)
         samples, device = self.samples, context.device
         for step, rows in Order(samples.pretrain, self.batch_size, context).places(start_step):
-            batch, key = self.take(rows), (context.seed, step, context.rank)
-            views = [self.augment(batch, generator(CPU, "view", *key, k)) for k in range(self.views)]
+            batch, key = self._own("take", rows), (context.seed, step, context.rank)
+            views = [self._view("augment", rows, batch, generator(CPU, "view", *key, k)) for k in range(self.views)]
             labels = None if self.num_classes is None else onto(device, samples.labels[rows])
             views = send_to_device(views, device, non_blocking=device.type != "cpu")
             yield Batch(views, onto(device, rows), labels, False, equal=True)
@@ -167,16 +167,44 @@ class SampleDomain(Domain):
         """Write a picture with a row for each of some samples to pre-train on: itself, then four draws of its views."""
         known = self.samples.pretrain
         rows = known[torch.linspace(0, len(known) - 1, min(samples, len(known))).long()]
-        batch = self.take(rows)
-        views = [self.plain(batch)]
-        views += [self.augment(batch, generator(CPU, "sheet", seed, draw, 0)) for draw in range(4)]
-        columns = [self.show(view) for view in views]
+        batch = self._own("take", rows)
+        views = [self._view("plain", rows, batch)]
+        views += [self._view("augment", rows, batch, generator(CPU, "sheet", seed, draw, 0)) for draw in range(4)]
+        with named(f"domain: {type(self).__name__}.show"):
+            columns = [self.show(view) for view in views]
         if any(column is None or len(column) != len(rows) for column in columns):
             raise RecipeError(
                 f"domain.type: the views of {type(self).__name__} cannot be drawn: a view is a "
                 f"{type(views[0]).__name__}; give it a method show(view) that returns a text or a tensor of each sample"
             )
         write_sheet([list(row) for row in zip(*(column or () for column in columns), strict=True)], path)
+
+    def _own(self, method: str, *given: Any) -> Any:
+        """What a method that a subclass may write returns; an error in it, or None, is said to be of that method.
+
+        Raises:
+            RecipeError: see ``sslcollapse.core.errors.named``.
+        """
+        name = f"{type(self).__name__}.{method}"
+        with named(f"domain: {name}"):
+            made = getattr(self, method)(*given)
+        if made is None:
+            raise RecipeError(f"domain: {name} returned None; let it return what it has made")
+        return made
+
+    def _view(self, method: str, rows: Tensor, *given: Any) -> Any:
+        """The view of some rows that ``augment`` or ``plain`` makes.
+
+        Raises:
+            RecipeError: see ``_own``; or the view has another number of samples, where its length is their number.
+        """
+        view = self._own(method, *given)
+        if (made := _count(view)) not in (None, len(rows)):
+            raise RecipeError(
+                f"domain.{method}: {type(self).__name__}.{method} returned a view of {made} samples for a batch of "
+                f"{len(rows)}; a view has each sample of the batch once, in the same order"
+            )
+        return view
 
 
 @dataclass(frozen=True)
@@ -205,7 +233,7 @@ class PlainViews:
         if not 0 <= position < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         rows = self.rows[position * self.batch : (position + 1) * self.batch]
-        return send_to_device(self.domain.plain(self.domain.take(rows)), self.device)
+        return send_to_device(self.domain._view("plain", rows, self.domain._own("take", rows)), self.device)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self)))
@@ -219,20 +247,32 @@ class PlainViews:
         return replace(self, rows=self.rows[evenly_spaced(len(self.rows), samples)])
 
 
+def _count(view: Any) -> int | None:
+    """How many samples a view has: rows of a tensor, entries of a list; None of what may be parts of one view."""
+    if isinstance(view, (Tensor, np.ndarray)):
+        return len(view) if view.ndim else None
+    return (
+        len(view) if type(view) is list and not any(isinstance(each, (Tensor, np.ndarray)) for each in view) else None
+    )
+
+
 def _complete(samples: Samples, domain: str, num_classes: int | None) -> Samples:
     """Samples with labels, splits and rows to pre-train on as tensors, filled in where they were left out.
 
     Raises:
         DataError: what does not go together; named.
     """
+    if not isinstance(samples, Samples):
+        raise DataError(f"{domain}.read() must return sslcollapse.Samples, got a {type(samples).__name__}")
     count, labels, splits = len(samples.data), samples.labels, samples.splits
     if labels is not None:
         labels = torch.as_tensor(labels)
         labels = labels.float() if labels.dim() == 2 else labels.long()
         if len(labels) != count:
             raise DataError(f"{domain}: {count} samples and {len(labels)} labels; every sample needs one, or -1")
-        if num_classes is not None and labels.dim() == 1 and int(labels.max()) >= num_classes:
-            raise DataError(f"{domain}: num_classes is {num_classes}, and there is a label {int(labels.max())}")
+        largest = int(labels.max()) if labels.dim() == 1 else labels.shape[1] - 1
+        if num_classes is not None and largest >= num_classes:
+            raise DataError(f"{domain}: num_classes is {num_classes}, and there is a label {largest}")
     elif num_classes is not None:
         raise DataError(f"{domain}: num_classes is {num_classes}, and read() gave no labels")
     if splits is None:

@@ -285,7 +285,7 @@ def _parameters(registry: Registry, name: str, path: str) -> dict[str, inspect.P
     try:
         return registry.parameters(name)
     except RegistryError as error:
-        raise RecipeError(f"{path}.type: {error}") from None
+        raise RecipeError(f"{path}.type: {error}") from error
     except ImportError as error:
         raise RecipeError(f"{path}.type: the {registry.kind} {name!r} cannot be imported: {error}") from error
     except Exception as error:  # of another package's module, which may fail in any way when it is imported

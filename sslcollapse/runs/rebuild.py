@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from sslcollapse.core.errors import RunError, SSLCollapseError
 from sslcollapse.core.files import PACKAGE
-from sslcollapse.core.registry import ENCODERS
+from sslcollapse.core.registry import ENCODERS, remedy
 from sslcollapse.recipe.schema import Component
 
 LARGEST_COUNT = 2**16
@@ -67,7 +67,7 @@ def rebuild(spec: Any, in_shape: Any, tensors: Mapping[str, Tensor], folder: Pat
                 encoder = ENCODERS.construct(described, shape)
             misfit = _misfit(encoder, tensors)
     except Exception as error:  # a description may hold anything, and libraries check it in many ways, some by failing
-        raise RunError(f"{folder / files[0]}: its encoder cannot be built: {_reason(error)}") from error
+        raise RunError(f"{folder / files[0]}: its encoder cannot be built: {_reason(error)}{remedy(error)}") from error
     if misfit is not None:
         raise RunError(f"{folder}: {files[1]} does not fit {files[0]}: {misfit}")
     encoder.load_state_dict(tensors, strict=False)  # a tensor under two names may be stored under one

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError
+from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError, place
 from sslcollapse.core.memory import bounded
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS
 from sslcollapse.core.types import Batch, Context, LazyViews, ProbeSet
@@ -114,6 +114,9 @@ def _check_first(domain: Domain, batch: Batch) -> None:
             f"domain: {name}.num_classes is {domain.num_classes}, and Batch.labels is "
             f"{'None' if labels is None else 'not None'}; a domain whose batches have labels says how many classes"
         )
+    largest = -1 if labels is None or labels.dim() != 1 else int(labels.max())
+    if domain.num_classes is not None and largest >= domain.num_classes:
+        raise RecipeError(f"domain: {name}.num_classes is {domain.num_classes}, and there is a label {largest}")
 
 
 @torch.no_grad()
@@ -169,13 +172,13 @@ def check_probe_views(encoder: Any, probe_set: ProbeSet, *, labelled: bool) -> N
 
 
 @contextmanager
-def _tried(place: str, what: str) -> Iterator[None]:
+def _tried(part: str, what: str) -> Iterator[None]:
     try:
         yield
     except (SSLCollapseError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise RecipeError(f"{place}: cannot read {what}: {type(error).__name__}: {error}") from error
+        raise RecipeError(f"{part}: cannot read {what}: {type(error).__name__}: {error}{place(error)}") from error
 
 
 def _check_representation(encoder: Any, h: Any) -> None:

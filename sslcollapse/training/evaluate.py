@@ -13,7 +13,7 @@ import torch
 from sslcollapse.core.distributed import made_by_rank_0, world_size
 from sslcollapse.core.errors import RecipeError, RunError, suggest
 from sslcollapse.core.precision import device_of
-from sslcollapse.core.registry import RegistryError
+from sslcollapse.core.registry import RegistryError, remedy
 from sslcollapse.core.types import ProbeSet
 from sslcollapse.probes.evaluate import build_probes, check_probes, count_splits, run_probes
 from sslcollapse.rank.measure import represent
@@ -55,7 +55,7 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
     """Evaluate the exported encoder of a run directory again, print its table and return the results.
 
     Encoder, domain and the probes are built again, and nothing else of the recipe. What the recipe's file registered
-    must be registered: import it before.
+    must be registered: import it before, or ``sslcollapse.load_recipe`` it.
 
     Args:
         target: run directory or its ``encoder.safetensors``.
@@ -76,10 +76,7 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
         probes = build_probes({name: recipe["evaluate"][name] for name in names or known})
         domain = build_domain(recipe)
     except RegistryError as error:
-        raise RunError(
-            f"{target}: {error}; if the recipe's file registers it, import that file in Python and call "
-            "sslcollapse.training.evaluate.evaluate_run(path), or give it an entry point"
-        ) from error
+        raise RunError(f"{target}: {error}{remedy(error)}") from error
     domain.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     probe_set = domain.probe_set().to(device)

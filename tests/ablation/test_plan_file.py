@@ -1,8 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from sslcollapse.ablation.files import NAME, read_plan, write_plan
+from sslcollapse.ablation.files import NAME, command_line, read_plan, write_plan
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.tables.page import page, table_csv
@@ -96,3 +97,12 @@ def test_what_is_no_json_is_no_plan(tmp_path, text):
     (tmp_path / NAME).write_text(text)
     with pytest.raises(RunError, match="not the plan of an ablation"):
         read_plan(tmp_path)
+
+
+def test_the_command_of_a_page_names_the_results_folder_unless_it_is_the_usual_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [Path("tiny.py")], ["optim.lr=1,2"], 2, [], None, ["train.steps=3"]
+    usual = "sslcollapse ablate tiny.py --grid optim.lr=1,2 --seeds 2 train.steps=3"
+    assert command_line(*given) == usual
+    assert command_line(*given, Path.cwd() / "docs" / "results") == usual
+    assert command_line(*given, Path("mine")) == usual.replace("train.steps", "--results mine train.steps")

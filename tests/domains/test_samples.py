@@ -129,6 +129,8 @@ def test_the_probe_set_is_made_a_batch_at_a_time_and_measured_on_evenly_spaced_s
     [
         (dict(labels=[0, 1]), r"Points: 40 samples and 2 labels; every sample needs one, or -1"),
         (dict(labels=np.arange(40), num_classes=5), r"num_classes is 5, and there is a label 39"),
+        (dict(labels=torch.ones(40, 3), num_classes=2), r"num_classes is 2, and there is a label 2"),
+        (dict(read=lambda: [1, 2]), r"Points.read\(\) must return sslcollapse.Samples, got a list"),
         (dict(num_classes=5), r"num_classes is 5, and read\(\) gave no labels"),
         (dict(pretrain=range(41)), r"a split or pretrain names a row outside 0..39"),
         (
@@ -170,3 +172,49 @@ def test_a_view_that_nobody_can_draw_says_what_the_domain_has_to_add(tmp_path):
     domain.plain = lambda batch: (batch,)
     with pytest.raises(RecipeError, match=r"the views of Points cannot be drawn: a view is a tuple; give it a method"):
         domain.draw(tmp_path / "sheet.png", 2, seed=0)
+
+
+@pytest.mark.parametrize("data", [torch.zeros(40, 2), ["words"] * 40])
+@pytest.mark.parametrize("made", [0, 7, 9])
+def test_a_view_of_another_number_of_samples_than_the_batch_is_refused_with_both(data, made):
+    domain = loaded(data=data)
+    domain.augment = lambda batch, rng: batch[:1].repeat(made, 1) if isinstance(batch, torch.Tensor) else ["w"] * made
+    said = rf"domain.augment: Points.augment returned a view of {made} samples for a batch of 8"
+    with pytest.raises(RecipeError, match=said):
+        next(domain.batches(0, Context()))
+    with pytest.raises(RecipeError, match=said):
+        testing.check_domain(domain)
+
+
+def test_a_view_in_parts_is_not_counted():
+    domain = loaded()
+    domain.augment = lambda batch, rng: [batch, batch > 0, len(batch)]
+    assert len(next(domain.batches(0, Context())).views[0]) == 3
+    domain.augment = lambda batch, rng: {"points": batch}
+    assert set(next(domain.batches(0, Context())).views[0]) == {"points"}
+
+
+@pytest.mark.parametrize("method", ["augment", "take", "plain"])
+def test_an_error_in_a_method_of_a_domain_names_it_and_the_line_of_its_file(method):
+    domain = loaded()
+
+    def wrong(*given):
+        return {}["no such key"]
+
+    setattr(domain, method, wrong)
+    use = (lambda: domain.probe_set().views[0]) if method == "plain" else lambda: next(domain.batches(0, Context()))
+    line = wrong.__code__.co_firstlineno + 1
+    with pytest.raises(
+        RecipeError, match=rf"domain: Points.{method} raised KeyError: 'no such key' \(.*test_samples.py:{line}\)$"
+    ):
+        use()
+    setattr(domain, method, lambda *given: None)
+    with pytest.raises(RecipeError, match=rf"domain: Points.{method} returned None; let it return what it has made"):
+        use()
+
+
+def test_an_error_in_read_is_named_and_one_of_the_system_stays_what_it_is():
+    with pytest.raises(RecipeError, match=r"domain: Points.read raised ZeroDivisionError: .*test_samples.py:\d+\)"):
+        loaded(read=lambda: 1 / 0)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        loaded(read=lambda: Path("/nowhere").read_text())

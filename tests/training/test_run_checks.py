@@ -23,6 +23,7 @@ from sslcollapse import (
     RunError,
     train,
 )
+from sslcollapse.encoders.mlp import MLP
 
 pytestmark = pytest.mark.usefixtures("own_components")
 
@@ -109,7 +110,7 @@ def test_an_attribute_that_a_domain_has_to_state_is_named(name, tmp_path):
     kept = vars(Numbers)[name]
     delattr(Numbers, name)
     try:
-        with pytest.raises(RegistryError, match=f"Half has no '{name}'"):
+        with pytest.raises(RegistryError, match=f"Half has no '{name}'; write {name} = ... in the class"):
             run(tmp_path, domain=half)
     finally:
         setattr(Numbers, name, kept)
@@ -162,6 +163,32 @@ def test_a_batch_that_is_none_is_refused_before_the_first_step(made, message, tm
     with pytest.raises(RecipeError, match=message):
         run(tmp_path, domain=domain)
     assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def test_a_label_that_is_no_class_of_the_domain_is_refused_at_the_first_batch(tmp_path):
+    make = staticmethod(lambda step: Batch(VIEWS, INDEX, INDEX, False))
+    with pytest.raises(RecipeError, match=r"domain: Numbers.num_classes is 5, and there is a label 7"):
+        run(tmp_path, domain=type("Numbers", (Numbers,), {"make": make, "num_classes": 5}))
+
+
+class Fails(Plain):
+    def forward(self, view):
+        return super().forward(view[:, :3])
+
+
+def test_an_error_in_the_forward_of_an_encoder_names_the_line_of_its_file(tmp_path):
+    line = Fails.forward.__code__.co_firstlineno + 1
+    said = rf"encoder: cannot read the views of this domain \(Tensor\): RuntimeError: .*test_run_checks.py:{line}\)$"
+    with pytest.raises(RecipeError, match=said):
+        run(tmp_path, encoder=Fails)
+
+
+def test_an_error_in_an_encoder_of_this_package_names_no_file(tmp_path):
+    make = staticmethod(lambda step: Batch([["a"]] * 2, INDEX, None, False))
+    domain = type("Numbers", (Numbers,), {"make": make})
+    with pytest.raises(RecipeError, match=r"encoder: cannot read the views of this domain \(list\)") as raised:
+        run(tmp_path, domain=domain, encoder=MLP)
+    assert ".py" not in str(raised.value)
 
 
 def test_a_list_of_batches_is_no_stream(tmp_path):

@@ -116,7 +116,19 @@ def surroundings(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]
 def tests(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
     """The tests of ``tests/gpu``; on a small scale a few of them, which compare the CPU with itself."""
     report = folder / "tests.xml"
-    words = ["-m", "pytest", "tests/gpu", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    words = [
+        "-m",
+        "pytest",
+        "tests/gpu",
+        "-q",
+        "-m",
+        "gpu",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "junit_family=xunit1",
+        f"--junitxml={report}",
+    ]
     variables = {**os.environ, **({"SSLCOLLAPSE_TEST_DEVICE": "cpu"} if smoke else {})}
     words += ["-k", "objective"] if smoke else []
     with suppress(FileNotFoundError):

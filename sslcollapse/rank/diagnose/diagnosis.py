@@ -7,9 +7,8 @@ effective rank of 0.805 of its size, a random wide one nearly all of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,13 +152,13 @@ def weigh(matrix: Matrix) -> Judged:
     return Judged(rank, reference, verdict, reason, sigma.numpy(), shape, _condition(sigma), defect)
 
 
-def add_outputs(diagnosis: Diagnosis, target: Target, data: Path, samples: int | None) -> Diagnosis:
+def add_outputs(diagnosis: Diagnosis, target: Target, data: Mapping[str, Any], samples: int | None) -> Diagnosis:
     """The same diagnosis with the outputs of every layer and the representation, on the probe set of a recipe.
 
     Args:
         diagnosis: of the weights of ``target``.
         target: with a known architecture.
-        data: recipe whose domain supplies the inputs.
+        data: recipe whose domain supplies the inputs, as ``load_data`` has read it.
         samples: at most this many; None is all nodes of graphs and ``DIAGNOSED`` images.
 
     Raises:

@@ -32,7 +32,7 @@ from sslcollapse.rank.diagnose.diagnosis import (
     diagnose_weights,
 )
 from sslcollapse.rank.diagnose.state_dict import TargetError
-from sslcollapse.rank.diagnose.targets import load_target
+from sslcollapse.rank.diagnose.targets import load_data, load_target
 from sslcollapse.rank.plots import draw_fan, layer_labels, shorten
 
 FOUND = 3
@@ -73,10 +73,11 @@ def run_diagnosis(
     Raises:
         TargetError: see ``load_target`` and ``add_outputs``; also a file that cannot be written.
     """
+    recipe = None if data is None else load_data(data)  # first: it may register the components of the target
     loaded = load_target(target, pretrained=pretrained)
     diagnosis = diagnose_weights(loaded)
-    if data is not None:
-        diagnosis = add_outputs(diagnosis, loaded, data, samples)
+    if recipe is not None:
+        diagnosis = add_outputs(diagnosis, loaded, recipe, samples)
     _print(diagnosis)
     try:
         if json_file is not None:

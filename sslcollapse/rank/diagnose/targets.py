@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.core.errors import SSLCollapseError
+from sslcollapse.core.errors import RecipeError, SSLCollapseError
+from sslcollapse.core.registry import RegistryError, remedy
 from sslcollapse.core.untrusted import check_regular, check_zip, read_regular
 from sslcollapse.layers.layer import Coverage, described
 from sslcollapse.layers.map import layer_coverage, layer_map, weights
@@ -74,14 +75,25 @@ def load_target(target: str, *, pretrained: bool = False) -> Target:
         return _load(target, pretrained)
 
 
+def load_data(path: Path) -> dict[str, Any]:
+    """The recipe of ``--data``. A Python file is run: before a target is loaded, which may need what it registers.
+
+    Raises:
+        RecipeError: see ``sslcollapse.recipe.load``.
+    """
+    from sslcollapse.recipe import load
+
+    return load(path)
+
+
 def with_data(
-    target: Target, data: Path, samples: int | None
+    target: Target, data: Mapping[str, Any], samples: int | None
 ) -> tuple[nn.Module, nn.Module, Iterable[Any], Tensor | None, str]:
     """The network of a target, an untrained one, views of a recipe's probe set, the rows that count, and what they are.
 
     Args:
         target: with a known architecture.
-        data: recipe whose domain supplies the inputs.
+        data: recipe whose domain supplies the inputs, as ``load_data`` has read it.
         samples: at most this many; None is all nodes of graphs and ``DIAGNOSED`` images.
 
     Raises:
@@ -93,11 +105,16 @@ def with_data(
             f"--data: {target.title} is tensors without an architecture, so it cannot be run; give a run directory, an "
             "exported encoder or timm:MODEL"
         )
-    from sslcollapse.recipe import load, resolve_data
+    from sslcollapse.recipe import resolve_data
     from sslcollapse.training.build import build_domain
 
-    recipe = resolve_data(load(data))
-    domain = build_domain(recipe)
+    try:
+        recipe = resolve_data(data)
+        domain = build_domain(recipe)
+    except (RecipeError, RegistryError) as error:
+        if not (advice := remedy(error)):
+            raise
+        raise TargetError(f"--data: {error}{advice}") from error
     if target.reads is not None and domain.kind not in target.reads:
         raise TargetError(
             f"--data: its views are of kind {domain.kind}, and the encoder reads {' or '.join(target.reads)}"
@@ -162,6 +179,8 @@ def _run(path: Path) -> Target:
         check_stored(tensors, path)
         encoder = rebuild(recipe["encoder"], in_shape, tensors, path, ("recipe.json", "its checkpoint"))
         title, seed = f"{path} (checkpoint of step {state['step']})", recipe["seed"]
+    except RegistryError as error:
+        raise TargetError(f"{path}: {error}{remedy(error)}") from error
     except SSLCollapseError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UnpicklingError) as error:
