@@ -14,7 +14,6 @@ from torch import Tensor
 from sslcollapse.core.memory import onto
 from sslcollapse.core.precision import full_precision
 
-
 AT_A_TIME = 1 << 26
 """Products of non-zeros that a deterministic sum has in memory at once."""
 
