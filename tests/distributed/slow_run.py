@@ -22,15 +22,16 @@ from sslcollapse.core.registry import ENCODERS, PROBES
 from sslcollapse.training.trainer import train
 
 GROUP_TIMEOUT = 8.0
-SLOW = 0.0 if "RANK" not in os.environ or len(sys.argv) > 2 else 3.2
-"""Seconds for each of the probe set's three batches."""
+SLOW = 0.0 if "RANK" not in os.environ or len(sys.argv) > 2 else 9.6
+"""Seconds for the probe set, which is one batch of ``PROBED`` samples."""
+PROBED = 90
 
 
 class SlowBag(text_parts.BagOfWords):
     """Takes its time over the probe set."""
 
     def forward(self, view: text_parts.Tokens) -> Tensor:
-        if not self.training and len(view.ids) == 30:
+        if not self.training and len(view.ids) == PROBED:
             time.sleep(SLOW)
         return super().forward(view)
 
