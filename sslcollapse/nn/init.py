@@ -48,8 +48,8 @@ def truncate_rank_(weight: Tensor, rank: int) -> Tensor:
 def polar_factor(matrix: Tensor) -> Tensor:
     """UVᵀ of a matrix USVᵀ [out, in]: the nearest one whose rows, or columns, are orthonormal.
 
-    By the eigenvectors of its smaller Gram matrix in float64, which takes a third of the time of a singular value
-    decomposition; where that would lose precision, by the decomposition. The host waits for the device. A matrix with
+    By the eigenvectors of its smaller Gram matrix in float64, which is cheaper than a singular value decomposition;
+    where that would lose precision, by the decomposition. The host waits for the device. A matrix with
     entries that are not finite is returned as it is.
     """
     if not torch.isfinite(matrix).all():

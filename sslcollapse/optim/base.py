@@ -25,6 +25,9 @@ class Trainable(Protocol):
     def regularized_layers(self) -> set[str]:
         """Names of the layers with a penalty at some step."""
 
+    def undecayed(self) -> set[nn.Parameter]:
+        """Parameters without weight decay, since a constraint computes a weight from them."""
+
 
 class OptimizerSpec:
     """The settings of an optimizer; ``build`` makes the optimizer over a module's trainable parameters.
@@ -65,7 +68,7 @@ class OptimizerSpec:
 
         A vector is a parameter of at most one dimension.
         """
-        spared = set(getattr(module, "undecayed", set)())  # a network without constraints has no such method
+        spared = set(module.undecayed())
         if not self.decay_regularized:
             spared |= {module.layers[name].parameter for name in module.regularized_layers()}
         decayed, undecayed, excluded = [], [], []
