@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import fake_worker
 import pytest
 from test_claims import METRIC, NOISE, Grid, around, rates
 
@@ -9,10 +10,13 @@ from sslcollapse.ablation.claims.judge import judge
 from sslcollapse.ablation.claims.needs import needs, needs_lines
 from sslcollapse.ablation.claims.verdict import verdict_lines
 from sslcollapse.ablation.files import read_plan, write_files, write_plan
+from sslcollapse.ablation.grid import plan
+from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import student
 from sslcollapse.ablation.statistics.power import look_levels, seeds_needed
 from sslcollapse.ablation.tables.page import page
 from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.runs.directory import RunDirectory
 
 CLAIM = 'dict(number=1, statement="Wider is better", checks=[{}])'
 CHECK = 'dict(name="{}", metric="evaluation.public.{}_accuracy", expect="positive", cell={{"encoder.hidden": {}}})'
@@ -86,7 +90,8 @@ def test_what_a_claim_says_of_seeds_is_checked(workspace):
         ("most_seeds=0", "most_seeds must be a whole number"),
     ):
         claim = CLAIM.format(CHECK.format("x", "test", [8]))[:-1] + f", {field})"
-        target = workspace.ablation(f'name="a", base="tiny.py", axes={{"encoder.hidden": [[4], [8]]}}, claim={claim}')
+        axes = 'axes={"encoder.hidden": [[4], [8]]}, baseline={"encoder.hidden": [4]}'
+        target = workspace.ablation(f'name="a", base="tiny.py", {axes}, claim={claim}')
         with pytest.raises(RecipeError, match=message):
             run_ablation(target, dry_run=True)
 
@@ -154,9 +159,6 @@ def test_before_anything_runs_the_spread_is_that_of_the_earlier_grid_that_the_cl
         'name="new", base="tiny.py", axes={"encoder.hidden": [[4], [8]]}, baseline={"encoder.hidden": [4]}, '
         f"claim={claim}"
     )
-    from sslcollapse.ablation.grid import plan
-    from sslcollapse.ablation.records import Records
-
     new = plan(target, [], None, [])
     records = Records(workspace.results / "new" / "runs.jsonl")
     (found,) = needs(new, records, judge(new, records))
@@ -172,19 +174,29 @@ def test_before_anything_runs_the_spread_is_that_of_the_earlier_grid_that_the_cl
 
 
 def test_a_dry_run_says_what_is_needed_and_that_nothing_is_recorded(workspace, capsys):
-    run(workspace, ablation(workspace, CHECK.format("x", "test", [8])), dry_run=True)
+    run(workspace, ablation(workspace, CHECK.format("x", "test", [8]), made=0), dry_run=True)
     assert "| x | tiny | nothing recorded | not stated | – | – | – | nothing recorded |" in capsys.readouterr().out
 
 
-def ablation(workspace, *checks, widths="[4], [8], [800]", seeds=5):
-    return workspace.ablation(
-        f'name="wide", base="tiny.py", axes={{"encoder.hidden": [{widths}]}}, seeds={seeds}, '
+def ablation(workspace, *checks, widths="[4], [8], [800]", made=9):
+    """A claim on widths, whose runs of so many seeds are finished: they are recorded when they are asked for."""
+    target = workspace.ablation(
+        f'name="wide", base="tiny.py", axes={{"encoder.hidden": [{widths}]}}, seeds=5, '
         f'baseline={{"encoder.hidden": [4]}}, claim={CLAIM.format(", ".join(checks))}'
     )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("LUCKY", "1")
+        for cell in plan(target, [], None, []).cells:
+            for seed in range(made):
+                recipe = cell.with_seed(seed)
+                run = RunDirectory.of(recipe, workspace.out, cell.hash).path
+                fake_worker.train(run, recipe, out=workspace.out, resume=False, command=[], lock=None)
+    return target
 
 
 def run(workspace, target, **more):
-    return run_ablation(target, jobs=2, out=workspace.out, results=workspace.results, **more)
+    return run_ablation(target, out=workspace.out, results=workspace.results, **more)
 
 
 def counts(workspace):
@@ -211,26 +223,24 @@ def test_seeds_are_added_at_the_planned_looks_and_to_the_cells_of_undecided_test
     text = (workspace.results / "wide" / "README.md").read_text()
     assert "shared out over looks at 5, 6, 7, 8, 9 seeds" in text
     assert "supported at n = 5" in text
-    calls = len(workspace.calls())
+    before = workspace.records("wide")
     assert run(workspace, target, until_decided=9) == 0
-    assert len(workspace.calls()) == calls
+    assert workspace.records("wide") == before
     assert (workspace.results / "wide" / "README.md").read_text() == text
 
 
 def test_a_page_is_the_same_from_the_plan_that_is_kept(workspace):
     run(workspace, ablation(workspace, CLEAR, EQUAL), until_decided=9)
-    from sslcollapse.ablation.records import Records
-
     kept, command = read_plan(workspace.results / "wide")
     records = Records(workspace.results / "wide" / "runs.jsonl")
     assert page(kept, records, {}, command) == (workspace.results / "wide" / "README.md").read_text()
 
 
 def test_a_sequence_stops_when_all_tests_are_decided(workspace):
-    assert run(workspace, ablation(workspace, CLEAR, widths="[4], [800]"), until_decided=30) == 0
+    assert run(workspace, ablation(workspace, CLEAR, widths="[4], [800]", made=30), until_decided=30) == 0
     assert counts(workspace) == {4: 11, 800: 11} or counts(workspace) == {4: 5, 800: 5}
     found = json.loads((workspace.results / "wide" / "claim.json").read_text())
-    assert (found["verdict"], found["looks"]) == ("supported", [5, 11, 18, 24, 30])
+    assert (found["verdict"], found["looks"]) == ("supported", [5, 11, 17, 24, 30])
 
 
 def test_other_looks_than_those_that_are_planned_are_refused_once_one_is_spent(workspace):
@@ -269,11 +279,13 @@ def test_without_a_claim_nothing_can_be_decided(workspace):
 
 
 def test_a_run_that_fails_ends_the_sequence_before_its_look(workspace):
-    check = CHECK.format("x", "test", [13])
-    assert run(workspace, ablation(workspace, check, widths="[4], [13]"), until_decided=9) == 1
-    assert counts(workspace) == {4: 5}
+    target = ablation(workspace, CHECK.format("x", "test", [8]), widths="[4], [8]", made=5)
+    cell = plan(target, [], None, []).cells[1]
+    (RunDirectory.of(cell.with_seed(4), workspace.out, cell.hash).path / "result.json").write_text("{}")
+    assert run(workspace, target, until_decided=9) == 1
+    assert counts(workspace) == {4: 5, 8: 4}
     found = json.loads((workspace.results / "wide" / "claim.json").read_text())
-    assert found["verdict"] == "not run"
+    assert (found["verdict"], found["tests"][0]["look"]) == ("interim", None)
 
 
 def test_a_damaged_plan_that_has_looks_is_not_written_over(workspace):

@@ -5,7 +5,15 @@ import pytest
 from scipy import stats
 
 from sslcollapse.ablation.statistics.intervals import student
-from sslcollapse.ablation.statistics.power import look_levels, planned_looks, power, regions, seeds_needed, upper_std
+from sslcollapse.ablation.statistics.power import (
+    _normal_levels,
+    look_levels,
+    planned_looks,
+    power,
+    regions,
+    seeds_needed,
+    upper_std,
+)
 from sslcollapse.core.errors import RecipeError
 
 ENDLESS = math.inf
@@ -53,8 +61,10 @@ def test_the_upper_limit_of_a_standard_deviation_is_above_it_four_times_in_five(
 
 
 def test_levels_of_five_equal_looks_are_the_published_boundaries_of_lan_and_demets():
-    bounds = [stats.norm.isf(level / 2) for level in look_levels((1, 2, 3, 4, 5), 0.05)]
+    bounds = [stats.norm.isf(level / 2) for level in _normal_levels((1, 2, 3, 4, 5), 0.05)]
     assert bounds == pytest.approx([4.877, 3.357, 2.680, 2.290, 2.031], abs=1e-3)
+    many = [stats.norm.isf(level / 2) for level in look_levels((200, 400, 600, 800, 1000), 0.05)]
+    assert many == pytest.approx(bounds, abs=0.03), "of many seeds Student's intervals are the normal ones"
     assert look_levels((20,), 0.05) == pytest.approx((0.05,))
 
 
