@@ -246,10 +246,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tables", action="store_true", help="write plan.json and rebuild the tables from the records; run nothing"
     )
     ablate.add_argument(
-        "--until-decided",
-        type=_positive,
-        metavar="MAX",
-        help="add seeds look by look until the claim's tests are decided, at most MAX; the error stays the stated one",
+        "--until-decided", type=_positive, metavar="MAX", help="add seeds until the claim's tests are decided, to MAX"
     )
     _add_folder(ablate, "--out", "runs", "where run directories go")
     _add_folder(ablate, "--results", "docs/results", "where records and tables are kept")

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,7 @@ def _figures(counts: Any, sums: Any) -> dict[str, Any]:
     return found
 
 
+@cache
 def _drawn(n: int) -> Any:
     """How often each resample has each of n settings; always the same draws."""
     draw = random.Random(0).random  # Python's own: its numbers are the same in every version

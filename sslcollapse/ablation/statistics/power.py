@@ -138,8 +138,8 @@ def look_levels(looks: tuple[int, ...], level: float) -> tuple[float, ...]:
     :math:`\alpha(t) = 4 - 4\Phi(z_{1-\alpha/4} / \sqrt t)`, half of it at each end, which is close to O'Brien and
     Fleming's boundary: little at first, nearly all at the last look. A look's level follows from its part by
     integration over normal sums that no earlier look has stopped. Student's intervals of few seeds are not quite as
-    normal sums, and looks one seed apart would make one error in eight too many. So all levels are then multiplied by
-    one factor, at most 1, that gives the stated error in drawn sequences; ``docs/statistics.md`` tries it on others.
+    normal sums, and looks one or a few seeds apart would make too many errors. So all levels are then multiplied by one
+    factor, at most 1, that gives the stated error in drawn sequences; ``docs/statistics.md`` tries it on others.
 
     Args:
         looks: growing numbers of seeds.
