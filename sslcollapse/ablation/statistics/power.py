@@ -170,7 +170,8 @@ def _factor(looks: tuple[int, ...], level: float) -> float:
         spread = np.sqrt((squares - total**2 / look) / (look - 1))
         p = 2 * t.sf(np.abs(total) / math.sqrt(look) / spread, look - 1)
         smallest, before = np.minimum(smallest, p / own), look
-    return float(np.quantile(smallest, level))
+    unsure = 2 / math.sqrt(level * DRAWN)  # two standard errors of the share, so that the error is not above the stated
+    return float(np.quantile(smallest, level * (1 - unsure)))
 
 
 def _normal_levels(looks: tuple[int, ...], level: float) -> tuple[float, ...]:
