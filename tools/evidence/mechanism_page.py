@@ -171,7 +171,8 @@ def page(made: Mapping[str, Any]) -> str:
         *paragraph(
             "* Settings are resampled, since runs of one setting share data, network and baseline. The percentile "
             f"interval is widened for few settings, and there is none below {LEAST_SETTINGS}. Bootstraps of few "
-            "clusters miss more often than they say; [statistics](../../statistics.md) has how often. Settings with the same "
+            "clusters miss more often than they say; [statistics](../../statistics.md) has how often. "
+            "Settings with the same "
             f"data are not independent either, so the {made['data sets']} data sets are the number to keep in mind.",
             "* A mediated share is a statement about causes only if nothing else moves both rank and accuracy. "
             "These runs "
