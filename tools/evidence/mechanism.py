@@ -70,7 +70,7 @@ def measured(record: Mapping[str, Any]) -> dict[str, tuple[float, Any]]:
             continue
         parent, _, last = path.rpartition(".")
         entry = lookup(record, parent) or {}
-        value = _share(entry, last) if last.startswith("effective_rank") else entry.get(last)
+        value: Any = _share(entry, last) if last.startswith("effective_rank") else entry.get(last)
         if is_number(value) and math.isfinite(value):
             found[title] = (value, entry.get("n"))
     return found
@@ -78,8 +78,8 @@ def measured(record: Mapping[str, Any]) -> dict[str, tuple[float, Any]]:
 
 def _share(entry: Mapping[str, Any], key: str) -> float | None:
     """A rank in % of what is attainable."""
-    attainable = entry.get("attainable_centred" if key.endswith("centred") else "attainable")
-    rank = entry.get(key)
+    rank: Any = entry.get(key)
+    attainable: Any = entry.get("attainable_centred" if key.endswith("centred") else "attainable")
     return 100 * rank / attainable if is_number(rank) and is_number(attainable) and attainable else None
 
 

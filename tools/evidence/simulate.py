@@ -199,8 +199,8 @@ def correlations(rng: Any, trials: int) -> list[Row]:
     for mixed in (0, 3):
         means = np.array([middle, np.roll(middle, mixed)])[:, :, None]
         truth = float(np.corrcoef(means[:, :, 0])[0, 1])  # equally spaced, so Pearson's is Spearman's
-        found = [bootstrap_spearman(*(means + rng.normal(size=(2, 8, 10)))) for _ in range(max(trials // FEWER, 2))]
-        hits = [_covers(f and f[1], truth) for f in found]
+        drawn = [bootstrap_spearman(*(means + rng.normal(size=(2, 8, 10)))) for _ in range(max(trials // FEWER, 2))]
+        hits = [_covers(f and f[1], truth) for f in drawn]
         rows.append(
             _row(f"8 fixed cells, r = {truth:.2f}, n = 10 seeds", "bootstrap's 95 % interval holds it", "95", hits)
         )

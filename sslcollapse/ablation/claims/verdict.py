@@ -143,8 +143,9 @@ def _meaning(check: Check) -> str:
 def _test_json(result: Result, verdict: Verdict) -> dict[str, Any]:
     check, estimate = result.test.check, result.estimate
     low, high = (estimate.interval if estimate else None) or (None, None)
-    single = estimate and not verdict.looks  # of several looks there is no p-value that says what the interval says
-    p = bonferroni(estimate.p if single else None, len(verdict.results))  # corrected, as the interval is
+    p = bonferroni(estimate.p if estimate else None, len(verdict.results))  # corrected, as the interval is
+    if verdict.looks or check.expect == "equivalent":
+        p = None  # there is none that says what the interval says
     numbers = {"estimate": estimate and estimate.mean, "low": low, "high": high, "p": p}
     unit = (
         "points of %" if check.metric.startswith(("evaluation.", "untrained.")) and check.kind != "correlation" else ""
