@@ -161,7 +161,8 @@ def page(comparisons: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, A
             if (a := made["sides"][0].get(key, [])) != (b := made["sides"][1].get(key, []))
         ]
         lines += paragraph(
-            f"{made['runs']} run{'s' if made['runs'] > 1 else ''} ({_list(made['names'])}) made twice, {made['equal']} of them with equal numbers. "
+            f"{made['runs']} run{'s' if made['runs'] > 1 else ''} ({_list(made['names'])}) made twice, "
+            f"{made['equal']} of them with equal numbers. "
             f"Differs: {'; '.join(differing) or 'nothing that is recorded'}. Metrics are in points of %, ranks in "
             "dimensions."
         )
