@@ -90,7 +90,8 @@ class StaticStep:
         Raises:
             RecipeError: ``train.capture="always"`` where something needs the host in each step.
         """
-        asked, why = setup.recipe["train"]["capture"], why_not(setup, spec)
+        asked = setup.recipe["train"]["capture"]
+        why = ["train.capture is 'never'"] if asked == "never" else why_not(setup, spec)
 
         def record(reason: str | None) -> None:
             journal.state("capture", {"asked": asked, "captured": reason is None, "why_not": reason})
@@ -101,13 +102,13 @@ class StaticStep:
             record(reason)
             journal.warn(done, f"steps are not captured as a CUDA graph: {reason}")
 
-        if asked != "never" and not why:
+        if not why:
             source = setup.domain.fixed_batches(setup.context)  # type: ignore[attr-defined]  # asked by why_not
             why = _readers(setup.module, source)
         if asked == "always" and why:
             raise RecipeError(f"train.capture: 'always' is not possible here: {'; '.join(why)}; leave it out")
-        if asked == "never" or why:
-            record("; ".join(why) or "train.capture is 'never'")
+        if why:
+            record("; ".join(why))
             return None
         record(None)
         own = getattr(optimizer, "optimizer", optimizer)  # which Accelerate has wrapped
@@ -189,7 +190,7 @@ class StaticStep:
         parts = self._forward(self._source.batch(), ANY_STEP, coefficients)
         parts["loss"].backward()
         # A GPU's kernel reads float32; on a CPU the rate is a number of float64, as it is without this program.
-        with rated(self._optimizer, rate if self._device.type == "cuda" else self._values[0]):
+        with rated(self._optimizer, self._values[0] if self._device.type == "cpu" else rate):
             self._optimizer.step()
         self._module.update_target(ANY_STEP, weight)
         self._optimizer.zero_grad()
