@@ -6,10 +6,11 @@ that the host gave them. Whatever changes from call to call has to stand in a te
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,15 @@ class Captured:
 
     def _capture(self) -> None:
         current = torch.cuda.current_stream(self._device)
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        gc.collect()  # what is left of a backward pass on another stream would draw that stream into the capture
         try:
-            with torch.cuda.device(self._device), torch.cuda.graph(graph, stream=self._stream):
+            with torch.cuda.device(self._device), torch.cuda.graph(graph, pool, self._stream):
                 output = self._function()
         except Exception as error:  # whatever cannot be captured raises, each in its way
             self.why_not = _first_cause(error)
-            torch.cuda.set_stream(current)  # which torch leaves as it was where a capture cannot be ended
-            _renew_default_generator(self._device)
+            torch.cuda.set_stream(current)
+            _leave_capture(self._device, pool)
         else:
             self._graph, self._output = graph, output
 
@@ -102,12 +104,17 @@ def _first_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _renew_default_generator(device: torch.device) -> None:
-    """Let torch's default stream of random numbers of a device go on after a capture that failed.
+def _leave_capture(device: torch.device, pool: Any) -> None:
+    """Put in order what torch leaves as if the capture were under way, where it could not even be ended.
 
-    Torch up to 2.12 leaves it as if the capture were under way, and refuses every draw.
+    These are the current stream, which the caller puts back, the allocator, and, in versions before 2.13, the default
+    generator, which then refuses every draw.
     """
     index = torch.cuda.current_device() if device.index is None else device.index
+    with suppress(RuntimeError, AttributeError):  # raised where the capture has been ended
+        cuda: Any = torch._C
+        cuda._cuda_endAllocateToPool(index, pool)
+        cuda._cuda_releasePool(index, pool)
     default = torch.cuda.default_generators[index]
     default.graphsafe_set_state(default.clone_state())
 
