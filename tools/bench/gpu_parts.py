@@ -177,7 +177,8 @@ def graph_step(label: str, *, smoke: bool, seconds: float, folder: Path, compile
     ms, faster = record["ms"], record["times_faster"]
     shown = [f"{name} {ms[name]:.2f}" + (f" ({faster[name]:.1f} ×)" if name in faster else "") for name in ms]
     bad = f"; failed: {', '.join(record['failed'])}" if record["failed"] else ""
-    headline = f"ms: {', '.join(shown)}{bad}"
+    adds = "".join(f"; WERank adds {share:.1%} to {name}" for name, share in record["werank_adds"].items())
+    headline = f"ms: {', '.join(shown)}{adds}{bad}"
     return {"size": vars(size), "results": record, "headline": headline}
 
 

@@ -144,6 +144,11 @@ def measure(size: Size, contenders: Sequence[str] = CONTENDERS) -> dict[str, Any
         "ms_quartiles": {name: _quartiles(values) for name, values in times.items()},
         "times_faster": {name: _ratio(rounds, "plain", name) for name in workers if "plain" in workers},
         "times_floor": {name: _ratio(rounds, name, "floor") for name in workers if "floor" in workers},
+        "werank_adds": {
+            name: _ratio(rounds, f"{name}_werank", name) - 1
+            for name in ("ours", "ours_captured")
+            if {name, f"{name}_werank"} <= workers.keys()
+        },
         "rounds": size.rounds,
         "steps_a_round": size.steps,
         "threads": parts.pop("threads", None),
