@@ -107,9 +107,11 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("penalties", PENALTIES)
-@pytest.mark.parametrize("objective", OBJECTIVES)
+RUNS = [(objective, penalties, "adamw") for objective in OBJECTIVES for penalties in PENALTIES]
+RUNS += [("bgrl", "scheduled", "sgd"), ("vicreg", "followed", "sgd")]
+
+
+@pytest.mark.parametrize(("objective", "penalties", "optimizer"), RUNS)
 def test_a_run_of_the_program_has_the_losses_measurements_and_weights_of_the_trainer(
     objective, penalties, optimizer, tmp_path
 ):
