@@ -1,6 +1,7 @@
 """The board of the speedrun is what its records say, and its recipes are what the board says."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -103,14 +104,28 @@ def test_a_recipe_is_of_whole_epochs_measures_itself_and_follows_the_rule_for_it
     assert recipe["monitor"]["probes"] == ["knn"]
     assert steps % recipe["monitor"]["probes_every"] == 0
     assert all(until < steps and size < 32 for until, size in recipe["domain"]["grow"])
-    rule = {"simclr": 0.06 / 128, "byol": 1.0 / 256, "vicreg": 0.3 / 256}[recipe["objective"]["type"]]
-    assert recipe["optim"]["lr"] == pytest.approx(rule * batch)
+    rule = {"simclr": 0.06 / 128, "byol": 1.0 / 256, "vicreg": 0.3 / 256}[recipe["objective"]["type"]] * batch
+    if recipe["optim"]["type"] == "timm":
+        rule = 2e-3 * (batch / 256) ** 0.5
+    assert recipe["optim"]["lr"] == pytest.approx(rule)
+
+
+def test_the_training_commands_of_the_page_resolve_to_runs_that_the_board_can_read():
+    lines = [
+        line.split("#")[0] for line in speedrun.PAGE.read_text().splitlines() if line.startswith("    sslcollapse ")
+    ]
+    assert len(lines) == 2
+    for line in lines:
+        _, command, path, *words = shlex.split(line)
+        recipe = resolve(load(speedrun.REPOSITORY / path), [word for word in words if "=" in word])
+        assert command == "train"
+        assert recipe["monitor"]["probes"] == ["knn"] == list(recipe["evaluate"])
 
 
 def test_the_part_of_the_gpu_benchmark_leaves_a_record_that_the_board_takes(tmp_path, monkeypatch, capsys):
-    part = gpu_parts.speedrun("speedrun-byol", smoke=True, seconds=90, folder=tmp_path)
+    part = gpu_parts.speedrun("speedrun-vicreg", smoke=True, seconds=400, folder=tmp_path)
     record = part["speedrun"]
-    assert (part["exit_code"], record["name"], record["finished"]) == (0, "speedrun_byol", True)
+    assert (part["exit_code"], record["name"], record["finished"]) == (0, "speedrun_vicreg", True)
     assert [each["step"] for each in record["curve"]] == [2, 3]
     assert all(0 < each["training"] <= each["seconds"] for each in record["curve"])
     assert "84.8 % not reached, 90 % not reached; kNN 0." in part["headline"]
@@ -123,7 +138,7 @@ def test_the_part_of_the_gpu_benchmark_leaves_a_record_that_the_board_takes(tmp_
     (file,) = speedrun.RECORDS.iterdir()
     assert json.loads(file.read_text()) == record
     first = speedrun.PAGE.read_text()
-    assert "| speedrun_byol | " in first
+    assert "| speedrun_vicreg | " in first
     assert "`train.steps=3`" in first
     assert run_command(bench.parser(), words[:1]) == 0
     assert speedrun.PAGE.read_text() == first

@@ -62,8 +62,12 @@ def _images(recipe: str, epochs: int) -> Planned:
 
 def _speedrun(name: str) -> Planned:
     digits = ('domain.dataset={"type": "digits"}', 'encoder={"type": "resnet_narrow", "width": 4}', "evaluate.knn.k=20")
-    smaller = (*digits, "domain.batch_size=100", "domain.grow=[[2, 6]]", "monitor.probes_every=2", *SHORTEST)
-    return Planned("speedrun", (f"recipes/speedrun/{name}.py",), (f"recipes/speedrun/{name}.py", *smaller))
+    smaller = (*digits, "objective.projector=[64, 32]", "domain.batch_size=100", "domain.grow=[[2, 6]]", *SHORTEST)
+    return Planned(
+        "speedrun",
+        (f"recipes/speedrun/{name}.py",),
+        (f"recipes/speedrun/{name}.py", *smaller, "monitor.probes_every=2"),
+    )
 
 
 RUNS: dict[str, Planned] = {
