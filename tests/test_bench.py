@@ -106,7 +106,7 @@ def test_a_part_runs_where_rich_and_lightly_are_missing_and_writes_its_record(tm
     record = json.loads((tmp_path / "vision-step.json").read_text())
     assert record["feeds"]["views_a_second"].keys() == {"ready", "resident", "compiled"}
     assert record["feeds"]["failed"].keys() == {"lightly"}
-    assert 0 < record["feeds"]["share_of_measured_bf16"]["resident"] < 1
+    assert record["feeds"]["share_of_measured_bf16"]["resident"] > 0
     assert record["feeds"]["flops_a_step"] > 1e6
     assert record["werank"]["times_plain"]["part"] > 0
     assert (tmp_path / "summary.txt").read_text().startswith("tried on a small scale")

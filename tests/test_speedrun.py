@@ -101,8 +101,8 @@ def test_a_recipe_is_of_whole_epochs_measures_itself_and_follows_the_rule_for_it
     assert (recipe["encoder"]["type"], recipe["encoder"]["stem"]) == ("resnet18", "cifar")
     assert recipe["evaluate"].keys() == {"knn"}
     assert (recipe["evaluate"]["knn"]["k"], recipe["evaluate"]["knn"]["temperature"]) == (200, 0.1)
-    assert recipe["monitor"]["probes"] == ["knn"]
-    assert steps % recipe["monitor"]["probes_every"] == 0
+    assert recipe["monitor"]["timed"] == ["knn"]
+    assert steps % recipe["monitor"]["timed_every"] == 0
     assert all(until < steps and size < 32 for until, size in recipe["domain"]["grow"])
     rule = {"simclr": 0.06 / 128, "byol": 1.0 / 256, "vicreg": 0.3 / 256}[recipe["objective"]["type"]] * batch
     if recipe["optim"]["type"] == "timm":
@@ -119,7 +119,7 @@ def test_the_training_commands_of_the_page_resolve_to_runs_that_the_board_can_re
         _, command, path, *words = shlex.split(line)
         recipe = resolve(load(speedrun.REPOSITORY / path), [word for word in words if "=" in word])
         assert command == "train"
-        assert recipe["monitor"]["probes"] == ["knn"] == list(recipe["evaluate"])
+        assert recipe["monitor"]["timed"] == ["knn"] == list(recipe["evaluate"])
 
 
 def test_the_part_of_the_gpu_benchmark_leaves_a_record_that_the_board_takes(tmp_path, monkeypatch, capsys):

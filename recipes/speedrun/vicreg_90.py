@@ -14,6 +14,6 @@ recipe = extend(
         name="speedrun_vicreg_90",
         domain=dict(grow=[[STEPS // 2, 24]]),
         train=dict(steps=STEPS),
-        monitor=dict(probes_every=STEPS // 20),
+        monitor=dict(timed_every=STEPS // 20),
     ),
 )

@@ -100,10 +100,10 @@ class RankMeter:
             ) from error
 
 
-class ProbeCurve(Hook):
+class TimedProbes(Hook):
     """Runs probes while a network trains, and writes down what they find with the time that training took until then.
 
-    A line of ``metrics.jsonl`` has ``probe/<name>/<metric>``, ``seconds`` since the first step of this process began,
+    A line of ``metrics.jsonl`` has ``timed/<name>/<metric>``, ``seconds`` since the first step of this process began,
     and ``seconds_probing``, how many of them went into lines before it. Their difference is the time of training. On a
     GPU the device is waited for before and after, so that neither time has work of the other.
 
@@ -114,19 +114,23 @@ class ProbeCurve(Hook):
         journal: takes the lines.
 
     Raises:
-        RecipeError: the recipe has no probe of a name in ``monitor.probes``.
+        RecipeError: the recipe has no probe of a name in ``monitor.timed``.
     """
 
     def __init__(self, setup: Setup, probes: Mapping[str, Any], probe_set: ProbeSet, journal: Journal) -> None:
         self._setup, self._probe_set, self._journal = setup, probe_set, journal
         known = list(probes)
-        for name in setup.recipe["monitor"]["probes"]:
+        for name in setup.recipe["monitor"]["timed"]:
             if name not in known:
                 there = f"{suggest(name, known)} (known: {', '.join(known)})" if known else ", which has none"
-                raise RecipeError(f"monitor.probes: {name!r} is no probe of evaluate{there}")
-        self._probes = {name: probes[name] for name in setup.recipe["monitor"]["probes"]}
+                raise RecipeError(f"monitor.timed: {name!r} is no probe of evaluate{there}")
+        self._probes = {name: probes[name] for name in setup.recipe["monitor"]["timed"]}
         self._began: float | None = None
         self._probing = 0.0
+
+    def acts(self, step: int) -> bool:
+        """Where the clock starts, and where the probes are due; nothing is done in other steps."""
+        return self._began is None or self._is_due(step + 1)
 
     def before_forward(self, step: int) -> None:
         """Start the clock, with the first step."""
@@ -136,7 +140,7 @@ class ProbeCurve(Hook):
     def after_step(self, step: int) -> None:
         """Run the probes where they are due."""
         done = step + 1
-        if done % self._setup.recipe["monitor"]["probes_every"] and done != self._setup.steps:
+        if not self._is_due(done):
             return
         stopped = self._now()
         values: dict[str, float] = {}
@@ -145,10 +149,13 @@ class ProbeCurve(Hook):
         except Exception as error:  # on every rank; the run goes on, and will try again
             if self._setup.main:
                 self._setup.run.log(traceback.format_exc())
-            self._journal.warn(done, f"monitor.probes: {type(error).__name__}: {error}; the traceback is in train.log")
+            self._journal.warn(done, f"monitor.timed: {type(error).__name__}: {error}; the traceback is in train.log")
         seconds = {"seconds": stopped - (self._began or stopped), "seconds_probing": self._probing}
         self._journal.log(done, {**values, **seconds})
         self._probing += self._now() - stopped
+
+    def _is_due(self, done: int) -> bool:
+        return done % self._setup.recipe["monitor"]["timed_every"] == 0 or done == self._setup.steps
 
     def _found(self) -> dict[str, float]:
         """What the probes say of the encoder as it is, on every rank."""
@@ -157,7 +164,7 @@ class ProbeCurve(Hook):
         features = made_by_rank_0("computing representations", make, setup.accelerator.device)
         results, _ = run_probes(self._probes, features, self._probe_set, shared=True)
         return {
-            f"probe/{name}/{metric}": found["mean"]
+            f"timed/{name}/{metric}": found["mean"]
             for name, result in results.items()
             for metric, found in result.items()
             if isinstance(found, Mapping) and "mean" in found

@@ -66,7 +66,7 @@ def _speedrun(name: str) -> Planned:
     return Planned(
         "speedrun",
         (f"recipes/speedrun/{name}.py",),
-        (f"recipes/speedrun/{name}.py", *smaller, "monitor.probes_every=2"),
+        (f"recipes/speedrun/{name}.py", *smaller, "monitor.timed_every=2"),
     )
 
 

@@ -21,7 +21,7 @@ RECIPES, PAGE = REPOSITORY / "recipes/speedrun", REPOSITORY / "docs/speedrun.md"
 RECORDS = REPOSITORY / "docs/benchmarks/speedrun"
 AIMS = (84.8, 90.0)
 """Percent of the test images that nearest neighbours classify rightly: lightly's SimCLR after 200 epochs, and more."""
-PROBE = "probe/knn/test_accuracy"
+PROBE = "timed/knn/test_accuracy"
 IMAGES = 50_000
 NONE = "–"
 
