@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sslcollapse.cli import run_command
 from sslcollapse.recipe import load, resolve
 from tools import bench
-from tools.bench import gpu_parts, speedrun
+from tools.bench import speedrun
 
 NAMES = sorted(path.stem for path in speedrun.RECIPES.glob("*.py"))
 
@@ -123,7 +123,7 @@ def test_the_training_commands_of_the_page_resolve_to_runs_that_the_board_can_re
 
 
 def test_the_part_of_the_gpu_benchmark_leaves_a_record_that_the_board_takes(tmp_path, monkeypatch, capsys):
-    part = gpu_parts.speedrun("speedrun-vicreg", smoke=True, seconds=400, folder=tmp_path)
+    part = speedrun.part("speedrun-vicreg", smoke=True, seconds=400, folder=tmp_path)
     record = part["speedrun"]
     assert (part["exit_code"], record["name"], record["finished"]) == (0, "speedrun_vicreg", True)
     assert [each["step"] for each in record["curve"]] == [2, 3]

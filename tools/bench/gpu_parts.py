@@ -92,7 +92,9 @@ def function_of(name: str) -> Callable[..., dict[str, Any]]:
     if name.startswith("compiled-"):
         return partial(graph_step, name.removeprefix("compiled-"), compiled=True)
     if name in RUNS:
-        return partial(speedrun if RUNS[name].command == "speedrun" else runs, name)
+        from tools.bench.speedrun import part
+
+        return partial(part if RUNS[name].command == "speedrun" else runs, name)
     return {
         "environment": surroundings,
         "tests": tests,
@@ -255,32 +257,6 @@ def runs(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, A
     if not finished:
         raise RuntimeError(f"no run was finished; exit code {code}; see {name}.log")
     return {**record, "runs_a_minute": rate, "headline": shown + ("" if code == 0 else f"; stopped, exit code {code}")}
-
-
-def speedrun(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
-    """One run of the board in docs/speedrun.md: accuracy over time, also of one whose time is over before its end."""
-    from tools.bench.speedrun import records_below
-
-    planned, out = RUNS[name], folder / "runs" / name
-    words = [*(planned.smaller if smoke else (*planned.words, *_cifar10())), "--out", str(out), "--overwrite"]
-    code = _called([sys.executable, "-m", "sslcollapse.cli", "train", *words], seconds - 20)
-    found = records_below(out)
-    if not found:
-        raise RuntimeError(f"no accuracy was measured; exit code {code}; see {name}.log")
-    record = max(found, key=lambda each: str(each["time"]))
-    ends = [
-        f"{aim} % " + (f"after {point['training'] / 60:.1f} min" if point else "not reached")
-        for aim, point in record["reached"].items()
-    ]
-    last = record["curve"][-1]
-    shown = f"kNN {last['test']:.3f} after {last['training'] / 60:.1f} min, {last['step']} of {record['steps']} steps"
-    return {"exit_code": code, "speedrun": record, "headline": f"{', '.join(ends)}; {shown}"}
-
-
-def _cifar10() -> list[str]:
-    """What to change of a recipe on CIFAR-10 where only the small copy of it is there."""
-    root = Path(os.environ.get("SSLCOLLAPSE_DATA") or "data") / "vision"
-    return [] if (root / "cifar-10-batches-py").exists() else [f"domain.dataset={CIFAR10}"]
 
 
 def _finished(folder: Path) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,28 @@ def main(runs: Path | None = None) -> dict[str, Any]:
     if runs is not None:
         print(f"\n{len(found)} runs of {runs} are in {RECORDS}")
     return {"benchmark": "speedrun", "records": records}
+
+
+def part(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
+    """A part of ``bench gpu``: one run of the board, and its record, also where its time is over before its end."""
+    from tools.bench.gpu_parts import CIFAR10, RUNS, _called
+
+    planned, out = RUNS[name], folder / "runs" / name
+    data = Path(os.environ.get("SSLCOLLAPSE_DATA") or "data") / "vision/cifar-10-batches-py"
+    copied = [] if data.exists() else [f"domain.dataset={CIFAR10}"]
+    words = [*(planned.smaller if smoke else (*planned.words, *copied)), "--out", str(out), "--overwrite"]
+    code = _called([sys.executable, "-m", "sslcollapse.cli", "train", *words], seconds - 20)
+    found = records_below(out)
+    if not found:
+        raise RuntimeError(f"no accuracy was measured; exit code {code}; see {name}.log")
+    record = max(found, key=lambda each: str(each["time"]))
+    ends = [
+        f"{aim} % " + (f"after {point['training'] / 60:.1f} min" if point else "not reached")
+        for aim, point in record["reached"].items()
+    ]
+    last = record["curve"][-1]
+    shown = f"kNN {last['test']:.3f} after {last['training'] / 60:.1f} min, {last['step']} of {record['steps']} steps"
+    return {"exit_code": code, "speedrun": record, "headline": f"{', '.join(ends)}; {shown}"}
 
 
 def records_below(folder: Path) -> list[dict[str, Any]]:
