@@ -38,6 +38,11 @@ def onto(device: torch.device, values: Tensor) -> Tensor:
     return values.to(device, non_blocking=device.type != "cpu")
 
 
+def to_host(values: Tensor) -> Tensor:
+    """Values of a device on the host, which waits for them: the one way in which a measurement does."""
+    return values.cpu()
+
+
 def machine_memory() -> int:
     """Bytes of this machine's main memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sslcollapse.core.memory import to_host
 from sslcollapse.layers.map import Layer
 
 
@@ -41,22 +42,22 @@ def penalty_gradients(module: Penalized, step: int) -> dict[str, dict[str, float
     distinct = {id(parameter): parameter for parameter in parameters.values()}
     gradients = torch.autograd.grad(list(sums.values()), list(distinct.values())) if sums else ()
     gradient = dict(zip(distinct, gradients, strict=True))
-    result = {}
+    compared = []
     for name in sums:
         layer = module.layers[name]
         ours = layer.rows(gradient[id(layer.parameter)])
         objective = layer.rows(_gradient(layer.parameter)) - ours
         ours_norm, objective_norm = ours.norm(), objective.norm()
         tiny = torch.finfo(ours.dtype).tiny
-        stacked = torch.stack(
-            [
-                ours_norm / objective_norm.clamp(min=tiny),
-                (ours * objective).sum() / (ours_norm * objective_norm).clamp(min=tiny),
-            ]
-        )
-        ratio, cosine = stacked.tolist()
-        result[name] = {"norm_ratio": ratio, "cosine": cosine}
-    return result
+        compared += [
+            ours_norm / objective_norm.clamp(min=tiny),
+            (ours.conj() * objective).sum().real / (ours_norm * objective_norm).clamp(min=tiny),
+        ]
+    device = compared[0].device if compared else None
+    # The host waits once for all layers.
+    values = to_host(torch.stack([value.to(device, torch.float64) for value in compared])).tolist() if compared else []
+    pairs = zip(values[::2], values[1::2], strict=True)
+    return {name: {"norm_ratio": ratio, "cosine": cosine} for name, (ratio, cosine) in zip(sums, pairs, strict=True)}
 
 
 def _gradient(parameter: Tensor) -> Tensor:

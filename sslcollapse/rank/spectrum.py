@@ -59,15 +59,29 @@ def singular_values(matrix: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: for what ``widest`` refuses.
     """
+    gram, scale = gram_of(matrix)
+    sigma = from_gram(gram)
+    return sigma if scale is None else sigma * scale
+
+
+def gram_of(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+    """BᴴB or BBᴴ in float64, the smaller of the two, and the scale s of a matrix A = s B; None for 1.
+
+    A finite matrix may be too large to be squared. On a CPU that is looked at; elsewhere the host would have to wait
+    for the answer, so that every matrix is scaled by its largest entry.
+
+    Raises:
+        TypeError, ValueError: for what ``widest`` refuses.
+    """
     rows = widest(matrix)
     side = rows if rows.shape[0] <= rows.shape[1] else rows.mH
-    try:
-        return from_gram(gram_matrix(side))
-    except NotFiniteError:
-        peak = side.abs().amax()  # a finite matrix may be too large to be squared
-        if not torch.isfinite(peak):
-            raise
-        return from_gram(gram_matrix(side / peak)) * peak
+    if side.device.type == "cpu" or not side.numel():
+        gram = gram_matrix(side)
+        if torch.isfinite(gram).all():
+            return gram, None
+    peak = side.abs().amax()
+    peak = torch.where(peak > 0, peak, 1.0)
+    return gram_matrix(side / peak), peak
 
 
 def from_gram(gram: Tensor) -> Tensor:
@@ -79,13 +93,27 @@ def from_gram(gram: Tensor) -> Tensor:
     Raises:
         NotFiniteError: for a Gram matrix with NaN or infinite entries.
     """
-    if not torch.isfinite(gram).all():
-        raise NotFiniteError("the matrix has NaN or infinite entries, so it has no spectrum")
+    finite(gram)
     if not gram.numel():
         return gram.real.new_zeros(0)
-    energy = torch.linalg.eigvalsh(gram).flip(0)
-    noise = gram.shape[0] * torch.finfo(gram.dtype).eps * energy[0]
-    return torch.where(energy > noise, energy, 0.0).clamp(min=0.0).sqrt()
+    return without_noise(torch.linalg.eigvalsh(gram).flip(0)).clamp(min=0.0).sqrt()
+
+
+def finite(values: Tensor) -> Tensor:
+    """A Gram matrix, or the singular values of one, that has a spectrum.
+
+    Raises:
+        NotFiniteError: for one with NaN or infinite entries.
+    """
+    if not torch.isfinite(values).all():
+        raise NotFiniteError("the matrix has NaN or infinite entries, so it has no spectrum")
+    return values
+
+
+def without_noise(energy: Tensor) -> Tensor:
+    """Eigenvalues [..., d] in float64, descending; those within rounding of zero (d · 2⁻⁵² of the first) are zero."""
+    noise = energy.shape[-1] * torch.finfo(energy.dtype).eps * energy[..., :1]
+    return torch.where(energy > noise, energy, 0.0)
 
 
 def effective_rank_from_singular_values(sigma: Tensor) -> float:
