@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -33,10 +32,10 @@ def penalty_gradients(module: Penalized, step: int) -> dict[str, dict[str, float
     Returns:
         layer → ``norm_ratio`` ‖g_penalty‖ / ‖g_objective‖ and ``cosine`` between the two.
     """
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+    sums: dict[str, Tensor] = {}
     with torch.enable_grad():
         for _, name, penalty, coefficient in module.weight_penalties(step):
-            sums[name] = sums[name].to(penalty.device) + coefficient * penalty
+            sums[name] = sums[name] + coefficient * penalty if name in sums else coefficient * penalty
     # In one backward pass: layers that share a tensor share a graph, and the gradient of that tensor is the sum of all.
     parameters = {name: module.layers[name].parameter for name in sums}
     distinct = {id(parameter): parameter for parameter in parameters.values()}

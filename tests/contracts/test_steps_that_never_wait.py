@@ -238,8 +238,12 @@ def copies(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("route", ["double", "single"])
-@pytest.mark.parametrize(("name", "kind"), READS)
+SMALL = [(name, kind) for name, kind in READS if name not in ("resnet18", "resnet34", "resnet50")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "route"), [("mlp", "vector", "double"), *((*each, "single") for each in SMALL)]
+)
 def test_a_measurement_of_a_network_waits_for_the_device_once(name, kind, route, copies):
     module = module_of(encoder=name, domain=kind).to(META)
     views = batch(kind, 0.0 if name == "pyg" else 0.3).views

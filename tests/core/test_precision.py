@@ -15,14 +15,18 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.precision import full_precision, in_force, numerics, precisely
 from sslcollapse.core.registry import CONSTRAINTS, OBJECTIVES, PROBES, REGULARIZERS
-from sslcollapse.core.types import Branch, ProbeSet, Split
+from sslcollapse.core.types import Batch, Branch, ProbeSet, Split
+from sslcollapse.domains.base import flat_rows
 from sslcollapse.layers.map import layer_map
 from sslcollapse.probes.evaluate import run_probes
 from sslcollapse.probes.online import OnlineProbe
+from sslcollapse.rank.diagnose.diagnosis import with_statistics
 from sslcollapse.rank.measure import measure, represent
+from sslcollapse.rank.views import measure_shared
 from sslcollapse.recipe import identify
 from sslcollapse.regularizers.base import WeightPenalty
 from sslcollapse.regularizers.constraints import Constrained
+from sslcollapse.training import evaluate as evaluate_module
 from sslcollapse.training.trainer import train
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -261,6 +265,26 @@ def test_gradients_of_every_order_are_those_of_plain_autograd(order, as_a_gpu):
         found = derivatives(lambda a, b: precisely(function, a, b))
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_diagnosis_and_what_views_share_are_in_float32_while_a_program_is_in_tf32(as_a_gpu):
+    network, x = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9)), torch.randn(60, 6)
+    with Exact() as exact:
+        with_statistics(network, [x])
+        measure_shared(network, [Batch([x, x + 0.1], torch.arange(60), None, True)], 60, flat_rows)
+    assert exact.products > 2
+
+
+def test_an_evaluation_is_by_the_policy_of_the_run_and_leaves_the_process_as_it_was(tmp_path, monkeypatch):
+    probes = dict(public=dict(type="knn", split="public"))
+    quick = tiny_recipe("again", optim=dict(type="adamw", lr=1e-3), monitor=dict(every=0), evaluate=probes)
+    path = train({**quick, "train": dict(steps=1, deterministic=True)}, out=tmp_path)
+    before, seen, evaluate = state(), [], evaluate_module.evaluate_networks
+    monkeypatch.setattr(evaluate_module, "evaluate_networks", lambda *args: seen.append(in_force()) or evaluate(*args))
+    assert "test_accuracy" in evaluate_module.evaluate_run(path)["evaluation"]["public"]
+    assert [each["deterministic"] for each in seen] == [True]
+    assert state() == before
+    assert evaluate_module.policy_of({"train": {"steps": 2}}) == USUAL  # of a run before there was one
 
 
 def test_on_a_cpu_precisely_is_the_plain_call():
