@@ -5,7 +5,7 @@ asked of it by itself makes the host wait. So what is measured is listed first, 
 computed together. There are three routes, with one result up to rounding:
 
 ``host``: eigenvalues in float64 on the host's threads, a matrix each. The usual one for a CPU. Grams of another device
-are copied to the host in one piece.
+are copied to the host together.
 
 ``double``: eigenvalues in float64 on the matrices' device, a batch a size.
 
@@ -34,6 +34,8 @@ from torch import Tensor
 
 from sslcollapse.core.memory import map_on_threads, to_host
 from sslcollapse.rank.spectrum import NUMERICAL_RANK_RTOL, NotFiniteError, from_gram, gram_of, without_noise
+
+CPU = torch.device("cpu")
 
 Route = Literal["host", "double", "single"]
 ROUTES: tuple[Route, ...] = ("host", "double", "single")
@@ -71,14 +73,17 @@ def usual_route(device: torch.device) -> Route:
 
 
 @torch.no_grad()
-def spectra(makes: Sequence[Make], route: Route, *, ordered: bool = False) -> list[list[Tensor]]:
+def spectra(
+    makes: Sequence[Make], route: Route, *, device: torch.device = CPU, ordered: bool = False
+) -> list[list[Tensor]]:
     """Singular values in float64 on the host, descending, of every Gram that is made; NaN where one is not finite.
 
     Args:
         makes: each called once, on a thread of its own on the ``host`` route; twice where float32 does not settle it.
         route: see above.
-        ordered: whether all ranks must make the same Grams in the same order, since they gather shards for them. Then
-            nothing is made twice.
+        device: of the Grams.
+        ordered: whether all is made once, in order, in the thread that calls, and in float64: where ranks gather shards
+            for it, and where what is found moves a training.
 
     Raises:
         ValueError: for another route.
@@ -86,7 +91,11 @@ def spectra(makes: Sequence[Make], route: Route, *, ordered: bool = False) -> li
     if route not in ROUTES:
         raise ValueError(f"route must be one of {', '.join(map(repr, ROUTES))}, got {route!r}")
     if route == "host":
-        return [_on_host(make) for make in makes] if ordered else map_on_threads(_on_host, makes, _THREADS)
+        if device.type != "cpu":
+            return _copied(makes)
+        if ordered or torch.get_num_threads() == 1:
+            return [_on_host(make) for make in makes]
+        return map_on_threads(_on_host, makes, _THREADS)
     single = route == "single" and not ordered
     found = _batched(dict(enumerate(makes)), single=single)
     if single:
@@ -105,6 +114,40 @@ def _on_host(make: Make) -> list[Tensor]:
             sigma = torch.full((gram.size,), torch.nan, dtype=torch.float64)
         found.append(_filled(sigma if gram.scale is None else sigma * gram.scale.cpu(), gram.size))
     return found
+
+
+def _copied(makes: Sequence[Make]) -> list[list[Tensor]]:
+    """As ``_on_host`` of Grams on a device, which are copied to the host together."""
+    found: list[list[Tensor]] = []
+    made: list[Sequence[Gram]] = []
+    for number, make in enumerate(makes, 1):
+        made.append(make())
+        size = sum(gram.matrix.numel() * gram.matrix.element_size() for grams in made for gram in grams)
+        if size > _BUDGET or number == len(makes):
+            here = _all_to_host(made)
+            found += map_on_threads(_on_host, [lambda grams=grams: grams for grams in here], _THREADS)
+            made.clear()
+    return found
+
+
+def _all_to_host(made: Sequence[Sequence[Gram]]) -> list[list[Gram]]:
+    """The same Grams on the host, in one copy."""
+    grams = [gram for each in made for gram in each]
+    if not grams:
+        return [[] for _ in made]
+    device, values = grams[0].matrix.device, []
+    for gram in grams:
+        matrix = torch.view_as_real(gram.matrix) if gram.matrix.is_complex() else gram.matrix
+        scale = matrix.new_ones(1) if gram.scale is None else gram.scale.view(1)
+        values += [matrix.flatten().to(device), scale.to(device, matrix.dtype)]
+    parts = iter(to_host(torch.cat(values)).split([len(value) for value in values]))
+    found = []
+    for gram in grams:
+        flat, scale = next(parts), next(parts)
+        matrix = torch.view_as_complex(flat.view(-1, 2)) if gram.matrix.is_complex() else flat
+        found.append(Gram(matrix.view(gram.matrix.shape), scale[0], gram.size))
+    rest = iter(found)
+    return [[next(rest) for _ in each] for each in made]
 
 
 def _filled(sigma: Tensor, size: int) -> Tensor:

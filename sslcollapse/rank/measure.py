@@ -225,7 +225,7 @@ class Observation:
         Raises:
             RunError: a layer whose output was not seen.
         """
-        asked = RankBatch(device_of(self._encoder))
+        asked = RankBatch(device_of(self._encoder), ordered=True)  # since they move coefficients
         for point in self._points:
             if point.kind == "weight":
                 asked.ask_weights({point.name: self._layers[point.name]})

@@ -159,16 +159,23 @@ class RankBatch:
         step: what the rows are called.
         strict: whether entries that are not finite are an error, and not NaN in all measures.
         route: see ``batch``.
+        ordered: see ``batch.spectra``; weights that are sharded are always read in order.
     """
 
     def __init__(
-        self, device: torch.device, *, step: int = 0, strict: bool = False, route: Route | None = None
+        self,
+        device: torch.device,
+        *,
+        step: int = 0,
+        strict: bool = False,
+        route: Route | None = None,
+        ordered: bool = False,
     ) -> None:
-        self._step, self._strict = step, strict
+        self._device, self._step, self._strict = device, step, strict
         self._route: Route = usual_route(device) if route is None else route
         self._makes: list[Make] = []
         self._asked: list[_Asked] = []
-        self._sharded = False
+        self._ordered = ordered
 
     def ask_weights(self, layers: Mapping[str, Layer]) -> None:
         """The weights of layers that share a tensor, which is made once for all of them.
@@ -178,7 +185,7 @@ class RankBatch:
         for position, layer in enumerate(layers.values()):
             place = len(self._makes), position
             self._asked.append(_Asked(Point("weight", layer.name), layer.shape, layer.depth, None, place, None))
-        self._sharded |= any(hasattr(layer.parameter, "full_tensor") for layer in layers.values())
+        self._ordered |= any(hasattr(layer.parameter, "full_tensor") for layer in layers.values())
         self._makes.append(lambda: [Gram.of(matrix) for matrix in weights(layers).values()])
 
     def ask_rows(
@@ -214,7 +221,7 @@ class RankBatch:
         Raises:
             NotFiniteError: if strict; names what is not finite.
         """
-        sigma = spectra(self._makes, self._route, ordered=self._sharded)
+        sigma = spectra(self._makes, self._route, device=self._device, ordered=self._ordered)
 
         def at(place: tuple[int, int]) -> Callable[[], Tensor]:
             return lambda: finite(sigma[place[0]][place[1]])

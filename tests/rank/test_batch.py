@@ -1,6 +1,7 @@
 """Spectra of many matrices at once: three routes to one result, and what float32 is trusted with."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -148,6 +149,14 @@ def test_only_what_float32_does_not_settle_is_made_again():
     made.clear()
     spectra([make(name) for name in names], "single", ordered=True)  # shards are gathered once, by all ranks alike
     assert made == list(names)
+
+
+@pytest.mark.parametrize("budget", [1, 2**29])
+def test_grams_of_a_device_that_are_copied_to_the_host_have_the_spectra_that_they_have_there(budget, monkeypatch):
+    monkeypatch.setattr(batch_module, "_BUDGET", budget)
+    makes = [lambda pair=pair: [Gram.of(matrix) for matrix in pair] for pair in pairwise(MATRICES.values())]
+    for copied, here in zip(batch_module._copied(makes), spectra(makes, "host"), strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(copied, here, strict=True))
 
 
 @pytest.mark.parametrize("route", ["double", "single"])
