@@ -144,7 +144,7 @@ def _all_to_host(made: Sequence[Sequence[Gram]]) -> list[list[Gram]]:
     found = []
     for gram in grams:
         flat, scale = next(parts), next(parts)
-        matrix = torch.view_as_complex(flat.view(-1, 2)) if gram.matrix.is_complex() else flat
+        matrix = torch.view_as_complex(flat.view(-1, 2).clone()) if gram.matrix.is_complex() else flat
         found.append(Gram(matrix.view(gram.matrix.shape), scale[0], gram.size))
     rest = iter(found)
     return [[next(rest) for _ in each] for each in made]
