@@ -96,8 +96,7 @@ class CollapseMonitor:
         check_count("max_rows", max_rows)
         self.layers: dict[str, Layer] = layers_of(model, layers)
         warn_of_unread(model, layers, "CollapseMonitor")
-        self.every = every
-        self.max_rows = max_rows
+        self.every, self.max_rows = every, max_rows
         self.forwards = self.measured = 0
         self._network = unwrap(model)
         self._records: list[_Record] = []
@@ -156,7 +155,7 @@ class CollapseMonitor:
         Args:
             step: what the rows are called; by default the number of training forwards seen.
             all_reduce: merge the outputs of all ranks. Every rank must then call this.
-            route: how eigenvalues are computed (``sslcollapse.rank.batch``); by default as is usual for the device.
+            route: how eigenvalues are computed (see ``rank.batch``); by default as is usual for the device.
 
         Raises:
             MonitorError: no forward was seen.
@@ -181,12 +180,12 @@ class CollapseMonitor:
                 asked.ask_rows(Point("output", name), stream, layer.shape, depth=layer.depth)
         with resting(self._network):
             found = asked.found()
-        rows, spectra = [row for row, _ in found], {row.point.key: sigma for row, sigma in found}
         if self._records and self._records[-1].measured == self.measured:
             self._records.pop()
-        self._records.append(_Record(self.measured, step, rows, spectra))
+        spectra = {row.point.key: sigma for row, sigma in found}
+        self._records.append(_Record(self.measured, step, [row for row, _ in found], spectra))
         self._summarized = True
-        return rows
+        return self._records[-1].rows
 
     @property
     def history(self) -> list[LayerRank]:
