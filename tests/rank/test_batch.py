@@ -66,6 +66,12 @@ def test_every_route_has_the_singular_values_of_each_matrix_by_itself_in_order(r
         ), name
 
 
+def test_on_the_host_a_spectrum_is_to_the_bit_that_of_the_matrix_by_itself_so_that_records_do_not_move():
+    found = spectra_of(*MATRICES.values(), route="host")
+    for matrix, sigma in zip(MATRICES.values(), found, strict=True):
+        assert torch.equal(sigma, singular_values(matrix))
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_matrix_that_is_not_finite_has_nan_and_costs_the_others_nothing(route):
     bad = drawn(0, 40, 60)
