@@ -35,6 +35,8 @@ class TrainSpec:
         channels_last: memory format of convolutions.
         compile: whether encoder and heads are compiled with ``torch.compile``.
         sync_batchnorm: whether BatchNorm's statistics are those of all GPUs' samples.
+        timeout_minutes: how long one of several processes waits for another in a collective, and for all to meet at the
+            start, before it gives up.
         online_probe: train a linear classifier beside the encoder, on representations cut off from its gradient,
             with the same optimizer.
     """
@@ -54,6 +56,7 @@ class TrainSpec:
     channels_last: bool = False
     compile: bool = False
     sync_batchnorm: bool = True
+    timeout_minutes: Annotated[float, AtLeast(0.1)] = 10.0
     online_probe: bool = False
 
 

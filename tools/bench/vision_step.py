@@ -56,9 +56,7 @@ SMALL = Scale(batch=8, rounds=1, steps=1, repeats=1, images=32, precision="bf16"
 
 def main() -> dict[str, Any]:
     """Measure, print tables with ratios, return the record."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from sslcollapse.core.console import Console, Table
     from sslcollapse.runs.directory import environment
 
     load = os.getloadavg() if hasattr(os, "getloadavg") else None  # says how busy others kept it
