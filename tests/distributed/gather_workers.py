@@ -121,7 +121,8 @@ def graph_gradients(name: str, rank: int, wrap=lambda module: module) -> dict[st
     torch.manual_seed(0)
     module = SSLModule(GCN(12, hidden=[8, 6], norm="none"), OBJECTIVES.build(REPLICATED[name]), {}, total_steps=10)
     batch = next(domain.batches(0, Context(seed=0, rank=rank, world_size=2)))
-    wrap(module)(batch, 0)["loss"].backward()
+    wrapped = wrap(module)  # what averages gradients lives as long as this
+    wrapped(batch, 0)["loss"].backward()
     return {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
 
 

@@ -43,7 +43,8 @@ def gathered(device: torch.device, x: Tensor, wrap=lambda network: network) -> d
     """Gradients of a loss in which every sample depends on every other."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(108, 5)).double().to(device)
-    z = Gather()(wrap(network)(x.to(device)))
+    wrapped = wrap(network)  # what averages gradients lives as long as this
+    z = Gather()(wrapped(x.to(device)))
     (torch.softmax(z @ z.t(), dim=1).square() * torch.arange(1.0, len(z) + 1, device=device)[:, None]).sum().backward()
     return {name: p.grad.cpu() for name, p in network.named_parameters()}
 
@@ -59,7 +60,8 @@ def normalised(device: torch.device, x: Tensor, wrap=lambda network: network, de
     settings = {"channels_last": False, "sync_batchnorm": True, "compile": False}
     prepare_networks({"train": settings}, network, SimpleNamespace(replicated=False), devices)  # type: ignore[arg-type]
     network.double().to(device)
-    z = Gather()(wrap(network)(x.to(device)))
+    wrapped = wrap(network)
+    z = Gather()(wrapped(x.to(device)))
     z.square().sum(1).sin().mean().backward()
     state = {name: value.cpu() for name, value in network.state_dict().items() if value.is_floating_point()}
     return {"output": z.detach().cpu(), **state, **{f"∂{name}": p.grad.cpu() for name, p in network.named_parameters()}}
