@@ -29,6 +29,10 @@ PATIENCE = 600.0
 """Seconds without such a sign after which a rank is taken for frozen or dead, if the group's timeout is not shorter."""
 
 
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+"""By the name that torch has given it since 2.14, and the one before that, which then warns."""
+
+
 def rank() -> int:
     """This process's rank; 0 outside a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
@@ -128,7 +132,7 @@ class _SumOfOwn(torch.autograd.Function):
         # A rank needs the sum of its own rows alone, which is half of what an all-reduce sends. The gradient is read
         # and not written: autograd hands the same tensor to every input of a sum.
         own = grad.new_empty((rows, *grad.shape[1:]))
-        dist.reduce_scatter_tensor(own, grad.contiguous())
+        _reduce_scatter(own, grad.contiguous())
         return own
 
     @staticmethod
@@ -254,7 +258,7 @@ class _Talk(Thread):
         self.answers: list[dict[str, Any]] = []
         self.heard = time.monotonic()
         self.failure: Exception | None = None
-        self._group = dist.distributed_c10d._get_default_store()
+        self._group: Any = dist.distributed_c10d._get_default_store()
         self.patience = min(PATIENCE, self._group.timeout.total_seconds())
         self._given = Event()
         self._answer = ""
