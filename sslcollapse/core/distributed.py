@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -258,7 +258,7 @@ class _Talk(Thread):
         self.answers: list[dict[str, Any]] = []
         self.heard = time.monotonic()
         self.failure: Exception | None = None
-        self._group: Any = dist.distributed_c10d._get_default_store()
+        self._group = cast(Any, dist.distributed_c10d._get_default_store())  # whose types lack its timeout
         self.patience = min(PATIENCE, self._group.timeout.total_seconds())
         self._given = Event()
         self._answer = ""
