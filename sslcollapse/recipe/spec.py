@@ -34,6 +34,8 @@ class TrainSpec:
             accumulation is nevertheless meant for: they see each batch by itself, not the sum of them.
         channels_last: memory format of convolutions.
         compile: whether encoder and heads are compiled with ``torch.compile``.
+        capture: whether steps on a GPU are captured as one CUDA graph and replayed: ``"auto"``, where nothing in them
+            needs the host, as on a full-batch graph; ``"always"``, which refuses where something does; ``"never"``.
         sync_batchnorm: whether BatchNorm's statistics are those of all GPUs' samples.
         timeout_minutes: how long one of several processes waits for another in a collective, and for all to meet at the
             start, before it gives up.
@@ -55,6 +57,7 @@ class TrainSpec:
     accumulate_coupled: Annotated[Sequence[str], Distinct()] = ()
     channels_last: bool = False
     compile: bool = False
+    capture: Literal["auto", "always", "never"] = "auto"
     sync_batchnorm: bool = True
     timeout_minutes: Annotated[float, AtLeast(0.1)] = 10.0
     online_probe: bool = False
