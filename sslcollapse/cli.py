@@ -123,6 +123,7 @@ def _ablate(options: argparse.Namespace) -> int:
         threads=options.threads,
         executor=options.executor,
         slurm=options.slurm,
+        timeout=options.timeout,
         retry_failed=options.retry_failed,
         dry_run=options.dry_run,
         tables=options.tables,
@@ -222,7 +223,19 @@ def _parser() -> argparse.ArgumentParser:
         help="compare each point with the one that has this value; base=NAME for one of several recipes",
     )
     ablate.add_argument("--name", metavar="NAME", help="of the results folder (default: the recipe's name)")
-    ablate.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at a time (default: 1)")
+    ablate.add_argument(
+        "--jobs",
+        type=_jobs,
+        default=1,
+        metavar="N",
+        help="runs at a time (default: 1); auto for as many as cores and a GPU's memory allow",
+    )
+    ablate.add_argument(
+        "--timeout",
+        type=float,
+        metavar="MINUTES",
+        help="end a run on this machine that takes longer; it has failed then",
+    )
     ablate.add_argument(
         "--threads", type=_positive, metavar="N", help="threads of each run (default: the cores, shared out)"
     )
@@ -230,7 +243,8 @@ def _parser() -> argparse.ArgumentParser:
         "--executor",
         default="local",
         metavar="NAME",
-        help="where runs take place: local, slurm or debug, which is this very process (default: local)",
+        help="where runs take place: local (processes: warm on a GPU, else fork), slurm or debug, which is this very "
+        "process (default: local)",
     )
     ablate.add_argument(
         "--slurm",
@@ -340,6 +354,10 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
     return int(text)
+
+
+def _jobs(text: str) -> int | str:
+    return text if text == "auto" else _positive(text)
 
 
 if __name__ == "__main__":

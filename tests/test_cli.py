@@ -112,6 +112,7 @@ def test_ablate_hands_over_grid_seeds_and_overrides(calls):
                 threads=None,
                 executor="local",
                 slurm=["partition=gpu"],
+                timeout=None,
                 retry_failed=False,
                 dry_run=False,
                 tables=False,

@@ -14,7 +14,7 @@ from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import GRAPH_DATASETS, RegistryError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
-from sslcollapse.domains.base import Domain
+from sslcollapse.domains.base import Domain, dataset_key
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
 from sslcollapse.nn.sparse import SparseMatrix
@@ -88,6 +88,7 @@ class GraphDomain(Domain):
             self.source = GRAPH_DATASETS.build(dataset, data_root)
         except (RecipeError, RegistryError) as error:
             raise RecipeError(f"domain.dataset: {error}") from error
+        self._spec = dataset
         self.views = views if isinstance(views, GraphViews) else GraphViews(**views)
         self.batch_size = batch_size
         self.in_shape = (self.source.num_features,)
@@ -106,6 +107,18 @@ class GraphDomain(Domain):
             RecipeError: a batch of more graphs than there are.
         """
         _ = self._graphs_a_step()
+
+    def data_key(self) -> str | None:
+        """By the dataset, whatever the views."""
+        return dataset_key(GRAPH_DATASETS, self._spec, self.source)
+
+    def loaded(self) -> GraphDataset | None:
+        """The graphs, if they have been read."""
+        return self._dataset
+
+    def use(self, data: GraphDataset) -> None:
+        """Have these graphs."""
+        self._dataset = data
 
     @property
     def dataset(self) -> GraphDataset:
