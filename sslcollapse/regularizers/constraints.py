@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
+from sslcollapse.core.distributed import is_sharded
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.precision import full_precision
 from sslcollapse.layers.effective import effective, oriented
@@ -208,8 +209,17 @@ class Constrained:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within, parametrized weights are computed once, in full precision, whatever uses them."""
+        """Within, parametrized weights are computed once, in full precision, whatever uses them.
+
+        Raises:
+            RecipeError: what such a weight is computed from was sharded meanwhile.
+        """
         chains: list[Any] = [module.get_submodule(f"parametrizations.{tensor}") for module, tensor in self.tensors]
+        for place, chain in zip(self.tensors, chains, strict=True):
+            if is_sharded(chain.original):
+                every = [layer for layers in self.layers.values() for layer in layers.values()]
+                name = next(layer.name for layer in every if (layer.module, layer.tensor) == place)
+                raise _refused(self.of[name], name, SHARDED)
         try:
             for chain in chains:
                 with full_precision(chain.original.device):
@@ -268,6 +278,8 @@ class Constrained:
             layer.assign(begins[name])
             made = constraint.parametrized(nn.Parameter(begins[name].clone()))
             if made is not None:
+                if is_sharded(first.parameter):
+                    raise _refused(self.of[name], name, SHARDED)
                 parts.append((layer.channels(torch.arange(shape[0], device=first.parameter.device), 0), made))
         if len(parts) not in (0, len(group)):
             raise _refused(self.of[first.name], first.name, "its tensor has a retraction and a parametrization")
@@ -323,6 +335,9 @@ class Matrices(nn.Module):
             rows, inverse = self.get_buffer(f"rows{number}"), part.right_inverse
             stored = stored.index_copy(0, rows, inverse(stored[rows]))  # type: ignore[operator]
         return stored
+
+
+SHARDED = "no process has its weight as a whole (FSDP2), which a parametrization needs; 'retraction' works with shards"
 
 
 def _of_torch(register: Callable[..., Any], matrix: nn.Parameter, **arguments: Any) -> nn.Module:

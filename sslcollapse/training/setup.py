@@ -69,7 +69,7 @@ def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accele
     """Accelerate and the precision of one run; both hold for the process, and are put back at the end.
 
     Raises:
-        RunError: the process has an Accelerator of another precision.
+        RunError: the process has an Accelerator of another precision, or there is no GPU for this one.
     """
     ours, precision = not is_initialized(), recipe["train"]["precision"]
     if not ours and (theirs := AcceleratorState().mixed_precision) != precision:
@@ -84,6 +84,8 @@ def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accele
             log_with=list(recipe["train"]["trackers"]) or None,
             project_dir=str(run.path),
         )
+        if precision == "fp16" and accelerator.device.type == "cpu":  # which Accelerate would pass over in silence
+            raise RunError("train.precision: 'fp16' needs a GPU; on a processor use 'bf16' or 'no'")
         with numerics(recipe["train"], accelerator.device):
             yield accelerator
     finally:
