@@ -16,6 +16,7 @@ from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.base import Domain, dataset_key
 from sslcollapse.domains.graph.data import GraphDataset
+from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
 from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import AtLeast, Component, Momentum, Probability
@@ -204,6 +205,36 @@ class GraphDomain(Domain):
     def measurable(self, view: GraphView) -> Tensor | None:
         """Node features [N, F] with masked columns zero, or None where there are too many to be made dense."""
         return view.features.dense if view.features.shape[1] <= MAX_MEASURED_FEATURES else None
+
+    def draw(self, path: Path, samples: int, seed: int) -> None:
+        """Write a picture of so many neighbourhoods at most: as they are, and in two draws of each of the two views.
+
+        Their nodes are evenly spaced over those that have an edge, of graphs evenly spaced over those to pre-train on.
+        """
+        dataset, (edge_drop, feature_mask) = self.dataset, self.views.probabilities()
+        members = dataset.train_graphs
+        chosen = [members[row * len(members) // samples] for row in range(samples)]
+        rows = []
+        for number in dict.fromkeys(chosen):
+            graph, base, count = dataset.graphs[number], self._union([number]), chosen.count(number)
+            nodes = graph.edge_index.unique()
+            views = [
+                augment(
+                    base,
+                    edge_drop[view],
+                    feature_mask[view],
+                    generator(torch.device("cpu"), "sheet", seed, draw, view),
+                    undirected=self.views.undirected,
+                )
+                for view in range(2)
+                for draw in range(2)
+            ]
+            for row in range(min(count, len(nodes))):
+                center = int(nodes[(2 * row + 1) * len(nodes) // (2 * min(count, len(nodes)))])
+                place = neighbourhood(graph.edge_index, graph.x, graph.y, center)
+                rows.append((place, graph.edge_index, [base, *views]))
+        titles = ["sample", *(f"view {view + 1}, draw {draw + 1}" for view in range(2) for draw in range(2))]
+        write_neighbourhoods(rows, titles, path)
 
     def _union(self, members: Sequence[int]) -> GraphView:
         graphs = [self.dataset.graphs[i] for i in members]
