@@ -223,19 +223,8 @@ def _parser() -> argparse.ArgumentParser:
         help="compare each point with the one that has this value; base=NAME for one of several recipes",
     )
     ablate.add_argument("--name", metavar="NAME", help="of the results folder (default: the recipe's name)")
-    ablate.add_argument(
-        "--jobs",
-        type=_jobs,
-        default=1,
-        metavar="N",
-        help="runs at a time (default: 1); auto for as many as cores and a GPU's memory allow",
-    )
-    ablate.add_argument(
-        "--timeout",
-        type=float,
-        metavar="MINUTES",
-        help="end a run on this machine that takes longer; it has failed then",
-    )
+    ablate.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at a time (default: 1), or auto")
+    ablate.add_argument("--timeout", type=float, metavar="MINUTES", help="end local runs that take longer; they fail")
     ablate.add_argument(
         "--threads", type=_positive, metavar="N", help="threads of each run (default: the cores, shared out)"
     )
@@ -243,8 +232,7 @@ def _parser() -> argparse.ArgumentParser:
         "--executor",
         default="local",
         metavar="NAME",
-        help="where runs take place: local (processes: warm on a GPU, else fork), slurm or debug, which is this very "
-        "process (default: local)",
+        help="local (warm on a GPU, else fork), slurm, or debug, this process",
     )
     ablate.add_argument(
         "--slurm",
@@ -350,14 +338,14 @@ def _add_folder(parser: argparse.ArgumentParser, flag: str, default: str, what: 
     parser.add_argument(flag, type=Path, default=Path(default), metavar="DIR", help=f"{what} (default: {default})")
 
 
+def _jobs(text: str) -> int | str:
+    return text if text == "auto" else _positive(text)
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
     return int(text)
-
-
-def _jobs(text: str) -> int | str:
-    return text if text == "auto" else _positive(text)
 
 
 if __name__ == "__main__":

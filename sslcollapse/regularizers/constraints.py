@@ -22,6 +22,7 @@ from sslcollapse.core.precision import full_precision
 from sslcollapse.layers.effective import effective, oriented
 from sslcollapse.layers.map import Layer, LayerError, by_tensor
 from sslcollapse.nn.init import polar_factor
+from sslcollapse.nn.parametrized import Chain, Matrices
 from sslcollapse.recipe.schema import Distinct, Width
 from sslcollapse.regularizers.base import HEADS, chosen_layers
 
@@ -294,47 +295,6 @@ class Constrained:
             if not torch.allclose(layer.weight(), begins[name], rtol=1e-3, atol=1e-3):
                 kind = type(module).__name__.removeprefix("Parametrized")
                 raise _refused(self.of[name], name, f"{kind} multiplies with something else than what it stores")
-
-
-class Chain(parametrize.ParametrizationList):
-    """Parametrizations of a tensor, which may hold what they have computed."""
-
-    held: Tensor | None = None
-
-    def forward(self) -> Tensor:
-        """The weight."""
-        return super().forward() if self.held is None else self.held
-
-
-class Matrices(nn.Module):
-    """Parametrizations of matrices whose rows are those of one tensor, stored as [out, in].
-
-    Args:
-        shape: of the tensor as it is used.
-        parts: rows, and the parametrization of the matrix that they are; rows of none stay as they are.
-    """
-
-    def __init__(self, shape: Sequence[int], parts: Sequence[tuple[Tensor, nn.Module]]) -> None:
-        super().__init__()
-        self.shape = tuple(shape)
-        self.parts = nn.ModuleList(part for _, part in parts)
-        for number, (rows, _) in enumerate(parts):
-            self.register_buffer(f"rows{number}", rows, persistent=False)
-
-    def forward(self, stored: Tensor) -> Tensor:
-        """[out, in] → the weight as it is used."""
-        for number, part in enumerate(self.parts):
-            rows = self.get_buffer(f"rows{number}")
-            stored = stored.index_copy(0, rows, part(stored[rows]))
-        return stored.view(self.shape)
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """What is stored for a weight."""
-        stored = weight.flatten(1)
-        for number, part in enumerate(self.parts):
-            rows, inverse = self.get_buffer(f"rows{number}"), part.right_inverse
-            stored = stored.index_copy(0, rows, inverse(stored[rows]))  # type: ignore[operator]
-        return stored
 
 
 SHARDED = "no process has its weight as a whole (FSDP2), which a parametrization needs; 'retraction' works with shards"

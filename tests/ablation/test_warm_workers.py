@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from sslcollapse.ablation import run_ablation
-from sslcollapse.ablation.executors import warm
-from sslcollapse.ablation.executors.warm import Memory, runs_that_fit
+from sslcollapse.ablation.executors import room, warm
+from sslcollapse.ablation.executors.room import Memory, runs_that_fit
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.domains.graph.data import csr_tensor
 from sslcollapse.domains.graph.synthetic import CSBM
@@ -348,7 +348,7 @@ if WORKER:
 
 
 def test_a_worker_that_holds_ever_more_memory_is_replaced_after_the_run_in_hand(place, parent, monkeypatch, capsys):
-    monkeypatch.setattr(warm, "HOST_GROWTH", 30 << 20)
+    monkeypatch.setattr(room, "HOST_GROWTH", 30 << 20)
     recipe = written(place, extra=LEAKS + WRITES_PID)
     assert ablate(place, recipe, ["optim.lr=0.001,0.01,0.1,1.0"]) == 0
     pids = workers(place)
