@@ -228,12 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument(
         "--threads", type=_positive, metavar="N", help="threads of each run (default: the cores, shared out)"
     )
-    ablate.add_argument(
-        "--executor",
-        default="local",
-        metavar="NAME",
-        help="local (warm on a GPU, else fork), slurm, or debug, this process",
-    )
+    ablate.add_argument("--executor", default="local", metavar="NAME", help="local (warm on a GPU), slurm or debug")
     ablate.add_argument(
         "--slurm",
         action="append",
