@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from sslcollapse.core.distributed import is_sharded
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.core.precision import full_precision
+from sslcollapse.core.precision import precisely
 from sslcollapse.layers.effective import effective, oriented
 from sslcollapse.layers.map import Layer, LayerError, by_tensor
 from sslcollapse.nn.init import polar_factor
@@ -223,8 +223,9 @@ class Constrained:
                 raise _refused(self.of[name], name, SHARDED)
         try:
             for chain in chains:
-                with full_precision(chain.original.device):
-                    chain.held = chain()
+                chain.held = precisely(
+                    lambda stored, of=chain: torch.func.functional_call(of, {"original": stored}, ()), chain.original
+                )
             yield
         finally:
             for chain in chains:

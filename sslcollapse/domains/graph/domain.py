@@ -13,7 +13,7 @@ from torch import Tensor
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import GRAPH_DATASETS, RegistryError
 from sslcollapse.core.seeding import derive_seed, generator
-from sslcollapse.core.types import Batch, Context, ProbeSet
+from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet
 from sslcollapse.domains.base import Domain, dataset_key
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
@@ -214,6 +214,13 @@ class GraphDomain(Domain):
     def measurable(self, view: GraphView) -> Tensor | None:
         """Node features [N, F] with masked columns zero, or None where there are too many to be made dense."""
         return view.features.dense if view.features.shape[1] <= MAX_MEASURED_FEATURES else None
+
+    def neighbours(self, view: GraphView) -> Neighbours:
+        """The edges that are left, without loops."""
+        if view.keep is None:
+            return Neighbours(view.structure.edge_index[:, view.structure.proper_edges], view.num_nodes)
+        source, target = edges = view.edge_index
+        return Neighbours(edges[:, source != target], view.num_nodes)
 
     def draw(self, path: Path, samples: int, seed: int) -> None:
         """Write a picture of so many neighbourhoods at most: as they are, and in two draws of each of the two views.
