@@ -226,9 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--name", metavar="NAME", help="of the results folder (default: the recipe's name)")
     ablate.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at a time (default: 1), or auto")
     ablate.add_argument("--timeout", type=float, metavar="MINUTES", help="end local runs that take longer; they fail")
-    ablate.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads of each run (default: the cores, shared out)"
-    )
+    ablate.add_argument("--threads", type=_positive, metavar="N", help="of each run (default: the cores, shared out)")
     ablate.add_argument("--executor", default="local", metavar="NAME", help="local (warm on a GPU), slurm or debug")
     ablate.add_argument(
         "--slurm",
