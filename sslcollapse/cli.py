@@ -123,6 +123,7 @@ def _ablate(options: argparse.Namespace) -> int:
         threads=options.threads,
         executor=options.executor,
         slurm=options.slurm,
+        timeout=options.timeout,
         retry_failed=options.retry_failed,
         dry_run=options.dry_run,
         tables=options.tables,
@@ -223,16 +224,10 @@ def _parser() -> argparse.ArgumentParser:
         help="compare each point with the one that has this value; base=NAME for one of several recipes",
     )
     ablate.add_argument("--name", metavar="NAME", help="of the results folder (default: the recipe's name)")
-    ablate.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at a time (default: 1)")
-    ablate.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads of each run (default: the cores, shared out)"
-    )
-    ablate.add_argument(
-        "--executor",
-        default="local",
-        metavar="NAME",
-        help="where runs take place: local, slurm or debug, which is this very process (default: local)",
-    )
+    ablate.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at a time (default: 1), or auto")
+    ablate.add_argument("--timeout", type=float, metavar="MINUTES", help="end local runs that take longer; they fail")
+    ablate.add_argument("--threads", type=_positive, metavar="N", help="of each run (default: the cores, shared out)")
+    ablate.add_argument("--executor", default="local", metavar="NAME", help="local (warm on a GPU), slurm or debug")
     ablate.add_argument(
         "--slurm",
         action="append",
@@ -338,6 +333,10 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def _add_folder(parser: argparse.ArgumentParser, flag: str, default: str, what: str) -> None:
     parser.add_argument(flag, type=Path, default=Path(default), metavar="DIR", help=f"{what} (default: {default})")
+
+
+def _jobs(text: str) -> int | str:
+    return text if text == "auto" else _positive(text)
 
 
 def _positive(text: str) -> int:

@@ -142,12 +142,29 @@ def test_a_planned_run_resolves(name):
     given = Path(bench.__file__).parents[2] / words[0]
     changes = [word for word in words[1:] if "=" in word]
     bases = [given]
-    if gpu_parts.RUNS[name].command == "ablate":
+    if gpu_parts.RUNS[name].command == "ablate" and "ablations" in words[0]:
         space = {}
         exec(given.read_text(), space)
         bases = [given.parent / path for path in space["ablation"]["base"].values()]
     for base in bases:
         assert resolve(override(load(base), changes))["monitor"]["every"] == 0
+
+
+def test_the_hundred_runs_are_a_hundred_whole_runs_of_cora_with_their_evaluation():
+    words = gpu_parts.RUNS["cora-100-runs"].words
+    grid, seeds = (words[words.index(option) + 1] for option in ("--grid", "--seeds"))
+    changes = [word for word in words[1:] if "=" in word and word != grid]
+    recipe = resolve(override(load(Path(bench.__file__).parents[2] / words[0]), changes))
+    assert len(grid.split(",")) * int(seeds) == 100
+    assert recipe["domain"]["dataset"]["name"] == "Cora"
+    assert (recipe["train"]["steps"], list(recipe["evaluate"])) == (1000, ["public", "random"])
+
+
+def test_a_planned_grid_is_made_by_warm_workers_on_a_small_scale(tmp_path):
+    record = gpu_parts.runs("cora-100-runs", smoke=True, seconds=120, folder=tmp_path)
+    assert (record["exit_code"], record["finished"]) == (0, 2)
+    assert "--executor warm" in " ".join(record["command"])
+    assert {run["regularizers"]["werank"]["coefficient"] for run in record["runs"]} == {0.0, 0.1}
 
 
 def test_a_planned_run_gives_what_it_has_finished(tmp_path):

@@ -33,10 +33,11 @@ def run_ablation(
     others: Sequence[Path] = (),
     name: str | None = None,
     overrides: Sequence[str] = (),
-    jobs: int = 1,
+    jobs: int | str = 1,
     threads: int | None = None,
     executor: str = "local",
     slurm: Sequence[str] = (),
+    timeout: float | None = None,
     retry_failed: bool = False,
     dry_run: bool = False,
     tables: bool = False,
@@ -57,10 +58,11 @@ def run_ablation(
         others: more base recipes, beside a recipe as target.
         name: of the results folder (default: the recipe's name); an ablation file has its own.
         overrides: ``path=value`` changes of all runs.
-        jobs: runs at a time.
+        jobs: runs at a time; ``"auto"`` for as many as cores and, on a GPU, its memory allow.
         threads: threads of each run (default: the cores shared out among ``jobs``; on Slurm what the node gives).
-        executor: ``local``, ``slurm`` or ``debug``.
+        executor: ``local``, which is ``warm`` on a GPU and ``fork`` without one, ``slurm`` or ``debug``.
         slurm: ``key=value`` parameters of Slurm jobs, by submitit's names.
+        timeout: minutes after which a run on this machine is ended; it has failed then.
         retry_failed: also try the runs again that failed before.
         dry_run: print what there is to do; run and write nothing.
         tables: write the plan and rebuild the tables from the records that are there; run nothing.
@@ -75,9 +77,11 @@ def run_ablation(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the local runs under way were ended and tables were written.
     """
     out, results = Path(out), Path(results)
-    check_options(executor, jobs=jobs, threads=threads, slurm=slurm)
+    check_options(executor, jobs=jobs, threads=threads, slurm=slurm, timeout=timeout)
     ablation = plan(Path(target), grid, seeds, overrides, baseline=baseline, others=others, name=name)
-    execute = choose_executor(executor, jobs=jobs, threads=threads, slurm=slurm, out=out, ablation=ablation.name)
+    execute = choose_executor(
+        executor, jobs=jobs, threads=threads, slurm=slurm, out=out, ablation=ablation.name, timeout=timeout
+    )
     folder = results / ablation.name
     asked = ablation.seeds
     ablation = with_looks(ablation, Records(folder / "runs.jsonl"), until_decided, seeds)
@@ -97,9 +101,10 @@ def run_ablation(
         write_plan(folder, ablation, typed)
         try:
             with _interruptible():
+                parallel = jobs if isinstance(jobs, int) else 1
                 for look in [] if tables else ablation.looks if until_decided else [asked]:
                     cells = driver.waiting_for(look) if until_decided else ablation.cells
-                    if cells and not driver.run(execute, jobs, cells, look, retry_failed=retry_failed):
+                    if cells and not driver.run(execute, parallel, cells, look, retry_failed=retry_failed):
                         break
         except KeyboardInterrupt:
             driver.say_how_to_go_on(executor)
@@ -177,6 +182,10 @@ class _Driver:
     def stopped(self, job: Job) -> None:
         """Show that a run was stopped; it is neither finished nor failed."""
         self.progress.stopped(job)
+
+    def note(self, text: str) -> None:
+        """Show it."""
+        self.progress.print(text)
 
     def tick(self) -> None:
         """Let the time left be shown again."""

@@ -102,6 +102,9 @@ class JobWatch(Protocol):
     def stopped(self, job: Job) -> None:
         """A run was asked by a signal to stop; it has not failed, and the same command goes on with it."""
 
+    def note(self, text: str) -> None:
+        """Something about the processes, for the user to know."""
+
     def tick(self) -> None:
         """Time has passed; called some times a second."""
 

@@ -52,6 +52,26 @@ def unsharded(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process has a part of a tensor only (DTensor, as of FSDP2)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def sharded_as(whole: Tensor, like: Tensor) -> Tensor:
+    """The tensor itself; where ``like`` is sharded, this process's part of it, without asking the others.
+
+    Args:
+        whole: the same on every rank.
+        like: how it is to be sharded.
+    """
+    if not is_sharded(like):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: Any = like
+    return distribute_tensor(whole, sharded.device_mesh, sharded.placements, src_data_rank=None)
+
+
 class Gather:
     """What an objective calls to see the samples of all ranks: ``gather(z)`` is [W·N, d], in rank order.
 

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
@@ -210,6 +210,25 @@ class Registry:
         except OSError:
             return module or None
         return f"{Path(place or '').name} sha256:{hashlib.sha256(source).hexdigest()[:12]}"
+
+    def forget(self, modules: Collection[str], is_users: Callable[[str | None], bool]) -> None:
+        """Forget what was registered by a user's file, or comes from a module that is to be imported anew.
+
+        Args:
+            modules: names of those.
+            is_users: whether a file is a user's.
+        """
+        by_users = {name for name, place in self._places.items() if is_users(place)}
+        gone = by_users | {name for name, made in self._factories.items() if getattr(made, "__module__", "") in modules}
+        for name in gone:
+            self._factories.pop(name, None)
+            self._parameters.pop(name, None)
+        if by_users:
+            kept = {name: self._targets[name] for name in self._places.keys() - by_users}
+            self._places = {name: place for name, place in self._places.items() if name not in by_users}
+            del self._targets  # with entry points, one of which may have had the name of such a component
+            self._targets.update(kept)
+            self._entry_points_read = False
 
     def describe(self, name: str) -> str:
         """First line of the component's docstring, read without importing a built-in component."""

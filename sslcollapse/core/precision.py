@@ -170,6 +170,36 @@ def numerics(settings: Mapping[str, Any], device: torch.device) -> Iterator[None
         yield
 
 
+@contextmanager
+def put_back() -> Iterator[None]:
+    """Around any program: what it leaves of precision, determinism and cuDNN's switches is as it was, at the end."""
+    switches = [(getattr(BACKENDS, name), attribute) for name, attribute in _SWITCHES]
+    exact = [
+        BACKENDS.cuda.matmul,
+        BACKENDS.mkldnn.matmul,
+        BACKENDS.cudnn.conv,
+        BACKENDS.cudnn.rnn,
+    ]
+    overall, values = _overall(), [getattr(owner, attribute) for owner, attribute in switches]
+    precisions = [each.fp32_precision for each in exact]
+    deterministic, only_warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+        for (owner, attribute), value in zip(switches, values, strict=True):
+            setattr(owner, attribute, value)
+        torch.set_float32_matmul_precision(overall)
+        for each, value in zip(exact, precisions, strict=True):
+            each.fp32_precision = value
+
+
+_SWITCHES = (("cudnn", "enabled"), ("cudnn", "benchmark"), ("cudnn", "deterministic"), ("mkldnn", "enabled"))
+
+
 def in_force() -> dict[str, Any]:
     """What holds in this process now, for records: the types of float32 products on a GPU, cuDNN, determinism."""
     return {

@@ -18,7 +18,7 @@ imported when first used, so listing them imports none. Another package adds its
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -93,6 +93,27 @@ class Registries(MutableMapping[str, Registry]):
             raise RegistryError(f"there is a kind {registry.kind!r} already, from {by}; choose another name")
         self._known[registry.kind], self._places[registry.kind] = registry, place
         return registry
+
+    def known(self) -> list[str]:
+        """Kinds that are known by now; no entry point is read for it."""
+        return list(self._known)
+
+    def forget(self, kinds: Collection[str], modules: Collection[str], is_users: Callable[[str | None], bool]) -> None:
+        """Forget what a user's files have registered: the next run of a process reads its own.
+
+        Args:
+            kinds: that were known before.
+            modules: names of those that are to be imported anew.
+            is_users: whether a file is a user's.
+        """
+        for kind in [kind for kind in self._known if kind not in kinds]:
+            place = self._places.get(kind)
+            if place is None or is_users(place):  # an entry point may declare it again
+                del self._known[kind]
+                self._places.pop(kind, None)
+                self._entry_points_read = False
+        for registry in self._known.values():
+            registry.forget(modules, is_users)
 
     def __getitem__(self, kind: str) -> Registry:
         if kind not in self._known:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.core.registry import Registry
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet, Split
 
@@ -60,6 +63,22 @@ class Domain(Protocol):
         Called once by ``train``, ``evaluate``, ``diagnose`` and ``views``, before ``batches``, ``probe_set`` and
         ``draw``. Every rank reads for itself.
         """
+
+    def data_key(self) -> str | None:
+        """What decides which data ``load`` reads, as text; None, the default, where no other run may use them.
+
+        A worker of ``ablate`` that makes run after run asks for it before ``load``. What ``loaded`` returns is copied
+        and kept under this key. The domain of a later run with the same key is given a copy by ``use``, then loaded. A
+        subclass does not inherit it, since its ``load`` may do something else.
+        """
+        return None
+
+    def loaded(self) -> Any:
+        """The data that ``load`` has read, which ``copy.deepcopy`` can copy; None where they cannot be."""
+        return None
+
+    def use(self, data: Any) -> None:
+        """Have these data, which ``load`` then need not read."""
 
     def notice(self, world_size: int) -> str | None:
         """What the log should say about so many ranks, or None. Called once, on rank 0."""
@@ -132,6 +151,27 @@ class BatchPlace(NamedTuple):
 
     step: int
     rows: Tensor
+
+
+def dataset_key(registry: Registry, dataset: Mapping[str, Any], source: Any, *more: Any) -> str | None:
+    """A ``data_key`` of a dataset of this package: its settings, and which files it reads, by their size and time.
+
+    Args:
+        registry: of its kind.
+        dataset: of the recipe.
+        source: what was built from it.
+        more: settings that also decide what is read.
+    """
+    if registry.origin(dataset["type"]) is not None:  # what it does may change from run to run
+        return None
+    files = []
+    for file in source.files():
+        try:
+            found = os.stat(file)
+        except OSError:  # loading it says what to do
+            return None
+        files.append((str(file), found.st_size, found.st_mtime_ns))
+    return json.dumps([registry.kind, dict(dataset), files, more], sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)

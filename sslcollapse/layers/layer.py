@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.core.distributed import unsharded
+from sslcollapse.core.distributed import sharded_as, unsharded
 from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.layers.effective import CONVOLUTIONS as CONVOLUTIONS
 from sslcollapse.layers.effective import effective, is_mixed, oriented, stored
@@ -84,6 +84,8 @@ class Layer:
     def assign(self, matrix: Tensor) -> None:
         """Write an [out, in] matrix into the stored tensor, in place; the rest of that tensor stays.
 
+        Of a sharded network (FSDP2) every rank writes its part: all of them must call, with the same matrix.
+
         Raises:
             LayerError: where what is stored is not what acts: a parametrized, pruned or adapted weight.
         """
@@ -93,13 +95,13 @@ class Layer:
                 f"layer {self.name!r}: its weight is computed from other tensors of {type(module).__name__} "
                 "(a parametrization, a pruning mask, an adapter), so that it cannot be set"
             )
-        whole = oriented(module, self.tensor, stored).clone(memory_format=torch.contiguous_format)
+        whole = oriented(module, self.tensor, unsharded(stored)).clone(memory_format=torch.contiguous_format)
         if self.item is not None:
             whole.view(-1, *whole.shape[-2:])[self.item] = matrix
         else:
             own = self.channels(torch.arange(whole.shape[0], device=whole.device), 0)
             whole.flatten(1)[own] = matrix.to(whole.dtype)
-        stored.copy_(oriented(module, self.tensor, whole))
+        stored.copy_(sharded_as(oriented(module, self.tensor, whole), stored))
 
     def channels(self, output: Tensor, dim: int) -> Tensor | None:
         """The channels of a module's output that are this layer's; None where the output has not as many.

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
+from sslcollapse.core.distributed import is_sharded
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.precision import precisely
 from sslcollapse.layers.effective import effective, oriented
 from sslcollapse.layers.map import Layer, LayerError, by_tensor
 from sslcollapse.nn.init import polar_factor
+from sslcollapse.nn.parametrized import Chain, Matrices
 from sslcollapse.recipe.schema import Distinct, Width
 from sslcollapse.regularizers.base import HEADS, chosen_layers
 
@@ -208,8 +210,17 @@ class Constrained:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within, parametrized weights are computed once, in full precision, whatever uses them."""
+        """Within, parametrized weights are computed once, in full precision, whatever uses them.
+
+        Raises:
+            RecipeError: what such a weight is computed from was sharded meanwhile.
+        """
         chains: list[Any] = [module.get_submodule(f"parametrizations.{tensor}") for module, tensor in self.tensors]
+        for place, chain in zip(self.tensors, chains, strict=True):
+            if is_sharded(chain.original):
+                every = [layer for layers in self.layers.values() for layer in layers.values()]
+                name = next(layer.name for layer in every if (layer.module, layer.tensor) == place)
+                raise _refused(self.of[name], name, SHARDED)
         try:
             for chain in chains:
                 chain.held = precisely(
@@ -269,6 +280,8 @@ class Constrained:
             layer.assign(begins[name])
             made = constraint.parametrized(nn.Parameter(begins[name].clone()))
             if made is not None:
+                if is_sharded(first.parameter):
+                    raise _refused(self.of[name], name, SHARDED)
                 parts.append((layer.channels(torch.arange(shape[0], device=first.parameter.device), 0), made))
         if len(parts) not in (0, len(group)):
             raise _refused(self.of[first.name], first.name, "its tensor has a retraction and a parametrization")
@@ -285,45 +298,7 @@ class Constrained:
                 raise _refused(self.of[name], name, f"{kind} multiplies with something else than what it stores")
 
 
-class Chain(parametrize.ParametrizationList):
-    """Parametrizations of a tensor, which may hold what they have computed."""
-
-    held: Tensor | None = None
-
-    def forward(self) -> Tensor:
-        """The weight."""
-        return super().forward() if self.held is None else self.held
-
-
-class Matrices(nn.Module):
-    """Parametrizations of matrices whose rows are those of one tensor, stored as [out, in].
-
-    Args:
-        shape: of the tensor as it is used.
-        parts: rows, and the parametrization of the matrix that they are; rows of none stay as they are.
-    """
-
-    def __init__(self, shape: Sequence[int], parts: Sequence[tuple[Tensor, nn.Module]]) -> None:
-        super().__init__()
-        self.shape = tuple(shape)
-        self.parts = nn.ModuleList(part for _, part in parts)
-        for number, (rows, _) in enumerate(parts):
-            self.register_buffer(f"rows{number}", rows, persistent=False)
-
-    def forward(self, stored: Tensor) -> Tensor:
-        """[out, in] → the weight as it is used."""
-        for number, part in enumerate(self.parts):
-            rows = self.get_buffer(f"rows{number}")
-            stored = stored.index_copy(0, rows, part(stored[rows]))
-        return stored.view(self.shape)
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """What is stored for a weight."""
-        stored = weight.flatten(1)
-        for number, part in enumerate(self.parts):
-            rows, inverse = self.get_buffer(f"rows{number}"), part.right_inverse
-            stored = stored.index_copy(0, rows, inverse(stored[rows]))  # type: ignore[operator]
-        return stored
+SHARDED = "no process has its weight as a whole (FSDP2), which a parametrization needs; 'retraction' works with shards"
 
 
 def _of_torch(register: Callable[..., Any], matrix: nn.Parameter, **arguments: Any) -> nn.Module:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,6 +25,7 @@ from sslcollapse.regularizers.constraints import Constrained
 from sslcollapse.training.module import SSLModule, encoder_from_recipe
 
 DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
+KEPT_BYTES = 1 << 30
 SHEET_ROWS = 100
 """Most rows of a contact sheet."""
 
@@ -35,6 +38,47 @@ def data_root(recipe: Mapping[str, Any]) -> Path:
 def build_domain(recipe: Mapping[str, Any]) -> Domain:
     """The recipe's domain; reads no data."""
     return DOMAINS.build(recipe["domain"], data_root(recipe))
+
+
+class Datasets:
+    """Data that were read by one run of a process and are used by the next: each run gets a copy of its own.
+
+    Args:
+        most: bytes of data that are kept; larger ones are read for each run.
+    """
+
+    def __init__(self, most: int = KEPT_BYTES) -> None:
+        self._most = most
+        self._kept: dict[str, Any] = {}
+
+    def load(self, domain: Domain) -> None:
+        """Let a domain have its data: a copy of what is kept, else what it reads, of which a copy is kept.
+
+        Raises:
+            MissingDataError, DataError, RecipeError: see the domain's ``load``.
+        """
+        # A subclass may change what it has read, so it has to say for itself that its data can be kept.
+        key = domain.data_key() if "data_key" in vars(type(domain)) else None
+        if key in self._kept:
+            domain.use(copy.deepcopy(self._kept[key]))
+        domain.load()  # also makes sure that the data fit the recipe
+        data = None if key is None or key in self._kept else domain.loaded()
+        if key is not None and data is not None and size_of([data, *self._kept.values()]) <= self._most:
+            self._kept[key] = copy.deepcopy(data)
+
+
+def size_of(data: Any) -> int:
+    """Bytes of all tensors and arrays in nested containers and objects."""
+    if isinstance(data, torch.Tensor):
+        parts = (data.values(), data.col_indices(), data.crow_indices()) if data.layout == torch.sparse_csr else (data,)
+        return sum(part.nbytes for part in parts)
+    if isinstance(data, np.ndarray):
+        return data.nbytes
+    if isinstance(data, Mapping):
+        return sum(map(size_of, data.values()))
+    if isinstance(data, (list, tuple)):
+        return sum(map(size_of, data))
+    return sum(map(size_of, vars(data).values())) if hasattr(data, "__dict__") else 0
 
 
 def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:

@@ -73,7 +73,8 @@ def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accele
     """Accelerate and the precision of one run; both hold for the process, and are put back at the end.
 
     Raises:
-        RunError: the process has an Accelerator of another precision, or the processes of the run have not met.
+        RunError: the process has an Accelerator of another precision, there is no GPU for this one, or the processes of
+            the run have not met.
     """
     ours, precision = not is_initialized(), recipe["train"]["precision"]
     if not ours and (theirs := AcceleratorState().mixed_precision) != precision:
@@ -93,6 +94,8 @@ def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accele
                 project_dir=str(run.path),
                 kwargs_handlers=[group],
             )
+        if precision == "fp16" and accelerator.device.type == "cpu":  # which Accelerate would pass over in silence
+            raise RunError("train.precision: 'fp16' needs a GPU; on a processor use 'bf16' or 'no'")
         with numerics(recipe["train"], accelerator.device):
             yield accelerator
     finally:

@@ -25,6 +25,7 @@ from sslcollapse.recipe import identify
 from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.runs.export import check_exportable
 from sslcollapse.training.build import (
+    Datasets,
     build_domain,
     build_module,
     check_batch,
@@ -52,6 +53,7 @@ def train(
     command: list[str] | None = None,
     lock: bool = True,
     hash_: str | None = None,
+    datasets: Datasets | None = None,
 ) -> Path:
     """Train, measure and evaluate what a recipe describes; return the run directory.
 
@@ -67,6 +69,7 @@ def train(
         command: what is kept in ``environment.json``.
         lock: False where the caller holds the run's lock (``run_lock``).
         hash_: given by a caller who has both from ``recipe.identify``, so that nothing is resolved or hashed again.
+        datasets: data that earlier runs of this process have read; by default the run reads its own.
 
     Raises:
         RunError: the run may not start (finished, unfinished without ``resume``, not writable, in use, ...).
@@ -85,7 +88,9 @@ def train(
         return run.path
     keep_freed_memory()
     try:
-        return _train(recipe, run, out, resume=resume, overwrite=overwrite, command=command or [], lock=lock)
+        return _train(
+            recipe, run, out, resume=resume, overwrite=overwrite, command=command or [], lock=lock, datasets=datasets
+        )
     except Stopped as stopped:
         raise PreemptedError(str(stopped), stopped.number) from stopped
 
@@ -99,6 +104,7 @@ def _train(
     overwrite: bool,
     command: list[str],
     lock: bool,
+    datasets: Datasets | None,
 ) -> Path:
     with accelerated(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
         with meeting("starting the run") as start:  # what one rank refuses is told to the others
@@ -121,7 +127,10 @@ def _train(
             domain.check(accelerator.num_processes)
             module = build_module(recipe, domain)
             check_exportable(module.plain_encoder(), recipe["encoder"], domain.in_shape)
-            domain.load()
+            if datasets is None:
+                domain.load()
+            else:
+                datasets.load(domain)
         trainer = Trainer(Setup(recipe, run, accelerator, domain, module), signals)  # the last that may refuse
         accelerator.wait_for_everyone()  # no rank has refused the recipe when the first one makes the directory
         with meeting("making the run directory"):

@@ -18,7 +18,7 @@ from sslcollapse.runs.quantities import CUT_SHORT
 _SERVE = local._serve
 
 
-def train(run, recipe, *, out, resume, command, lock):
+def train(run, recipe, *, out, resume, command, lock, datasets=None):
     seed, width, identity = (
         recipe["seed"],
         recipe["encoder"]["hidden"][0],

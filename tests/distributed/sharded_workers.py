@@ -7,9 +7,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from workers import start
 
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.measure import measure
 from sslcollapse.rank.monitor import CollapseMonitor
 from sslcollapse.regularizers.attach import DSO, SO, SRIP, WERank
+from sslcollapse.regularizers.constraints import Constrained, Orthogonal, Retraction, SpectralNorm
 
 PENALTIES = {
     "werank": lambda model: WERank(model, coefficient={"0": 1.0, "2": 0.5, "4": 2.0}),
@@ -57,6 +60,42 @@ def sharded(rank: int, world_size: int, store: str, results: str) -> None:
     monitor.close()
     found["ranks"] = {f"{row.kind}/{row.layer}": row.effective_rank for row in rows}
     found["measured"] = measure(model, [inputs()]).metrics()
+    torch.save(found, f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def constrained_steps(model: nn.Module, constrained: Constrained, x: torch.Tensor) -> None:
+    """Three steps of a user's loop."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(3):
+        with constrained.held():
+            model(x).square().mean().backward()
+        optimizer.step()
+        constrained.after_step()
+        optimizer.zero_grad()
+
+
+def constrained(rank: int, world_size: int, store: str, results: str) -> None:
+    """Retractions before and after a network is sharded; and what is said of parametrizations."""
+    start(rank, world_size, store)
+    mesh = init_device_mesh("cpu", (world_size,))
+    found: dict = {"said": []}
+    for sharded_first in (False, True):
+        for make in (Retraction, Orthogonal, SpectralNorm):
+            model = network()
+            sets = {"first": make(on=["0", "2"])}
+            try:
+                if not sharded_first:
+                    held = Constrained(sets, model, layer_map(model))
+                for part in (model[0], model[2]):
+                    fully_shard(part, mesh=mesh)
+                fully_shard(model, mesh=mesh)
+                if sharded_first:
+                    held = Constrained(sets, model, layer_map(model))
+                constrained_steps(model, held, inputs().chunk(world_size)[rank])
+                found[sharded_first] = {key: p.full_tensor().detach() for key, p in model.named_parameters()}
+            except RecipeError as error:
+                found["said"].append(f"{make.__name__} {sharded_first}: {error}")
     torch.save(found, f"{results}/{rank}.pt")
     dist.destroy_process_group()
 

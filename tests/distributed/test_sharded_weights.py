@@ -9,9 +9,11 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from sslcollapse.core.errors import SSLCollapseError
+from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.measure import measure
 from sslcollapse.rank.monitor import CollapseMonitor
 from sslcollapse.regularizers.attach import WERank
+from sslcollapse.regularizers.constraints import Constrained, Retraction
 
 sys.path.insert(0, str(Path(__file__).parent))
 import sharded_workers
@@ -43,6 +45,34 @@ def test_the_ranks_of_a_sharded_network_are_those_of_one_process(results):
     for result in results:
         assert result["ranks"] == pytest.approx(expected, rel=1e-5)
         assert result["measured"] == pytest.approx(measure(model, [sharded_workers.inputs()]).metrics(), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def constrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("constrained")
+    mp.spawn(sharded_workers.constrained, (2, str(folder / "store"), str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("sharded_first", [False, True])
+def test_retracted_weights_of_a_sharded_network_are_those_of_one_process(constrained, sharded_first):
+    model = sharded_workers.network()
+    held = Constrained({"first": Retraction(on=["0", "2"])}, model, layer_map(model))
+    sharded_workers.constrained_steps(model, held, sharded_workers.inputs())
+    for result in constrained:
+        for key, p in model.named_parameters():
+            torch.testing.assert_close(result[sharded_first][key], p.detach(), rtol=1e-4, atol=1e-5)
+        weight = result[sharded_first]["2.weight"]
+        torch.testing.assert_close(weight.T @ weight, torch.eye(7), rtol=0, atol=1e-5)
+
+
+def test_a_parametrization_of_a_sharded_weight_is_refused_before_the_first_step_by_the_name_of_its_layer(constrained):
+    for result in constrained:
+        places = [line.partition(":")[0] for line in result["said"]]
+        assert places == ["Orthogonal False", "SpectralNorm False", "Orthogonal True", "SpectralNorm True"]
+        for line in result["said"]:
+            assert "constraints.first.on: layer '0' cannot be constrained: no process has its weight as a whole" in line
+            assert "'retraction' works with shards" in line
 
 
 def test_flat_shards_of_fsdp1_are_refused_with_the_class_and_what_to_use(tmp_path):

@@ -219,6 +219,40 @@ def test_bf16_computes_the_weight_in_full_precision():
     assert float(parts["regularizer/werank/convs.1/penalty"]) < 1e-3
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_fp16_with_a_gradient_scaler_keeps_the_weight_in_its_set_and_a_skipped_step_leaves_it_there(name):
+    """As Accelerate trains on a GPU: half precision, losses scaled, steps with an overflow left out."""
+    module, exact = module_of(SETS[name]()), module_of(SETS[name]())
+    optimizer = AdamW(lr=1e-2).build(module)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    overflows = iter([False, True, False, False])
+    module.layers["convs.0"].parameter.register_hook(lambda g: g * (torch.inf if next(overflows) else 1.0))
+    for step in range(4):
+        before = module.layers["convs.0"].weight().detach().clone()
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = module(batch(), step)["loss"]
+        if step == 0:
+            assert loss.item() == pytest.approx(exact(batch(), 0)["loss"].item(), rel=2e-2)
+        scaler.scale(loss).backward()
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        if moved := scaler.get_scale() >= scale:
+            module.constrained.after_step()
+            module.update_target(step)
+        optimizer.zero_grad()
+        weight = module.eval().layers["convs.0"].weight().detach()
+        module.train()
+        assert weight.dtype == torch.float32
+        assert torch.isfinite(weight).all()
+        assert moved is (step != 1)
+        if name == "spectral_norm":
+            assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(1.0, abs=0.05)
+        else:
+            assert torch.equal(weight, before) is not moved
+            assert defect(weight) < 1e-5
+
+
 def test_a_convolution_is_constrained_as_the_matrix_of_the_layer_map():
     torch.manual_seed(0)
     encoder = ResNet18((3, 8, 8))

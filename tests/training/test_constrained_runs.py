@@ -6,11 +6,13 @@ import shutil
 import pytest
 import torch
 from tiny import tiny_recipe
+from torch import nn
 
 from sslcollapse import cli
+from sslcollapse.core.errors import RunError
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.layers.map import layer_map
-from sslcollapse.recipe import identify, resolve
+from sslcollapse.recipe import assign, identify, resolve
 from sslcollapse.runs.export import load_encoder, plain_state_dict
 from sslcollapse.training.build import build_domain, build_encoder, build_module
 from sslcollapse.training.checkpoint import load_latest_checkpoint
@@ -56,6 +58,33 @@ def test_a_run_resumed_from_its_middle_ends_with_the_same_bits(run, tmp_path):
     assert (copy / "encoder.safetensors").read_bytes() == (run / "encoder.safetensors").read_bytes()
     ours, theirs = (load_latest_checkpoint(each / "checkpoints")["module"] for each in (run, copy))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_compiled_networks_with_constraints_train_as_others_do_and_stay_in_their_sets(precision, tmp_path, monkeypatch):
+    compile_ = nn.Module.compile
+    # Traced and differentiated as by the default backend, without compiling C++, which takes most of a minute.
+    monkeypatch.setattr(nn.Module, "compile", lambda network: compile_(network, backend="aot_eager"))
+    changes = {"evaluate": {}, "monitor.every": 0, "train.precision": precision, "train.steps": 4}
+    runs = [
+        train(assign(RECIPE, {**changes, "train.compile": compiled}), out=tmp_path / str(compiled))
+        for compiled in (False, True)
+    ]
+    plain, compiled = ([json.loads(line) for line in (r / "metrics.jsonl").read_text().splitlines()] for r in runs)
+    losses = [[line["loss"] for line in lines if "loss" in line] for lines in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "no" else 1e-2)
+    layers = result(runs[1])["rank"]["layers"]
+    assert layers["convs.0"]["weight"]["effective_rank"] == pytest.approx(12)
+    assert layers["predictor.layers.0"]["weight"]["effective_rank"] == pytest.approx(7)
+    ours, theirs = (layer_map(load_encoder(run)[0])["convs.1"].weight().detach() for run in runs)
+    assert float(torch.linalg.matrix_norm(theirs, 2)) == pytest.approx(1.0, abs=0.1)
+    torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-4 if precision == "no" else 2e-2)
+
+
+def test_half_precision_that_a_processor_has_not_is_refused_before_a_directory_is_made(tmp_path):
+    with pytest.raises(RunError, match=r"train\.precision: 'fp16' needs a GPU; on a processor use 'bf16' or 'no'"):
+        train(assign(RECIPE, {"train.precision": "fp16"}), out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ranks_are_those_of_the_weights_that_act(run):

@@ -1,4 +1,7 @@
-"""``bench ablate``: 24 short runs as single commands, and as ablations of one and two at a time; one thread each."""
+"""``bench ablate``: 24 short runs as single commands, and as ablations of one and two at a time; one thread each.
+
+Ablations fork a process a run, or have warm workers that make run after run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ AXIS = "regularizers.werank.coefficient"
 
 
 def main() -> dict[str, Any]:
-    """Make the runs of one grid three times, print seconds and ratios."""
+    """Make the runs of one grid in each way, print seconds and ratios."""
     from sslcollapse.core.console import Console, Table
     from sslcollapse.runs.directory import environment
     from tools.bench.graph_step import device
@@ -28,6 +31,8 @@ def main() -> dict[str, Any]:
         "train, one command after the other": _commands,
         "ablate --jobs 1": lambda folder: [_ablation(folder, 1)],
         "ablate --jobs 2": lambda folder: [_ablation(folder, 2)],
+        "ablate --jobs 1 --executor warm": lambda folder: [_ablation(folder, 1, "warm")],
+        "ablate --jobs 2 --executor warm": lambda folder: [_ablation(folder, 2, "warm")],
     }
     seconds, load = {}, {}
     for name, commands in ways.items():
@@ -66,10 +71,11 @@ def _commands(folder: str) -> list[list[str]]:
     ]
 
 
-def _ablation(folder: str, jobs: int) -> list[str]:
+def _ablation(folder: str, jobs: int, executor: str = "fork") -> list[str]:
     grid = f"{AXIS}={','.join(map(str, COEFFICIENTS))}"
     places = ["--out", f"{folder}/runs", "--results", f"{folder}/results"]
     options = ["--grid", grid, "--seeds", str(SEEDS), "--jobs", str(jobs), "--threads", "1"]
+    options += ["--executor", executor]
     return ["ablate", _recipe(), *SHORTER, *options, *places]
 
 

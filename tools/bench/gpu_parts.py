@@ -60,6 +60,16 @@ def _images(recipe: str, epochs: int) -> Planned:
     return Planned("train", words, ("recipes/simclr_digits.py", "encoder.width=4", "evaluate.public=None", *SHORTEST))
 
 
+def _hundred() -> Planned:
+    """Ten cells with ten seeds, each a run of 1,000 steps with its evaluation, in warm workers."""
+    coefficients = "regularizers.werank.coefficient=0,0.0001,0.0003,0.001,0.003,0.01,0.03,0.1,0.3,1"
+    words = ("recipes/bgrl_werank_cora.py", "--grid", coefficients, "--seeds", "10", "--name", "hundred")
+    short = ("train.steps=1000", "train.checkpoint_every=0", "monitor.every=0")
+    small = ("recipes/quickstart.py", "--grid", "regularizers.werank.coefficient=0.0,0.1", "--seeds", "1")
+    tiny = (*small, f"domain.dataset={json.dumps(TINY_GRAPH)}", *SHORTEST, "--executor", "warm")
+    return Planned("ablate", (*words, *short), tiny)
+
+
 def _speedrun(name: str) -> Planned:
     digits = ('domain.dataset={"type": "digits"}', 'encoder={"type": "resnet_narrow", "width": 4}', "evaluate.knn.k=20")
     smaller = (*digits, "objective.projector=[64, 32]", "domain.batch_size=100", "domain.grow=[[2, 6]]", *SHORTEST)
@@ -74,6 +84,7 @@ RUNS: dict[str, Planned] = {
     "speedrun-simclr": _speedrun("simclr"),
     "speedrun-vicreg": _speedrun("vicreg"),
     "speedrun-byol": _speedrun("byol"),
+    "cora-100-runs": _hundred(),
     "depth-2-seeds": _grid(2),
     "simclr-10-epochs": _images("simclr_cifar10", 10),
     "simclr-werank-10-epochs": _images("simclr_werank_cifar10", 10),
@@ -245,8 +256,8 @@ def runs(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, A
     planned = RUNS[name]
     places = ["--out", str(folder / "runs")]
     if planned.command == "ablate":
-        jobs = max(1, min(8, (os.cpu_count() or 1) // 2))
-        places += ["--results", str(folder / "results"), "--jobs", str(jobs), "--threads", "1"]
+        jobs = str(max(1, min(8, (os.cpu_count() or 1) // 2))) if smoke else "auto"  # by the memory of the GPU
+        places += ["--results", str(folder / "results"), "--jobs", jobs, "--threads", "1"]
     words = [sys.executable, "-m", "sslcollapse.cli", planned.command, *(planned.smaller if smoke else planned.words)]
     before = _finished(folder)
     began = time.monotonic()

@@ -5,22 +5,23 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import signal
 import sys
 import tempfile
 import threading
-import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sslcollapse.ablation.job import Job, JobWatch, last_line
+from sslcollapse.ablation.executors.slots import REFUSED, Attempt, add_to_log, run_on
+from sslcollapse.ablation.job import Job, JobWatch
 from sslcollapse.core.errors import PreemptedError, RunError, SSLCollapseError
 from sslcollapse.core.files import PACKAGE, InUseError, run_lock
 from sslcollapse.runs.quantities import is_cut_short
+
+if TYPE_CHECKING:
+    from sslcollapse.training.build import Datasets
 
 PRELOAD = (
     "sslcollapse.training.trainer",
@@ -31,106 +32,67 @@ PRELOAD = (
 )
 """What every run imports sooner or later and what starts no thread (scikit-learn may, through pyarrow)."""
 
-REFUSED = 3
-"""Exit code of a run that ended with an error meant for people, which is in its log already."""
 
-STOPPED = (PreemptedError.EXIT_CODE, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2)
-"""Exit codes of a run that a signal asked to stop: it has not failed. The others are of before it could answer."""
-
-POLL_SECONDS = 0.2
-GRACE_SECONDS = 30.0
-"""How long a run may take for the step in hand and a checkpoint, when the ablation is interrupted."""
-
-
-def run_locally(jobs: Sequence[Job], watch: JobWatch, *, parallel: int, threads: int | None = None) -> None:
-    """Make all runs, at most ``parallel`` at a time; when interrupted, end those that are under way.
+def run_locally(
+    jobs: Sequence[Job], watch: JobWatch, *, parallel: int, threads: int | None = None, timeout: float | None = None
+) -> None:
+    """Make all runs, each in a process that is forked for it, at most ``parallel`` at a time.
 
     Args:
         jobs: what to run, in this order.
         watch: is told when runs start and end.
         parallel: number of processes.
         threads: threads of each run (default: a fair share of the cores).
+        timeout: seconds after which a run is ended; it has failed then.
     """
-    if not jobs:
-        return
-    threads = share_of_threads(parallel) if threads is None else threads
-    waiting, devices = deque(jobs), visible_devices()
-    running: dict[int, _Process] = {}
-    context, errors = _context(), tempfile.TemporaryDirectory()
-    try:
-        while waiting or running:
-            for slot in range(parallel):
-                if waiting and slot not in running:
-                    job, stderr = waiting.popleft(), Path(errors.name) / f"{slot}"
-                    running[slot] = _Process(context, job, threads, environment(slot, devices), stderr)
-                    watch.started(running[slot].job)
-            connection.wait([process.sentinel for process in running.values()], POLL_SECONDS)
-            for slot, process in list(running.items()):
-                if process.done():
-                    del running[slot]
-                    if process.stopped:
-                        watch.stopped(process.job)
-                        continue
-                    watch.ended(process.job, process.error(), process.seconds)
-            watch.tick()
-    finally:
-        _stop(list(running.values()))
-        errors.cleanup()
+    if jobs:
+        run_on(Forks(parallel, share_of_threads(parallel) if threads is None else threads), jobs, watch, timeout)
 
 
-class _Process:
-    """One worker; what it prints is in the run's ``train.log`` already, a traceback is added at the end."""
+class Forks:
+    """A process a run, forked from one that has imported what runs need.
 
-    def __init__(self, context: Any, job: Job, threads: int, variables: Mapping[str, str], stderr: Path) -> None:
-        self.job = job
-        self._stderr = stderr
-        self._stderr.write_bytes(b"")
-        arguments = (job.message(), threads, dict(variables), str(self._stderr))
-        self._process = context.Process(target=_serve, args=arguments)
-        self._process.start()
-        self._began = time.monotonic()  # the first one has also waited for the fork server
+    Args:
+        parallel: number of slots.
+        threads: of each run.
+    """
 
-    @property
-    def sentinel(self) -> int:
-        """Ready when the process has ended."""
-        return self._process.sentinel
+    def __init__(self, parallel: int, threads: int) -> None:
+        self._parallel, self._threads, self._devices = parallel, threads, visible_devices()
+        self._context, self._errors = server_context(), tempfile.TemporaryDirectory()
 
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
+    def slots(self) -> int:
+        """As many as were asked for."""
+        return self._parallel
 
-    def done(self) -> bool:
-        return self._process.exitcode is not None
+    def start(self, slot: int, job: Job) -> Attempt:
+        """Fork a process for the run."""
+        stderr = Path(self._errors.name) / f"{slot}"
+        stderr.write_bytes(b"")
+        arguments = (job.message(), self._threads, environment(slot, self._devices), str(stderr))
+        process = self._context.Process(target=_serve, args=arguments)
+        process.start()
+        return Attempt(job, process, stderr)
 
-    @property
-    def stopped(self) -> bool:
-        """Whether it was asked to end, by somebody else than this ablation, before it had its result."""
-        return self._process.exitcode in STOPPED and not self.job.complete
-
-    def error(self) -> str | None:
-        """None if the run has its result, else the last line of its errors, all of which go to its log."""
-        text = self._stderr.read_text(encoding="utf-8", errors="replace")
-        code = self._process.exitcode
-        if code != REFUSED:
-            add_to_log(self.job.path, text)
-        if self.job.finished:  # however its process ended after that
-            return None
-        if code == -signal.SIGKILL:
-            return "killed by the system, which may have run out of memory; try fewer --jobs"
-        return last_line(text) or f"no result and no message, exit code {code}"
-
-    def terminate(self) -> None:
-        self._process.terminate()
-
-    def kill_after(self, seconds: float) -> None:
-        self._process.join(max(seconds, 0.0))
-        if not self.done():
-            self._process.kill()
-            self._process.join()
+    def close(self) -> None:
+        """Remove the files of what was said."""
+        self._errors.cleanup()
 
 
 def _serve(message: dict[str, Any], threads: int, variables: dict[str, str], stderr: str) -> None:
-    """In the new process: take the parent's environment, leave its terminal, then work."""
+    """In the new process: make one run."""
+    settle(threads, variables, stderr)
+    try:
+        error = attempt(message)
+    except PreemptedError as stopped:
+        sys.exit(stopped.EXIT_CODE)
+    if error is not None:
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
+
+
+def settle(threads: int, variables: Mapping[str, str], stderr: str) -> None:
+    """In a new process: take the parent's environment, leave its terminal, and end with it."""
     os.setsid()  # apart from the terminal's process group: Ctrl-C reaches the parent alone, which then ends this one
     os.environ.clear()
     os.environ.update(variables)
@@ -140,13 +102,6 @@ def _serve(message: dict[str, Any], threads: int, variables: dict[str, str], std
         os.dup2(descriptor, target)
         os.close(descriptor)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        error = attempt(message)
-    except PreemptedError as stopped:
-        sys.exit(stopped.EXIT_CODE)
-    if error is not None:
-        print(error, file=sys.stderr)
-        sys.exit(REFUSED)
 
 
 def _end_with_parent() -> None:
@@ -157,10 +112,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _context() -> Any:
+def server_context() -> Any:
     """The fork server, started if it is not running, with one thread and this package on its path."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        raise RunError("--executor local forks processes, which this system cannot; use --executor debug")
+        raise RunError("this machine's processes are forked, which this system cannot; use --executor debug")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
     with variables({**dict.fromkeys(THREAD_VARIABLES, "1"), "PYTHONPATH": search_path()}):
@@ -178,14 +133,6 @@ def variables(changes: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _stop(processes: list[_Process]) -> None:
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
-    for process in processes:
-        process.kill_after(deadline - time.monotonic())
 
 
 def environment(slot: int, devices: Sequence[str]) -> dict[str, str]:
@@ -224,7 +171,7 @@ LOCK_SECONDS = 5.0
 """How long the worker of an ablation that was killed may take to end after it."""
 
 
-def work(message: Mapping[str, Any]) -> None:
+def work(message: Mapping[str, Any], datasets: Datasets | None = None) -> None:
     """Make the run that a ``Job.message`` describes: go on from its checkpoint if it has one, else from its beginning.
 
     What to do is decided here and not when the run was queued, because a queued run may start late, be preempted,
@@ -254,6 +201,7 @@ def work(message: Mapping[str, Any]) -> None:
             resume=run.exists(),
             command=message["command"],
             lock=False,
+            datasets=datasets,
         )
 
 
@@ -266,13 +214,13 @@ def _move_aside(run: Path) -> None:
     run.rename(next(path for path in map(run.with_name, names) if not path.exists()))
 
 
-def attempt(message: Mapping[str, Any]) -> str | None:
+def attempt(message: Mapping[str, Any], datasets: Datasets | None = None) -> str | None:
     """``work``, with an error meant for people returned as one line and kept in the run's log; others are raised.
 
     So is PreemptedError, since a run that was stopped has not failed.
     """
     try:
-        work(message)
+        work(message, datasets)
     except PreemptedError:
         raise
     except SSLCollapseError as error:
@@ -281,14 +229,6 @@ def attempt(message: Mapping[str, Any]) -> str | None:
             add_to_log(Path(message["path"]), text)
         return text
     return None
-
-
-def add_to_log(run: Path, text: str) -> None:
-    """Append to ``train.log`` what a run left beside it, such as a traceback."""
-    if text.strip():
-        run.mkdir(parents=True, exist_ok=True)
-        with open(run / "train.log", "a", encoding="utf-8") as log:
-            log.write(text if text.endswith("\n") else text + "\n")
 
 
 def use_threads(threads: int) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.executors.local import add_to_log, attempt, search_path, use_threads, variables
+from sslcollapse.ablation.executors.local import attempt, search_path, use_threads, variables
+from sslcollapse.ablation.executors.slots import add_to_log
 from sslcollapse.ablation.job import Job, JobWatch, last_line
 from sslcollapse.core.errors import PreemptedError, RecipeError, RunError, suggest
 from sslcollapse.recipe.literals import literal

@@ -14,8 +14,9 @@ from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import GRAPH_DATASETS, RegistryError
 from sslcollapse.core.seeding import derive_seed, generator
 from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet
-from sslcollapse.domains.base import Domain
+from sslcollapse.domains.base import Domain, dataset_key
 from sslcollapse.domains.graph.data import GraphDataset
+from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
 from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import AtLeast, Component, Momentum, Probability
@@ -88,6 +89,7 @@ class GraphDomain(Domain):
             self.source = GRAPH_DATASETS.build(dataset, data_root)
         except (RecipeError, RegistryError) as error:
             raise RecipeError(f"domain.dataset: {error}") from error
+        self._spec = dataset
         self.views = views if isinstance(views, GraphViews) else GraphViews(**views)
         self.batch_size = batch_size
         self.in_shape = (self.source.num_features,)
@@ -106,6 +108,18 @@ class GraphDomain(Domain):
             RecipeError: a batch of more graphs than there are.
         """
         _ = self._graphs_a_step()
+
+    def data_key(self) -> str | None:
+        """By the dataset, whatever the views."""
+        return dataset_key(GRAPH_DATASETS, self._spec, self.source)
+
+    def loaded(self) -> GraphDataset | None:
+        """The graphs, if they have been read."""
+        return self._dataset
+
+    def use(self, data: GraphDataset) -> None:
+        """Have these graphs."""
+        self._dataset = data
 
     @property
     def dataset(self) -> GraphDataset:
@@ -207,6 +221,36 @@ class GraphDomain(Domain):
             return Neighbours(view.structure.edge_index[:, view.structure.proper_edges], view.num_nodes)
         source, target = edges = view.edge_index
         return Neighbours(edges[:, source != target], view.num_nodes)
+
+    def draw(self, path: Path, samples: int, seed: int) -> None:
+        """Write a picture of so many neighbourhoods at most: as they are, and in two draws of each of the two views.
+
+        Their nodes are evenly spaced over those that have an edge, of graphs evenly spaced over those to pre-train on.
+        """
+        dataset, (edge_drop, feature_mask) = self.dataset, self.views.probabilities()
+        members = dataset.train_graphs
+        chosen = [members[row * len(members) // samples] for row in range(samples)]
+        rows = []
+        for number in dict.fromkeys(chosen):
+            graph, base, count = dataset.graphs[number], self._union([number]), chosen.count(number)
+            nodes = graph.edge_index.unique()
+            views = [
+                augment(
+                    base,
+                    edge_drop[view],
+                    feature_mask[view],
+                    generator(torch.device("cpu"), "sheet", seed, draw, view),
+                    undirected=self.views.undirected,
+                )
+                for view in range(2)
+                for draw in range(2)
+            ]
+            for row in range(min(count, len(nodes))):
+                center = int(nodes[(2 * row + 1) * len(nodes) // (2 * min(count, len(nodes)))])
+                place = neighbourhood(graph.edge_index, graph.x, graph.y, center)
+                rows.append((place, graph.edge_index, [base, *views]))
+        titles = ["sample", *(f"view {view + 1}, draw {draw + 1}" for view in range(2) for draw in range(2))]
+        write_neighbourhoods(rows, titles, path)
 
     def _union(self, members: Sequence[int]) -> GraphView:
         graphs = [self.dataset.graphs[i] for i in members]

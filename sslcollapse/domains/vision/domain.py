@@ -17,7 +17,7 @@ from sslcollapse.core.memory import onto_together
 from sslcollapse.core.registry import VISION_DATASETS, VISION_VIEWS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
-from sslcollapse.domains.base import BatchPlace, Domain, Order, flat_rows
+from sslcollapse.domains.base import BatchPlace, Domain, Order, dataset_key, flat_rows
 from sslcollapse.domains.vision.augment import Augmentation, Prepared, plain
 from sslcollapse.domains.vision.data import ImageDataset, Images, ImageSource, MemoryImages
 from sslcollapse.domains.vision.decode import decoding_threads
@@ -68,6 +68,7 @@ class VisionDomain(Domain):
             raise RecipeError(f"domain.batch_size: must be >= 2, got {batch_size}")
         self.grow = _growth(grow)
         self.source: ImageSource = VISION_DATASETS.build(dataset, data_root)
+        self._spec = dataset
         self.views = _views(views)
         self.batch_size, self.size, self.feed, self.workers = batch_size, size, feed, workers
         self._dataset: ImageDataset | None = None
@@ -116,14 +117,31 @@ class VisionDomain(Domain):
     def dataset(self) -> ImageDataset:
         """The images, read on first use."""
         if self._dataset is None:
-            dataset = self.source.load()
-            if self.batch_size > len(dataset.pretrain):
-                raise RecipeError(
-                    f"domain.batch_size: {self.batch_size} is more than the {len(dataset.pretrain)} images to "
-                    "pre-train on; lower it"
-                )
-            self._dataset = self._decoded(dataset) if self._is_resident(dataset) else dataset
+            self.use(self.source.load())
+        assert self._dataset is not None
         return self._dataset
+
+    def data_key(self) -> str | None:
+        """By the dataset and the feed, whatever the views."""
+        return dataset_key(VISION_DATASETS, self._spec, self.source, self.feed)
+
+    def loaded(self) -> ImageDataset | None:
+        """The images, if they are in memory."""
+        held = self._dataset is not None and isinstance(self._dataset.images, MemoryImages)
+        return self._dataset if held else None
+
+    def use(self, data: ImageDataset) -> None:
+        """Have these images, decoded where they are to be resident.
+
+        Raises:
+            RecipeError: the batch is larger than the set of images to pre-train on.
+        """
+        if self.batch_size > len(data.pretrain):
+            raise RecipeError(
+                f"domain.batch_size: {self.batch_size} is more than the {len(data.pretrain)} images to "
+                "pre-train on; lower it"
+            )
+        self._dataset = self._decoded(data) if self._is_resident(data) else data
 
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k, rank) only.
