@@ -128,9 +128,8 @@ def _test_json(result: Result, tests: int) -> dict[str, Any]:
     low, high = (estimate.interval if estimate else None) or (None, None)
     p = bonferroni(estimate.p if estimate else None, tests)  # corrected, as the interval is
     numbers = {"estimate": estimate and estimate.mean, "low": low, "high": high, "p": p}
-    unit = (
-        "points of %" if check.metric.startswith(("evaluation.", "untrained.")) and check.kind != "correlation" else ""
-    )
+    percent = check.metric.startswith(("evaluation.", "untrained.", "baselines."))
+    unit = "points of %" if percent and check.kind != "correlation" else ""
     return {
         "check": check.name,
         "kind": check.kind,
