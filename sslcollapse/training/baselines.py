@@ -108,14 +108,13 @@ def measure_baselines(
     """
     with meeting("measuring baselines") as together:
         if rank() == 0:
-            twin = None
+            found.ranks[UNTRAINED] = bench.measured(partial(represent, untrained))
+            twin: Any = None
             try:
                 twin = same_spectrum(trained, bench.probe_set.measured(None)[0], bench.recipe["seed"])
+                found.ranks[SAME_SPECTRUM] = bench.measured(partial(represent, twin))
             except LayerError as error:
                 found.notes.append(f"no random weights of the same spectrum: {error}")
-            for name, encoder in ((UNTRAINED, untrained), (SAME_SPECTRUM, twin)):
-                if encoder is not None:
-                    found.ranks[name] = bench.measured(partial(represent, encoder))
             together.result = twin is not None
     if together.results[0]:
         features = made_by_rank_0(
@@ -254,7 +253,7 @@ def _place(bench: Bench, features: Tensor) -> Path | None:
 def _kept(path: Path | None, probes: Mapping[str, Any]) -> dict[str, Any] | None:
     """What an earlier run has kept; None where there is nothing that can be used."""
     try:
-        entry = json.loads(path.read_text(encoding="utf-8")) if path is not None else None
+        entry: Any = json.loads(path.read_text(encoding="utf-8")) if path is not None else None
         usable = isinstance(entry, dict) and entry["evaluation"].keys() == probes.keys()
         return entry if usable and isinstance(entry["rank"], dict) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import summarise
 from sslcollapse.ablation.tables.columns import Column, columns, shown_summary
-from sslcollapse.ablation.values import Cell, plain, show
+from sslcollapse.ablation.values import Cell, plain, short
 from sslcollapse.runs.quantities import TRAINED, encoder_title, encoders
 
 ANY = "any"
@@ -41,9 +41,9 @@ class BaselineRow(NamedTuple):
         """As shown."""
         return encoder_title(self.name)
 
-    def label(self, path: str) -> Any:
-        """The value under an axis."""
-        return show(self.cells[0].at(path)) if path in self.axes else ANY
+    def labels(self, paths: Iterable[str], shown: Callable[[Any], str] = short) -> list[str]:
+        """The values under these axes."""
+        return [shown(self.cells[0].at(path)) if path in self.axes else ANY for path in paths]
 
     def shown(self, column: Column) -> str:
         """The cell of a table under a column."""

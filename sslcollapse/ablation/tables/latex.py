@@ -60,7 +60,7 @@ def table_latex(ablation: Ablation, records: Records, failures: Mapping[str, str
             shown = [_effect(by_hash.get(cell.hash), column) for by_hash, column in zip(found, metrics, strict=True)]
             compared.append([*start, *shown])
     below = [
-        [*map(escape, [row.title, *map(row.label, titles), str(len(row.records)), *map(row.shown, metrics)])]
+        [*map(escape, [row.title, *row.labels(titles), str(len(row.records)), *map(row.shown, metrics)])]
         + ([""] if failures else [])
         for row in others
     ]

@@ -117,7 +117,7 @@ def results_table(
         rows.append([*row, errors_of(cell, ablation.seeds, failures)] if failures else row)
     last = ["error"] if failures else []
     for other in others:
-        shown = [other.title, *map(other.label, titles), str(len(other.records)), *map(other.shown, chosen)]
+        shown = [other.title, *other.labels(titles), str(len(other.records)), *map(other.shown, chosen)]
         rows.append([*shown, *([""] if failures else [])])
     first = [ENCODER] if others else []
     return markdown([*first, *titles.values(), "seeds", *(column.title for column in chosen), *last], rows)
@@ -178,7 +178,7 @@ def table_csv(ablation: Ablation, records: Records) -> str:
                 row += _effect_fields(compared[column.path].get(cell.hash))
         rows.append(row)
     for other in others:
-        row = ["", other.name, *map(other.label, paths), len(other.records)]
+        row = ["", other.name, *other.labels(paths, show), len(other.records)]
         for column in every:
             row += [other.shown(column).replace("–", "")] if column.is_text else other.numbers(column)
             row += [""] * 6 if column.metric and ablation.baselines and not column.is_text else []
@@ -274,7 +274,8 @@ def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]], others: 
 
 def _left_in_targets(shown: Sequence[Mapping[str, Any]]) -> str:
     """How much of their initialisation targets have left, of runs that say it."""
-    found = [value for record in shown if is_number(value := (record.get("target") or {}).get("initialization_left"))]
+    said = [(record.get("target") or {}).get("initialization_left") for record in shown]
+    found = [float(value) for value in said if value is not None and is_number(value)]
     if not found:
         return ""
     ends = dict.fromkeys(f"{100 * value:.2g} %" for value in (min(found), max(found)))
