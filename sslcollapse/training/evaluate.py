@@ -74,7 +74,7 @@ def target_entry(objective: Any, steps: int) -> dict[str, float]:
     return {} if left is None else {"initialization_left": left}
 
 
-def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]:
+def evaluate_run(target: Path | str, names: list[str] | None = None) -> dict[str, Any]:
     """Evaluate the exported encoder of a run directory again, with baselines, print the table and return the results.
 
     Encoder, domain and the probes are built again, and nothing else of the recipe. What the recipe's file registered
@@ -106,11 +106,11 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
     probe_set = domain.probe_set().to(device)
     check_probes(probes, probe_set)
     networks = {"evaluation": encoder.to(device), "untrained": build_encoder(recipe, domain).to(device)}
-    reporter = Reporter(True)
+    reporter, shown = Reporter(True), {}
     result: dict[str, Any]
     result, _ = evaluate_networks(probes, networks, probe_set, reporter)
     if probes:
-        run = RunDirectory((target if target.is_dir() else target.parent).resolve())
+        run = RunDirectory((Path(target) if Path(target).is_dir() else Path(target).parent).resolve())
         in_place = run.finished and run.path.parts[-3:-1] == (recipe["name"], description.get("hash"))
         cache = run.path.parents[2] if in_place else None
         bench = Bench(recipe, domain, probes, probe_set, device, cache, largest=None)
@@ -118,13 +118,15 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
         evaluate_baselines(bench, networks["evaluation"], networks["untrained"], reporter, found)
         result |= {"baselines": found.evaluation, "baseline_ranks": found.ranks}
         if run.finished:
-            _complete(run, recipe, result, reporter)
-    reporter.print(accuracy_table(result))
+            shown = {"rank": _complete(run, recipe, result, reporter)}
+    reporter.print(accuracy_table(result | shown))
     return result
 
 
-def _complete(run: RunDirectory, recipe: Mapping[str, Any], found: Mapping[str, Any], reporter: Reporter) -> None:
-    """Add to a finished run's result what it lacks, and say so."""
+def _complete(
+    run: RunDirectory, recipe: Mapping[str, Any], found: Mapping[str, Any], reporter: Reporter
+) -> dict[str, Any]:
+    """Add to a finished run's result what it lacks, and say so; its ranks."""
     path = run.path / "result.json"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -132,7 +134,7 @@ def _complete(run: RunDirectory, recipe: Mapping[str, Any], found: Mapping[str, 
             raise ValueError(fault)
     except (OSError, ValueError, RecursionError) as error:
         reporter.warn(f"{path}: cannot be read, and nothing is added to it: {error}")
-        return
+        return {}
     added = _added(result, "baselines", found["baselines"]) + _added(result, "baseline_ranks", found["baseline_ranks"])
     entries = {"course": course_of(read_metrics(run.path / "metrics.jsonl")[0], None)}
     with suppress(RegistryError):  # of a recipe's own objective, which evaluation does without
@@ -141,14 +143,14 @@ def _complete(run: RunDirectory, recipe: Mapping[str, Any], found: Mapping[str, 
         if key not in result:
             result[key] = entry
             added.append(key)
-    if not added:
-        return
-    try:
-        run.write_json("result.json", result)
-    except (OSError, WriteError) as error:
-        reporter.warn(f"{path}: cannot be written, and nothing is added to it: {error}")
-        return
-    reporter.print(f"added to {path}: {', '.join(added)}")
+    if added:
+        try:
+            run.write_json("result.json", result)
+            reporter.print(f"added to {path}: {', '.join(added)}")
+        except (OSError, WriteError) as error:
+            reporter.warn(f"{path}: cannot be written, and nothing is added to it: {error}")
+    ranks: dict[str, Any] = result["rank"]
+    return ranks
 
 
 def _added(result: dict[str, Any], key: str, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
