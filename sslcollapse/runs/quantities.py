@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def encoders(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """
     baselines = dict(result.get("baselines") or {})
     same = {SAME_SPECTRUM: baselines.pop(SAME_SPECTRUM)} if SAME_SPECTRUM in baselines else {}
-    return {**baselines, UNTRAINED: result["untrained"], **same, TRAINED: result["evaluation"]}
+    return {**baselines, UNTRAINED: result.get("untrained") or {}, **same, TRAINED: result["evaluation"]}
 
 
 def encoder_title(name: str) -> str:
@@ -124,8 +124,8 @@ def encoder_title(name: str) -> str:
 
 def thinned(course: Mapping[str, Any], most: int) -> dict[str, Any]:
     """A course at no more than so many of its steps, evenly spaced, the first and the last among them."""
-    steps: Sequence[Any] = course.get("step") or []
-    if len(steps) <= most:
+    steps = course.get("step")
+    if not isinstance(steps, list) or len(steps) <= most:
         return dict(course)
     chosen = [round(k * (len(steps) - 1) / (most - 1)) for k in range(most)]
 
