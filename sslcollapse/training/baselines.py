@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslcollapse import __version__
 from sslcollapse.core.distributed import made_by_rank_0, meeting, rank
 from sslcollapse.core.errors import WriteError
 from sslcollapse.core.files import PACKAGE, write_atomic
@@ -229,15 +229,16 @@ def _features(bench: Bench, function: Callable[[Any], Tensor | None]) -> tuple[T
 def _place(bench: Bench, features: Tensor) -> Path | None:
     """The file of what these probes make of these features; None where that may not be kept.
 
-    The digest is of all that decides the result: features, labels, splits, the probes and their code, and torch.
+    The digest is of all that decides the result: features, labels, splits, the probes and their code, and libraries.
     """
     specs = {name: bench.recipe["evaluate"][name] for name in bench.probes}
     if bench.cache is None or any(PROBES.origin(spec["type"]) is not None for spec in specs.values()):
         return None
     digest = hashlib.blake2b(digest_size=16)
-    for source in sorted((PACKAGE / "probes").glob("*.py")):
+    for source in sorted([*(PACKAGE / "probes").glob("*.py"), *(PACKAGE / "rank").glob("*.py")]):
         digest.update(source.read_bytes())
-    settings = [specs, bench.recipe["monitor"]["samples"], __version__, torch.__version__, features.device.type]
+    made_by = [torch.__version__, version("scikit-learn"), features.device.type]
+    settings = [specs, bench.recipe["monitor"]["samples"], made_by]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for tensor in (features, bench.probe_set.labels):
         array = np.ascontiguousarray(tensor.detach().cpu().numpy())
