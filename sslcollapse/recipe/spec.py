@@ -74,6 +74,9 @@ class MonitorSpec:
             of accuracy over steps; None does it where all inputs are at hand, as the nodes of a graph are, since there
             it costs no more than one forward pass.
         baselines: whether the probes are also run, after training, on what a trained encoder is held against.
+        timed: probes of ``evaluate`` that are run during training too, for accuracy over time. How long they take
+            is written down apart from the rest.
+        timed_every: steps between them; they are run after the last step as well.
     """
 
     every: Annotated[int, AtLeast(0)] = 100
@@ -82,6 +85,8 @@ class MonitorSpec:
     samples: Annotated[int, AtLeast(2)] | None = None
     probe: bool | None = None
     baselines: bool = True
+    timed: Annotated[Sequence[str], Distinct()] = ()
+    timed_every: Annotated[int, AtLeast(1)] = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from test_registered_components import SHAPES, build
 from tiny import random_graph, tiny_view
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sslcollapse.core.capture import HostCopies
 from sslcollapse.core.errors import RunError
@@ -25,6 +26,7 @@ from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.domains.graph.view import GraphStructure, GraphView
 from sslcollapse.domains.samples import SampleDomain, Samples
+from sslcollapse.domains.vision.domain import VisionDomain
 from sslcollapse.domains.vision.views import ImageViews
 from sslcollapse.encoders.gcn import gcn_matrix
 from sslcollapse.encoders.sage import mean_matrix
@@ -54,6 +56,33 @@ class NoWaitingCopies(TorchDispatchMode):
             there = kwargs.get("device")
             assert there is None or there.type == "cpu" or kwargs.get("non_blocking"), "a copy that waits"
         return function(*args, **kwargs)
+
+
+class Copies(TorchDispatchMode):
+    """Writes down the bytes of each copy from the host to the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+        here = [value for value in inputs if value.device.type == "cpu" and value.dim()]  # a number is no copy
+        if here and any(
+            value.device == META for value in [*inputs, *tree_leaves(out)] if isinstance(value, torch.Tensor)
+        ):
+            self.bytes.append(sum(value.nbytes for value in here))
+        return out
+
+
+class NoNumbersOfTheHost(TorchFunctionMode):
+    """Refuses tensors that are made on the device of numbers of the host, a copy that no dispatch mode sees."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        device = (kwargs or {}).get("device")
+        assert function not in (torch.tensor, torch.as_tensor) or device is None or torch.device(device) != META
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +257,34 @@ def test_the_views_of_images_never_wait_for_the_device(preset):
     augmentations = ImageViews(preset=preset, blur=0.5).augmentations(32, 3, [0.5] * 3, [0.2] * 3)
     with NoWaitingCopies():
         assert all(augment(images, torch.Generator()).device == META for augment in augmentations)
+
+
+IMAGES = dict(type="fake", train=64, test=16, size=32)
+
+
+@pytest.mark.parametrize("feed", ["resident", "streamed"])
+@pytest.mark.parametrize("preset", ["simclr", "byol", "vicreg"])
+def test_a_batch_of_images_is_one_copy_without_the_pixels_where_they_are_resident(preset, feed):
+    views = dict(preset=preset, blur=0.5)
+    domain = VisionDomain(None, dataset=IMAGES, views=ImageViews(**views), batch_size=48, feed=feed, workers=0)
+    batches = domain.batches(0, Context(device=META))
+    next(batches)  # all that stays on the device goes there
+    with Copies() as copies, NoNumbersOfTheHost():
+        batch = next(batches)
+    assert len(batch.views) == 2
+    assert {view.device for view in batch.views} == {META}
+    pixels = 48 * 3 * 32 * 32
+    assert len(copies.bytes) == 1
+    assert (copies.bytes[0] > pixels) == (feed == "streamed")
+    assert copies.bytes[0] % pixels < pixels / 4
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES.names() if name != "lightly"])
+def test_a_step_on_images_copies_nothing_to_the_device(name):
+    module, views = module_of("resnet_narrow", name, "image").to(META), batch("image")
+    with Copies() as copies, NoNumbersOfTheHost():
+        take_steps(module, views, build(OPTIMIZERS, "sgd"))
+    assert copies.bytes == []
 
 
 @pytest.mark.parametrize("name", WITHOUT_FILES)

@@ -117,6 +117,17 @@ def test_a_run_that_was_stopped_and_resumed_learns_what_one_without_a_stop_learn
     assert max(differences(found, wanted).values()) <= 1e-3, said(found, wanted)
 
 
+@pytest.mark.skipif(DEVICE.type == "cpu" and shutil.which("g++") is None, reason="needs a C++ compiler on a CPU")
+def test_compiled_networks_of_images_in_half_precision_and_channels_last_learn_what_plain_ones_learn(tmp_path):
+    recipe = image_recipe("fast", "bf16")
+    fast = recipe | {"train": recipe["train"] | {"channels_last": True, "compile": True}}
+    plain, compiled = (learnt(train(each, out=tmp_path / name)) for name, each in (("a", recipe), ("b", fast)))
+    losses = [name for name in plain if name.startswith("loss ")]
+    assert len(losses) == STEPS
+    apart = differences({name: compiled[name] for name in losses}, {name: plain[name] for name in losses})
+    assert max(apart.values()) <= 5e-2, apart
+
+
 def test_a_monitor_measures_the_ranks_of_the_cpu():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 16))

@@ -60,7 +60,20 @@ def _images(recipe: str, epochs: int) -> Planned:
     return Planned("train", words, ("recipes/simclr_digits.py", "encoder.width=4", "evaluate.public=None", *SHORTEST))
 
 
+def _speedrun(name: str) -> Planned:
+    digits = ('domain.dataset={"type": "digits"}', 'encoder={"type": "resnet_narrow", "width": 4}', "evaluate.knn.k=20")
+    smaller = (*digits, "objective.projector=[64, 32]", "domain.batch_size=100", "domain.grow=[[2, 6]]", *SHORTEST)
+    return Planned(
+        "speedrun",
+        (f"recipes/speedrun/{name}.py",),
+        (f"recipes/speedrun/{name}.py", *smaller, "monitor.timed_every=2"),
+    )
+
+
 RUNS: dict[str, Planned] = {
+    "speedrun-simclr": _speedrun("simclr"),
+    "speedrun-vicreg": _speedrun("vicreg"),
+    "speedrun-byol": _speedrun("byol"),
     "depth-2-seeds": _grid(2),
     "simclr-10-epochs": _images("simclr_cifar10", 10),
     "simclr-werank-10-epochs": _images("simclr_werank_cifar10", 10),
@@ -79,7 +92,9 @@ def function_of(name: str) -> Callable[..., dict[str, Any]]:
     if name.startswith("compiled-"):
         return partial(graph_step, name.removeprefix("compiled-"), compiled=True)
     if name in RUNS:
-        return partial(runs, name)
+        from tools.bench.speedrun import part
+
+        return partial(part if RUNS[name].command == "speedrun" else runs, name)
     return {
         "environment": surroundings,
         "tests": tests,
@@ -183,19 +198,17 @@ def graph_step(label: str, *, smoke: bool, seconds: float, folder: Path, compile
 
 
 def vision_step(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
-    """A SimCLR step: who feeds it, its share of the device's products, and what WERank adds."""
+    """A SimCLR step: who feeds it, its share of the device's products, a loop of lightly's, and what WERank adds."""
     from tools.bench.vision_step import ON_GPU, SMALL, cost_of_werank, rates
 
     where, scale = _device(smoke), SMALL if smoke else replace(ON_GPU, rounds=9)
     encoder = "resnet_narrow" if smoke else "resnet18"
     feeds = rates(where, scale, encoder=encoder)
-    peak = _reach(where, 256 if smoke else 8192)["bf16 TFLOP/s"]
-    feeds["share_of_measured_bf16"] = {name: speed / peak for name, speed in feeds["tflops_a_second"].items()}
-    record = {"scale": vars(scale), "feeds": feeds, "bf16_tflops": peak}
-    record["werank"] = cost_of_werank(where, scale, encoder)
+    record = {"scale": vars(scale), "feeds": feeds, "werank": cost_of_werank(where, scale, encoder)}
     speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in feeds["views_a_second"].items())
     share, cost = feeds["share_of_measured_bf16"]["resident"], record["werank"]["times_plain"]["part"]
-    return {**record, "headline": f"views/s: {speeds}; {share:.1%} of bf16; WERank {cost:.2%} of a step"}
+    ratio = f"; {feeds['times_lightly']['resident']:.1f} × lightly" if feeds["times_lightly"] else ""
+    return {**record, "headline": f"views/s: {speeds}{ratio}; {share:.1%} of bf16; WERank {cost:.2%} of a step"}
 
 
 def views(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
@@ -319,7 +332,7 @@ def _reach(where: Any, n: int) -> dict[str, float]:
     """TFLOP/s of a large product in three precisions, and GB/s of a copy, read and written bytes counted."""
     import torch
 
-    from tools.bench.vision_step import timed
+    from tools.bench.vision_step import product_speed, timed
 
     found, before = {}, torch.get_float32_matmul_precision()
     for title, dtype, precision in (
@@ -328,11 +341,7 @@ def _reach(where: Any, n: int) -> dict[str, float]:
         ("float32 TFLOP/s", torch.float32, "highest"),
     ):
         torch.set_float32_matmul_precision(precision)
-        a, b = (torch.randn(n, n, device=where).to(dtype) for _ in range(2))
-        out = torch.empty_like(a)
-        product = partial(torch.mm, a, b, out=out)
-        timed(product, where, 3)
-        found[title] = 2e-12 * n**3 / timed(product, where, 10)
+        found[title] = product_speed(where, n, dtype)
     torch.set_float32_matmul_precision(before)
     source = torch.empty(4 * n * n, device=where)
     target = torch.empty_like(source)
