@@ -79,6 +79,11 @@ def _as(data: Tensor, like: Tensor) -> Tensor:
     return data.view(like.dtype).view(like.shape)
 
 
+def to_host(values: Tensor) -> Tensor:
+    """Values of a device on the host, which waits for them: the one way in which a measurement does."""
+    return values.cpu()
+
+
 def machine_memory() -> int:
     """Bytes of this machine's main memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.seeding import generator
-from sslcollapse.core.types import Batch, Context, ProbeSet, Split
+from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet, Split
 
 MAX_DIM = 3072
 """Samples of more numbers are not measured as rows; this is a CIFAR image."""
@@ -104,6 +104,13 @@ class Domain(Protocol):
             depend on nothing but the view: what the probes make of the same features is computed once.
         """
         return {}
+
+    def neighbours(self, view: Any) -> Neighbours | None:
+        """Edges between the samples of a view, or None where there are none.
+
+        Called on rank 0 at every measurement, on un-augmented views, where ``monitor.smoothness`` asks for it.
+        """
+        return None
 
     def draw(self, path: Path, samples: int, seed: int) -> None:
         """Write a picture of so many samples at most and of some of their views. Called by ``sslcollapse views``.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 from torch.nn.utils import skip_init
 
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.core.precision import full_precision
+from sslcollapse.core.precision import full_precision, precisely
 
 UNLABELLED = -1
 
@@ -56,7 +56,8 @@ class OnlineProbe(nn.Module):
                 f"leave it out for multi-label sets"
             )
         with full_precision(h.device):
-            logits = self.linear(h.detach().flatten(1).to(self.linear.weight.dtype))  # [N, C]
+            rows = h.detach().flatten(1).to(self.linear.weight.dtype)
+            logits = precisely(linear, rows, self.linear.weight, self.linear.bias)  # [N, C]
             labelled = (labels != UNLABELLED).sum().clamp(min=1)
             loss = cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED) / labelled
         # At -1 no class is predicted, so an unlabelled row is never a hit.

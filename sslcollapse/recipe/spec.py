@@ -77,6 +77,9 @@ class MonitorSpec:
         timed: probes of ``evaluate`` that are run during training too, for accuracy over time. How long they take
             is written down apart from the rest.
         timed_every: steps between them; they are run after the last step as well.
+        smoothness: whether Dirichlet energy and mean average distance of what layers put out are measured too, in
+            domains whose samples have neighbours.
+        overlap: dimension of the subspaces in which the weights of consecutive layers are compared; 0 for none.
     """
 
     every: Annotated[int, AtLeast(0)] = 100
@@ -87,6 +90,8 @@ class MonitorSpec:
     baselines: bool = True
     timed: Annotated[Sequence[str], Distinct()] = ()
     timed_every: Annotated[int, AtLeast(1)] = 1000
+    smoothness: bool = False
+    overlap: Annotated[int, AtLeast(0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ class Bench:
 
     def measured(self, encode: Callable[[Iterable[Any]], Tensor]) -> dict[str, Any]:
         """Ranks of what comes out of the inputs that ranks are measured on."""
-        views, rows = self.probe_set.measured(self.recipe["monitor"]["samples"])
+        views, rows = self.probe_set.measured(self.recipe["monitor"].get("samples"))
         h = encode(views)
         return {"representation": ranks_of(h if rows is None else h[rows.to(h.device)])}
 
@@ -238,7 +238,7 @@ def _place(bench: Bench, features: Tensor) -> Path | None:
     for source in sorted([*(PACKAGE / "probes").glob("*.py"), *(PACKAGE / "rank").glob("*.py")]):
         digest.update(source.read_bytes())
     made_by = [torch.__version__, version("scikit-learn"), features.device.type]
-    settings = [specs, bench.recipe["monitor"]["samples"], made_by]
+    settings = [specs, bench.recipe["monitor"].get("samples"), made_by]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for tensor in (features, bench.probe_set.labels):
         array = np.ascontiguousarray(tensor.detach().cpu().numpy())

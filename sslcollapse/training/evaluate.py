@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,11 +15,12 @@ import torch
 
 from sslcollapse.core.distributed import made_by_rank_0, world_size
 from sslcollapse.core.errors import RecipeError, RunError, WriteError, suggest
-from sslcollapse.core.precision import device_of
+from sslcollapse.core.precision import device_of, numerics
 from sslcollapse.core.registry import OBJECTIVES, RegistryError, remedy
 from sslcollapse.core.types import ProbeSet
 from sslcollapse.probes.evaluate import build_probes, check_probes, count_splits, run_probes
 from sslcollapse.rank.measure import represent
+from sslcollapse.recipe.spec import TrainSpec
 from sslcollapse.runs.directory import RunDirectory, read_metrics
 from sslcollapse.runs.export import load_encoder
 from sslcollapse.runs.quantities import RESULT, lacking
@@ -74,6 +76,12 @@ def target_entry(objective: Any, steps: int) -> dict[str, float]:
     return {} if left is None else {"initialization_left": left}
 
 
+def policy_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``numerics`` takes, from a recipe that may be older than some of it."""
+    fields = {field.name: field.default for field in dataclasses.fields(TrainSpec)}
+    return {name: recipe["train"].get(name, fields[name]) for name in ("matmul", "cudnn_benchmark", "deterministic")}
+
+
 def evaluate_run(target: Path | str, names: list[str] | None = None) -> dict[str, Any]:
     """Evaluate the exported encoder of a run directory again, with baselines, print the table and return the results.
 
@@ -103,22 +111,23 @@ def evaluate_run(target: Path | str, names: list[str] | None = None) -> dict[str
         raise RunError(f"{target}: {error}{remedy(error)}") from error
     domain.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    probe_set = domain.probe_set().to(device)
-    check_probes(probes, probe_set)
-    networks = {"evaluation": encoder.to(device), "untrained": build_encoder(recipe, domain).to(device)}
     reporter, shown = Reporter(True), {}
     result: dict[str, Any]
-    result, _ = evaluate_networks(probes, networks, probe_set, reporter)
-    if probes:
-        run = RunDirectory((Path(target) if Path(target).is_dir() else Path(target).parent).resolve())
-        in_place = run.finished and run.path.parts[-3:-1] == (recipe["name"], description.get("hash"))
-        cache = run.path.parents[2] if in_place else None
-        bench = Bench(recipe, domain, probes, probe_set, device, cache, largest=None)
-        found = Baselines()
-        evaluate_baselines(bench, networks["evaluation"], networks["untrained"], reporter, found)
-        result |= {"baselines": found.evaluation, "baseline_ranks": found.ranks}
-        if run.finished:
-            shown = {"rank": _complete(run, recipe, result, reporter)}
+    with numerics(policy_of(recipe), device):
+        probe_set = domain.probe_set().to(device)
+        check_probes(probes, probe_set)
+        networks = {"evaluation": encoder.to(device), "untrained": build_encoder(recipe, domain).to(device)}
+        result, _ = evaluate_networks(probes, networks, probe_set, reporter)
+        if probes:
+            run = RunDirectory((Path(target) if Path(target).is_dir() else Path(target).parent).resolve())
+            in_place = run.finished and run.path.parts[-3:-1] == (recipe["name"], description.get("hash"))
+            cache = run.path.parents[2] if in_place else None
+            bench = Bench(recipe, domain, probes, probe_set, device, cache, largest=None)
+            found = Baselines()
+            evaluate_baselines(bench, networks["evaluation"], networks["untrained"], reporter, found)
+            result |= {"baselines": found.evaluation, "baseline_ranks": found.ranks}
+            if run.finished:
+                shown = {"rank": _complete(run, recipe, result, reporter)}
     reporter.print(accuracy_table(result | shown))
     return result
 

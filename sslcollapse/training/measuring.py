@@ -115,9 +115,12 @@ class RankMeter:
     def _measured(self, done: int) -> Measurement:
         module = self._setup.module
         heads: dict[str, Any] = dict(projector=module.projector, predictor=module.predictor)
-        views, rows = self._probe_set.measured(self._setup.recipe["monitor"]["samples"])
+        wanted: Mapping[str, Any] = self._setup.recipe["monitor"]
+        views, rows = self._probe_set.measured(wanted["samples"])
+        if wanted["smoothness"]:
+            heads["neighbours"] = self._setup.domain.neighbours
         try:
-            return measure(module.encoder, views, **heads, rows=rows, step=done)
+            return measure(module.encoder, views, **heads, rows=rows, step=done, overlap=wanted["overlap"])
         except NotFiniteError as error:
             raise NonFiniteLossError(
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self._setup.run.checkpoints)}"

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from sslcollapse.core.capture import HostCopies
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES, OPTIMIZERS, REGULARIZERS
-from sslcollapse.core.types import Batch, Context
+from sslcollapse.core.types import Batch, Context, Point
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.domains.graph.view import GraphStructure, GraphView
 from sslcollapse.domains.samples import SampleDomain, Samples
@@ -32,6 +32,11 @@ from sslcollapse.encoders.gcn import gcn_matrix
 from sslcollapse.encoders.sage import mean_matrix
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes.online import OnlineProbe
+from sslcollapse.rank import batch as rank_batch
+from sslcollapse.rank import gradients as rank_gradients
+from sslcollapse.rank.gradients import penalty_gradients
+from sslcollapse.rank.measure import Observation, measure
+from sslcollapse.rank.monitor import CollapseMonitor
 from sslcollapse.training.module import SSLModule
 from sslcollapse.training.static import StaticStep
 
@@ -315,3 +320,68 @@ def test_the_batches_of_a_domain_of_samples_never_wait_for_the_device():
     with NoWaitingCopies():
         made = next(domain.batches(0, Context(device=META)))
     assert {tensor.device for tensor in (*made.views, made.index, made.labels)} == {META}
+
+
+@pytest.fixture
+def copies(monkeypatch):
+    """The copies to the host that a measurement makes, in place of which it gets ones."""
+    made = []
+
+    def ones(values):
+        assert values.device == META
+        made.append(tuple(values.shape))
+        return torch.ones(values.shape, dtype=values.dtype)
+
+    for module in (rank_batch, rank_gradients):
+        monkeypatch.setattr(module, "to_host", ones)
+    return made
+
+
+LARGE = ("resnet18", "resnet34", "resnet50")
+MEASURED = [(name, kind, "single") for name, kind in READS if name not in LARGE]
+MEASURED += [("mlp", "vector", "double"), ("mlp", "vector", "host")]
+
+
+@pytest.mark.parametrize(("name", "kind", "route"), MEASURED)
+def test_a_measurement_of_a_network_waits_for_the_device_once(name, kind, route, copies):
+    module = module_of(encoder=name, domain=kind).to(META)
+    views = batch(kind, 0.0 if name == "pyg" else 0.3).views
+    with NoWaitingCopies():
+        found = measure(
+            module.encoder, views, projector=module.projector, predictor=module.predictor, rows=None, route=route
+        )
+    assert len(copies) == 1
+    assert len(found.rows) > 2 * len(module.layers) - 1
+
+
+def test_what_float32_does_not_settle_is_waited_for_once_more(copies, monkeypatch):
+    module = module_of("mlp", domain="vector").to(META)
+    monkeypatch.setattr(rank_batch, "settled_in_float32", lambda energy: torch.zeros(len(energy), dtype=torch.bool))
+    measure(module.encoder, batch("vector").views, route="single")
+    assert len(copies) == 2
+
+
+def test_a_monitor_waits_for_the_device_once_a_summary_and_never_in_between(copies):
+    module = module_of("mlp", domain="vector").to(META)
+    with CollapseMonitor(module, every=1) as monitor, NoWaitingCopies():
+        for step in range(2):
+            module(batch("vector"), step)["loss"].backward()
+        assert not copies
+        rows = monitor.summary(route="single")
+    assert len(copies) == 1
+    assert {row.kind for row in rows} == {"weight", "output"}
+
+
+def test_the_readings_of_controllers_and_the_comparison_of_gradients_wait_for_the_device_once_each(copies):
+    module = module_of("mlp", domain="vector", regularizers=["werank"]).to(META)
+    points = [Point("feature", "representation"), *(Point("weight", name) for name in module.layers)]
+    points += [Point("output", name) for name in module.layers]
+    observation = Observation(points, module.layers, module.encoder, predictor=module.predictor)
+    with NoWaitingCopies():
+        with observation:
+            module(batch("vector"), 0)["loss"].backward()
+        assert not copies
+        assert len(observation.readings()) == len(points)
+        assert len(copies) == 1
+        assert len(penalty_gradients(module, 0)) > 1
+    assert len(copies) == 2

@@ -13,6 +13,9 @@ from tiny import tiny_recipe
 from torch import nn
 
 from sslcollapse import cli
+from sslcollapse.encoders.resnet import NarrowResNet
+from sslcollapse.rank.batch import ROUTES
+from sslcollapse.rank.measure import measure
 from sslcollapse.rank.monitor import CollapseMonitor
 from sslcollapse.recipe import load, resolve
 from sslcollapse.recipe.spec import TrainSpec
@@ -177,3 +180,15 @@ def test_a_recipe_trains_is_evaluated_and_diagnosed(kind, precision, tmp_path, c
     assert layers
     assert load(ROOT / path)["name"] in str(run)
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_ranks_of_a_network_are_those_of_the_cpu_by_every_route(route):
+    torch.manual_seed(0)
+    network, images = NarrowResNet((3, 16, 16), width=16), torch.randn(64, 3, 16, 16)
+    wanted = {row.point: row for row in measure(network, [images]).rows}
+    found = {row.point: row for row in measure(there(network), [there(images)], route=route).rows}
+    assert found.keys() == wanted.keys()
+    for point, row in found.items():
+        assert row.effective_rank == pytest.approx(wanted[point].effective_rank, rel=1e-3), point
+        assert row.stable_rank == pytest.approx(wanted[point].stable_rank, rel=1e-3), point

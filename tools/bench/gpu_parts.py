@@ -221,19 +221,23 @@ def views(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
 
 
 def monitor(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
-    """What a collapse monitor adds to an epoch."""
-    from tools.bench.monitor import graph_training, image_training, overhead
+    """What a collapse monitor adds to an epoch, and what a measurement costs in steps."""
+    from tools.bench.monitor import graph_training, image_training, measurements, overhead
 
     where = str(_device(smoke))
     if smoke:
-        cases = {"graph": overhead(graph_training(TINY_GRAPH, where, (16, 8)), steps=300, rounds=1)}
-        cases["images"] = overhead(image_training(where, 8, "resnet_narrow"), steps=195, rounds=1)
+        graph, images = graph_training(TINY_GRAPH, where, (16, 8)), image_training(where, 8, "resnet_narrow")
     else:
         _check_files(GRAPHS["Cora"])
-        cases = {"graph": overhead(graph_training(GRAPHS["Cora"], where), steps=300, rounds=15)}
-        cases["images"] = overhead(image_training(where), steps=195, rounds=7)
+        graph, images = graph_training(GRAPHS["Cora"], where), image_training(where)
+    rounds = (1, 1) if smoke else (15, 7)
+    cases = {"graph": overhead(graph, steps=300, rounds=rounds[0])}
+    cases["images"] = overhead(images, steps=195, rounds=rounds[1])
+    costs = {"graph": measurements(graph, rounds[0]), "images": measurements(images, rounds[1])}
     shown = ", ".join(f"{name} {case['overhead']:.2%}" for name, case in cases.items())
-    return {"results": cases, "headline": f"adds to an epoch: {shown}"}
+    in_steps = ", ".join(f"{name} {by[route]['steps']:.1f} ({route})" for name, by in costs.items() for route in by)
+    headline = f"adds to an epoch: {shown}; a measurement in steps: {in_steps}"
+    return {"results": cases, "measurements": costs, "headline": headline}
 
 
 def runs(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
