@@ -28,7 +28,7 @@ from sslcollapse.nn.init import random_with_spectrum
 from sslcollapse.probes.evaluate import run_probes
 from sslcollapse.rank.covariance import StreamingCovariance
 from sslcollapse.rank.measure import represent
-from sslcollapse.rank.record import stream_rank
+from sslcollapse.rank.record import rank_of
 from sslcollapse.runs.quantities import SAME_SPECTRUM, UNTRAINED
 
 LARGEST = 2**26
@@ -167,7 +167,14 @@ def ranks_of(features: Tensor) -> dict[str, Any]:
     """Ranks of features [N, d], un-centred and centred, as ``result.json`` has those of the representation."""
     stream = StreamingCovariance(features.shape[1], features.device)
     stream.update(features)
-    return stream_rank(Point("feature", "representation"), stream, (features.shape[1],))[0].measures()
+    row, _ = rank_of(
+        Point("feature", "representation"),
+        (features.shape[1],),
+        lambda: stream.singular_values(centred=False),
+        n=stream.n,
+        centred=lambda: stream.singular_values(centred=True),
+    )
+    return row.measures()
 
 
 @torch.no_grad()
