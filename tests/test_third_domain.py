@@ -12,6 +12,7 @@ from torch import nn
 
 from sslcollapse import ENCODERS, cli
 from sslcollapse.core.errors import DataError, RecipeError, RunError
+from sslcollapse.runs.quantities import CUT_SHORT
 from sslcollapse.training.evaluate import evaluate_run
 from sslcollapse.training.trainer import train
 
@@ -62,7 +63,7 @@ def test_a_probe_with_a_call_alone_is_evaluated_beside_others(run):
 
 def test_evaluating_again_loads_the_data_and_gives_the_same_results(run):
     again = evaluate_run(run)
-    assert {name: result(run)[name] for name in ("evaluation", "untrained")} == again
+    assert {name: result(run)[name] for name in ("evaluation", "untrained", "baselines", "baseline_ranks")} == again
 
 
 def in_a_process(code: str) -> subprocess.CompletedProcess:
@@ -85,7 +86,7 @@ train(text_parts.text_recipe("text", domain=dict(type="unmeasurable_text")), out
     (run,) = tmp_path.glob("text/*/seed0")
     found = result(run)
     assert found["evaluation"]["knn"]
-    assert found["warnings"] == ["what two views share is not measured: the process ended before it"]
+    assert found["warnings"] == [CUT_SHORT]
 
 
 def test_evaluating_needs_neither_objective_nor_regularizer_nor_probes_that_are_not_asked_for(run):

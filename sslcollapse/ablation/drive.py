@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,11 @@ class _Driver:
 
     def _is_finished(self, job: Job) -> bool:
         """Whether the run is recorded, or has its result and is recorded now."""
-        recorded = self.records.find(job.cell, job.seed) is not None
+        record = self.records.find(job.cell, job.seed)
+        recorded = record is not None
+        if record is not None and "baselines" not in record and job.complete:
+            with suppress(DamagedRunError):  # ``evaluate`` may have added them to the run since
+                self._record(job)
         if not recorded and job.complete:
             try:
                 self._record(job)

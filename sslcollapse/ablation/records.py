@@ -14,13 +14,15 @@ from sslcollapse.ablation.values import Cell
 from sslcollapse.core.errors import RunError, quote
 from sslcollapse.core.seeding import FIRST_STREAMS
 from sslcollapse.recipe import learnt
-from sslcollapse.runs.quantities import RECORD, RESULT, lacking
-
-KEPT_VALUES = 20
-"""Longer lists of a probe's values, one a split, are left out; mean, std and n say what they say."""
-
-KEPT_RANKS = ("n", "numerical_rank", "rtol", "overlap")
-"""What is kept of each spectrum beside effective ranks."""
+from sslcollapse.runs.quantities import (
+    EVIDENCE,
+    RECORD,
+    RESULT,
+    compact_evidence,
+    compact_ranks,
+    compact_scores,
+    lacking,
+)
 
 FRACTION = "effective_rank_fraction"
 
@@ -37,6 +39,8 @@ class DamagedRunError(RunError):
 
 class Records:
     """``runs.jsonl``: of a (hash, seed) the first record counts that was made with what a cell asks for.
+
+    What it lacks of baselines and the like, because an older version made it, it takes from a later record of that run.
 
     Args:
         path: the file; read now, made at the first ``add``, and written by nothing else.
@@ -98,24 +102,35 @@ class Records:
             known[id(record)] = why_another(record, cell.recipe, cell.streams)
         return known[id(record)]
 
+    def _same(self, key: Key, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The record that is there of the run that another one is of."""
+
+        def same(other: Mapping[str, Any]) -> bool:
+            if "recipe" in other or not any(part in record for part in EVIDENCE):
+                return all(other.get(part) == record.get(part) for part in MADE_WITH)
+            return bool(other["evaluation"] == record["evaluation"])  # of a version that said no more
+
+        return next(filter(same, self._records.get(key, ())), None)
+
     def _keep(self, key: Key, record: dict[str, Any]) -> None:
-        others = self._records.setdefault(key, [])
-        made = [record.get(part) for part in MADE_WITH]
-        if all([other.get(part) for part in MADE_WITH] != made for other in others):
-            others.append(record)
+        same = self._same(key, record)
+        if same is None:
+            self._records.setdefault(key, []).append(record)
+        else:
+            same |= _lacked(same, record)
 
     def add(self, record: dict[str, Any]) -> None:
         """Append a record and wait until it is on disk; nothing where one that was made with the same is there.
 
-        One process at a time may do this. A last line that a crash has torn is removed first.
+        One that has baselines, where the other has none, is appended as well, and the other is read with them. One
+        process at a time may do this. A last line that a crash has torn is removed first.
 
         Raises:
             RunError: it could not be written.
         """
         key = (record["hash"], record["seed"])
-        before = len(self)
-        self._keep(key, record)
-        if len(self) == before:
+        same = self._same(key, record)
+        if same is not None and not _lacked(same, record):
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,11 +140,18 @@ class Records:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            self._records[key].remove(record)
             raise RunError(
                 f"{self.path}: a record cannot be written ({error.strerror}); its run is finished, and the same "
                 "command records it once there is room"
             ) from error
+        self._keep(key, record)
+
+
+def _lacked(record: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record lacks of baselines and the like, and another one has of the same run with the same scores."""
+    if record["evaluation"] != other["evaluation"]:  # made on another machine
+        return {}
+    return {part: other[part] for part in EVIDENCE if part in other and part not in record}
 
 
 def check_writable(folder: Path, option: str) -> None:
@@ -177,9 +199,10 @@ def make_record(cell: Cell, settings: list[str], run: Path) -> dict[str, Any]:
         "settings": settings,
         "recipe": learnt(result["recipe"]),
         "steps": result["steps"],
-        "evaluation": _compact(result["evaluation"]),
-        "untrained": _compact(result["untrained"]),
-        "rank": _ranks(result["rank"]),
+        "evaluation": compact_scores(result["evaluation"]),
+        "untrained": compact_scores(result["untrained"]),
+        "rank": compact_ranks(result["rank"]),
+        **compact_evidence(result),
         "regularizers": result["regularizers"],
         "seconds": result["seconds"],
         "sslcollapse": packages.get("sslcollapse"),
@@ -254,30 +277,6 @@ def lookup(record: Any, path: str) -> Any:
             if found is not None:
                 return found
     return None
-
-
-def _compact(value: Any) -> Any:
-    """A probe's result without long lists; ``n`` counts the values that were there."""
-    if not isinstance(value, Mapping):
-        return value
-    kept = {key: _compact(item) for key, item in value.items()}
-    if isinstance(value.get("values"), list):
-        kept["n"] = len(value["values"])
-    return {key: item for key, item in kept.items() if not (isinstance(item, list) and len(item) > KEPT_VALUES)}
-
-
-def _ranks(ranks: Mapping[str, Any]) -> dict[str, Any]:
-    """Effective ranks, un-centred and centred, and numerical ones, with N and what is attainable."""
-
-    def kept(entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in entry.items() if k.startswith(("effective_rank", "attainable")) or k in KEPT_RANKS}
-
-    layers = {
-        name: {part: kept(entry) for part, entry in layer.items() if isinstance(entry, Mapping)}
-        for name, layer in ranks.get("layers", {}).items()
-    }
-    features = {k: kept(v) for k, v in ranks.items() if k != "layers" and isinstance(v, Mapping)}
-    return {**features, "layers": layers}
 
 
 class Failures:

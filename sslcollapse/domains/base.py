@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -33,8 +33,8 @@ class Domain(Protocol):
     does not derive from it must have all of it. ``samples.SampleDomain`` has both of them too.
 
     A run calls, on every rank unless said otherwise: the constructor, ``check``, ``load``, ``probe_set``, ``batches``,
-    all before the first step; after the last step rank 0 alone calls ``batches`` and ``measurable``. What one rank
-    raises in the first three is told to all of them.
+    all before the first step; after the last step ``baselines``, and rank 0 alone ``batches`` and ``measurable``. What
+    one rank raises in the first three is told to all of them.
 
     Attributes:
         kind: of input that a view is, in one word: ``"graph"``, ``"image"``, ``"sequence"``, ``"vector"``, or one of
@@ -110,6 +110,19 @@ class Domain(Protocol):
         what the views themselves share. With None that is not measured; what their representations share always is.
         """
         return None
+
+    def baselines(self) -> Mapping[str, Callable[[Any], Tensor | None]]:
+        """What a probe is given in place of representations, to see what it makes of the data without any encoder.
+
+        Optional: a domain without this method, or with this default, has none. ``train`` calls it after the last step,
+        ``evaluate`` after ``load``, on every rank; the functions are called on rank 0 alone, on un-augmented inputs.
+
+        Returns:
+            Name → function of one view of the probe set, which gives features [N, d], a row a label, or None where they
+            would be too large. Names are words without dots; tables have a row for each, in this order. The functions
+            depend on nothing but the view: what the probes make of the same features is computed once.
+        """
+        return {}
 
     def neighbours(self, view: Any) -> Neighbours | None:
         """Edges between the samples of a view, or None where there are none.

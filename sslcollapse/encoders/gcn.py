@@ -10,31 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.nn.init import check_rank, check_widths, graph_features, truncate_rank_
-from sslcollapse.nn.inputs import Edges, propagate_and_transform
+from sslcollapse.nn.inputs import gcn_matrix as gcn_matrix
+from sslcollapse.nn.inputs import propagate_and_transform
 from sslcollapse.nn.norm import ActivationName, NormAct, NormName
-from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import Probability, Width
-
-
-def gcn_matrix(edges: Edges, keep: Tensor | None, dtype: torch.dtype) -> SparseMatrix:
-    """``D^-1/2 (A + I) D^-1/2`` with in-degrees (Kipf & Welling 2017, eq. 2); rows are targets.
-
-    Args:
-        edges: of a graph of N nodes.
-        keep: which of its edges A has; None for all. A self-loop of the graph is dropped for the one of I.
-        dtype: of the values.
-
-    Shapes:
-        keep: [E] bool.
-        result: [N, N].
-    """
-    pattern, proper = edges.with_loops, edges.proper_edges
-    present = torch.ones(pattern.row.numel(), dtype=dtype, device=pattern.row.device)
-    if keep is not None:
-        present[: proper.numel()] = keep[proper].to(dtype)  # the loops of I come after them, and stay
-        present = present[pattern.order]
-    scale = pattern.row_sums(present).rsqrt()
-    return SparseMatrix(pattern, scale[pattern.row] * present * scale[pattern.col])
 
 
 class GCNConv(nn.Module):

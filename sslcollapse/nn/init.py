@@ -28,6 +28,23 @@ def decaying_spectrum_(weight: Tensor, decay: float) -> Tensor:
     return weight.copy_((left * sigma) @ right.t())
 
 
+def random_with_spectrum(sigma: Tensor, shape: Sequence[int], rng: torch.Generator) -> Tensor:
+    """U Σ Vᵀ with these singular values, U and V independent of each other and uniformly distributed (Haar).
+
+    Args:
+        sigma: the singular values.
+        shape: of the matrix.
+        rng: on the CPU; U is drawn first.
+
+    Shapes:
+        sigma: [min(out, in)]; shape: (out, in); result: [out, in], float64 on the CPU.
+    """
+    left, right = (
+        nn.init.orthogonal_(torch.empty(size, len(sigma), dtype=torch.float64), generator=rng) for size in shape
+    )
+    return (left * sigma.to(left)) @ right.t()
+
+
 @torch.no_grad()
 def truncate_rank_(weight: Tensor, rank: int) -> Tensor:
     """Set all but the ``rank`` largest singular values of a weight [out, in] to zero, in place: U Σ Vᵀ → [Σ_r V_rᵀ; 0].

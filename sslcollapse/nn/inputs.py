@@ -1,13 +1,14 @@
-"""What encoder layers may be given: a tensor, or the features and edges of a graph view."""
+"""What encoder layers may be given: a tensor, or the features and edges of a graph view; and GCN's matrix of edges."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslcollapse.nn.sparse import Pattern
+from sslcollapse.nn.sparse import Pattern, SparseMatrix
 
 
 class Edges(Protocol):
@@ -24,6 +25,27 @@ class Edges(Protocol):
     @property
     def proper_edges(self) -> Tensor:
         """[E'] positions of the edges that are not self-loops."""
+
+
+def gcn_matrix(edges: Edges, keep: Tensor | None, dtype: torch.dtype) -> SparseMatrix:
+    """``D^-1/2 (A + I) D^-1/2`` with in-degrees (Kipf & Welling 2017, eq. 2); rows are targets.
+
+    Args:
+        edges: of a graph of N nodes.
+        keep: which of its edges A has; None for all. A self-loop of the graph is dropped for the one of I.
+        dtype: of the values.
+
+    Shapes:
+        keep: [E] bool.
+        result: [N, N].
+    """
+    pattern, proper = edges.with_loops, edges.proper_edges
+    present = torch.ones(pattern.row.numel(), dtype=dtype, device=pattern.row.device)
+    if keep is not None:
+        present[: proper.numel()] = keep[proper].to(dtype)  # the loops of I come after them, and stay
+        present = present[pattern.order]
+    scale = pattern.row_sums(present).rsqrt()
+    return SparseMatrix(pattern, scale[pattern.row] * present * scale[pattern.col])
 
 
 def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -65,7 +65,7 @@ class TrainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorSpec:
-    """When and how ranks are measured during training.
+    """When and how ranks are measured during training, and what else is measured that changes nothing learnt.
 
     Args:
         every: steps between measurements; 0 measures at the end only.
@@ -73,6 +73,10 @@ class MonitorSpec:
         gradients: whether penalties' gradients are compared with the objective's.
         samples: most samples whose ranks are measured, evenly spaced over the probe set; None is all that a domain has
             at hand, as a graph has its nodes, and 4,096 of those that it makes a batch at a time.
+        probe: whether a linear classifier in closed form is fitted wherever ranks are measured, which gives the course
+            of accuracy over steps; None does it where all inputs are at hand, as the nodes of a graph are, since there
+            it costs no more than one forward pass.
+        baselines: whether the probes are also run, after training, on what a trained encoder is held against.
         timed: probes of ``evaluate`` that are run during training too, for accuracy over time. How long they take
             is written down apart from the rest.
         timed_every: steps between them; they are run after the last step as well.
@@ -85,6 +89,8 @@ class MonitorSpec:
     rank_warning: Probability = 0.1
     gradients: bool = True
     samples: Annotated[int, AtLeast(2)] | None = None
+    probe: bool | None = None
+    baselines: bool = True
     timed: Annotated[Sequence[str], Distinct()] = ()
     timed_every: Annotated[int, AtLeast(1)] = 1000
     smoothness: bool = False

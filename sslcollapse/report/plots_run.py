@@ -37,11 +37,14 @@ def key_of(runs: Sequence[NamedRun]) -> Key:
 
 
 def learning(runs: Sequence[NamedRun], key: Key) -> list[Plot]:
-    """The loss and its parts, the learning rate."""
+    """The loss and its parts, the course of accuracy, the learning rate."""
     parts = _losses(runs)
     plots = _together(runs, key, "loss", "Loss and its parts", "loss", parts) if len(runs) == 1 else []
     if len(runs) > 1:
         plots = [plot for path, title in parts.items() for plot in _overlaid(runs, key, path, _capital(title), title)]
+    for part in ("test", "validation"):
+        title = f"Accuracy of the representation, {part} (ridge)"
+        plots += _overlaid(runs, key, f"probe/{part}_accuracy", title, "accuracy")
     return [*plots, *_overlaid(runs, key, "lr", "Learning rate", "learning rate")]
 
 
@@ -144,7 +147,7 @@ def regularization(runs: Sequence[NamedRun], key: Key) -> list[Plot]:
 
 def others(runs: Sequence[NamedRun], key: Key) -> list[Plot]:
     """Every metric that no other section shows, a plot each."""
-    shown = ("loss", "lr", "objective/", "rank/", "regularizer/", "gradient/")
+    shown = ("loss", "lr", "probe/", "objective/", "rank/", "regularizer/", "gradient/")
     paths = _ordered(path for _, run in runs for path in run.keys if not path.startswith(shown))
     return [p for path in paths for p in _overlaid(runs, key, path, path, path.rpartition("/")[2].replace("_", " "))]
 

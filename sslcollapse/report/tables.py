@@ -12,7 +12,7 @@ from sslcollapse.core.texts import in_html
 from sslcollapse.report.plot import to_csv
 from sslcollapse.report.plots_run import FEATURES, NamedRun
 from sslcollapse.report.runs import Run, brief, differences
-from sslcollapse.runs.quantities import PARTS, attainable, is_number, lacking
+from sslcollapse.runs.quantities import PARTS, TRAINED, attainable, encoder_title, encoders, is_number, lacking
 
 _NUMBER = re.compile(r"\[?[+−-]?\d[\d.,]*(e[+-]?\d+)?%?(\s.*)?|–|")
 _ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
@@ -69,28 +69,49 @@ def scrolling(table: str) -> str:
 
 
 def accuracy(runs: Sequence[NamedRun]) -> Table:
-    """Every test metric of every probe, trained and untrained."""
+    """Every test metric of every probe: a row for each baseline, the untrained encoder and the trained one."""
     rows: list[list[Any]] = []
     for label, run in runs:
-        for probe, metrics in (run.result or {}).get("evaluation", {}).items():
+        result: Any = run.result or {"evaluation": {}, "untrained": {}}
+        several = encoders(result)
+        for probe, metrics in result["evaluation"].items():
             for key, trained in metrics.items():
-                if not key.startswith("test_"):
+                if not key.startswith("test_") or not isinstance(trained, Mapping):
                     continue
                 what = key.removeprefix("test_")
-                if not isinstance(trained, Mapping):
-                    continue
-                result: Any = run.result
-                before, after = _number(result["untrained"].get(probe, {}).get(key), "mean"), _number(trained, "mean")
-                scores = [_percent(value) for value in (before, after, _minus(after, before), _number(trained, "std"))]
-                values = trained.get("values")
-                splits = len(values) if isinstance(values, list) else 0
-                row = [probe, what.replace("_", " "), metrics.get("solver"), *scores, splits]
-                row.append(_percent(_number(metrics.get(f"validation_{what}"), "mean")))
-                rows.append([label, *row] if len(runs) > 1 else row)
-    heads = ["probe", "metric", "solver", "untrained", "trained", "difference", "std", "splits", "validation"]
-    note = "Test metrics in %; std is over splits. The untrained encoder is the same network before training."
-    formats = {**dict.fromkeys(("untrained", "trained", "std", "validation"), ".2f"), "difference": "+.2f"}
-    return Table("evaluation", [*(["run"] if len(runs) > 1 else []), *heads], rows, note, formats)
+                for name, probes in several.items():
+                    found = probes.get(probe, {})
+                    if key in found:
+                        row = [label] if len(runs) > 1 else []
+                        row += [probe, what.replace("_", " "), encoder_title(name)]
+                        row += _score_cells(found, what, _number(trained, "mean") if name != TRAINED else None)
+                        rows.append([*row, _rank(result, name)])
+    heads = ["probe", "metric", "encoder", "solver", "test", "std", "splits", "validation", "trained less it"]
+    note = (
+        "Metrics in %; std is over splits. The untrained encoder is the same network before training; the random one "
+        "has in each layer the singular values of the trained one, and random singular vectors; what has no encoder is "
+        "features of the data. Effective rank is un-centred, of the representation or of these features."
+    )
+    formats = dict.fromkeys(("test", "std", "validation"), ".2f")
+    formats |= {"trained less it": "+.2f", "effective rank": ".1f"}
+    heads = [*(["run"] if len(runs) > 1 else []), *heads, "effective rank"]
+    return Table("evaluation", heads, rows, note, formats)
+
+
+def _score_cells(metrics: Mapping[str, Any], what: str, trained: float | None) -> list[Any]:
+    """Solver, test metric with its deviation, splits, validation metric, and how much the trained encoder is above."""
+    test = metrics[f"test_{what}"]
+    mean, values = _number(test, "mean"), test.get("values") if isinstance(test, Mapping) else None
+    splits = len(values) if isinstance(values, list) else 0
+    validation = _number(metrics.get(f"validation_{what}"), "mean")
+    scores = [_percent(mean), _percent(_number(test, "std")), splits, _percent(validation)]
+    return [metrics.get("solver"), *scores, _percent(_minus(trained, mean))]
+
+
+def _rank(result: Mapping[str, Any], encoder: str) -> float | None:
+    """Effective rank of what an encoder or a baseline gives the probes."""
+    found = result.get("rank", {}) if encoder == TRAINED else (result.get("baseline_ranks") or {}).get(encoder, {})
+    return _number(found.get("representation"), "effective_rank")
 
 
 def ranks(runs: Sequence[NamedRun]) -> Table:

@@ -63,23 +63,115 @@ RESULT = {
 }
 """What every ``result.json`` has."""
 
-_OTHERS = {"base": str, "overrides": dict, "settings": list, "steps": int}
+EVIDENCE = {"baselines": dict, "baseline_ranks": dict, "course": dict, "target": dict}
+"""What results and records of older versions lack, and ``evaluate`` adds to a finished run."""
+
+_OTHERS = {"base": str, "overrides": dict, "settings": list, "steps": int, **EVIDENCE}
 """What a record may lack, but not have of another type."""
 
-_OF_DICTS = {"evaluation": 1, "untrained": 1, "regularizers": 2}
+_OF_DICTS = {"evaluation": 1, "untrained": 1, "regularizers": 2, "baselines": 2, "baseline_ranks": 2}
 """Fields that are dicts of dicts, and how deeply."""
 
 
-CUT_SHORT = "what two views share is not measured: the process ended before it"
+CUT_SHORT = "baselines, and what two views share, are not measured: the process ended before it"
 """Warning in a result that was written before what is optional was done; it is replaced when that is done."""
+
+_CUT_SHORT_BEFORE = "what two views share is not measured: the process ended before it"
+"""What older versions wrote."""
+
+KEPT_VALUES = 20
+"""Longer lists of a probe's values, one a split, are left out; mean, std and n say what they say."""
+
+KEPT_RANKS = ("n", "numerical_rank", "rtol", "overlap")
+"""What is kept of each spectrum beside effective ranks."""
+
+KEPT_STEPS = 21
+"""Steps of a run's course that are kept, evenly spaced."""
+
+TRAINED, UNTRAINED, SAME_SPECTRUM = "trained", "untrained", "same_spectrum"
+"""Names of encoders in tables. ``same_spectrum`` is one of ``baselines``: the trained encoder, its weights replaced by
+random ones of the same singular values. Other names there are of the domain, and have no encoder."""
+
+TURNED_OVER = 0.01
+"""A target that has no more of its initialisation left has turned over."""
 
 
 def is_cut_short(run: Path) -> bool:
     """Whether a run has its result, but its process ended before what is optional: ``resume`` does that."""
     try:
-        return CUT_SHORT in json.loads((run / "result.json").read_text(encoding="utf-8"))["warnings"]
+        warnings = json.loads((run / "result.json").read_text(encoding="utf-8"))["warnings"]
+        return CUT_SHORT in warnings or _CUT_SHORT_BEFORE in warnings
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
+
+
+def encoders(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Name → probe → metrics, in the order of tables: baselines without an encoder, random ones, the trained one.
+
+    Args:
+        result: of a run, or its record, perhaps of a version that had no baselines.
+    """
+    baselines = dict(result.get("baselines") or {})
+    same = {SAME_SPECTRUM: baselines.pop(SAME_SPECTRUM)} if SAME_SPECTRUM in baselines else {}
+    return {**baselines, UNTRAINED: result.get("untrained") or {}, **same, TRAINED: result["evaluation"]}
+
+
+def encoder_title(name: str) -> str:
+    """What a table calls an encoder or a baseline: ``"X, no encoder"``."""
+    words = {TRAINED: TRAINED, UNTRAINED: UNTRAINED, SAME_SPECTRUM: "random, same spectrum"}
+    return words.get(name, f"{name.replace('_', ' ')}, no encoder")
+
+
+def thinned(course: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """A course at no more than so many of its steps, evenly spaced, the first and the last among them."""
+    steps = course.get("step")
+    if not isinstance(steps, list) or len(steps) <= most:
+        return dict(course)
+    chosen = [round(k * (len(steps) - 1) / (most - 1)) for k in range(most)]
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: kept(item) for key, item in value.items()}
+        return [value[k] for k in chosen] if isinstance(value, list) and len(value) == len(steps) else value
+
+    return kept(course)
+
+
+def compact_scores(value: Any) -> Any:
+    """A probe's result without long lists; ``n`` counts the values that were there."""
+    if not isinstance(value, Mapping):
+        return value
+    kept = {key: compact_scores(item) for key, item in value.items()}
+    if isinstance(value.get("values"), list):
+        kept["n"] = len(value["values"])
+    return {key: item for key, item in kept.items() if not (isinstance(item, list) and len(item) > KEPT_VALUES)}
+
+
+def compact_ranks(ranks: Mapping[str, Any]) -> dict[str, Any]:
+    """Effective ranks, un-centred and centred, and numerical ones, with N and what is attainable."""
+    layers = {name: _features(layer) for name, layer in ranks.get("layers", {}).items()}
+    return {**_features({name: entry for name, entry in ranks.items() if name != "layers"}), "layers": layers}
+
+
+def _features(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of some things by name."""
+
+    def kept(entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in entry.items() if k.startswith(("effective_rank", "attainable")) or k in KEPT_RANKS}
+
+    return {name: kept(entry) for name, entry in entries.items() if isinstance(entry, Mapping)}
+
+
+def compact_evidence(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Baselines, their ranks, the course and the target's share, those that a result has."""
+    kept: dict[str, Any] = {key: result[key] for key in EVIDENCE if key in result}
+    if "baselines" in kept:
+        kept["baselines"] = compact_scores(kept["baselines"])
+    if "baseline_ranks" in kept:
+        kept["baseline_ranks"] = {name: _features(entry) for name, entry in kept["baseline_ranks"].items()}
+    if "course" in kept:
+        kept["course"] = thinned(kept["course"], KEPT_STEPS)
+    return kept
 
 
 def lacking(value: Any, fields: Mapping[str, type]) -> str:

@@ -6,19 +6,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from sslcollapse.core.console import Table
-from sslcollapse.runs.quantities import PARTS, attainable
+from sslcollapse.runs.quantities import PARTS, TRAINED, TURNED_OVER, attainable, encoder_title, encoders
 
 
 def accuracy_table(result: Mapping[str, Any]) -> Table:
-    """Each probe's test metric, untrained encoder against trained."""
+    """Test metrics of every probe: a row for each baseline, the untrained encoder, and the trained one."""
     table = Table(title="evaluation (test)")
-    for title in ("probe", "solver", "untrained", "trained"):
-        table.add_column(title, justify="left" if title in ("probe", "solver") else "right")
-    for name, probe in result["evaluation"].items():
-        key = next(key for key in probe if key.startswith("test_"))
-        label = f"{name} {key.removeprefix('test_').replace('_', ' ')}"
-        table.add_row(label, probe["solver"], _score(result["untrained"][name][key]), _score(probe[key]))
+    table.add_column("encoder")
+    keys = {name: next(key for key in probe if key.startswith("test_")) for name, probe in result["evaluation"].items()}
+    for name, key in keys.items():
+        solver = result["evaluation"][name]["solver"]
+        table.add_column(f"{name} {key.removeprefix('test_').replace('_', ' ')}\n{solver}", justify="right")
+    ranks = {TRAINED: result.get("rank", {}), **result.get("baseline_ranks", {})}
+    if any(ranks.values()):
+        table.add_column("effective\nrank", justify="right")
+    for encoder, probes in encoders(result).items():
+        scores = [_score(probes[name][key]) if key in probes.get(name, {}) else "" for name, key in keys.items()]
+        rank = ranks.get(encoder, {}).get("representation")
+        shown = [_rank(rank, rank["attainable"]) if rank else ""] if any(ranks.values()) else []
+        table.add_row(encoder_title(encoder), *scores, *shown)
     return table
+
+
+def target_line(result: Mapping[str, Any]) -> str:
+    """What a reader should know of a target that has not turned over; "" of another one, and without one."""
+    left = result.get("target", {}).get("initialization_left", 0.0)
+    if left <= TURNED_OVER:
+        return ""
+    return (
+        f"the target has {100 * left:.2g} % of its initialisation left, so it has not turned over "
+        f"({100 * TURNED_OVER:g} % or less); a lower objective.momentum, or more steps, let it"
+    )
 
 
 def rank_table(result: Mapping[str, Any]) -> Table:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.registry import DOMAINS
-from sslcollapse.core.types import Batch, Context, ProbeSet
+from sslcollapse.core.types import Batch, Context, LazyViews, ProbeSet
 from sslcollapse.probes.splits import check_split
 from sslcollapse.testing.contract import ensure, same
 from sslcollapse.training.build import checked_batches
@@ -74,6 +75,7 @@ def check_domain(domain: Any) -> None:
         len({None if each is None else len(each) for each in rows}) == 1,
         f"{name}.measurable() gives two views of the same samples another number of rows",
     )
+    _check_baselines(domain, name, probe_set)
     for near in map(domain.neighbours, first.views):
         ensure(
             near is None or (near.edges.shape[0] == 2 and bool(((near.edges >= 0) & (near.edges < near.nodes)).all())),
@@ -97,6 +99,32 @@ def _check_ranks(domain: Any, name: str, size: int, draw: Callable[..., list[Bat
     same_size = len(pair[0].index) == len(pair[1].index)
     ensure(same_size or not any(batch.equal for batch in pair), f"Batch.equal of {name} is True, and ranks differ")
     ensure(not same(pair[0].views, pair[1].views), f"two ranks of {name} have the same views")
+
+
+def _check_baselines(domain: Any, name: str, probe_set: ProbeSet) -> None:
+    if not hasattr(domain, "baselines"):
+        return
+    offered = domain.baselines()
+    ensure(isinstance(offered, Mapping), f"{name}.baselines() must be a dict of name → function, got {offered!r:.80}")
+    views = list(probe_set.measured(min(len(probe_set.labels), 64))[0])
+    rows = len(probe_set.labels) if not isinstance(probe_set.views, LazyViews) else None
+    for word, function in offered.items():
+        ensure(
+            isinstance(word, str) and bool(re.fullmatch(r"[A-Za-z0-9_-]+", word)),
+            f"{name}.baselines(): a name is made of letters, digits, '_' and '-', got {word!r}",
+        )
+        made = [function(view) for view in views]
+        ensure(
+            all(each is None for each in made) or all(isinstance(each, Tensor) and each.dim() == 2 for each in made),
+            f"{name}.baselines()[{word!r}] must give features [N, d] of every view, or None of every view",
+        )
+        found = [each for each in made if each is not None]
+        ensure(
+            rows is None or not found or sum(map(len, found)) == rows,
+            f"{name}.baselines()[{word!r}] gives {sum(map(len, found))} rows of a probe set of {rows} labels",
+        )
+        repeated = function(views[0])
+        ensure(same(made[0], repeated), f"{name}.baselines()[{word!r}] gives other features of the same view again")
 
 
 def _check_probe_set(name: str, probe_set: Any) -> None:

@@ -19,7 +19,9 @@ from sslcollapse.rank.gradients import gradient_warnings
 from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure, represent
 from sslcollapse.rank.spectrum import NotFiniteError
 from sslcollapse.rank.views import MAX_ROWS, measure_shared
+from sslcollapse.runs.directory import read_metrics
 from sslcollapse.training.build import checked_batches
+from sslcollapse.training.course import CourseProbe, course_of
 from sslcollapse.training.finite import way_out
 from sslcollapse.training.hooks import Hook
 from sslcollapse.training.journal import Journal
@@ -33,11 +35,16 @@ class RankMeter:
         setup: of the run.
         probe_set: its un-augmented inputs, on rank 0.
         journal: takes what is measured.
+        probes: name → probe of the recipe; the course of accuracy has the first split of the first.
     """
 
-    def __init__(self, setup: Setup, probe_set: ProbeSet, journal: Journal) -> None:
+    def __init__(self, setup: Setup, probe_set: ProbeSet, journal: Journal, probes: Mapping[str, Any]) -> None:
         self._setup, self._probe_set, self._journal = setup, probe_set, journal
         self._newest: Measurement | None = None
+        asked = setup.recipe["monitor"]["probe"]
+        self._probe = (
+            CourseProbe.of(probes, probe_set, asked) if setup.main and setup.recipe["monitor"]["every"] else None
+        )
 
     def is_due(self, done: int) -> bool:
         """Whether ranks are measured after so many completed steps."""
@@ -52,7 +59,7 @@ class RankMeter:
             return
         measurement = self._newest = self._measured(done)
         journal.rank = done, measurement.ranks["representation"]["effective_rank"]
-        record = measurement.metrics()
+        record = measurement.metrics() | self._scores(done)
         warnings = low_rank_warnings(measurement, setup.recipe["monitor"]["rank_warning"]) if done else []
         for layer, values in gradients.items():
             record |= {f"gradient/{layer}/{name}": value for name, value in values.items()}
@@ -74,6 +81,11 @@ class RankMeter:
             except Exception:
                 self._setup.run.log(traceback.format_exc())
 
+    def course(self) -> dict[str, Any]:
+        """What was measured on the way, from the first step to the last; on rank 0."""
+        records, _ = read_metrics(self._setup.run.path / "metrics.jsonl")
+        return course_of(records, None if self._probe is None else self._probe.name)
+
     def last(self) -> Measurement:
         """The newest measurement, which is that of the last step; on rank 0."""
         return self._newest or self._measured(self._setup.steps)
@@ -87,6 +99,18 @@ class RankMeter:
         start = setup.steps * recipe["train"]["accumulate"]
         with closing(checked_batches(setup.domain, start, context)) as batches:  # ends worker processes
             return measure_shared(setup.module.encoder, batches, most, setup.domain.measurable)
+
+    def _scores(self, done: int) -> dict[str, float]:
+        """Accuracy of the representation after so many steps; what fails is a warning, and training goes on."""
+        if self._probe is None:
+            return {}
+        try:
+            found = self._probe(represent(self._setup.module.encoder, self._probe_set.views))
+        except Exception as error:
+            self._setup.run.log(traceback.format_exc())
+            self._journal.warn(done, f"the course of accuracy is not measured: {type(error).__name__}: {error}")
+            return {}
+        return {f"probe/{name}": value for name, value in found.items()}
 
     def _measured(self, done: int) -> Measurement:
         module = self._setup.module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from sslcollapse.core.types import Branch
 from sslcollapse.layers.effective import effective, oriented
 from sslcollapse.layers.map import layer_map
 from sslcollapse.nn.init import initialize
+from sslcollapse.objectives.base import Objective
 
 
 class TargetNetwork(nn.Module):
@@ -83,6 +85,14 @@ def target_of(online: Any, initialization: str, scheme: str | None) -> TargetNet
     elif initialization != "copy":
         raise ValueError(f"target_initialization must be 'own' or 'copy', got {initialization!r}")
     return target
+
+
+def initialization_left(objective: Objective, steps: int) -> float | None:
+    """Share of its initialisation that a target has left after all steps: the product of momenta; None without one.
+
+    With 1 % or less it has turned over: what is predicted is what the online network has been.
+    """
+    return math.prod(objective.momentum_at(step, steps) for step in range(steps)) if objective.needs_target else None
 
 
 def _acting(online: nn.Module, name: str) -> Tensor:

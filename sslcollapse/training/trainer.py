@@ -168,7 +168,7 @@ class Trainer:
         self.probe_set = probe_set.to(accelerator.device) if setup.main else replace(probe_set, views=())
         self.state = RunState(setup, self.optimizer)
         self.journal = Journal(setup, self.lr_at)
-        self.ranks = RankMeter(setup, self.probe_set, self.journal)
+        self.ranks = RankMeter(setup, self.probe_set, self.journal, self.probes)
         self.static = StaticStep.of(setup, self.wrapped, self.optimizer, self.optimizer_spec, self.journal)
         self.gradients = PenaltyGradients(module, accelerator, self.optimizer, self.ranks.is_due)
         self.hooks: list[Hook] = []

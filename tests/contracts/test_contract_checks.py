@@ -93,9 +93,18 @@ class FewClasses(Points):
         return ProbeSet([torch.zeros(40, 2)], torch.arange(40), 3, {})
 
 
+def offering(baselines):
+    """Points with these baselines."""
+    return type("Offering", (Points,), {"baselines": lambda self: baselines})
+
+
 @pytest.mark.parametrize(
     ("domain", "message"),
     [
+        (offering([torch.relu]), r"Offering.baselines\(\) must be a dict of name → function"),
+        (offering({"a.b": torch.relu}), r"a name is made of letters, digits, '_' and '-', got 'a.b'"),
+        (offering({"x": lambda view: view.sum()}), r"\['x'\] must give features \[N, d\] of every view, or None"),
+        (offering({"x": torch.rand_like}), r"\['x'\] gives other features of the same view again"),
         (GlobalNoise, r"batch k may depend on its number and on the context only"),
         (Frozen, r"does not begin with the third batch|are the same in batch 0 and in batch 2"),
         (OneSeed, r"the views of OneSeed are the same for two seeds"),

@@ -67,7 +67,8 @@ def test_splits_shared_by_two_processes_give_the_results_of_one(run, own_compone
     result = json.loads((run / "result.json").read_text())
     assert len(result["evaluation"]["knn"]["test_accuracy"]["values"]) == 4
     assert len(result["evaluation"]["logistic"]["chosen_c"]) == 3
-    assert evaluate_run(run) == {name: result[name] for name in ("evaluation", "untrained")}
+    names = ("evaluation", "untrained", "baselines", "baseline_ranks")
+    assert evaluate_run(run) == {name: result[name] for name in names}
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def test_two_processes_see_other_views_than_one(pair, tmp_path):
     (single,) = tmp_path.glob("pair/*/seed0")
     first, other = (json.loads((path / "result.json").read_text()) for path in (run, single))
     assert first["untrained"] == other["untrained"]
+    assert first["baselines"]["AAX"] == other["baselines"]["AAX"]
+    assert first["baselines"].keys() == other["baselines"].keys() == {"same_spectrum", "X", "AX", "AAX"}
     assert first["rank"] != other["rank"]
 
 

@@ -197,9 +197,16 @@ def test_of_much_that_differs_labels_have_what_tells_apart(trained, tmp_path):
 
 def test_the_tables_are_those_of_the_result(trained, index):
     result = json.loads((trained / "result.json").read_text())
-    (row,) = table(index.parent / "tables" / "evaluation.csv")
-    assert float(row["trained"]) == 100 * result["evaluation"]["public"]["test_accuracy"]["mean"]
-    assert float(row["untrained"]) == 100 * result["untrained"]["public"]["test_accuracy"]["mean"]
+    rows = {row["encoder"]: row for row in table(index.parent / "tables" / "evaluation.csv")}
+    assert list(rows)[-3:] == ["untrained", "random, same spectrum", "trained"]
+    scores = {name: entry["public"] for name, entry in result["baselines"].items()}
+    scores |= {"trained": result["evaluation"]["public"], "untrained": result["untrained"]["public"]}
+    for title, name in (("trained",) * 2, ("untrained",) * 2, ("AAX, no encoder", "AAX")):
+        assert float(rows[title]["test"]) == 100 * scores[name]["test_accuracy"]["mean"]
+    gain = scores["trained"]["test_accuracy"]["mean"] - scores["AAX"]["test_accuracy"]["mean"]
+    assert float(rows["AAX, no encoder"]["trained less it"]) == pytest.approx(100 * gain)
+    rank = result["baseline_ranks"]["AAX"]["representation"]["effective_rank"]
+    assert float(rows["AAX, no encoder"]["effective rank"]) == rank
     ranks = {(row["of"], row["part"]): row for row in table(index.parent / "tables" / "ranks.csv")}
     for part in ("weight", "output"):
         expected = result["rank"]["layers"]["convs.1"][part]["effective_rank"]

@@ -31,7 +31,7 @@ CHECK_FIELDS = {
 LEAST_CELLS = 6
 """Cells that differ: a correlation of fewer can hardly come out otherwise than near ±1."""
 
-METRIC_ROOTS = ("evaluation", "untrained", "rank", "regularizers", "seconds")
+METRIC_ROOTS = ("evaluation", "untrained", "baselines", "rank", "baseline_ranks", "target", "regularizers", "seconds")
 
 Choice = Mapping[str, Sequence[Any]]
 """Axis path → the values that it may have."""

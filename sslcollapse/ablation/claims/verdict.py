@@ -147,9 +147,8 @@ def _test_json(result: Result, verdict: Verdict) -> dict[str, Any]:
     if verdict.looks or check.expect == "equivalent":
         p = None  # there is none that says what the interval says
     numbers = {"estimate": estimate and estimate.mean, "low": low, "high": high, "p": p}
-    unit = (
-        "points of %" if check.metric.startswith(("evaluation.", "untrained.")) and check.kind != "correlation" else ""
-    )
+    percent = check.metric.startswith(("evaluation.", "untrained.", "baselines."))
+    unit = "points of %" if percent and check.kind != "correlation" else ""
     return {
         "check": check.name,
         "kind": check.kind,

@@ -39,7 +39,7 @@ class Column:
     @property
     def percent(self) -> bool:
         """Whether the page shows it times 100."""
-        return self.path.startswith(("evaluation.", "untrained."))
+        return self.path.startswith(("evaluation.", "untrained.", "baselines."))
 
     @property
     def is_rank(self) -> bool:

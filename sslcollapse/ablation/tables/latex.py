@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import summarise
+from sslcollapse.ablation.tables.baselines import ENCODER, rows_with
 from sslcollapse.ablation.tables.columns import (
     Column,
     columns,
@@ -19,6 +20,7 @@ from sslcollapse.ablation.tables.columns import (
 )
 from sslcollapse.ablation.tables.page import Effect, effects, errors_of
 from sslcollapse.core.texts import printable
+from sslcollapse.runs.quantities import TRAINED
 
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -45,22 +47,30 @@ def table_latex(ablation: Ablation, records: Records, failures: Mapping[str, str
     metrics = [column for column in columns(ablation, records.of(ablation.cells, ablation.seeds)) if column.metric]
     titles = heads(ablation)
     rows, compared = [], []
+    others = rows_with(ablation, records, metrics)
     found = [effects(ablation, records, column) for column in metrics]
     for cell in ablation.cells:
         own = records.of([cell], ablation.seeds)
         start = [escape(label) for label in labels(cell, titles)]
+        kind = [TRAINED] if others else []
         means = [shown_summary(summarise(list(column.by_seed(own).values())), column) for column in metrics]
         error = errors_of(cell, ablation.seeds, failures or {})
-        rows.append([*start, str(len(own)), *map(escape, means)] + ([escape(error)] if failures else []))
+        rows.append([*kind, *start, str(len(own)), *map(escape, means)] + ([escape(error)] if failures else []))
         if cell.hash in ablation.baselines:
             shown = [_effect(by_hash.get(cell.hash), column) for by_hash, column in zip(found, metrics, strict=True)]
             compared.append([*start, *shown])
+    below = [
+        [*map(escape, [row.title, *row.labels(titles), str(len(row.records)), *map(row.shown, metrics)])]
+        + ([""] if failures else [])
+        for row in others
+    ]
     names = [escape(full_title(column)) for column in metrics]
     first = [escape(title) for title in titles.values()]
     name = ablation.name.replace("_", "-")
     lines = [r"% Needs \usepackage{booktabs}. Made by sslcollapse ablate; changes here are lost."]
     caption = f"{escape(ablation.name)}: mean $\\pm$ standard deviation over seeds; evaluation in \\%."
-    lines += _table([*first, "seeds", *names, *(["error"] if failures else [])], rows, caption, f"tab:{name}")
+    heading = [*([ENCODER] if others else []), *first, "seeds", *names, *(["error"] if failures else [])]
+    lines += _table(heading, rows, caption, f"tab:{name}", below)
     if compared:
         caption = (
             f"{escape(ablation.name)}: difference to the baseline, paired over seeds, with 95\\,\\% confidence "
@@ -75,7 +85,13 @@ def escape(text: str) -> str:
     return "".join(ESCAPES.get(character, character) for character in printable(" ".join(text.split())))
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str) -> list[str]:
+def _table(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    caption: str,
+    label: str,
+    below: Sequence[Sequence[str]] = (),
+) -> list[str]:
     return [
         r"\begin{table}",
         r"  \centering",
@@ -86,6 +102,8 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str, l
         f"    {' & '.join(titles)} \\\\",
         r"    \midrule",
         *(f"    {' & '.join(row)} \\\\" for row in rows),
+        *([r"    \midrule"] if below else []),
+        *(f"    {' & '.join(row)} \\\\" for row in below),
         r"    \bottomrule",
         r"  \end{tabular}",
         r"\end{table}",

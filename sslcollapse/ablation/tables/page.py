@@ -13,6 +13,7 @@ from sslcollapse.ablation.claims.verdict import verdict_lines
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import Correlation, correlate, rounded, summarise
+from sslcollapse.ablation.tables.baselines import ENCODER, baseline_rows, rows_with
 from sslcollapse.ablation.tables.columns import (
     SECTIONS,
     Column,
@@ -29,6 +30,7 @@ from sslcollapse.ablation.tables.columns import (
 from sslcollapse.ablation.tables.effects import Effect, effects, planned_differences, unpaired
 from sslcollapse.ablation.values import Cell, show
 from sslcollapse.core.texts import csv_text
+from sslcollapse.runs.quantities import TRAINED, TURNED_OVER, is_number
 
 __all__ = [
     "Column",
@@ -103,15 +105,24 @@ def page(ablation: Ablation, records: Records, failures: Mapping[str, str], comm
 def results_table(
     ablation: Ablation, records: Records, chosen: Sequence[Column], failures: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Lines of a Markdown table: one row a cell, its axis values, number of seeds, columns, and errors if any."""
+    """Lines of a Markdown table: one row a cell, its axis values, number of seeds, columns, and errors if any.
+
+    Baselines have rows of their own below, and a first column says which rows are theirs, where some record has any.
+    """
     titles = heads(ablation)
+    others = rows_with(ablation, records, chosen)
     rows = []
     for cell in ablation.cells:
         own = records.of([cell], ablation.seeds)
         row = [*labels(cell, titles), str(len(own)), *(_shown(column, own) for column in chosen)]
+        row = [TRAINED, *row] if others else row
         rows.append([*row, errors_of(cell, ablation.seeds, failures)] if failures else row)
     last = ["error"] if failures else []
-    return markdown([*titles.values(), "seeds", *(column.title for column in chosen), *last], rows)
+    for other in others:
+        shown = [other.title, *other.labels(titles), str(len(other.records)), *map(other.shown, chosen)]
+        rows.append([*shown, *([""] if failures else [])])
+    first = [ENCODER] if others else []
+    return markdown([*first, *titles.values(), "seeds", *(column.title for column in chosen), *last], rows)
 
 
 def errors_of(cell: Cell, seeds: int, failures: Mapping[str, str]) -> str:
@@ -149,7 +160,8 @@ def table_csv(ablation: Ablation, records: Records) -> str:
     paths = [path for axis in ablation.axes for path in axis]
     paths = ["base", *paths] if len({cell.base for cell in ablation.cells}) > 1 or not paths else paths
     compared = {column.path: effects(ablation, records, column) for column in every if column.metric}
-    titles = ["hash", *paths, "seeds"]
+    others = baseline_rows(ablation, records, every)
+    titles = ["hash", *([ENCODER] if others else []), *paths, "seeds"]
     for column in every:
         titles += [column.path] if column.is_text else [f"{column.path}:{part}" for part in ("mean", "std")]
         if column.metric and ablation.baselines:
@@ -157,7 +169,7 @@ def table_csv(ablation: Ablation, records: Records) -> str:
     rows = [titles]
     for cell in ablation.cells:
         own = records.of([cell], ablation.seeds)
-        row: list[Any] = [cell.hash, *(show(cell.at(path)) for path in paths), len(own)]
+        row: list[Any] = [cell.hash, *([TRAINED] if others else []), *(show(cell.at(path)) for path in paths), len(own)]
         for column in every:
             if column.is_text:
                 row.append(_texts(column, column.comparable(own)[0]))
@@ -166,6 +178,12 @@ def table_csv(ablation: Ablation, records: Records) -> str:
             row += ["", ""] if summary is None else [summary.mean, summary.std]
             if column.metric and ablation.baselines:
                 row += _effect_fields(compared[column.path].get(cell.hash))
+        rows.append(row)
+    for other in others:
+        row = ["", other.name, *other.labels(paths, show), len(other.records)]
+        for column in every:
+            row += [other.shown(column).replace("–", "")] if column.is_text else other.numbers(column)
+            row += [""] * 6 if column.metric and ablation.baselines and not column.is_text else []
         rows.append(row)
     return csv_text(rows)
 
@@ -251,8 +269,20 @@ def _provenance(ablation: Ablation, shown: Sequence[Mapping[str, Any]], others: 
     used = [found for record in shown if isinstance(found := record.get("plugins"), Mapping)]
     plugins = {f"{name} of {origin}" for found in used for name, origin in found.items()}
     text += f" Plug-ins: {', '.join(sorted(plugins))}." if plugins else ""
+    text += _left_in_targets(shown)
     text += _distinct("Device", "device", shown)
     return text + _distinct("Threads", "threads", shown) + _distinct("Commit", "commit", shown)
+
+
+def _left_in_targets(shown: Sequence[Mapping[str, Any]]) -> str:
+    """How much of their initialisation targets have left, of runs that say it."""
+    said = [(record.get("target") or {}).get("initialization_left") for record in shown]
+    found = [float(value) for value in said if value is not None and is_number(value)]
+    if not found:
+        return ""
+    ends = dict.fromkeys(f"{100 * value:.2g} %" for value in (min(found), max(found)))
+    over = sum(value <= TURNED_OVER for value in found)
+    return f" Targets have {' to '.join(ends)} of their initialisation left; {over} of {len(found)} have turned over."
 
 
 def _distinct(title: str, key: str, shown: Sequence[Mapping[str, Any]]) -> str:

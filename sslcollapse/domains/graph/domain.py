@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,11 +19,15 @@ from sslcollapse.domains.base import Domain, dataset_key
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+from sslcollapse.nn.inputs import gcn_matrix
 from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import AtLeast, Component, Momentum, Probability
 
 MAX_MEASURED_FEATURES = 2048
 """Node features of more dimensions are not measured, since they may be sparse and would be made dense."""
+
+MAX_DENSE = 2**26
+"""Features of a graph of more numbers are not made dense for baselines."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,14 @@ class GraphDomain(Domain):
         """Node features [N, F] with masked columns zero, or None where there are too many to be made dense."""
         return view.features.dense if view.features.shape[1] <= MAX_MEASURED_FEATURES else None
 
+    def baselines(self) -> Mapping[str, Callable[[GraphView], Tensor | None]]:
+        """Node features as they are (X), and propagated once and twice by GCN's normalised adjacency (AX, AAX)."""
+
+        def times(hops: int) -> Callable[[GraphView], Tensor | None]:
+            return lambda view: propagated(view, hops)
+
+        return {"X": times(0), "AX": times(1), "AAX": times(2)}
+
     def neighbours(self, view: GraphView) -> Neighbours:
         """The edges that are left, without loops."""
         if view.keep is None:
@@ -265,6 +278,16 @@ class GraphDomain(Domain):
         x = torch.cat([g.x.to_dense() if g.x.layout == torch.sparse_csr else g.x for g in graphs])
         structure = GraphStructure(torch.cat(edges, dim=1), int(sizes.sum()), graph_index)
         return GraphView(structure, Features(x))
+
+
+def propagated(view: GraphView, hops: int) -> Tensor | None:
+    """Aʰ x with A = D^-1/2 (A + I) D^-1/2 as a GCN has it: [N, F]; None of more than ``MAX_DENSE`` numbers."""
+    if math.prod(view.features.shape) > MAX_DENSE:
+        return None
+    x = view.features.dense
+    for _ in range(hops):
+        x = view.adjacency(gcn_matrix) @ x
+    return x
 
 
 class FixedViews:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -202,6 +202,10 @@ class VisionDomain(Domain):
     def measurable(self, view: Tensor) -> Tensor | None:
         """Samples as rows, or None for large images."""
         return flat_rows(view)
+
+    def baselines(self) -> Mapping[str, Callable[[Tensor], Tensor | None]]:
+        """The pixels of an image, normalised; not of large images."""
+        return {"pixels": flat_rows}
 
     def draw(self, path: Path, samples: int, seed: int) -> None:
         """Write a contact sheet of ``samples`` images at most, evenly spaced, and of several draws of each view."""

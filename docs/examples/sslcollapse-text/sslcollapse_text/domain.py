@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,6 +96,10 @@ class TextDomain(SampleDomain):
     def measurable(self, view: Tensor) -> Tensor | None:
         """How often each text has each token [B, V], or None of large vocabularies."""
         return token_counts(view, self.vocabulary) if self.vocabulary <= MEASURED_TOKENS else None
+
+    def baselines(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """How often each text has each token."""
+        return {"bag_of_words": lambda view: token_counts(view, self.vocabulary)}
 
     def show(self, view: Tensor) -> list[str]:
         """The texts of a view."""

@@ -118,6 +118,8 @@ def test_texts_go_through_training_measurement_and_evaluation_to_the_end(tmp_pat
         assert layer["output"]["effective_rank"] > 1
     assert found["rank"]["shared_input"]
     assert set(found["evaluation"]) == set(found["untrained"]) == {"knn", "public"}
+    assert list(found["baselines"]) == ["same_spectrum", "bag_of_words"]
+    assert found["baseline_ranks"]["bag_of_words"]["representation"]["n"] == found["rank"]["representation"]["n"]
     if regularizers:
         assert "layers.0.attention.qkv.q" in found["regularizers"]["werank"]
 
