@@ -10,7 +10,7 @@ from torch import nn
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.seeding import generator
-from sslcollapse.probes.linear_probe import LinearProbe, train_linear
+from sslcollapse.probes.linear import LinearProbe, train_linear
 from sslcollapse.recipe.check import describe
 
 SCALINGS = ["standard", "length"]
