@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from sslcollapse.core.errors import DataError
-from sslcollapse.core.memory import one_thread
+from sslcollapse.core.memory import map_on_threads
 from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.probes.base import Outcome, SplitProbe
 from sslcollapse.probes.metrics import check_metric, scores
@@ -23,11 +23,12 @@ from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import AtLeast, Between, Share, Width
 
 SOLVERS = ("auto", "liblinear")
-LARGE = 2**22
-"""Training rows × dimensions from which fits use several threads."""
+LARGE = 2**28
+"""Multiplications of a product of one split (rows × dimensions × outputs of all C) from which it uses several threads;
+below it, each of several splits has one."""
 SINGLE = 2**25
 """Rows × dimensions of a set from which its features are kept in float32."""
-CACHED, RESIDENT = 2**17, 2**24
+CACHED, RESIDENT = 2**16, 2**24
 """Scores of training rows, of all C, that splits are fitted together up to: on a processor, whose cache then holds
 what is at work, and elsewhere."""
 
@@ -102,16 +103,20 @@ class LogisticProbe(SplitProbe):
             Targets.of(labels[split.train], probe_set.num_classes, one_vs_rest=self.solver == "liblinear")
             for split in splits
         ]
+        host = x.device.type == "cpu"
+        most, workers = (CACHED, torch.get_num_threads()) if host else (RESIDENT, 1)
         for (shape, _), same in groupby(zip(splits, taught, strict=True), key=lambda each: each[1].kind):
             group = list(same)
-            most = CACHED if x.device.type == "cpu" else RESIDENT
-            together = max(1, most // (math.prod(shape) * len(self.cs)))
-            for start in range(0, len(group), together):
-                some = group[start : start + together]
-                small = len(some) * shape[1] * x.shape[1] < LARGE
-                with one_thread() if small else nullcontext():
-                    found = self._evaluate(x, labels, [split for split, _ in some], [each for _, each in some], metric)
-                yield from found
+            size = max(1, most // (math.prod(shape) * len(self.cs)))
+            batches = [group[start : start + size] for start in range(0, len(group), size)]
+            evaluate = partial(self._evaluate, x, labels, metric)
+            if host and math.prod(shape) * x.shape[1] * len(self.cs) < LARGE:  # batches in turns, each on one thread
+                for start in range(0, len(batches), workers):
+                    for found in map_on_threads(evaluate, batches[start : start + workers]):
+                        yield from found
+            else:
+                for batch in batches:
+                    yield from evaluate(batch)
 
     def details(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """``chosen_c`` of each split, and how many fits of all had not converged."""
@@ -125,14 +130,10 @@ class LogisticProbe(SplitProbe):
         return x / mean if mean > 0 else x
 
     def _evaluate(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        splits: Sequence[Split],
-        taught: Sequence[Targets],
-        metric: str,
+        self, x: Tensor, labels: Tensor, metric: str, batch: Sequence[tuple[Split, Targets]]
     ) -> list[Outcome]:
         """Fit on the training parts for every C, and keep for each the best on its validation part."""
+        splits, taught = zip(*batch, strict=True)
         fits = solve(
             torch.stack([x[split.train] for split in splits]),
             torch.stack([targets.values for targets in taught]),
@@ -143,7 +144,7 @@ class LogisticProbe(SplitProbe):
         )
         solver = "newton, one-vs-rest" if self.solver == "liblinear" else "newton"
         outcomes = []
-        for k, (split, targets) in enumerate(zip(splits, taught, strict=True)):
+        for k, (split, targets) in enumerate(batch):
             weight, bias = targets.model(fits.weight[k], fits.bias[k])
             validation = _scored(metric, x[split.validation], labels[split.validation], weight, bias)
             best = validation.index(max(validation))  # the first of equals: the smallest C

@@ -31,7 +31,7 @@ from torch.nn.functional import pad, softplus
 TOLERANCE = 1e-5
 """Bound, to first order, of how far a score of a row of length 1 is from the optimum's: √(gᵀ H⁻¹ g) for the gradient g
 and the Hessian H, which is at least 1 in every direction; with the diagonal in place of H."""
-LOOSE, TIGHT = 0.1, 1e-3
+LOOSE, TIGHT = 0.3, 1e-3
 """How exact a step is: its residual relative to the gradient, far from the optimum and near it."""
 DECREASE = 1e-4
 """Share of the decrease that a step's slope promises which it has to reach (Armijo)."""
@@ -226,18 +226,19 @@ class _Problem:
         slope = p * (1 - p)
         z = residual * inverse
         direction = z
-        size = self.dot(residual, z)
+        size, none = self.dot(residual, z), z.new_zeros(())
         used = 0
         while used < max_iter:
             used += 1
             scores = (direction.flatten(1, 2) @ self.single.mT).view(p.shape)
             if self.softmax:
-                scores = p * (scores - (p * scores).sum(2, keepdim=True))
+                scores *= p
+                scores.addcmul_(p, scores.sum(2, keepdim=True), value=-1)
             else:
-                scores = slope * scores
+                scores *= slope
             product = (scores.flatten(1, 2) @ self.single).view(step.shape)
             product = torch.addcmul(ridge * direction, scale, product)
-            length = torch.where(pending, size / self.dot(direction, product), 0.0)
+            length = torch.where(pending, size / self.dot(direction, product), none)
             step.addcmul_(length, direction)
             residual.addcmul_(length, product, value=-1)
             z = residual * inverse
@@ -245,7 +246,7 @@ class _Problem:
             pending = pending & (size > goal)
             if not pending.any():
                 break
-            direction = torch.addcmul(z, torch.where(pending, size / before, 0.0), direction)
+            direction = torch.addcmul(z, torch.where(pending, size / before, none), direction)
         return step, used
 
     def search(self, weight: Tensor, at: _State, step: Tensor, c: Tensor) -> tuple[Tensor, _State, Tensor]:
