@@ -172,6 +172,9 @@ def test_the_device_its_views_and_the_monitor_are_measured_small(tmp_path):
     assert min(reaches.values()) > 0
     assert min(gpu_parts.views(smoke=True, seconds=60, folder=tmp_path)["views_a_second"].values()) > 0
     assert gpu_parts.monitor(smoke=True, seconds=60, folder=tmp_path)["results"].keys() == {"graph", "images"}
+    took = gpu_parts.probes(smoke=True, seconds=60, folder=tmp_path)
+    assert took["seconds"]["ours"] > took["seconds"]["without probes"] > 0
+    assert took["unconverged"]["ours"] == 0
 
 
 def test_a_dataset_that_is_not_there_is_named_before_a_network_is_asked(tmp_path, monkeypatch):

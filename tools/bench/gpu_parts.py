@@ -86,6 +86,7 @@ def function_of(name: str) -> Callable[..., dict[str, Any]]:
         "vision-step": vision_step,
         "views": views,
         "monitor": monitor,
+        "probes": probes,
     }[name]
 
 
@@ -223,6 +224,26 @@ def monitor(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
         cases["images"] = overhead(image_training(where), steps=195, rounds=7)
     shown = ", ".join(f"{name} {case['overhead']:.2%}" for name, case in cases.items())
     return {"results": cases, "headline": f"adds to an epoch: {shown}"}
+
+
+def probes(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
+    """The evaluation of a Cora run: two encoders, a logistic probe on one public and 20 random splits; and the rest."""
+    from tools.bench.probes import Scale, evaluation
+
+    changes: dict[str, Any] = {}
+    if smoke:
+        changes = {
+            "domain": {"dataset": TINY_GRAPH},
+            "encoder": {"hidden": [16, 8]},
+            "evaluate": {"random": {"repeats": 2}},
+        }
+    else:
+        _check_files(GRAPHS["Cora"])
+    scale = Scale(str(_device(smoke)), steps=2 if smoke else 50, rounds=1 if smoke else 7)
+    record = evaluation(scale, ("ours", "without probes"), changes)
+    took, rest = (record["seconds"][name] for name in ("ours", "without probes"))
+    first = record["first"]["ours"]
+    return {**record, "headline": f"evaluation: {took:.3f} s, the first {first:.3f} s; {rest:.3f} s without probes"}
 
 
 def runs(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:

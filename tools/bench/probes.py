@@ -180,15 +180,25 @@ def fits(title: str, dataset: Mapping[str, Any], scale: Scale) -> dict[str, Any]
     )
 
 
-def evaluation(scale: Scale) -> dict[str, Any]:
-    """The same of all that a run of ``recipes/bgrl_cora.py`` does after its last step, and its parts."""
+def evaluation(
+    scale: Scale,
+    compared: Sequence[str] = ("ours", "scikit-learn", "without probes"),
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The same of all that a run of ``recipes/bgrl_cora.py`` does with its probes, and of what is left without them.
+
+    Args:
+        scale: how much is measured.
+        compared: of these three ways.
+        changes: of the recipe, as ``extend`` takes them.
+    """
     from sslcollapse.probes.evaluate import build_probes
-    from sslcollapse.recipe import load, resolve
+    from sslcollapse.recipe import extend, resolve
     from sslcollapse.training.build import build_domain, build_encoder
     from sslcollapse.training.evaluate import evaluate_networks
     from sslcollapse.training.progress import Reporter
 
-    recipe = resolve(load(REPOSITORY / "recipes" / "bgrl_cora.py"))
+    recipe = resolve(extend(REPOSITORY / "recipes" / "bgrl_cora.py", dict(changes or {})))
     domain = build_domain(recipe)
     module = trained(recipe, domain, scale)
     probe_set = domain.probe_set().to(torch.device(scale.device))
@@ -210,7 +220,7 @@ def evaluation(scale: Scale) -> dict[str, Any]:
         "scikit-learn": lambda: with_probes(of_scikit_learn),
         "without probes": lambda: with_probes(lambda: {"none": _Nothing()}),
     }
-    return beside(ways, scale)
+    return beside({name: ways[name] for name in compared}, scale)
 
 
 class _Nothing:
@@ -223,13 +233,20 @@ class _Nothing:
 
 
 def beside(ways: Mapping[str, Callable[[], list[dict[str, Any]]]], scale: Scale) -> dict[str, Any]:
-    """Median seconds of each way, ours against scikit-learn's, and what of the results is not the same."""
+    """Median seconds of each way; of ours against scikit-learn's the ratio, and what of the results is not the same."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, list[dict[str, Any]]] = {}
     for turn in range(scale.rounds):
         for name, work in ways.items():
             if name != "scikit-learn" or turn < scale.slow_rounds:
                 seconds[name].append(_seconds(lambda name=name, work=work: found.__setitem__(name, work())))
+    record: dict[str, Any] = {
+        "seconds": {name: median(times) for name, times in seconds.items()},
+        "first": {name: times[0] for name, times in seconds.items()},
+        "unconverged": {name: sum(each.get("unconverged", 0) for each in found[name]) for name in found},
+    }
+    if "scikit-learn" not in found:
+        return record
     ours, theirs = (found[name] for name in ("ours", "scikit-learn"))
     metric = next(key for key in ours[0] if key.startswith("test_"))
     chosen = [(a, b) for one, other in zip(ours, theirs, strict=True) for a, b in _pairs(one, other, "chosen_c")]
@@ -238,12 +255,11 @@ def beside(ways: Mapping[str, Callable[[], list[dict[str, Any]]]], scale: Scale)
     ]
     ratios = [b / a for a, b in zip(seconds["ours"], seconds["scikit-learn"], strict=False)]
     return {
-        "seconds": {name: median(times) for name, times in seconds.items()},
+        **record,
         "times_faster": median(ratios),
         "splits": len(chosen),
         "same_c": sum(a == b for a, b in chosen),
         "apart": max(abs(a - b) for a, b in tests),
-        "unconverged": {name: sum(each.get("unconverged", 0) for each in found[name]) for name in found},
     }
 
 
