@@ -38,7 +38,7 @@ DECREASE = 1e-4
 TOGETHER = 2**24
 """Probabilities of several C that are held at once: 64 MB."""
 TILE = 2**22
-"""Scores that are computed at once where values and gradients are."""
+"""Scores, and values of rows in float64, that there are at once where values and gradients are computed."""
 
 
 class Solutions(NamedTuple):
@@ -189,7 +189,7 @@ class _Problem:
         shape = (*weight.shape[:3], -1)
         flat = weight.flatten(1, 2)  # [S, B K, r]
         loss, gradient, probabilities = torch.zeros_like(c), torch.zeros_like(flat), []
-        size = max(1, TILE // (flat.shape[0] * flat.shape[1]))
+        size = max(1, TILE // (len(flat) * max(flat.shape[1:])))
         for rows, targets in zip(self.rows.split(size, 1), self.targets.split(size, 3), strict=True):
             rows = rows.double()
             scores = (flat @ rows.mT).view(shape)  # [S, B, K, tile]

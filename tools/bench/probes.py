@@ -43,10 +43,9 @@ class Scale:
     Attributes:
         device: of torch, where we fit; scikit-learn fits on the host.
         steps: of BGRL before the representations are taken.
-        rounds: of the fits; scikit-learn's loop takes part in the first ``slow_rounds``.
-        slow_rounds: see ``rounds``.
+        rounds: of all that is compared.
+        slow_rounds: of them, those that scikit-learn's loop takes part in.
         repeats: random splits.
-        graphs: title → a recipe's graph dataset.
     """
 
     device: str = "cpu"
@@ -54,7 +53,6 @@ class Scale:
     rounds: int = 5
     slow_rounds: int = 3
     repeats: int = 20
-    graphs: Mapping[str, Mapping[str, Any]] | None = None
 
 
 class ScikitLearnProbe(LogisticProbe):
@@ -131,7 +129,7 @@ def main() -> dict[str, Any]:
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     keep_freed_memory()
     scale = Scale()
-    cases = {title: fits(title, dataset, scale) for title, dataset in available().items()}
+    cases = {title: fits(dataset, scale) for title, dataset in available().items()}
     whole = evaluation(scale) if "Cora" in cases else {}
     table = Table(title=f"logistic probe, 21 C on 1 public and {scale.repeats} random splits; seconds")
     for title in ("", "scikit-learn", "ours", "ratio", "C chosen as there", "largest difference, test"):
@@ -164,7 +162,7 @@ def available() -> dict[str, dict[str, Any]]:
     }
 
 
-def fits(title: str, dataset: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
+def fits(dataset: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
     """Seconds of the fits of a recipe's two probes by both, and how far the results are apart."""
     features, probe_set = represented(dataset, scale)
     ours, theirs = (
