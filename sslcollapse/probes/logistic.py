@@ -27,7 +27,7 @@ LARGE = 2**28
 """Multiplications of a product of one split (rows × dimensions × outputs of all C) from which it uses several threads;
 below it, each of several splits has one."""
 SINGLE = 2**25
-"""Rows × dimensions of a set from which its features are kept in float32."""
+"""Rows × dimensions from which features are kept in float32."""
 CACHED, RESIDENT = 2**16, 2**24
 """Scores of training rows, of all C, that splits are fitted together up to: on a processor, whose cache then holds
 what is at work, and elsewhere."""
@@ -55,7 +55,8 @@ class LogisticProbe(SplitProbe):
         rows: ``"unit"``, each row L2-normalised; ``"raw"``, rows keep their lengths, as CCA-SSG's authors evaluate
             (Zhang et al. 2021). All are divided by the mean length then, so that C means the same for every encoder.
         metric: ``"auto"`` is micro-F1 for multi-label sets, ROC-AUC for binary ones, else accuracy.
-        max_iter: limit of iterations a fit; ``unconverged`` of the result counts the fits that hit it.
+        max_iter: limit of iterations of conjugate gradients for all fits that are solved together; ``unconverged`` of
+            the result counts the fits that hit it.
         c_step: takes every ``c_step``-th exponent of -10..10, for very large sets; 1 takes all.
 
     Raises:
@@ -134,8 +135,9 @@ class LogisticProbe(SplitProbe):
     ) -> list[Outcome]:
         """Fit on the training parts for every C, and keep for each the best on its validation part."""
         splits, taught = zip(*batch, strict=True)
+        rows = torch.stack([x[split.train] for split in splits])
         fits = solve(
-            torch.stack([x[split.train] for split in splits]),
+            rows if rows.numel() >= SINGLE else rows.double(),
             torch.stack([targets.values for targets in taught]),
             self.cs,
             softmax=taught[0].softmax,

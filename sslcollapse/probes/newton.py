@@ -65,7 +65,7 @@ def solve(
         cs: ascending.
         softmax: one softmax over K classes, else K independent sigmoids.
         penalised_bias: whether the norm that is kept small includes b, as in liblinear.
-        max_iter: limit of iterations of conjugate gradients a problem.
+        max_iter: limit of iterations of conjugate gradients, which all problems are in together.
 
     Shapes:
         x: [S, n, d]; targets: [S, K, n].
@@ -104,12 +104,13 @@ class _Space:
         moved = pad(x, (0, 1), value=1.0) if mean is None else x - mean
         n, d = moved.shape[1:]
         if n < d:
-            curvature, left = torch.linalg.eigh((moved @ moved.mT).double())  # [S, n], [S, n, n]
+            moved = moved.double()
+            curvature, left = torch.linalg.eigh(moved @ moved.mT)  # [S, n], [S, n, n]
             # What is below rounding errors of the Gram matrix is no direction.
-            curvature *= curvature > n * torch.finfo(x.dtype).eps * curvature[:, -1:]
+            curvature *= curvature > n * torch.finfo(torch.float64).eps * curvature[:, -1:]
             length = curvature.sqrt()[:, None]
             rows = left * length
-            axes = moved.double().mT @ (left * torch.where(length > 0, 1 / length, 0.0))
+            axes = moved.mT @ (left * torch.where(length > 0, 1 / length, 0.0))
         else:
             curvature, axes = torch.linalg.eigh((moved.mT @ moved).double())  # [S, d], [S, d, d]
             curvature.clamp_min_(0)
