@@ -16,7 +16,7 @@ from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.recipe import load, override, resolve
 from tools import bench
-from tools.bench import gpu, gpu_parts, probes
+from tools.bench import gpu, gpu_parts, graph_step, probes
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -204,3 +204,13 @@ def test_a_dataset_that_is_not_there_is_named_before_a_network_is_asked(tmp_path
 def test_options_of_the_gpu_benchmark_are_checked(words, message, capsys):
     assert run_command(bench.parser(), words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_captured_contenders_of_a_graph_step_run_as_programs_where_there_are_no_graphs():
+    size = graph_step.Size(gpu_parts.TINY_GRAPH, (16, 8), 8, "cpu", 1, 1, 1, apart=False)
+    names = [name for name in graph_step.ON_GPU if name in ("ours", "ours_werank") or "captured" in name]
+    record = graph_step.measure(size, names)
+    assert record["failed"] == {}
+    assert all(record["ms"][name] > 0 for name in names)
+    assert record["werank_adds"].keys() == {"ours", "ours_captured"}
+    assert set(names) <= graph_step.TITLES.keys()

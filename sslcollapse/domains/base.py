@@ -104,6 +104,22 @@ class Domain(Protocol):
         )
 
 
+class FixedBatches(Protocol):
+    """Batches that are made on the device, each by the same operations on tensors that stay where they are.
+
+    A replicated domain whose batches can be made so has, beside the methods of ``Domain``, ``fixed_batches(context)``,
+    which returns one of these. ``draw(k)`` and then ``batch()`` give the very batch k that ``batches`` gives. Steps of
+    training can then be one CUDA graph.
+    """
+
+    def draw(self, step: int) -> None:
+        """Write what is random in the batch of a step into fixed tensors; called before each step."""
+
+    def batch(self) -> Batch:
+        """The batch of what was drawn; no number of the host enters it, and the host waits for nothing."""
+        ...
+
+
 class BatchPlace(NamedTuple):
     """Where a batch is: its step, and the dataset rows [B] of this rank (on the CPU)."""
 

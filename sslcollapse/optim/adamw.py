@@ -34,6 +34,8 @@ class AdamW(OptimizerSpec):
         ValueError: for ``betas`` that are not two numbers in [0, 1).
     """
 
+    rate_on_device = True
+
     def __init__(
         self,
         *,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from contextlib import contextmanager
+from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sslcollapse.core.schedules import ScheduleName, warmup_then_decay
 from sslcollapse.layers.map import Layer
@@ -39,7 +40,13 @@ class OptimizerSpec:
         schedule: what follows warm-up.
         exclude_norm_and_bias: whether vectors (biases, and the scales of normalisations) get no weight decay.
         decay_regularized: whether matrices with a non-zero regularizer coefficient get weight decay too.
+
+    Attributes:
+        rate_on_device: whether the optimizer that is built takes a scalar tensor on its device as learning rate and
+            never brings it to the host, so that its step can be captured as a CUDA graph.
     """
+
+    rate_on_device: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -87,6 +94,28 @@ class OptimizerSpec:
             {"params": excluded, "weight_decay": 0.0, "excluded": True},
         ]
         return [group for group in groups if group["params"]]
+
+
+@contextmanager
+def rated(optimizer: torch.optim.Optimizer, rate: Tensor) -> Iterator[None]:
+    """A context in which all groups have a scalar tensor as learning rate, and may be captured; then as before.
+
+    Args:
+        optimizer: of a spec with ``rate_on_device``, not wrapped by Accelerate.
+        rate: float32 on a GPU, whose kernels read that.
+    """
+    capturing = rate.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    kept = ("lr", "capturable")
+    before: list[dict[str, Any]] = [{k: group[k] for k in kept if k in group} for group in optimizer.param_groups]
+    try:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+            if "capturable" in group:
+                group["capturable"] = capturing
+        yield
+    finally:
+        for group, values in zip(optimizer.param_groups, before, strict=True):
+            group.update(values)
 
 
 def stepped(optimizer: Any, scaler: Any) -> bool:

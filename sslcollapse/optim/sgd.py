@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 
 from sslcollapse.core.schedules import ScheduleName
 from sslcollapse.optim.base import OptimizerSpec, Trainable, check_momentum, check_nesterov
@@ -32,6 +33,8 @@ class SGD(OptimizerSpec):
         ValueError: for a momentum outside [0, 1), or ``nesterov`` without momentum.
     """
 
+    rate_on_device = True
+
     def __init__(
         self,
         *,
@@ -57,5 +60,46 @@ class SGD(OptimizerSpec):
 
     def build(self, module: Trainable) -> torch.optim.SGD:
         """The optimizer over the module's trainable parameters."""
-        # Not fused: that kernel walks through memory, and a gradient need not be laid out as its parameter.
-        return torch.optim.SGD(self.groups(module), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
+        return _SGD(self.groups(module), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
+
+
+class _SGD(torch.optim.SGD):
+    """torch's SGD, which also takes a scalar tensor as learning rate without bringing it to the host.
+
+    Not torch's fused kernel: it walks through memory, and a gradient need not be laid out as its parameter.
+    """
+
+    def step(self, closure: Any = None) -> Any:
+        """One step over all parameters that have a gradient."""
+        if not any(isinstance(group["lr"], Tensor) for group in self.param_groups):
+            return super().step(closure)
+        if closure is not None:
+            raise ValueError("closures are not supported: gradients must be there before the step")
+        for group in self.param_groups:
+            self._step_of(group)
+        return None
+
+    @torch.no_grad()
+    def _step_of(self, group: dict[str, Any]) -> None:
+        """The formula of the class above, with the buffers that torch's step has."""
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        moves: Any = [p.grad for p in params]
+        if group["weight_decay"]:
+            moves = torch._foreach_add(moves, params, alpha=group["weight_decay"])
+        if group["momentum"]:
+            moves = self._with_momentum(params, moves, group["momentum"], group["nesterov"])
+        torch._foreach_add_(params, torch._foreach_mul(moves, -group["lr"]))
+
+    def _with_momentum(self, params: list[Tensor], moves: list[Tensor], momentum: float, nesterov: bool) -> Any:
+        old = [(p, move) for p, move in zip(params, moves, strict=True) if "momentum_buffer" in self.state[p]]
+        if old:
+            buffers = [self.state[p]["momentum_buffer"] for p, _ in old]
+            torch._foreach_mul_(buffers, momentum)
+            torch._foreach_add_(buffers, [move for _, move in old])
+        for p, move in zip(params, moves, strict=True):
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = move.clone()
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        return torch._foreach_add(moves, buffers, alpha=momentum) if nesterov else buffers

@@ -16,15 +16,16 @@ from sslcollapse.recipe.check import Resolved, join, stated_only
 from sslcollapse.recipe.files import from_json
 from sslcollapse.recipe.recipe import resolve
 
-CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers")
-"""Fields of ``train`` that change what is written, not what is learnt."""
+CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers", "capture")
+"""Fields of ``train`` that change what is written, or how fast a step is, not what is learnt."""
 
 
 def recipe_hash(resolved: Mapping[str, Any]) -> str:
     """First 8 hex digits of the SHA-256 of what a resolved recipe learns.
 
-    Not part of it: name, seed, data_root, monitor, how often ``train`` logs and saves, and whatever equals its
-    default, so that a new option, which by default changes nothing, leaves the hashes of recorded runs as they are.
+    Not part of it: name, seed, data_root, monitor, how often ``train`` logs and saves and whether it captures steps,
+    and whatever equals its default, so that a new option, which by default changes nothing, leaves the hashes of
+    recorded runs as they are.
     """
     return identify(resolved)[1]
 

@@ -34,6 +34,8 @@ class TrainSpec:
             accumulation is nevertheless meant for: they see each batch by itself, not the sum of them.
         channels_last: memory format of convolutions.
         compile: whether encoder and heads are compiled with ``torch.compile``.
+        capture: whether steps on a GPU are captured as one CUDA graph and replayed: ``"auto"``, where nothing in them
+            needs the host, as on a full-batch graph; ``"always"``, which refuses where something does; ``"never"``.
         sync_batchnorm: whether BatchNorm's statistics are those of all GPUs' samples.
         online_probe: train a linear classifier beside the encoder, on representations cut off from its gradient,
             with the same optimizer.
@@ -53,6 +55,7 @@ class TrainSpec:
     accumulate_coupled: Annotated[Sequence[str], Distinct()] = ()
     channels_last: bool = False
     compile: bool = False
+    capture: Literal["auto", "always", "never"] = "auto"
     sync_batchnorm: bool = True
     online_probe: bool = False
 

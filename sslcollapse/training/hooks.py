@@ -22,9 +22,15 @@ from sslcollapse.training.module import SSLModule
 class Hook:
     """Three moments of an optimiser step; every rank calls them, in the order of the list. By default nothing happens.
 
+    A step in which no hook ``acts`` may be one program, in which there are no moments.
+
     A hook changes neither loss nor gradient of the step in hand. What it changes (a coefficient) holds from the next
     step on.
     """
+
+    def acts(self, step: int) -> bool:
+        """Whether it has something to do in a step, which then is not replayed as a CUDA graph; to be safe, always."""
+        return True
 
     def before_forward(self, step: int) -> None:
         """Once a step, before its first forward pass."""
@@ -56,6 +62,10 @@ class PenaltyGradients(Hook):
         self._module, self._accelerator, self._optimizer, self._due = module, accelerator, optimizer, due
         self.newest: dict[str, dict[str, float]] = {}
 
+    def acts(self, step: int) -> bool:
+        """Where ranks are measured after it."""
+        return self._due(step + 1)
+
     def after_backward(self, step: int) -> None:
         """Compare."""
         self.newest = {}
@@ -78,6 +88,10 @@ class Controllers(Hook):
         self._observation: Observation | None = None
         self._readings: Mapping[Point, LayerRank] = {}
         self._due: Mapping[str, RankFloorController] = {}
+
+    def acts(self, step: int) -> bool:
+        """Where some controller is due."""
+        return bool(due(self._module.controllers, step))
 
     def before_forward(self, step: int) -> None:
         """Begin to watch, where some controller is due."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,30 @@ from sslcollapse.core.distributed import meeting
 from sslcollapse.runs.directory import device_name, environment
 from sslcollapse.training.finite import check_losses
 from sslcollapse.training.setup import Setup
+
+
+class Row(Mapping[str, Tensor]):
+    """Named scalars that stand in one vector, where they are looked up.
+
+    Args:
+        names: of its entries, each once.
+        values: [names], without gradients.
+    """
+
+    def __init__(self, names: Sequence[str], values: Tensor) -> None:
+        self._names, self._values = names, values
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self._values[self._names.index(name)]
+        except ValueError:
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Journal:
@@ -29,8 +54,10 @@ class Journal:
 
     def __init__(self, setup: Setup, lr_at: Callable[[int], float]) -> None:
         self._setup, self._lr_at = setup, lr_at
-        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self._pending: list[tuple[int, Mapping[str, Tensor]]] = []
         self._warned: set[str] = set()
+        self._environment: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
         self.last: dict[str, float] = {}
         self.rank: tuple[int, float] | None = None
 
@@ -43,6 +70,12 @@ class Journal:
         if recipe["train"]["trackers"]:
             hashed = {"hash": setup.run.hash, "seed": recipe["seed"]}
             setup.accelerator.init_trackers(recipe["name"], config=hashed)
+
+    def state(self, name: str, fact: Any) -> None:
+        """Keep in ``environment.json`` how the run is made; also what turns out after its beginning."""
+        self._facts[name] = fact
+        if self._environment:
+            self._setup.run.write_json("environment.json", self._environment | self._facts)
 
     def log(self, done: int, record: Mapping[str, float]) -> None:
         """Write down numbers after so many completed steps."""
@@ -60,7 +93,8 @@ class Journal:
 
     def keep(self, done: int, parts: Mapping[str, Tensor]) -> None:
         """Keep the parts of the loss of a step until they are flushed or checked; the host does not wait for them."""
-        self._pending.append((done, {name: value.detach() for name, value in parts.items()}))
+        kept = parts if isinstance(parts, Row) else {name: value.detach() for name, value in parts.items()}
+        self._pending.append((done, kept))
 
     def flush(self, done: int) -> None:
         """Bring the losses that are kept to the host, refuse non-finite ones, log the last, as a mean over ranks."""
@@ -106,7 +140,8 @@ class Journal:
         ranks: int = setup.accelerator.num_processes
         device = device_name(setup.accelerator.device)
         setup.run.write_json("recipe.json", recipe)
-        setup.run.write_json("environment.json", environment(ranks, device, command, recipe))
+        self._environment = environment(ranks, device, command, recipe)
+        setup.run.write_json("environment.json", self._environment | self._facts)
         show(f"{recipe['name']}  seed {recipe['seed']}  →  {setup.run.path}")
         show(f"data: {setup.domain.describe()}; device: {device}")
         notice = setup.domain.notice(ranks)

@@ -25,6 +25,9 @@ from sslcollapse.regularizers.rank_floor import RankFloorController
 from sslcollapse.training.outputs import LayerOutputs
 from sslcollapse.training.target import TargetNetwork, target_of
 
+Coefficients = Mapping[str, Mapping[str, Any]]
+"""Regularizer → layer or kind of feature → what its penalty is multiplied with: a number, or a scalar tensor."""
+
 
 class SSLModule(nn.Module):
     """Online encoder and heads, target network, objective and regularizers; one forward gives the loss.
@@ -120,18 +123,19 @@ class SSLModule(nn.Module):
             initialization=recipe.get("initialization"),
         )
 
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, step: int, coefficients: Coefficients | None = None) -> dict[str, Tensor]:
         """The loss of optimiser step ``step`` (from 0) and its named parts, all scalars.
 
         Keys: ``loss``; ``objective/<part>``; ``regularizer/<name>/<layer or feature>/penalty`` and ``.../weighted``;
-        with an online probe ``online_probe/loss`` (a part of the loss) and ``online_probe/accuracy``.
+        with an online probe ``online_probe/loss`` (a part of the loss) and ``online_probe/accuracy``. ``coefficients``,
+        which may be scalar tensors, stand in the place of ``active(step)``.
         """
         with self.constrained.held():
-            return self._losses(batch, step)
+            return self._losses(batch, step, self.active(step) if coefficients is None else coefficients)
 
-    def _losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, step: int, coefficients: Coefficients) -> dict[str, Tensor]:
         gather = Gather(enabled=not batch.replicated, equal=batch.equal)
-        with self.outputs_of((kind for _, kind, _ in self._active_features(step)), gather) as outputs:
+        with self.outputs_of((kind for name in self._observed for kind in coefficients[name]), gather) as outputs:
             online = [self.branch(view) for view in batch.views]
         target = None
         if self.target is not None:
@@ -141,7 +145,8 @@ class SSLModule(nn.Module):
         losses = self.objective(online, target, gather)
         parts = {f"objective/{name}": value for name, value in losses.items()}
         total = sum(losses.values())
-        penalties = chain(self.weight_penalties(step), self._feature_penalties(step, online, outputs, gather))
+        features = self._feature_penalties(step, coefficients, online, outputs, gather)
+        penalties = chain(self._weight_penalties(coefficients), features)
         for name, place, penalty, coefficient in penalties:
             weighted = coefficient * penalty
             total = total + weighted
@@ -161,11 +166,13 @@ class SSLModule(nn.Module):
 
     def weight_penalties(self, step: int, *, inactive: bool = False) -> Iterator[tuple[str, str, Tensor, float]]:
         """(regularizer, layer, penalty, coefficient) at a step; those with coefficient 0 only if ``inactive``."""
+        return self._weight_penalties(self.coefficients(step) if inactive else self.active(step))
+
+    def _weight_penalties(self, coefficients: Coefficients) -> Iterator[tuple[str, str, Tensor, Any]]:
         for name, penalized in self._penalized.items():
-            coefficients = self._coefficients[name](step)
-            layers = {layer: penalized[layer] for layer, value in coefficients.items() if value or inactive}
+            layers = {layer: penalized[layer] for layer in coefficients[name]}
             for layer, penalty in self.regularizers[name](layers).items():
-                yield name, layer, penalty, coefficients[layer]
+                yield name, layer, penalty, coefficients[name][layer]
 
     def outputs_of(self, kinds: Iterable[str], gather: Gather) -> LayerOutputs:
         """A context around forward passes for ``features``: keeps the outputs of those kinds that are layers."""
@@ -177,23 +184,23 @@ class SSLModule(nn.Module):
             return outputs.rows(kind)
         return [getattr(branch, BRANCH_FIELD[kind]) for branch in online]
 
-    def _active_features(self, step: int) -> Iterator[tuple[str, str, float]]:
-        for name in self._observed:
-            for kind, coefficient in self._coefficients[name](step).items():
-                if coefficient:
-                    yield name, kind, coefficient
-
     def _feature_penalties(
-        self, step: int, online: Sequence[Branch], outputs: LayerOutputs, gather: Gather
-    ) -> Iterator[tuple[str, str, Tensor, float]]:
-        """(regularizer, kind of feature or layer, penalty, coefficient) at a step, where the coefficient is not 0."""
-        for name, kind, coefficient in self._active_features(step):
-            features = self.features(kind, online, outputs)
-            yield name, kind, self.regularizers[name](features, gather, step), coefficient
+        self, step: int, coefficients: Coefficients, online: Sequence[Branch], outputs: LayerOutputs, gather: Gather
+    ) -> Iterator[tuple[str, str, Tensor, Any]]:
+        """(regularizer, kind of feature or layer, penalty, coefficient) of those that have a coefficient."""
+        for name in self._observed:
+            for kind, coefficient in coefficients[name].items():
+                features = self.features(kind, online, outputs)
+                yield name, kind, self.regularizers[name](features, gather, step), coefficient
 
     def coefficients(self, step: int) -> dict[str, dict[str, float]]:
         """Regularizer → layer (or kind of feature) → coefficient at a step."""
         return {name: at(step) for name, at in self._coefficients.items()}
+
+    def active(self, step: int) -> dict[str, dict[str, float]]:
+        """The coefficients at a step that are not 0: of the penalties that are computed in it."""
+        coefficients = self.coefficients(step)
+        return {name: {place: value for place, value in at.items() if value} for name, at in coefficients.items()}
 
     def regularized_layers(self) -> set[str]:
         """Names of the layers that some regularizer gives a non-zero coefficient at some step."""
@@ -234,23 +241,15 @@ class SSLModule(nn.Module):
         coupled = {name for name in self._observed if getattr(self.regularizers[name], "couples_batch", False)}
         return coupled | ({"objective"} if self.objective.couples_batch else set())
 
-    @torch.no_grad()
-    def update_target(self, step: int) -> None:
-        """Move the target's parameters towards the online ones; call once after each real optimiser step.
+    def target_weight(self, step: int) -> float:
+        """How far the target moves towards the online network after a step: 1 − momentum; 0 without a target."""
+        return 0.0 if self.target is None else 1.0 - self.objective.momentum_at(step, self.total_steps)
 
-        What the target follows is the weight that the online network multiplies with, where a constraint computes it.
-
-        Parameters only: BatchNorm's running statistics are the target's own, made by its own forward passes, unless
-        the objective says ``target_buffers = "copy"``.
-        """
-        if self.target is None:
-            return
-        momentum = self.objective.momentum_at(step, self.total_steps)
-        targets, onlines = self.target.pairs(self)
-        torch._foreach_lerp_(targets, onlines, 1.0 - momentum)
-        if self.objective.target_buffers == "copy":
-            for own, followed in self.target.buffer_pairs(self):
-                own.copy_(followed)
+    def update_target(self, step: int, weight: float | Tensor | None = None) -> None:
+        """Move the target after each real optimiser step, by ``weight`` (default ``target_weight(step)``)."""
+        if self.target is not None:
+            weight = self.target_weight(step) if weight is None else weight
+            self.target.follow(self, weight, buffers=self.objective.target_buffers == "copy")
 
     def plain_encoder(self) -> nn.Module:
         """The encoder to be exported: a copy with plain weights where constraints compute them, else itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.types import Branch
@@ -30,8 +31,26 @@ class TargetNetwork(nn.Module):
         h = self.encoder(view)
         return Branch(h, h if self.projector is None else self.projector(h), None)
 
+    @torch.no_grad()
+    def follow(self, online: Any, weight: float | Tensor, *, buffers: bool) -> None:
+        """Move the parameters towards the online ones, which are what the online network multiplies with.
+
+        Parameters only: BatchNorm's running statistics are the target's own, made by its own forward passes, unless
+        ``buffers``, which are copied.
+
+        Args:
+            online: the ``SSLModule``.
+            weight: how far; a scalar tensor where the host does not know it.
+            buffers: whether they follow too.
+        """
+        targets, onlines = self.pairs(online)
+        torch._foreach_lerp_(targets, onlines, [weight] * len(targets) if isinstance(weight, Tensor) else weight)
+        if buffers:
+            for name, own in self.named_buffers():
+                own.copy_(online.get_buffer(name))
+
     def pairs(self, online: Any) -> tuple[list[Tensor], list[Tensor]]:
-        """TargetNetwork parameters and the online parameters, or computed weights, that they follow, in the same order.
+        """Its parameters and the online parameters, or computed weights, that they follow, in the same order.
 
         Args:
             online: the ``SSLModule``.
@@ -40,10 +59,6 @@ class TargetNetwork(nn.Module):
             return list(self.parameters()), [p for module in _followed(online) for p in module.parameters()]
         names, targets = zip(*self.named_parameters(), strict=True)
         return list(targets), [_acting(online, name) for name in names]
-
-    def buffer_pairs(self, online: Any) -> list[tuple[Tensor, Tensor]]:
-        """Each buffer of the target with the online one of the same name."""
-        return [(own, online.get_buffer(name)) for name, own in self.named_buffers()]
 
 
 def _followed(online: Any) -> list[nn.Module]:

@@ -38,6 +38,7 @@ from sslcollapse.training.journal import Journal
 from sslcollapse.training.measuring import RankMeter
 from sslcollapse.training.result import finish
 from sslcollapse.training.setup import Setup, accelerated, check_trackers
+from sslcollapse.training.static import StaticStep
 from sslcollapse.training.stopping import Pace, Stopped, StopSignals
 
 
@@ -131,6 +132,7 @@ class Trainer:
 
     Attributes:
         hooks: what watches a step, or acts after it.
+        static: the step as one program, which is replayed on a GPU; None where each step is made anew.
     """
 
     def __init__(self, setup: Setup, signals: StopSignals) -> None:
@@ -148,6 +150,7 @@ class Trainer:
         self.state = RunState(setup, self.optimizer)
         self.journal = Journal(setup, self.lr_at)
         self.ranks = RankMeter(setup, self.probe_set, self.journal)
+        self.static = StaticStep.of(setup, self.wrapped, self.optimizer, self.optimizer_spec, self.journal)
         self.gradients = PenaltyGradients(module, accelerator, self.optimizer, self.ranks.is_due)
         self.hooks: list[Hook] = []
         if module.regularizers and recipe["monitor"]["gradients"]:
@@ -217,9 +220,14 @@ class Trainer:
             self.setup.reporter.stop()
             for hook in self.hooks:
                 hook.close()
+            if self.static is not None:
+                self.static.close()
 
     def _step(self, step: int, batches: Iterator[Batch]) -> None:
         """One optimiser step: forward, backward, step, target."""
+        if self.static is not None and not any(hook.acts(step) for hook in self.hooks):
+            self.journal.keep(step + 1, self.static(step))  # the same four, replayed
+            return
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_at(step)
         for hook in self.hooks:
@@ -245,13 +253,18 @@ class Trainer:
     def _rehearsed(self, start: int) -> Iterator[Batch]:
         """Batches from a step on, the first of which all that will ever read one has been tried on."""
         setup = self.setup
-        batches = checked_batches(setup.domain, start * self.recipe["train"]["accumulate"], setup.context)
-        first = next(batches)
+        batches: Iterator[Batch]
+        if self.static is None:
+            made = checked_batches(setup.domain, start * self.recipe["train"]["accumulate"], setup.context)
+            first = next(made)
+            batches = chain([first], made)
+        else:
+            first, batches = self.static.batch(start), self.static.batches(start)
         check_batch(self.module, first)
         with meeting("trying the probe set"):
             if setup.main:
                 check_probe_views(self.module.encoder, self.probe_set, labelled=bool(self.probes))
-        return chain([first], batches)
+        return batches
 
     def _resumed(self) -> int:
         """Completed steps of the checkpoint that was taken back; what was written after it is forgotten."""

@@ -1,9 +1,9 @@
 """A training step of every component on the meta device, which has shapes and no values.
 
 What would make the host wait for an accelerator (``.item()``, ``nonzero``, a boolean index, a copy to the host) fails
-there, and so does what mixes devices. Two things are supplied: the product of a sparse and a dense matrix, which torch
-lacks for meta, as a kernel of shapes; and a mode in which tensors do not admit that they are meta, since what measures
-values refuses those with a message of its own.
+there, and so does what mixes devices. Two things are supplied: what torch lacks for meta, the product of a sparse and a
+dense matrix and AdamW's update with a rate in a tensor, as kernels of shapes; and a mode in which tensors do not admit
+that they are meta, since what measures values refuses those with a message of its own.
 """
 
 import functools
@@ -18,6 +18,8 @@ from tiny import random_graph, tiny_view
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sslcollapse.core.capture import HostCopies
+from sslcollapse.core.errors import RunError
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES, OPTIMIZERS, REGULARIZERS
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.graph.domain import augment
@@ -29,6 +31,7 @@ from sslcollapse.encoders.sage import mean_matrix
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes.linear import OnlineProbe
 from sslcollapse.training.module import SSLModule
+from sslcollapse.training.static import StaticStep
 
 META = torch.device("meta")
 
@@ -57,6 +60,7 @@ class NoWaitingCopies(TorchDispatchMode):
 def sparse_product():
     with torch.library._scoped_library("aten", "IMPL") as library:
         library.impl("addmm.out", lambda self, a, b, *, beta=1, alpha=1, out: out, "SparseCsrMeta")
+        library.impl("_fused_adamw_.tensor_lr", lambda *args, **kwargs: None, "Meta")
         yield
 
 
@@ -163,6 +167,44 @@ def test_an_online_probe_never_waits_for_the_device():
     encoder, objective = build(ENCODERS, "mlp", (12,)), build(OBJECTIVES, "simclr")
     probe = OnlineProbe(encoder.out_dim, 3)
     take_steps(SSLModule(encoder, objective, total_steps=10, online_probe=probe), batch("vector"))
+
+
+class OneBatch:
+    """Fixed batches of which each is the same one."""
+
+    def draw(self, step):
+        pass
+
+    def batch(self):
+        return batch("graph")
+
+
+LEFT_OUT = {"sigreg": "number of the step"}
+
+
+PROGRAMS = [("bgrl", "sgd"), *((name, "adamw") for name in OBJECTIVES.names() if name != "lightly")]
+
+
+@pytest.mark.parametrize(("name", "optimizer"), PROGRAMS)
+def test_the_step_as_one_program_neither_waits_for_the_device_nor_takes_numbers_from_the_host(name, optimizer):
+    penalties = [name for name in REGULARIZERS.names() if name not in LEFT_OUT]
+    module = module_of("gcn", name, "graph", regularizers=penalties).to(META)
+    spec = build(OPTIMIZERS, optimizer)
+    static = StaticStep(module, module, spec.build(module), lambda step: spec.lr_at(step, 10), OneBatch(), META)
+    static(0)
+    with HostCopies() as copies:
+        row = static._program()
+    assert copies.places == []
+    assert (row.device, row.dtype) == (META, torch.float32)
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_the_regularizers_that_are_left_out_of_the_program_are_those_that_read_the_number_of_the_step(name):
+    module = module_of("gcn", "bgrl", "graph", regularizers=[name]).to(META)
+    spec = build(OPTIMIZERS, "adamw")
+    static = StaticStep(module, module, spec.build(module), lambda step: 0.1, OneBatch(), META)
+    with pytest.raises(RunError, match=LEFT_OUT[name]):
+        static(0)
 
 
 @pytest.mark.parametrize("undirected", [False, True])

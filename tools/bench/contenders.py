@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import count
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from sslcollapse.core.capture import WARM_UP, Captured
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.memory import keep_freed_memory
-from sslcollapse.core.seeding import generator
+from sslcollapse.core.seeding import derive_seed, generator, seed_default
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.encoders.gcn import gcn_matrix
 from sslcollapse.nn.sparse import import_geometric
 from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module, data_root
+from sslcollapse.training.static import StaticStep
 
 if TYPE_CHECKING:
     from tools.bench.graph_step import Size
@@ -39,10 +42,39 @@ def make_contender(name: str, size: Size) -> tuple[Step, dict[str, Callable[[], 
         if name == "plain_compiled":
             plain.compile(size.compiler)
         return lambda: plain.step(EDGE_DROP, FEATURE_MASK, MOMENTUM), {}
-    ours = Ours(size, werank=name == "ours_werank", bf16=name == "ours_bf16")
+    ours = Ours(size, werank=name.endswith("_werank"), bf16=name == "ours_bf16")
     if name.startswith("floor"):
-        return ours.floor(), {}
+        return (captured(ours.floor(), ours.device) if name == "floor_captured" else ours.floor()), {}
+    if name.startswith("ours_captured"):
+        return ours.captured(), {}
     return ours.step, {"parts": ours.parts, "check": ours.check}
+
+
+def captured(step: Step, device: torch.device) -> Step:
+    """A step without arguments, replayed as a CUDA graph after its first calls; on a CPU as it is.
+
+    Raises:
+        RuntimeError: it cannot be captured.
+    """
+    if device.type != "cuda":
+        return step
+    nothing = torch.empty(0, device=device)
+
+    def function() -> Tensor:
+        step()
+        return nothing
+
+    graph = Captured(function, device)
+    _replayed(graph, graph)
+    return graph
+
+
+def _replayed(step: Step, graph: Any) -> None:
+    """Take the steps before the first replay, and that one."""
+    for _ in range(WARM_UP + 1):
+        step()
+    if graph.why_not is not None:
+        raise RuntimeError(f"not captured: {graph.why_not}")
 
 
 class Ours:
@@ -82,6 +114,20 @@ class Ours:
         self.optimizer.step()
         self.module.update_target(0)
         self.optimizer.zero_grad()
+
+    def captured(self) -> Step:
+        """One training step as the trainer takes it on a GPU: numbers written before, then one CUDA graph replayed."""
+        source, steps = self.domain.fixed_batches(Context(device=self.device)), count()
+        static = StaticStep(self.module, self.module, self.optimizer, lambda step: LR, source, self.device)
+
+        def step() -> None:
+            number = next(steps)
+            seed_default(self.device, derive_seed("step", 0, number, 0))
+            static(number)
+
+        if self.device.type == "cuda":
+            _replayed(step, static)
+        return step
 
     def floor(self) -> Step:
         """The dense products that no implementation of this step can leave out, and nothing else.

@@ -166,7 +166,7 @@ def tests(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
 
 def graph_step(label: str, *, smoke: bool, seconds: float, folder: Path, compiled: bool = False) -> dict[str, Any]:
     """BGRL's step on one graph; or that of PyTorch Geometric with and without ``torch.compile``, which takes long."""
-    from tools.bench.graph_step import NOT_BUILT, ON_GPU, Size, measure
+    from tools.bench.graph_step import ON_GPU, Size, measure
 
     size = Size(GRAPHS[label], device=str(_device(smoke)), steps=50, rounds=7)
     contenders: Sequence[str] = ("plain", "plain_compiled") if compiled else ON_GPU
@@ -178,11 +178,9 @@ def graph_step(label: str, *, smoke: bool, seconds: float, folder: Path, compile
     ms, faster = record["ms"], record["times_faster"]
     shown = [f"{name} {ms[name]:.2f}" + (f" ({faster[name]:.1f} ×)" if name in faster else "") for name in ms]
     bad = f"; failed: {', '.join(record['failed'])}" if record["failed"] else ""
-    headline = f"ms: {', '.join(shown)}{bad}"
-    if compiled:
-        return {"size": vars(size), "results": record, "headline": headline}
-    lacks = "; ".join(f"{name}: {why}" for name, why in NOT_BUILT.items())
-    return {"size": vars(size), "results": record, "not_built": NOT_BUILT, "headline": f"{headline}; {lacks}"}
+    adds = "".join(f"; WERank adds {share:.1%} to {name}" for name, share in record["werank_adds"].items())
+    headline = f"ms: {', '.join(shown)}{adds}{bad}"
+    return {"size": vars(size), "results": record, "headline": headline}
 
 
 def vision_step(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:

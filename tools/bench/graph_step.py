@@ -26,9 +26,19 @@ DATASETS: dict[str, dict[str, Any]] = {
 }
 EMBEDDED: dict[str, Any] = {"type": "csbm", "nodes": 2708, "features": 1433, "classes": 7}
 CONTENDERS = ("plain", "plain_kept_memory", "ours", "ours_werank", "ours_bf16", "floor")
-ON_GPU = ("plain", "ours", "ours_tf32", "ours_werank", "ours_bf16", "floor", "floor_tf32")
-NOT_BUILT = {"ours_captured": "not built: a step is not yet captured as a CUDA graph"}
-"""Contender that a GPU is to have → why it is not measured."""
+ON_GPU = (
+    "plain",
+    "ours",
+    "ours_captured",
+    "ours_captured_werank",
+    "ours_captured_tf32",
+    "ours_tf32",
+    "ours_werank",
+    "ours_bf16",
+    "floor",
+    "floor_captured",
+    "floor_tf32",
+)
 TITLES = {
     "plain": "plain PyTorch Geometric",
     "plain_kept_memory": "the same, freed memory kept",
@@ -36,9 +46,12 @@ TITLES = {
     "ours": "sslcollapse",
     "ours_tf32": "sslcollapse, TF32",
     "ours_captured": "sslcollapse, one CUDA graph",
+    "ours_captured_werank": "the same + WERank",
+    "ours_captured_tf32": "the same, TF32",
     "ours_werank": "sslcollapse + WERank",
     "ours_bf16": "sslcollapse, bf16",
     "floor": "its dense products alone",
+    "floor_captured": "the same, one CUDA graph",
     "floor_tf32": "the same, TF32",
 }
 
@@ -131,6 +144,11 @@ def measure(size: Size, contenders: Sequence[str] = CONTENDERS) -> dict[str, Any
         "ms_quartiles": {name: _quartiles(values) for name, values in times.items()},
         "times_faster": {name: _ratio(rounds, "plain", name) for name in workers if "plain" in workers},
         "times_floor": {name: _ratio(rounds, name, "floor") for name in workers if "floor" in workers},
+        "werank_adds": {
+            name: _ratio(rounds, f"{name}_werank", name) - 1
+            for name in ("ours", "ours_captured")
+            if {name, f"{name}_werank"} <= workers.keys()
+        },
         "rounds": size.rounds,
         "steps_a_round": size.steps,
         "threads": parts.pop("threads", None),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import GRAPH_DATASETS, RegistryError
-from sslcollapse.core.seeding import generator
+from sslcollapse.core.seeding import derive_seed, generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
 from sslcollapse.domains.base import Domain
 from sslcollapse.domains.graph.data import GraphDataset
@@ -151,10 +151,7 @@ class GraphDomain(Domain):
                 chosen = chosen.chunk(context.world_size)[context.rank]
             members = sorted(graphs[i] for i in chosen.tolist())
             if union is None or union[0] != members:
-                whole = self._union(members)
-                if self.views.undirected:
-                    _ = whole.structure.undirected_edges  # on the host, which would have to wait for a device
-                union = members, whole.to(context.device)
+                union = members, self._on(context.device, members)
             base = union[1]
             edge_drop, feature_mask = self.views.probabilities()
             views = [
@@ -169,6 +166,18 @@ class GraphDomain(Domain):
             ]
             yield Batch(views, torch.tensor(members), None, self.replicated)
             step += 1
+
+    def fixed_batches(self, context: Context) -> FixedViews:
+        """The same batches from draws in fixed tensors; of a replicated domain, in which all graphs are one batch."""
+        members = sorted(self.dataset.train_graphs)
+        return FixedViews(self._on(context.device, members), members, self.views, context)
+
+    def _on(self, device: torch.device, members: Sequence[int]) -> GraphView:
+        """Some graphs as one, on a device."""
+        whole = self._union(members)
+        if self.views.undirected:
+            _ = whole.structure.undirected_edges  # on the host, which would have to wait for a device
+        return whole.to(device)
 
     def _graphs_a_step(self) -> int:
         available = len(self.dataset.train_graphs)
@@ -207,6 +216,47 @@ class GraphDomain(Domain):
         return GraphView(structure, Features(x))
 
 
+class FixedViews:
+    """The two views of a full batch, made from draws in tensors that stay where they are.
+
+    The draws themselves are made outside of what may be captured, by the operations of ``augment``: that takes no more
+    launches than it would to give a captured generator its seed and offset, and the numbers are the same everywhere.
+
+    Args:
+        base: all graphs.
+        members: which they are.
+        views: how views are made.
+        context: seed, rank and device.
+    """
+
+    def __init__(self, base: GraphView, members: Sequence[int], views: GraphViews, context: Context) -> None:
+        self._base, self._index, self._undirected = base, torch.tensor(members), views.undirected
+        self._key = (context.seed, context.rank)
+        self._odds = list(zip(*views.probabilities(), strict=True))
+        device = context.device
+        self._draws = [
+            [torch.empty(size, device=device) for size in draw_sizes(base, *odds, undirected=views.undirected)]
+            for odds in self._odds
+        ]
+        self._generators = [torch.Generator(device=device) for _ in self._odds]
+
+    def draw(self, step: int) -> None:
+        """Draw what the views of a step need."""
+        seed, rank = self._key
+        for k, (rng, draws) in enumerate(zip(self._generators, self._draws, strict=True)):
+            rng.manual_seed(derive_seed("view", seed, step, rank, k))
+            for values in draws:
+                values.uniform_(generator=rng)
+
+    def batch(self) -> Batch:
+        """The views of what was drawn."""
+        views = [
+            drawn_view(self._base, draws, *odds, undirected=self._undirected)
+            for draws, odds in zip(self._draws, self._odds, strict=True)
+        ]
+        return Batch(views, self._index, None, True)
+
+
 def augment(
     view: GraphView, edge_drop: float, feature_mask: float, rng: torch.Generator, *, undirected: bool = False
 ) -> GraphView:
@@ -214,18 +264,33 @@ def augment(
 
     With ``undirected`` an edge and its reverse share one draw.
     """
+    sizes = draw_sizes(view, edge_drop, feature_mask, undirected=undirected)
     device = view.structure.edge_index.device
-    keep = mask = None
+    draws = [torch.rand(size, generator=rng, device=device) for size in sizes]
+    return drawn_view(view, draws, edge_drop, feature_mask, undirected=undirected)
+
+
+def draw_sizes(view: GraphView, edge_drop: float, feature_mask: float, *, undirected: bool) -> list[int]:
+    """How many numbers in [0, 1) a view needs: one an edge, then one a feature column, where any may be left out."""
+    structure, sizes = view.structure, []
     if edge_drop > 0:
-        edges = view.structure.undirected_edges if undirected else None
-        draws = view.structure.edge_index.shape[1] if edges is None else view.structure.num_undirected_edges
-        keep = torch.rand(draws, generator=rng, device=device) >= edge_drop
-        if edges is not None:
-            keep = keep[edges]
+        sizes.append(structure.num_undirected_edges if undirected else structure.edge_index.shape[1])
     if feature_mask > 0:
-        columns = view.features.shape[1]
-        mask = torch.rand(columns, generator=rng, device=device) >= feature_mask
-        mask = mask.to(view.features.dtype)
+        sizes.append(view.features.shape[1])
+    return sizes
+
+
+def drawn_view(
+    view: GraphView, draws: Sequence[Tensor], edge_drop: float, feature_mask: float, *, undirected: bool
+) -> GraphView:
+    """The view without the edges and feature columns whose number is below their probability."""
+    left, keep, mask = list(draws), None, None
+    if edge_drop > 0:
+        keep = left.pop(0) >= edge_drop
+        if undirected:
+            keep = keep[view.structure.undirected_edges]
+    if feature_mask > 0:
+        mask = (left.pop(0) >= feature_mask).to(view.features.dtype)
     return GraphView(view.structure, view.features.masked(mask), keep)
 
 
