@@ -126,6 +126,7 @@ def _ablate(options: argparse.Namespace) -> int:
         retry_failed=options.retry_failed,
         dry_run=options.dry_run,
         tables=options.tables,
+        until_decided=options.until_decided,
         out=options.out,
         results=options.results,
     )
@@ -243,6 +244,9 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--dry-run", action="store_true", help="show the cells and what is to do; run nothing")
     ablate.add_argument(
         "--tables", action="store_true", help="write plan.json and rebuild the tables from the records; run nothing"
+    )
+    ablate.add_argument(
+        "--until-decided", type=_positive, metavar="MAX", help="add seeds until the claim's tests are decided, to MAX"
     )
     _add_folder(ablate, "--out", "runs", "where run directories go")
     _add_folder(ablate, "--results", "docs/results", "where records and tables are kept")

@@ -115,6 +115,7 @@ def test_ablate_hands_over_grid_seeds_and_overrides(calls):
                 retry_failed=False,
                 dry_run=False,
                 tables=False,
+                until_decided=None,
                 out=Path("runs"),
                 results=Path("r"),
             ),

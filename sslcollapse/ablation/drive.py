@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims.judge import judge
+from sslcollapse.ablation.claims.needs import needs_lines
 from sslcollapse.ablation.executors.base import check_options, choose_executor
-from sslcollapse.ablation.files import RESULTS, command_line, write_files, write_plan
+from sslcollapse.ablation.files import RESULTS, command_line, grown, with_looks, write_files, write_plan
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.job import Job
 from sslcollapse.ablation.progress import Durations, Progress
 from sslcollapse.ablation.records import DamagedRunError, Failures, Records, check_writable, make_record
 from sslcollapse.ablation.tables.columns import heads, labels, markdown
 from sslcollapse.ablation.tables.page import best_by_validation, columns, results_table
+from sslcollapse.ablation.values import Cell
 from sslcollapse.core.files import locked
 
 
@@ -38,6 +40,7 @@ def run_ablation(
     retry_failed: bool = False,
     dry_run: bool = False,
     tables: bool = False,
+    until_decided: int | None = None,
     out: Path = Path("runs"),
     results: Path = RESULTS,
 ) -> int:
@@ -61,6 +64,8 @@ def run_ablation(
         retry_failed: also try the runs again that failed before.
         dry_run: print what there is to do; run and write nothing.
         tables: write the plan and rebuild the tables from the records that are there; run nothing.
+        until_decided: add seeds to the cells of tests that are not decided, up to so many, with the claim judged only
+            at looks that the plan has from then on.
         out: folder of run directories.
         results: folder of ``<name>/runs.jsonl``, ``README.md`` and ``table.csv``.
 
@@ -74,7 +79,10 @@ def run_ablation(
     ablation = plan(Path(target), grid, seeds, overrides, baseline=baseline, others=others, name=name)
     execute = choose_executor(executor, jobs=jobs, threads=threads, slurm=slurm, out=out, ablation=ablation.name)
     folder = results / ablation.name
-    typed = command_line([Path(target), *others], grid, seeds, baseline, name, overrides, results)
+    asked = ablation.seeds
+    ablation = with_looks(ablation, Records(folder / "runs.jsonl"), until_decided, seeds)
+    targets = [Path(target), *others]
+    typed = command_line(targets, grid, seeds, baseline, name, overrides, results, ablation.looks)
     if dry_run:
         print("\n".join(preview(ablation, Records(folder / "runs.jsonl"))))
         return 0
@@ -85,12 +93,14 @@ def run_ablation(
         from sslcollapse.core.files import remove_temporaries  # imports torch
 
         remove_temporaries(folder)
-        driver = _Driver(ablation, folder, out, live=executor != "debug")
+        driver = _Driver(ablation, folder, out, asked, live=executor != "debug")
         write_plan(folder, ablation, typed)
         try:
             with _interruptible():
-                if not tables:
-                    driver.run(execute, jobs, retry_failed=retry_failed)
+                for look in [] if tables else ablation.looks if until_decided else [asked]:
+                    cells = driver.waiting_for(look) if until_decided else ablation.cells
+                    if cells and not driver.run(execute, jobs, cells, look, retry_failed=retry_failed):
+                        break
         except KeyboardInterrupt:
             driver.say_how_to_go_on(executor)
             raise
@@ -101,20 +111,29 @@ def run_ablation(
 
 
 class _Driver:
-    """One ablation's runs, records and failures."""
+    """One ablation's runs, records and failures; ``jobs`` are those of the newest look, all where there is one."""
 
-    def __init__(self, ablation: Ablation, folder: Path, out: Path, *, live: bool) -> None:
+    def __init__(self, ablation: Ablation, folder: Path, out: Path, seeds: int, *, live: bool) -> None:
         self.ablation = ablation
         self.folder = folder
         self.out = out
         self.records = Records(folder / "runs.jsonl")
         self.failures = Failures(folder / "failures.json")
-        self.jobs = list(_jobs(ablation, out))
+        self.jobs = list(_jobs(ablation, ablation.cells, seeds, out))
         shown = self.records.of(ablation.cells, ablation.seeds)
         self.progress = Progress(Durations(shown), live=live)
 
-    def run(self, execute: Any, parallel: int, *, retry_failed: bool) -> None:
-        """Run what is neither finished nor, unless ``retry_failed``, known to fail."""
+    def waiting_for(self, look: int) -> list[Cell]:
+        """The cells of tests that nothing before this look has decided."""
+        results = judge(self.ablation, self.records).results
+        last = self.ablation.looks[-1]
+        tests = [result.test for result in results if not result.ended(last) and (result.look or 0) < look]
+        wanted = {cell.hash for test in tests for cell in test.every}
+        return [cell for cell in self.ablation.cells if cell.hash in wanted]
+
+    def run(self, execute: Any, parallel: int, cells: Sequence[Cell], seeds: int, *, retry_failed: bool) -> bool:
+        """Run what is neither finished nor, unless ``retry_failed``, known to fail; whether all is recorded then."""
+        self.jobs = list(_jobs(self.ablation, cells, seeds, self.out))
         waiting = [job for job in self.jobs if not self._is_finished(job)]
         skipped = [job for job in waiting if job in self.failures and (job.finished or not retry_failed)]
         waiting = [job for job in waiting if job not in skipped]
@@ -133,6 +152,7 @@ class _Driver:
             execute(waiting, self)
         finally:
             self.progress.stop()
+        return self.done == len(self.jobs)
 
     @property
     def done(self) -> int:
@@ -182,6 +202,9 @@ class _Driver:
 
     def write_tables(self, command: str) -> None:
         """Rebuild the page and the tables from the records."""
+        if self.ablation.looks:
+            self.ablation = grown(self.ablation, self.records)
+            write_plan(self.folder, self.ablation, command)
         if not len(self.records) and not len(self.failures):
             return
         failed = {job.name: self.failures.error(job) for job in self.jobs if job in self.failures}
@@ -215,7 +238,12 @@ class _Driver:
                     say(f"best by validation, {probe}: {chosen_cell}")
         if self.ablation.claim is not None:
             verdict = judge(self.ablation, self.records)
+            say("\n".join(needs_lines(self.ablation, self.records, verdict)))
             say(f"claim {verdict.claim.number}: {verdict.claim.statement} {verdict.text.capitalize()}: {verdict.tally}")
+            if verdict.looks and verdict.interim:
+                reached = max((result.look or 0 for result in verdict.results), default=0)
+                ahead = ", ".join(str(look) for look in verdict.looks if look > reached)
+                say(f"looks still planned: {ahead} seeds; --until-decided {verdict.looks[-1]} goes on")
         say(f"{self.done}/{len(self.jobs)} runs finished: {self.folder / 'README.md'}")
         failed = [job for job in self.jobs if job in self.failures]
         if failed:
@@ -223,12 +251,12 @@ class _Driver:
         return 0 if self.done == len(self.jobs) else 1
 
 
-def _jobs(ablation: Ablation, out: Path) -> Iterator[Job]:
+def _jobs(ablation: Ablation, cells: Sequence[Cell], seeds: int, out: Path) -> Iterator[Job]:
     """Seed by seed, so that an interrupted ablation has all cells with fewer seeds."""
     from sslcollapse.runs.directory import RunDirectory  # imports torch, so mistakes in a grid are reported before it
 
-    for seed in range(ablation.seeds):
-        for cell in ablation.cells:
+    for seed in range(seeds):
+        for cell in cells:
             values = [f"{path}={value!r}" for path, value in cell.values.items()]
             command = ["sslcollapse", "train", str(cell.source), *ablation.settings, *values, f"seed={seed}"]
             run = RunDirectory.of(cell.with_seed(seed), out, cell.hash)
@@ -275,6 +303,9 @@ def preview(ablation: Ablation, records: Records) -> list[str]:
         for check in ablation.claim.checks:
             count = sum(test.check is check for test in ablation.tests)
             lines.append(f"claim {ablation.claim.number}, {check.name}: {count} test{'s' if count > 1 else ''}")
+        if ablation.looks:
+            lines.append(f"looks are planned at {', '.join(map(str, ablation.looks))} seeds")
+        lines += needs_lines(ablation, records, judge(ablation, records))
     return lines
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from sslcollapse.ablation.claims.verdict import refresh_overview, verdict_json
 from sslcollapse.ablation.grid import Ablation, axis_values
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.pairing import planned
+from sslcollapse.ablation.statistics.power import FEWEST_SEEDS, planned_looks
 from sslcollapse.ablation.tables.latex import table_latex
 from sslcollapse.ablation.tables.page import page, table_csv
 from sslcollapse.ablation.values import Cell
-from sslcollapse.core.errors import RunError
+from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.recipe.schema import folder_name
 
 PREFIX = ("sslcollapse", "ablate")
@@ -94,6 +96,7 @@ def plan_json(ablation: Ablation, command: str) -> str:
         ],
         "baselines": dict(ablation.baselines),
         "claim": ablation.claimed,
+        **({"looks": list(ablation.looks)} if ablation.looks else {}),
     }
     lines = [
         f"{json.dumps(key)}: {_listed(value) if key == 'cells' else json.dumps(value, ensure_ascii=False)}"
@@ -163,8 +166,16 @@ def _ablation(made: Mapping[str, Any]) -> tuple[Ablation, str]:
         max(_count(made["seeds"]), _count(made["planned_seeds"])),
         dict(made["baseline"]),
         made["claim"],
+        _looks(made.get("looks", [])),
     )
     return ablation, " ".join(_text(made["command"]).split())
+
+
+def _looks(value: Any) -> list[int]:
+    looks = [_count(look) for look in value]
+    if looks != sorted(set(looks)):
+        raise ValueError(f"looks should be growing numbers of seeds, got {looks}")
+    return looks
 
 
 def _changes(base: Mapping[str, Any], recipe: Mapping[str, Any], path: Sequence[str] = ()) -> list[list[Any]]:
@@ -208,6 +219,86 @@ def _count(value: Any) -> int:
     return value
 
 
+def with_looks(ablation: Ablation, records: Records, most: int | None, seeds: int | None) -> Ablation:
+    """The ablation with the looks that its folder's plan has, or with those that are planned now.
+
+    Args:
+        records: of its results folder.
+        most: seeds of the last look, if the command asks for looks.
+        seeds: what the command asks for otherwise.
+
+    Raises:
+        RecipeError: looks are not possible, or others have been spent already.
+    """
+    stored = _stored_looks(records.path.parent)
+    if most is None and not stored:
+        return ablation
+    if ablation.claim is None:
+        raise RecipeError(f"--until-decided: {ablation.name} has no claim that could be decided; give its file one")
+    if seeds is not None:
+        raise RecipeError(
+            f"--seeds {seeds}: the looks of {ablation.name} are planned, and another number of seeds would be a look "
+            f"more; --until-decided {most or stored[-1]} goes on"
+        )
+    looks = stored or planned_looks(ablation.seeds, most or 0)
+    made = replace(ablation, looks=looks, planned_seeds=looks[-1])
+    if stored and most not in (None, stored[-1]):
+        if any(result.look for result in judge(made, records).results):
+            raise RecipeError(
+                f"--until-decided {most}: looks at {', '.join(map(str, stored))} seeds are planned and some are spent; "
+                f"others would not keep the error of 5 %. --until-decided {stored[-1]} goes on"
+            )
+        looks = planned_looks(ablation.seeds, most or 0)
+        made = replace(ablation, looks=looks, planned_seeds=looks[-1])
+    if not stored:
+        _check_not_judged(ablation, records)
+    return grown(made, records)
+
+
+def grown(ablation: Ablation, records: Records) -> Ablation:
+    """With as many seeds in its tables as there are records of, where seeds come look by look."""
+    if not ablation.looks:
+        return ablation
+    found = records.of(ablation.cells, ablation.looks[-1])
+    return replace(ablation, seeds=max([ablation.looks[0], *(record["seed"] + 1 for record in found)]))
+
+
+def _check_not_judged(ablation: Ablation, records: Records) -> None:
+    """A verdict on the whole of a plan without looks has spent all of the error.
+
+    Raises:
+        RecipeError: there was one.
+    """
+    kept = read_plan(records.path.parent)
+    planned = max(ablation.planned_seeds, kept[0].planned_seeds if kept else 0)
+    whole = len(records.of(ablation.cells, planned)) == len(ablation.cells) * planned
+    if whole and planned >= FEWEST_SEEDS:
+        raise RecipeError(
+            f"--until-decided: {ablation.name} has its verdict at the {planned} seeds that were planned, and that look "
+            "has spent the whole error of 5 %; looks are planned before the first verdict, so another question needs a "
+            "new plan and runs of its own"
+        )
+
+
+def _stored_looks(folder: Path) -> list[int]:
+    """The looks that the plan in a results folder has; none without a plan, or where it has none.
+
+    Raises:
+        RunError: the plan is damaged and has looks: which are spent can then not be known.
+    """
+    path = folder / NAME
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    try:
+        return _looks(json.loads(text).get("looks", []))
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        if '"looks"' not in text:
+            return []  # the plan is written again
+        raise RunError(f"{path}: damaged ({error}), and it has the looks that were planned; restore it") from error
+
+
 def command_line(
     targets: Sequence[Path],
     grid: Sequence[str],
@@ -216,6 +307,7 @@ def command_line(
     name: str | None,
     overrides: Sequence[str],
     results: Path = RESULTS,
+    looks: Sequence[int] = (),
 ) -> str:
     """What rebuilds the page, as it is typed in the current folder."""
     words = list(PREFIX)
@@ -223,6 +315,7 @@ def command_line(
     words += [word for axis in grid for word in ("--grid", axis)]
     words += [word for value in baseline for word in ("--baseline", value)]
     words += [] if seeds is None else ["--seeds", str(seeds)]
+    words += ["--until-decided", str(looks[-1])] if looks else []
     words += [] if name is None else ["--name", name]
     words += [] if results.resolve() == RESULTS.resolve() else ["--results", shown_path(results)]
     return shlex.join([*words, *overrides])

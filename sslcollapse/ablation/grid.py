@@ -39,6 +39,7 @@ class Ablation:
         planned_seeds: what the file says, or more where more are asked for: a verdict of fewer is an interim one.
         baseline: as the file has it.
         claimed: the claim as the file has it.
+        looks: numbers of seeds at which the claim may be judged, where ``--until-decided`` has planned several.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Ablation:
     planned_seeds: int = 0
     baseline: Mapping[str, Any] = field(default_factory=dict)
     claimed: Mapping[str, Any] | None = None
+    looks: Sequence[int] = ()
 
 
 def plan(

@@ -4,18 +4,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sslcollapse.ablation.statistics.choice import WIDENING, choose
-from sslcollapse.ablation.statistics.correlation import bootstrap_spearman, correlate, fewest_seeds
 from sslcollapse.ablation.statistics.intervals import (
     Difference,
     PairingError,
     bonferroni,
+    bootstrap_spearman,
+    correlate,
+    fewest_seeds,
     paired_by_seed,
     paired_difference,
     shared_confidence,
     slope,
     student,
 )
+from sslcollapse.ablation.statistics.pairing import WIDENING, choose
 
 A = {0: 0.812, 1: 0.805, 2: 0.833, 3: 0.790, 4: 0.821}
 B = {0: 0.803, 1: 0.809, 2: 0.815, 3: 0.781, 4: 0.802}
@@ -63,8 +65,8 @@ def test_equal_differences_have_an_interval_only_where_the_order_statistics_have
 
 
 def test_no_difference_at_all_is_no_evidence_of_one():
-    assert paired_difference(A, A) == Difference(0.0, None, 5, 1.0)
-    assert student([0.0] * 8) == Difference(0.0, (0.0, 0.0), 8, 1.0)
+    assert paired_difference(A, A) == Difference(0.0, None, 5, 1.0, std=0.0)
+    assert student([0.0] * 8) == Difference(0.0, (0.0, 0.0), 8, 1.0, std=0.0)
 
 
 @pytest.mark.parametrize("shift", [0.006, 0.0095, 0.0096, 0.02, -0.03])
@@ -169,3 +171,10 @@ def test_bootstrap_over_seeds_is_the_same_each_time_and_wider_for_noisier_seeds(
     assert loud[1][0] < loud[0] < loud[1][1]
     assert bootstrap_spearman(rank[:, :5], noise[:, :5])[1] is None, "1 − 2^(1−5) is below 0.95"
     assert bootstrap_spearman(rank, 0 * noise + 0.1) is None
+
+
+@pytest.mark.parametrize("confidence", [1 - 2e-4, 1 - 1e-6, 1.0])
+def test_a_confidence_that_no_number_of_seeds_reaches_is_said_and_not_searched_for_without_end(confidence):
+    assert fewest_seeds(confidence) is None
+    values = [[float(cell * seed % 7) for seed in range(9)] for cell in range(8)]
+    assert bootstrap_spearman(values, values, confidence) == (pytest.approx(1.0), None)

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 from typing import Any
 
-from sslcollapse.ablation.claims.schema import LEAST_CELLS, WITHIN, Check, Claim
+from sslcollapse.ablation.claims.schema import LEAST_CELLS, Check, Claim
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.statistics.choice import WIDENING, Chosen, choose
-from sslcollapse.ablation.statistics.correlation import bootstrap_spearman, different, fewest_seeds
 from sslcollapse.ablation.statistics.intervals import (
+    LEVEL,
     ROUNDING,
     Difference,
     PairingError,
+    bootstrap_spearman,
+    different,
+    fewest_seeds,
     paired_by_seed,
     paired_difference,
     shared_confidence,
     slope,
     student,
 )
-from sslcollapse.ablation.statistics.pairing import ClaimPoint, Planned
+from sslcollapse.ablation.statistics.pairing import WIDENING, Chosen, ClaimPoint, Planned, choose
+from sslcollapse.ablation.statistics.power import FEWEST_SEEDS, look_levels, regions
 from sslcollapse.ablation.tables.columns import Column, in_unit, validation_by_seed
 from sslcollapse.ablation.values import Cell
 
-FEWEST_SEEDS = 5
-"""Of fewer no test is decided: that so few differences are normal is not to be seen in them."""
 OUTCOMES = ("supported", "contradicted", "inconclusive", "not run")
-
+DECIDED = OUTCOMES[:2]
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """Hash of a cell → its records."""
@@ -60,6 +61,8 @@ class Result:
         cells: number of cells of a correlation.
         margin: smallest effect that counts; None while no record says what is attainable.
         reason: why there is no estimate, or no interval.
+        confidence: of its interval.
+        look: number of seeds of the planned look that it is from; None of a plan without looks, and before the first.
     """
 
     test: Planned
@@ -69,6 +72,17 @@ class Result:
     cells: int = 0
     reason: str = ""
     margin: float | None = None
+    confidence: float = 0.95
+    look: int | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether it is supported or contradicted."""
+        return self.outcome in DECIDED
+
+    def ended(self, last: int) -> bool:
+        """Whether no later look can change it: it is decided, or at the last look, or has nothing to be computed of."""
+        return self.decided or self.look == last or (self.look is not None and self.outcome == "not run")
 
     @property
     def shown(self) -> str:
@@ -89,10 +103,11 @@ class Verdict:
 
     Attributes:
         ablation: its name.
-        confidence: of each interval.
+        confidence: of each interval; of a plan with looks, that of all looks together.
         finished: number of the ablation's runs that have records.
         total: number of its planned runs.
         seeds: planned of each cell.
+        looks: numbers of seeds at which the plan may be looked at; none where it is looked at once, at its end.
     """
 
     ablation: str
@@ -102,6 +117,7 @@ class Verdict:
     finished: int
     total: int
     seeds: int
+    looks: Sequence[int] = ()
 
     @property
     def interim(self) -> bool:
@@ -145,12 +161,42 @@ def judge(ablation: Ablation, records: Records) -> Verdict:
     """
     if ablation.claim is None:
         raise ValueError(f"{ablation.name} claims nothing")
-    confidence = shared_confidence(len(ablation.tests))
-    by_cell = {cell.hash: records.of([cell], ablation.seeds) for cell in ablation.cells}
-    results = [_result(test, by_cell, confidence) for test in ablation.tests]
-    seeds = max(ablation.seeds, ablation.planned_seeds)
-    finished, total = sum(map(len, by_cell.values())), len(ablation.cells) * seeds
-    return Verdict(ablation.name, ablation.claim, results, confidence, finished, total, seeds)
+    level, looks, tests = LEVEL / len(ablation.tests), tuple(ablation.looks), ablation.tests
+    most = looks[-1] if looks else ablation.seeds
+    by_cell = {cell.hash: records.of([cell], most) for cell in ablation.cells}
+    finished = sum(map(len, by_cell.values()))
+    if looks:
+        results = [_at_looks(test, by_cell, looks, level) for test in tests]
+        over = all(result.ended(most) for result in results)
+        total = finished if over else len(ablation.cells) * most
+    else:
+        results = [_result(test, by_cell, confidence_of(test.check, level)) for test in tests]
+        total = len(ablation.cells) * max(ablation.seeds, ablation.planned_seeds)
+    seeds = max(most, ablation.planned_seeds)
+    confidence = shared_confidence(len(tests))
+    return Verdict(ablation.name, ablation.claim, results, confidence, finished, total, seeds, looks)
+
+
+def confidence_of(check: Check, level: float) -> float:
+    """Of a test's interval: of an equivalence test both ends have the whole level, as they are two one-sided tests."""
+    return 1 - (2 * level if check.expect == "equivalent" else level)
+
+
+def _at_looks(test: Planned, by_cell: Runs, looks: tuple[int, ...], level: float) -> Result:
+    """The result of the first look that decides a test, else of the newest one that has all of its runs."""
+    newest: Result | None = None
+    levels = look_levels(looks, 1 - confidence_of(test.check, level))
+    for look, own_level in zip(looks, levels, strict=True):
+        seen = {cell.hash: [record for record in by_cell[cell.hash] if record["seed"] < look] for cell in test.every}
+        if newest is not None and any(len(records) < look for records in seen.values()):
+            break
+        found = _result(test, seen, 1 - own_level)
+        if any(len(records) < look for records in seen.values()):  # before the first look nothing is decided
+            return replace(found, outcome="inconclusive") if found.decided else found
+        newest = replace(found, look=look)
+        if newest.decided:
+            break
+    return newest or _result(test, by_cell, 1 - level)
 
 
 def outcome(expect: str, margin: float, interval: tuple[float, float] | None) -> str:
@@ -158,15 +204,10 @@ def outcome(expect: str, margin: float, interval: tuple[float, float] | None) ->
     if interval is None:
         return "inconclusive"
     low, high = interval
-    if expect in ("negative", "not negative"):
-        low, high = -high, -low
-    if expect == "none":
-        inside, outside = -margin < low and high < margin, low > margin or high < -margin
-    elif expect in WITHIN:
-        inside, outside = high < margin, low > margin
-    else:
-        inside, outside = low > margin, high < margin
-    return "supported" if inside else "contradicted" if outside else "inconclusive"
+    inside, outside = regions(expect, margin)
+    if inside[0] < low and high < inside[1]:
+        return "supported"
+    return "contradicted" if any(start < low and high < end for start, end in outside) else "inconclusive"
 
 
 def _result(test: Planned, by_cell: Runs, confidence: float) -> Result:
@@ -187,10 +228,12 @@ def _result(test: Planned, by_cell: Runs, confidence: float) -> Result:
     same = any(side.same for place in places for side in place.sides)
     ends = None if same else estimate.interval
     interval = ends and (factor * ends[0], factor * ends[1])
-    estimate = estimate._replace(mean=factor * estimate.mean, interval=interval, p=None if same else estimate.p)
+    std = None if same or estimate.std is None else factor * estimate.std
+    p = None if same else estimate.p
+    estimate = estimate._replace(mean=factor * estimate.mean, interval=interval, p=p, std=std)
     reason = "" if interval else "one seed" if estimate.n == 1 or same else "the same in all seeds"
     made = outcome(check.expect, margin, interval) if estimate.n >= FEWEST_SEEDS else "inconclusive"
-    return Result(test, estimate, made, places, reason=reason, margin=margin)
+    return Result(test, estimate, made, places, reason=reason, margin=margin, confidence=confidence)
 
 
 def _estimate(check: Check, places: Sequence[Place], by_cell: Runs, confidence: float) -> Difference | None:
@@ -262,8 +305,10 @@ def _correlation(test: Planned, by_cell: Runs, confidence: float) -> Result:
     estimate, interval = found
     margin = check.margin or 0.0
     made = outcome(check.expect, margin, interval)
-    reason = "" if interval else f"fewer than {fewest_seeds(confidence)} seeds"
-    return Result(test, Difference(estimate, interval, len(seeds)), made, cells=len(both), reason=reason, margin=margin)
+    fewest = fewest_seeds(confidence)
+    reason = "" if interval else f"fewer than {fewest} seeds" if fewest else "no number of seeds suffices"
+    whole = Difference(estimate, interval, len(seeds))
+    return Result(test, whole, made, cells=len(both), reason=reason, margin=margin, confidence=confidence)
 
 
 def _place(check: Check, point: ClaimPoint, by_cell: Runs) -> Place | None:

@@ -10,14 +10,17 @@ from typing import Any
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.probes import METRICS
+from sslcollapse.recipe.schema import folder_name
 from sslcollapse.runs.quantities import FEATURES, MEASURES, is_number
 
-EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative")
+EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative", "equivalent")
 WITHIN = EXPECTATIONS[2:]
 """Those that hold of an effect of 0, and need a margin."""
 
-CLAIM_FIELDS = ("number", "statement", "checks", "note")
-_COMMON = ("name", "kind", "metric", "expect", "margin", "where")
+CLAIM_FIELDS = ("number", "statement", "checks", "note", "variances", "most_seeds")
+MOST_SEEDS = 100
+"""That a test may take to be settled, where a claim does not say it."""
+_COMMON = ("name", "kind", "metric", "expect", "margin", "where", "effect")
 _CHOICE = ("select", "probe")
 CHECK_FIELDS = {
     "difference": (*_COMMON, *_CHOICE, "cell", "against"),
@@ -40,6 +43,7 @@ class Check:
 
     Attributes:
         margin: smallest effect that counts, in the metric's unit; None is the default of the metric.
+        effect: the smallest that matters, for which the number of seeds is computed; None where none is stated.
         positions: ``along_values``: value of the axis ``along``, as ``values.plain`` has it → number.
     """
 
@@ -56,16 +60,24 @@ class Check:
     along: str = ""
     positions: Mapping[str, float] = field(default_factory=dict)
     with_metric: str = ""
+    effect: float | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A numbered statement and the checks that it must pass."""
+    """A numbered statement and the checks that it must pass.
+
+    Attributes:
+        variances: results folder of an earlier grid, beside this one's, whose records say how much seeds differ.
+        most_seeds: beyond which a test counts as one that cannot be settled.
+    """
 
     number: int
     statement: str
     checks: Sequence[Check]
     note: str = ""
+    variances: str = ""
+    most_seeds: int = MOST_SEEDS
 
 
 def read_claim(
@@ -97,7 +109,14 @@ def read_claim(
     for name in names:
         if names.count(name) > 1:
             raise RecipeError(f"claim.checks: {names.count(name)} checks have the name {name!r}; give each its own")
-    return Claim(number, statement, read, _text("claim.note", described.get("note", ""), empty=True))
+    note = _text("claim.note", described.get("note", ""), empty=True)
+    variances = described.get("variances", "")
+    if variances != "":
+        folder_name(variances, "claim.variances")
+    most = described.get("most_seeds", MOST_SEEDS)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise RecipeError(f"claim.most_seeds must be a whole number of at least 1, got {most!r}")
+    return Claim(number, statement, read, note, variances, most)
 
 
 def check_metric(place: str, metric: Any, probes: Sequence[str]) -> str:
@@ -157,8 +176,10 @@ def _read_check(
     expect, margin = _expectation(place, check)
     select, probe = _selection(place, check, probes)
     along, positions = check.get("along", ""), _positions(place, check, axes)
-    with_metric = check.get("with_metric", "")
-    return Check(name, metric, expect, kind, margin, cell, against, where, select, probe, along, positions, with_metric)
+    with_metric, effect = check.get("with_metric", ""), _effect(place, check, expect, margin)
+    return Check(
+        name, metric, expect, kind, margin, cell, against, where, select, probe, along, positions, with_metric, effect
+    )
 
 
 def _expectation(place: str, check: Mapping[str, Any]) -> tuple[str, float | None]:
@@ -171,6 +192,20 @@ def _expectation(place: str, check: Mapping[str, Any]) -> tuple[str, float | Non
     if expect in WITHIN and (margin == 0 or (margin is None and not counted)):
         raise RecipeError(f"{place}.margin: expect={expect!r} needs the largest effect that counts as none, above 0")
     return expect, margin
+
+
+def _effect(place: str, check: Mapping[str, Any], expect: str, margin: float | None) -> float | None:
+    effect = check.get("effect")
+    if effect is None:
+        return None
+    if expect in WITHIN:
+        raise RecipeError(f"{place}.effect: of expect={expect!r} the margin is what matters; remove `effect`")
+    if not _is_number(effect) or effect <= (margin or 0):
+        least = f"the margin of {margin:g}" if margin else "0"
+        raise RecipeError(
+            f"{place}.effect must be a number above {least}, got {effect!r}; it is a size, without a sign"
+        )
+    return effect
 
 
 def _selection(place: str, check: Mapping[str, Any], probes: Sequence[str]) -> tuple[str | None, str | None]:

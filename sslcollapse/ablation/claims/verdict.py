@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.ablation.claims.judge import FEWEST_SEEDS, Result, Verdict
+from sslcollapse.ablation.claims.judge import Result, Verdict
 from sslcollapse.ablation.claims.schema import Check
-from sslcollapse.ablation.statistics.choice import Chosen
 from sslcollapse.ablation.statistics.intervals import LEVEL, bonferroni, rounded
-from sslcollapse.ablation.statistics.pairing import Planned
+from sslcollapse.ablation.statistics.pairing import Chosen, Planned
+from sslcollapse.ablation.statistics.power import FEWEST_SEEDS
 from sslcollapse.ablation.tables.columns import markdown
 from sslcollapse.ablation.values import Cell
 from sslcollapse.core.files import locked
@@ -31,7 +31,8 @@ def verdict_json(verdict: Verdict) -> str:
         "counts": verdict.counts,
         "runs": {"finished": verdict.finished, "total": verdict.total},
         "confidence": rounded(verdict.confidence),
-        "tests": [_test_json(result, len(verdict.results)) for result in verdict.results],
+        **({"looks": list(verdict.looks)} if verdict.looks else {}),
+        "tests": [_test_json(result, verdict) for result in verdict.results],
     }
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
@@ -51,12 +52,26 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     lines += markdown(titles, [_row(result) for result in verdict.results])
     lines += ["", *(f"* {check.name}: {_meaning(check)}" for check in claim.checks), ""]
     share = f"1 − {LEVEL}/{total} = " if total > 1 else ""
+    at = f"Intervals over seeds at confidence {share}{100 * verdict.confidence:.6g} %"
+    if verdict.looks:
+        at += f", shared out over looks at {', '.join(map(str, verdict.looks))} seeds"
     lines += [
-        f"Intervals over seeds at confidence {share}{100 * verdict.confidence:.6g} %, which all hold together at 95 %;",
+        f"{at}, which all hold together at 95 %;",
         "accuracy in points of %. A test is supported where its interval lies wholly within what is expected,",
         f"contradicted where it lies wholly outside, in both cases of at least {FEWEST_SEEDS} seeds. A claim is",
         "supported if all its tests are, and interim until all planned runs are there.",
     ]
+    if verdict.looks:
+        lines += [
+            "A test keeps the outcome of the first planned look that decides it. What is shown is from that look, else",
+            "from the newest one that has all of its runs.",
+        ]
+    if any(check.expect == "equivalent" for check in claim.checks):
+        level = f"{LEVEL}/{total}" if total > 1 else f"{LEVEL}"
+        lines += [
+            f"An equivalence is two one-sided tests, each at the level {level}: its interval has the confidence",
+            f"1 − 2 × {level}.",
+        ]
     if verdict.seeds < FEWEST_SEEDS:
         lines.append(f"The plan has {verdict.seeds} seeds, so no test of it can be decided.")
     if any(check.select for check in claim.checks):
@@ -72,7 +87,8 @@ def _row(result: Result) -> list[str]:
     check = result.test.check
     cell, against = (_labels(result, side) for side in ("cells", "against"))
     n = str(result.estimate.n) if result.estimate else "–"
-    return [check.name, result.test.group, cell, against, result.shown, n, _expected(result), result.outcome]
+    made = f"{result.outcome} at n = {result.look}" if result.look and result.decided else result.outcome
+    return [check.name, result.test.group, cell, against, result.shown, n, _expected(result), made]
 
 
 def _labels(result: Result, side: str) -> str:
@@ -110,6 +126,7 @@ def _expected(result: Result) -> str:
         "positive": f"> {shown}",
         "negative": f"< {minus}",
         "none": f"within ±{shown}",
+        "equivalent": f"within ±{shown} (equivalence)",
         "not positive": f"< {shown}",
         "not negative": f"> {minus}",
     }[check.expect]
@@ -123,10 +140,12 @@ def _meaning(check: Check) -> str:
     return text + (f"; chosen on the validation metric of `{check.probe}`" if check.select else "")
 
 
-def _test_json(result: Result, tests: int) -> dict[str, Any]:
+def _test_json(result: Result, verdict: Verdict) -> dict[str, Any]:
     check, estimate = result.test.check, result.estimate
     low, high = (estimate.interval if estimate else None) or (None, None)
-    p = bonferroni(estimate.p if estimate else None, tests)  # corrected, as the interval is
+    p = bonferroni(estimate.p if estimate else None, len(verdict.results))  # corrected, as the interval is
+    if verdict.looks or check.expect == "equivalent":
+        p = None  # there is none that says what the interval says
     numbers = {"estimate": estimate and estimate.mean, "low": low, "high": high, "p": p}
     unit = (
         "points of %" if check.metric.startswith(("evaluation.", "untrained.")) and check.kind != "correlation" else ""
@@ -145,6 +164,7 @@ def _test_json(result: Result, tests: int) -> dict[str, Any]:
         **{key: None if value is None else rounded(value) for key, value in numbers.items()},
         "n": estimate.n if estimate else 0,
         "outcome": result.outcome,
+        **({"look": result.look, "confidence": rounded(result.confidence)} if verdict.looks else {}),
         "reason": result.reason,
         "shown": result.shown,
         "expected": _expected(result),

@@ -6,16 +6,16 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import FRACTION, lookup
-from sslcollapse.ablation.statistics.intervals import Difference, PairingError, Summary, rounded, summarise
+from sslcollapse.ablation.statistics.intervals import Difference, PairingError, Summary
+from sslcollapse.ablation.statistics.pairing import best_of
 from sslcollapse.ablation.values import Cell, plain, short
 from sslcollapse.core.texts import printable
 from sslcollapse.runs.quantities import RANK_MARGIN, RANKS, is_number
 
-T = TypeVar("T")
 DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")
 SECTIONS = ("Evaluation", "Effective rank", "Other")
 
@@ -163,15 +163,6 @@ def validation_by_seed(
     names = [key for key in results if key.startswith("validation_")] if isinstance(results, Mapping) else []
     name = preferred if preferred in names else next(iter(names), "")
     return Column(f"evaluation.{probe}.{name}", "", "").by_seed(records) if name else {}
-
-
-def best_of(candidates: Sequence[tuple[T, Mapping[int, float]]]) -> tuple[T, Summary] | None:
-    """The candidate with the highest mean, over the seeds that all candidates with values have; of equals the first."""
-    known = [(candidate, values) for candidate, values in candidates if values]
-    seeds = sorted(set.intersection(*(set(values) for _, values in known))) if known else []
-    means = [(candidate, summarise([values[seed] for seed in seeds])) for candidate, values in known]
-    scored = [(candidate, summary) for candidate, summary in means if summary is not None]
-    return max(scored, key=lambda pair: rounded(pair[1].mean), default=None)
 
 
 def columns(ablation: Ablation, records: Sequence[Mapping[str, Any]]) -> list[Column]:

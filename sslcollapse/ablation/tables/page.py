@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sslcollapse.ablation.claims.judge import judge
+from sslcollapse.ablation.claims.needs import needs_lines
 from sslcollapse.ablation.claims.schema import LEAST_CELLS
 from sslcollapse.ablation.claims.verdict import verdict_lines
 from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
-from sslcollapse.ablation.statistics.correlation import Correlation, correlate
-from sslcollapse.ablation.statistics.intervals import rounded, summarise
+from sslcollapse.ablation.statistics.intervals import Correlation, correlate, rounded, summarise
 from sslcollapse.ablation.tables.columns import (
     SECTIONS,
     Column,
@@ -82,7 +82,9 @@ def page(ablation: Ablation, records: Records, failures: Mapping[str, str], comm
         "",
     ]
     if ablation.claim is not None:
-        lines += ["## Verdict", "", *verdict_lines(judge(ablation, records)), ""]
+        verdict = judge(ablation, records)
+        lines += ["## Verdict", "", *verdict_lines(verdict), ""]
+        lines += ["### Seeds that the tests need", "", *needs_lines(ablation, records, verdict), ""]
     for section in SECTIONS:
         chosen = [column for column in every if column.section == section]
         if chosen:

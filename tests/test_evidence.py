@@ -1,0 +1,286 @@
+"""The commands that write pages on the records of several grids, and on the statistics."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from sslcollapse.ablation.files import write_plan
+from sslcollapse.ablation.grid import plan
+from sslcollapse.ablation.records import Records
+from sslcollapse.cli import run_command
+from sslcollapse.core.errors import RunError
+from tools import evidence
+from tools.evidence import simulate
+from tools.evidence.mechanism import ACCURACY, LEAST_SETTINGS, Pair, associate, collect, measured
+from tools.evidence.mechanism_page import claim_json, mechanism, write_mechanism
+from tools.evidence.reproducibility import compare, made_runs, shared, write_reproducibility
+
+ROOT = Path(__file__).parents[1]
+BASE = """
+recipe = dict(
+    name="tiny",
+    domain=dict(type="graph", dataset=dict(type="digits"), views=dict(strength=0.2)),
+    encoder=dict(type="gcn", hidden=[4]),
+    objective=dict(type="bgrl", predictor_hidden=4),
+    optim=dict(type="adamw", lr=1e-3, warmup_steps=0),
+    train=dict(steps=2),
+    monitor=dict(every=0),
+    evaluate=dict(public=dict(type="logistic", split="public")),
+)
+"""
+
+
+def record(cell, seed, accuracy, rank, **more):
+    entry = {
+        "effective_rank": rank,
+        "attainable": 8,
+        "n": 10,
+        "effective_rank_centred": rank / 2,
+        "attainable_centred": 8,
+    }
+    layers = {
+        "convs.0": {"weight": {"effective_rank": rank / 4, "attainable": 4}, "output": entry},
+        "predictor.layers.0": {"weight": {"effective_rank": 1.0, "attainable": 4}},
+    }
+    return {
+        "hash": cell.hash, "seed": seed, "name": "tiny", "steps": 2, "untrained": {}, "regularizers": {},
+        "evaluation": {"public": {"test_accuracy": {"mean": accuracy}, "validation_accuracy": {"mean": accuracy}}},
+        "rank": {"representation": entry, "layers": layers}, "threads": 1, "device": "d", **more,
+    }  # fmt: skip
+
+
+class Folder:
+    """A results folder with grids of a width without and with WERank; nothing is trained."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.results = path, path / "results"
+        (path / "tiny.py").write_text(BASE)
+
+    def grid(self, name, widths, seeds=5, effect=0.1, rank=2.0, baseline=True):
+        werank = '[None, dict(type="werank", coefficient=1)]'
+        axes = f'"encoder.hidden": {[[w] for w in widths]}, "regularizers.werank": {werank}'
+        target = self.path / f"{name}.py"
+        against = '{"regularizers.werank": None}' if baseline else "{}"
+        target.write_text(
+            f'ablation = dict(name="{name}", base="tiny.py", seeds={seeds}, axes={{{axes}}}, baseline={against})'
+        )
+        ablation = plan(target, [], None, [])
+        records = Records(self.results / name / "runs.jsonl")
+        for cell in ablation.cells:
+            (width,), on = cell.values["encoder.hidden"], cell.values["regularizers.werank"] is not None
+            for seed in range(seeds):
+                noise = 0.001 * ((7 * seed + width) % 5 - 2)
+                gain = on * (width / 100) + noise
+                records.add(record(cell, seed, 0.5 + on * effect + gain, 3.0 + on * rank + 10 * gain))
+        write_plan(self.results / name, ablation, "sslcollapse ablate")
+        return ablation
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def pairs(settings, slope=0.5, direct=0.0, cells=4, seeds=5, noise=0.1):
+    rng = np.random.default_rng(settings)
+    made = []
+    for setting in range(settings):
+        base = 4 + rng.normal()
+        for cell in range(cells):
+            middle = base + rng.normal()
+            for seed in range(seeds):
+                rank = middle + 0.3 * rng.normal()
+                gain = slope * rank + direct + noise * rng.normal()
+                made.append(Pair(str(setting), "data", f"{setting}/{cell}", seed, {"rank": rank, ACCURACY: gain}))
+    return made
+
+
+def test_ranks_are_in_percent_of_what_is_attainable_and_heads_are_no_layers_of_the_encoder(folder):
+    (cell, *_) = folder.grid("a", [4]).cells
+    found = measured(record(cell, 0, 0.5, 2.0))
+    assert found["representation, un-centred (RankMe)"] == (25.0, 10)
+    assert found["representation, centred"] == (12.5, 10)
+    assert found["weights of the encoder's layers"][0] == 12.5
+    assert "LiDAR of the representation" not in found
+
+
+def test_a_gain_is_that_of_a_run_over_its_baselines_run_of_the_same_seed(folder):
+    folder.grid("a", [4], seeds=5)
+    found = collect(folder.results)
+    assert len(found.pairs) == 5
+    assert {pair.seed for pair in found.pairs} == set(range(5))
+    for pair in found.pairs:
+        assert pair.gains[ACCURACY] == pytest.approx(14.0)
+        assert pair.gains["representation, un-centred (RankMe)"] == pytest.approx(100 * 2.4 / 8)
+
+
+def test_a_run_that_stands_in_two_folders_counts_once(folder):
+    folder.grid("a", [4, 5])
+    folder.grid("b", [5, 6])
+    found = collect(folder.results)
+    assert (len(found.pairs), found.twice) == (15, 5)
+    assert dict(found.used) == {"a": 10, "b": 5}
+
+
+def test_what_gives_no_pairs_is_named_with_the_reason(folder):
+    folder.grid("a", [4])
+    folder.grid("b", [4])
+    folder.grid("c", [4], baseline=False)
+    found = collect(folder.results)
+    assert found.skipped["c"] == "it compares nothing with a baseline"
+    assert "no folder before has" in found.skipped["b"]
+
+
+def test_association_is_found_within_settings_between_them_and_over_seeds():
+    made = associate(pairs(20), "rank")
+    for level in ("within", "between", "seeds"):
+        slope = made[f"slope {level}"]
+        assert slope["interval"][0] < 0.5 < slope["interval"][1]
+        assert slope["interval"][1] - slope["interval"][0] < 0.4
+        assert made[f"correlation {level}"]["estimate"] > 0.8
+    assert (made["settings"], made["cells"], made["pairs"]) == (20, 80, 400)
+
+
+def test_an_association_between_settings_alone_is_not_taken_for_one_within_them():
+    rng = np.random.default_rng(3)
+    made = []
+    for setting in range(30):
+        base = rng.normal()
+        for cell in range(4):
+            for seed in range(3):
+                gains = {"rank": base + 0.3 * rng.normal(), ACCURACY: 2 * base + 0.3 * rng.normal()}
+                made.append(Pair(str(setting), "data", f"{setting}/{cell}", seed, gains))
+    found = associate(made, "rank")
+    assert found["slope between"]["interval"][0] > 1
+    low, high = found["slope within"]["interval"]
+    assert low < 0 < high
+
+
+@pytest.mark.parametrize(("direct", "share"), [(0.0, 100.0), (2.0, 50.0)])
+def test_the_mediated_share_is_what_rank_carries_of_the_gain(direct, share):
+    found = associate(pairs(40, direct=direct), "rank")["share within"]
+    assert found["interval"][0] < share < found["interval"][1]
+    assert found["estimate"] == pytest.approx(share, abs=10)
+
+
+def test_a_gain_that_is_not_distinct_from_0_has_no_share():
+    centred = [
+        Pair(p.setting, p.data, p.cell, p.seed, {"rank": p.gains["rank"], ACCURACY: p.gains[ACCURACY] - 2})
+        for p in pairs(20)
+    ]
+    found = associate(centred, "rank")
+    assert found["share within"] == {"estimate": None, "interval": None}
+    assert found["indirect within"]["estimate"] is not None
+
+
+def test_too_few_settings_have_no_interval_and_the_claim_is_then_not_decided(folder):
+    found = associate(pairs(LEAST_SETTINGS - 1), "rank")
+    assert found["slope within"]["interval"] is None
+    assert found["slope within"]["estimate"] == pytest.approx(0.5, abs=0.1)
+    folder.grid("a", [4, 5])
+    claim = claim_json(mechanism(folder.results))
+    assert claim["verdict"] == "inconclusive at n = 2"
+    assert {test["reason"] for test in claim["tests"]} == {"fewer than 10 settings"}
+
+
+def test_the_page_says_what_is_missing_and_the_claim_has_the_form_of_the_others(folder):
+    folder.grid("a", list(range(4, 16)))
+    made = mechanism(folder.results)
+    assert made["settings"] == 12
+    page = write_mechanism(folder.results)
+    text = page.read_text()
+    assert page == folder.results / "claim_13_mechanism" / "README.md"
+    assert "α-ReQ of the representation, LiDAR of the representation" in " ".join(text.split())
+    assert "n = 12 settings of 1 data sets, 60 pairs of runs" in text
+    claim = json.loads((page.parent / "claim.json").read_text())
+    assert claim["number"] == 13
+    assert {test["outcome"] for test in claim["tests"]} <= {"supported", "contradicted", "inconclusive", "not run"}
+    assert "[a](../a/README.md) 60" in text
+    before = text, (page.parent / "mechanism.json").read_text()
+    assert (write_mechanism(folder.results).read_text(), (page.parent / "mechanism.json").read_text()) == before
+
+
+def test_an_unfinished_grid_makes_the_claim_interim(folder):
+    folder.grid("a", [4, 5])
+    path = folder.results / "a" / "runs.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    made = mechanism(folder.results)
+    assert made["unfinished"] == ["a"]
+    assert claim_json(made)["verdict"] == "interim"
+
+
+def test_two_makings_of_the_same_runs_are_compared_metric_by_metric(folder):
+    (cell, *_) = folder.grid("a", [4]).cells
+    for side, shift in (("one", 0.0), ("two", 0.002)):
+        records = Records(folder.path / side / "runs.jsonl")
+        for seed in range(3):
+            records.add(record(cell, seed, 0.5 + shift * seed, 2.0, threads=1 + (side == "two")))
+    made = compare(folder.path / "one", folder.path / "two" / "runs.jsonl", "threads")
+    assert (made["runs"], made["equal"]) == (3, 1)
+    assert made["metrics"]["evaluation.public.test_accuracy"] == {"median": 0.2, "largest": 0.4, "n": 3}
+    assert made["metrics"]["rank.representation.effective_rank"]["largest"] == 0.0
+    page = write_reproducibility(folder.results, [folder.path / "one", folder.path / "two"], "threads").read_text()
+    assert "3 runs (tiny) made twice, 1 of them with equal numbers. Differs: threads 1 / 2." in " ".join(page.split())
+    again = write_reproducibility(folder.results, [], None).read_text()
+    assert again == page, "comparisons are kept"
+
+
+def test_runs_without_a_common_hash_and_seed_are_no_comparison(folder):
+    first, second, *_ = folder.grid("a", [4]).cells
+    for side, cell in (("one", first), ("two", second)):
+        Records(folder.path / side / "runs.jsonl").add(record(cell, 0, 0.5, 2.0))
+    with pytest.raises(RunError, match=r"no run of the same hash and seed \(1 and 1 runs\)"):
+        compare(folder.path / "one", folder.path / "two", "x")
+    with pytest.raises(RunError, match=r"neither a runs.jsonl nor a folder with finished runs"):
+        made_runs(folder.path / "nothing")
+
+
+def test_runs_that_several_folders_share_are_listed_once_with_their_seeds(folder):
+    folder.grid("a", [4, 5])
+    folder.grid("b", [5, 6])
+    found = shared(folder.results)
+    assert [(each["folders"], each["seeds"]) for each in found] == [(["a", "b"], [0, 1, 2, 3, 4])] * 2
+    assert "| tiny | 0, 1, 2, 3, 4 | a, b |" in write_reproducibility(folder.results, [], None).read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["reproducibility", "a"], "give two sides to compare, or none to write the page; got 1"),
+        (["reproducibility", "a", "b"], "--label: two sides have one"),
+        (["simulate", "--trials", "3"], "--trials must be at least 40, got 3"),
+        (["mechanism"], "no results folder with a runs.jsonl in it; name another with --results"),
+    ],
+)
+def test_a_command_that_cannot_be_is_answered(words, message, tmp_path, capsys):
+    assert run_command(evidence.parser(), [*words, "--results", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_simulated_sequences_of_looks_keep_the_error_where_looks_without_a_rule_do_not():
+    rows = simulate.looks(np.random.default_rng(0), 300)
+    normal = [row for row in rows if row["setting"].endswith("; normal")]
+    assert all(row["found"] < 5 + 3 * row["error"] for row in normal if "not used" not in row["what"])
+    assert all(row["found"] > 8 for row in normal if "not used" in row["what"])
+    (chosen,) = [row for row in rows if "chosen anew" in row["setting"]]
+    assert chosen["found"] < 5 + 3 * chosen["error"]
+
+
+def test_the_page_of_the_simulations_is_what_its_json_says():
+    made = json.loads((ROOT / "docs/statistics.json").read_text())
+    assert (ROOT / "docs/statistics.md").read_text() == simulate.page(made).rstrip("\n") + "\n"
+    assert list(made["parts"]) == list(simulate.PARTS)
+
+
+def test_the_page_of_claim_13_is_what_its_json_says():
+    from tools.evidence.mechanism_page import page
+
+    place = ROOT / "docs/results/claim_13_mechanism"
+    made = json.loads((place / "mechanism.json").read_text())
+    assert (place / "README.md").read_text() == page(made)
+    assert json.loads((place / "claim.json").read_text()) == claim_json(made)
