@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         RegistryError,
     )
     from sslcollapse.core.seeding import derive_seed, generator
-    from sslcollapse.core.types import Batch, Branch, Context, LazyViews, ProbeSet, Split
+    from sslcollapse.core.types import Batch, Branch, Context, LazyViews, Neighbours, ProbeSet, Split
     from sslcollapse.domains.base import Domain, fraction_split, stratified_split
     from sslcollapse.domains.samples import SampleDomain, Samples
     from sslcollapse.layers.map import Layer, LayerError, layer_coverage, layer_map, weights
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sslcollapse.probes.base import Outcome, ProbeResult, SplitProbe
     from sslcollapse.probes.splits import SplitChoice
     from sslcollapse.rank.covariance import StreamingCovariance
+    from sslcollapse.rank.depth import smoothness, subspace_overlap
     from sslcollapse.rank.measures import (
         alignment,
         alpha_req,
@@ -104,7 +105,7 @@ _NAMES = {
         "Registry RegistryError VISION_DATASETS"
     ),
     "sslcollapse.core.seeding": "derive_seed generator",
-    "sslcollapse.core.types": "Batch Branch Context LazyViews ProbeSet Split",
+    "sslcollapse.core.types": "Batch Branch Context LazyViews Neighbours ProbeSet Split",
     "sslcollapse.domains.base": "Domain fraction_split stratified_split",
     "sslcollapse.domains.samples": "SampleDomain Samples",
     "sslcollapse.layers.map": "Layer LayerError layer_coverage layer_map weights",
@@ -114,6 +115,7 @@ _NAMES = {
     "sslcollapse.probes.base": "Outcome ProbeResult SplitProbe",
     "sslcollapse.probes.splits": "SplitChoice",
     "sslcollapse.rank.covariance": "StreamingCovariance",
+    "sslcollapse.rank.depth": "smoothness subspace_overlap",
     "sslcollapse.rank.measures": (
         "alignment alpha_req effective_rank feature_std lidar local_intrinsic_dimension nesum numerical_rank "
         "participation_ratio rankme stable_rank uniformity"
@@ -181,6 +183,7 @@ __all__ = [
     "MissingDataError",
     "Momentum",
     "Named",
+    "Neighbours",
     "NonFiniteLossError",
     "Objective",
     "OptimizerSpec",
@@ -231,9 +234,11 @@ __all__ = [
     "plain_state_dict",
     "rankme",
     "rankme_from_singular_values",
+    "smoothness",
     "stable_rank",
     "stable_rank_from_singular_values",
     "stratified_split",
+    "subspace_overlap",
     "train",
     "uniformity",
     "weights",

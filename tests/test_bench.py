@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -103,8 +104,9 @@ def test_a_part_runs_where_rich_and_lightly_are_missing_and_writes_its_record(tm
     summary = json.loads((tmp_path / "copy").read_text())
     assert [each["status"] for each in summary["parts"]] == ["done"], summary["parts"][0]
     record = json.loads((tmp_path / "vision-step.json").read_text())
-    assert record["feeds"]["views_a_second"].keys() == {"ready", "resident"}
-    assert 0 < record["feeds"]["share_of_measured_bf16"]["resident"] < 1
+    assert record["feeds"]["views_a_second"].keys() == {"ready", "resident", "compiled"}
+    assert record["feeds"]["failed"].keys() == {"lightly"}
+    assert record["feeds"]["share_of_measured_bf16"]["resident"] > 0
     assert record["feeds"]["flops_a_step"] > 1e6
     assert record["werank"]["times_plain"]["part"] > 0
     assert (tmp_path / "summary.txt").read_text().startswith("tried on a small scale")
@@ -126,7 +128,11 @@ def test_the_plan_has_every_kind_of_part_and_a_limit_for_each():
     assert names[-len(gpu_parts.RUNS) :] == list(gpu_parts.RUNS)
     assert all(callable(gpu_parts.function_of(name)) for name in names)
     assert [name for name in names if name in {each.name for each in PLANNED}] == [each.name for each in PLANNED]
-    assert {gpu_parts.RUNS[each.name].command for each in PLANNED if each.name in gpu_parts.RUNS} == {"ablate", "train"}
+    assert {gpu_parts.RUNS[each.name].command for each in PLANNED if each.name in gpu_parts.RUNS} == {
+        "ablate",
+        "speedrun",
+        "train",
+    }
     assert sum(each.seconds for each in gpu.plan(smoke=False)[: -len(gpu_parts.RUNS)]) < 900
 
 
@@ -186,6 +192,37 @@ def test_the_probe_is_measured_beside_scikit_learn_with_its_choices():
     assert found["times_faster"] > 0
 
 
+def test_a_step_on_images_stands_beside_a_loop_of_lightly_and_the_speed_of_one_product(tmp_path, capsys):
+    pytest.importorskip("lightly")
+    words = ["vision-step", "--smoke", "--json", str(tmp_path / "record.json")]
+    assert run_command(bench.parser(), words) == 0
+    feeds = json.loads((tmp_path / "record.json").read_text())["results"]["feeds"]
+    assert feeds["failed"] == {}
+    names = {"ready", "resident", "compiled", "lightly"}
+    for key in ("views_a_second", "share_of_measured_bf16", "times_lightly", "times_ready"):
+        assert feeds[key].keys() == names
+        assert min(feeds[key].values()) > 0
+    assert feeds["times_lightly"]["lightly"] == feeds["times_ready"]["ready"] == 1
+    printed = capsys.readouterr().out
+    assert "a loop of lightly's parts" in printed
+    assert "TFLOP/s in one bf16 product" in printed
+
+
+def test_the_loop_of_lightly_trains_the_same_network_on_as_many_images(monkeypatch):
+    pytest.importorskip("lightly")
+    from tools.bench.vision_step import SMALL, Step, lightly_step
+
+    plain = Step(torch.device("cpu"), SMALL, werank=False, encoder="resnet_narrow")
+    theirs = lightly_step(plain, SMALL, "resnet_narrow")
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (plain.module.encoder, theirs.model[0])]
+    assert sizes[0] == sizes[1]
+    (first, second), size = next(theirs.batches), plain.domain.in_shape
+    assert first.shape == second.shape == (SMALL.batch, *size)
+    before = theirs.model[0].conv1.weight.clone()
+    theirs()
+    assert not torch.equal(theirs.model[0].conv1.weight, before)
+
+
 def test_a_dataset_that_is_not_there_is_named_before_a_network_is_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLCOLLAPSE_DATA", str(tmp_path))
     for spec in gpu_parts.GRAPHS.values():
@@ -197,7 +234,8 @@ def test_a_dataset_that_is_not_there_is_named_before_a_network_is_asked(tmp_path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["views", "--smoke"], "--smoke is an option of the benchmark 'gpu', not of 'views'"),
+        (["views", "--smoke"], "--smoke is an option of the benchmark 'gpu' and 'vision-step', not of 'views'"),
+        (["views", "--runs", "here"], "--runs is an option of the benchmark 'speedrun', not of 'views'"),
         (["gpu", "--minutes", "0"], "--minutes must be > 0, got 0"),
     ],
 )

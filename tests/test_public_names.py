@@ -6,7 +6,7 @@ import sys
 import sslcollapse
 
 FOR_PLUG_INS = """
-Batch Branch Context LazyViews ProbeSet Split
+Batch Branch Context LazyViews Neighbours ProbeSet Split
 Domain SampleDomain Samples Objective WeightPenalty FeaturePenalty Constraint OptimizerSpec
 SplitProbe Outcome ProbeResult SplitChoice
 DataError LayerError MissingDataError NonFiniteLossError RecipeError RegistryError RunError SSLCollapseError

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
@@ -36,6 +37,51 @@ def keep_freed_memory() -> bool:
 def onto(device: torch.device, values: Tensor) -> Tensor:
     """Values of the host on a device, without waiting for what the device is doing; to the host they are waited for."""
     return values.to(device, non_blocking=device.type != "cpu")
+
+
+def onto_together(device: torch.device, values: Sequence[Tensor]) -> list[Tensor]:
+    """What ``onto`` gives of each, by one copy for all; the values themselves where that is the host.
+
+    Each copy costs the host what the start of a kernel costs it, and for a GPU the memory must be pinned, or the copy
+    goes through a buffer of the driver. Pinned blocks come back to torch's cache when their copy is done.
+    """
+    if device.type == "cpu":
+        return list(values)
+    return _unpacked(onto(device, _packed(values, pinned=device.type == "cuda")), values)
+
+
+_ALIGNED = 256
+"""Bytes that values begin at multiples of, as those of torch's allocators do at least."""
+
+
+def _starts(values: Sequence[Tensor]) -> list[int]:
+    """Where each begins in one block, and where the block ends."""
+    return list(accumulate((-(-value.nbytes // _ALIGNED) * _ALIGNED for value in values), initial=0))
+
+
+def _packed(values: Sequence[Tensor], *, pinned: bool) -> Tensor:
+    """All values in one block of bytes."""
+    *starts, end = _starts(values)
+    block = torch.empty(end, dtype=torch.uint8, pin_memory=pinned)
+    for value, start in zip(values, starts, strict=True):
+        _as(block[start : start + value.nbytes], value).copy_(value)
+    return block
+
+
+def _unpacked(block: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
+    """Views of a block of bytes, of the types and shapes of the values that were packed into it."""
+    *starts, _ = _starts(values)
+    return [_as(block[start : start + v.nbytes], v) for v, start in zip(values, starts, strict=True)]
+
+
+def _as(data: Tensor, like: Tensor) -> Tensor:
+    """Bytes as values of this type and shape."""
+    return data.view(like.dtype).view(like.shape)
+
+
+def to_host(values: Tensor) -> Tensor:
+    """Values of a device on the host, which waits for them: the one way in which a measurement does."""
+    return values.cpu()
 
 
 def machine_memory() -> int:

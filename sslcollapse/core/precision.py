@@ -8,15 +8,19 @@ neither, whatever the network around them does: ``full_precision``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Environment variable without which torch refuses products of cuBLAS where all is to be deterministic."""
+
+TENSOR_CORES = ("cuda",)
+"""Types of devices that have TF32."""
 
 BACKENDS: Any = torch.backends
 """Switches of the libraries that torch calls; their types are written nowhere."""
@@ -34,19 +38,92 @@ def full_precision(device: torch.device, *, convolutions: bool = False) -> Abstr
     """
     if torch.compiler.is_compiling():  # a graph cannot change what holds for the process
         return torch.autocast(device.type, enabled=False)
-    if device.type == "cuda":
-        tensor_cores = BACKENDS.cuda.matmul.fp32_precision == "tf32"
-        if tensor_cores or (convolutions and BACKENDS.cudnn.conv.fp32_precision == "tf32"):
-            return _exact(convolutions)
+    tensor_cores = device.type in TENSOR_CORES
+    if tensor_cores and (_matmul_is_tf32() or (convolutions and BACKENDS.cudnn.conv.fp32_precision == "tf32")):
+        return _exact(convolutions)
     # meta has no autocast, and refuses the question.
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
+def precisely(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """``function(*inputs)`` in full precision, and its gradients too, of every order.
+
+    The products of a backward pass are made after the context of the forward pass has ended, by what is in force then.
+    An autograd function of our own has a ``full_precision`` of its own there; this is for what autograd differentiates.
+    On a CPU it is the plain call.
+
+    Args:
+        function: of tensors; everything that has a gradient must be among its inputs.
+        inputs: of the function.
+    """
+    device = inputs[0].device
+    on_tensor_cores = device.type in TENSOR_CORES and not torch.compiler.is_compiling()
+    if on_tensor_cores and torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
+        # Also where TF32 is off here, in the context of somebody else: it may be on in the backward pass.
+        return _Precise.apply(lambda *values: (function(*values),), *inputs)[0]
+    with full_precision(device):
+        return function(*inputs)
+
+
+class _Precise(torch.autograd.Function):
+    """A function whose graph is kept inside, so that its backward pass runs where we say; → tuple of tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        wanted = ctx.needs_input_grad[1:]
+        with torch.enable_grad(), full_precision(inputs[0].device):
+            own = [x.detach().requires_grad_(needed) for x, needed in zip(inputs, wanted, strict=True)]
+            found = function(*own)
+        ctx.function, ctx.own, ctx.found = function, own, found
+        ctx.save_for_backward(*inputs)
+        return tuple(value.detach() for value in found)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = [index for index, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
+        if torch.is_grad_enabled():  # to be differentiated again: the same once more, of the gradient
+            slopes = _Precise.apply(partial(_slopes, ctx.function, wanted, len(ctx.own)), *ctx.saved_tensors, *grads)
+        else:
+            with full_precision(ctx.own[0].device):
+                slopes = _gradients(ctx.found, [ctx.own[index] for index in wanted], grads)
+        by_index = dict(zip(wanted, slopes, strict=True))
+        return None, *(by_index.get(index) for index in range(len(ctx.own)))
+
+
+def _slopes(
+    function: Callable[..., tuple[Tensor, ...]], wanted: Sequence[int], count: int, *values: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradients of a function as a function of its inputs and of the gradients of what it puts out."""
+    inputs, grads = values[:count], values[count:]
+    return _gradients(function(*inputs), [inputs[index] for index in wanted], grads, create_graph=True)
+
+
+def _gradients(
+    found: Sequence[Tensor], inputs: Sequence[Tensor], grads: Sequence[Tensor], *, create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    pairs = [(value, grad) for value, grad in zip(found, grads, strict=True) if value.requires_grad]
+    if not pairs:
+        return tuple(map(torch.zeros_like, inputs))
+    return torch.autograd.grad(
+        [value for value, _ in pairs],
+        inputs,
+        [grad for _, grad in pairs],
+        retain_graph=True,
+        create_graph=create_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+
+
 def device_of(network: nn.Module) -> torch.device:
     """Where the parameters of a network are; the CPU for one without any."""
     return next(network.parameters(), torch.empty(0)).device
+
+
+def _matmul_is_tf32() -> bool:
+    return bool(BACKENDS.cuda.matmul.fp32_precision == "tf32")
 
 
 @contextmanager

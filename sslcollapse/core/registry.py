@@ -49,7 +49,7 @@ DOMAINS = Registry(
     "sslcollapse.domains",
     requires=(
         *("kind", "in_shape", "num_classes", "replicated", "describe", "check", "load", "notice", "batches"),
-        *("probe_set", "measurable", "draw"),
+        *("probe_set", "measurable", "neighbours", "draw"),
     ),
     base="sslcollapse.Domain",
 )

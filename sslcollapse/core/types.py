@@ -33,6 +33,13 @@ class Batch(NamedTuple):
     equal: bool = False
 
 
+class Neighbours(NamedTuple):
+    """Which rows of what an encoder makes of a view are neighbours: edges [2, E], both directions, no loops."""
+
+    edges: Tensor
+    nodes: int
+
+
 class Branch(NamedTuple):
     """One view through one network: representation h, embedding z, prediction p ([N, d] each)."""
 

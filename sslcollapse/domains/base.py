@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.seeding import generator
-from sslcollapse.core.types import Batch, Context, ProbeSet, Split
+from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet, Split
 
 MAX_DIM = 3072
 """Samples of more numbers are not measured as rows; this is a CIFAR image."""
@@ -89,6 +89,13 @@ class Domain(Protocol):
 
         Called on rank 0 after the last step, on two views of each batch until there are ``monitor.samples`` rows, for
         what the views themselves share. With None that is not measured; what their representations share always is.
+        """
+        return None
+
+    def neighbours(self, view: Any) -> Neighbours | None:
+        """Edges between the samples of a view, or None where there are none.
+
+        Called on rank 0 at every measurement, on un-augmented views, where ``monitor.smoothness`` asks for it.
         """
         return None
 

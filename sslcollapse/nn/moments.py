@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcollapse.core.precision import full_precision
+from sslcollapse.core.precision import full_precision, precisely
 
 
 def widen(x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def gradients_to_differentiate(function: Callable[..., Tensor], grad: Tensor, *i
     where the gradient that comes in has one itself.
     """
     own = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in inputs]  # apart, if one is twice
-    return torch.autograd.grad(function(*own), own, grad, create_graph=True)
+    return torch.autograd.grad(precisely(function, *own), own, grad, create_graph=True)
 
 
 def off_diagonal_square_sum(a: Tensor, b: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sslcollapse.core.distributed import Gather, world_size
 from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.core.memory import in_units, machine_memory
-from sslcollapse.core.precision import full_precision
+from sslcollapse.core.precision import full_precision, precisely
 from sslcollapse.core.schedules import ema_momentum
 from sslcollapse.core.seeding import seed_default
 from sslcollapse.core.types import Branch
@@ -231,7 +231,7 @@ class Lightly(Objective):
                 views = [nn.functional.normalize(view, dim=1) for view in views]
             if not theirs:
                 views = list(gather.views(*views))
-            return {self.name: self._call(views[: len(z)], views[len(z) :])}
+            return {self.name: precisely(lambda *each: self._call([*each[: len(z)]], [*each[len(z) :]]), *views)}
 
     def _call(self, z: list[Tensor], others: list[Tensor]) -> Tensor:
         form = self.known.form

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize, one_hot
+from torch.nn.functional import cross_entropy, linear, normalize, one_hot
 from torch.nn.utils import skip_init
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.memory import one_thread
-from sslcollapse.core.precision import full_precision
+from sslcollapse.core.precision import full_precision, precisely
 from sslcollapse.core.schedules import decay
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import ProbeSet, Split
@@ -251,7 +251,8 @@ class OnlineProbe(nn.Module):
                 f"leave it out for multi-label sets"
             )
         with full_precision(h.device):
-            logits = self.linear(h.detach().flatten(1).to(self.linear.weight.dtype))  # [N, C]
+            rows = h.detach().flatten(1).to(self.linear.weight.dtype)
+            logits = precisely(linear, rows, self.linear.weight, self.linear.bias)  # [N, C]
             labelled = (labels != UNLABELLED).sum().clamp(min=1)
             loss = cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED) / labelled
         # At -1 no class is predicted, so an unlabelled row is never a hit.

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from sslcollapse.core.distributed import world_size
 from sslcollapse.layers.map import CONVOLUTIONS, Layer
 from sslcollapse.nn.init import unreadable
-from sslcollapse.nn.moments import add_gram_, mirrored_
+from sslcollapse.nn.moments import add_gram_, gram_matrix, mirrored_
+from sslcollapse.rank.batch import Gram
 from sslcollapse.rank.spectrum import from_gram
 
 MAX_ROWS = 4096
@@ -27,22 +28,43 @@ class StreamingCovariance:
     Complex rows make it complex (complex128), and xᴴ stands for xᵀ.
 
     The scatter is accumulated about the running mean (Chan et al. 1983), so a large mean costs no precision, and
-    the un-centred Gram matrix is recovered as scatter + n·mean·meanᵀ.
+    the un-centred Gram matrix is recovered as scatter + n·mean·meanᵀ. While there are fewer rows than columns they are
+    kept as they are, and have an n × n Gram matrix: 256 outputs of a projector with 8,192 channels need no 8,192².
     """
 
     def __init__(self, dim: int, device: torch.device | None = None) -> None:
-        self.n = 0
-        self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
-        self._lower = torch.zeros(dim, dim, dtype=torch.float64, device=device)  # to be mirrored
+        self._n = 0
+        self._mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._lower: Tensor | None = None  # to be mirrored; there with the first row that is added
+        self._kept: list[Tensor] = []  # fewer rows than columns, none of which is added yet
 
     @property
     def dim(self) -> int:
         """d."""
-        return self.mean.numel()
+        return self._mean.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self._mean.device
+
+    @property
+    def n(self) -> int:
+        """Rows so far."""
+        return self._n + sum(map(len, self._kept))
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean row [d]; zeros before the first."""
+        return self._all_kept().mean(0) if self._kept else self._mean
 
     @property
     def scatter(self) -> Tensor:
         """Σ (x − mean)(x − mean)ᵀ over the rows x, columns: [d, d]."""
+        if self._kept:
+            return gram_matrix(self._about_mean().t())
+        if self._lower is None:
+            return self._mean.new_zeros(self.dim, self.dim)
         return mirrored_(self._lower.clone())
 
     @torch.no_grad()
@@ -59,48 +81,94 @@ class StreamingCovariance:
             raise ValueError(f"expected rows of width {self.dim}, got shape {tuple(rows.shape)}")
         if rows.is_complex():
             self.become_complex()
-        for chunk in rows.split(_CHUNK) if len(rows) else ():
-            self._add(chunk)
+        if not self._n and self.n + len(rows) < self.dim:
+            if len(rows):
+                self._kept.append(rows.detach().clone())
+            return
+        self._add_kept()
+        self._add_all(rows)
 
+    @torch.no_grad()
     def merge(self, other: StreamingCovariance) -> None:
         """Add what another one has seen."""
-        if other.mean.is_complex():
+        if other._mean.is_complex():
             self.become_complex()
-        if other.n:
-            self._lower.add_(other._lower)
-            self._combine(other.n, other.mean)
+        if not self._n and not other._n and self.n + other.n < self.dim:
+            self._kept += other._kept  # which nobody changes
+            return
+        self._add_kept()
+        if other._kept:
+            for rows in other._kept:
+                self._add_all(rows)
+        elif other._lower is not None:
+            self._scatter_so_far().add_(other._lower)
+            self._combine(other._n, other._mean)
 
     def become_complex(self) -> None:
         """Complex from here on; what was added before keeps its value."""
-        if not self.mean.is_complex():
-            self.mean, self._lower = self.mean.to(torch.complex128), self._lower.to(torch.complex128)
+        if not self._mean.is_complex():
+            self._mean = self._mean.to(torch.complex128)
+            self._lower = None if self._lower is None else self._lower.to(torch.complex128)
 
     def copy(self) -> StreamingCovariance:
         """Another one that has seen the same rows."""
-        other = StreamingCovariance(self.dim, self.mean.device)
+        other = StreamingCovariance(self.dim, self.device)
         other.merge(self)
         return other
 
+    @torch.no_grad()
     def all_reduce(self) -> None:
         """Merge the samples of all ranks into every rank, in rank order, so that all get the same bits."""
         if world_size() == 1:
             return
-        packed = torch.cat([self.mean.new_tensor([self.n]), self.mean, self._lower.flatten()])
+        self._add_kept()
+        packed = torch.cat([self._mean.new_tensor([self._n]), self._mean, self._scatter_so_far().flatten()])
         if packed.is_complex():
             packed = torch.view_as_real(packed)
         parts = [torch.empty_like(packed) for _ in range(world_size())]
         torch.distributed.all_gather(parts, packed)
-        self.n, d = 0, self.dim
-        self.mean, self._lower = torch.zeros_like(self.mean), torch.zeros_like(self._lower)
+        self._n, d = 0, self.dim
+        self._mean, self._lower = torch.zeros_like(self._mean), None
         for part in parts:
             part = torch.view_as_complex(part) if part.dim() == 2 else part
             if n := int(part[0].real):
-                self._lower.add_(part[d + 1 :].view(d, d))
+                self._scatter_so_far().add_(part[d + 1 :].view(d, d))
                 self._combine(n, part[1 : d + 1])
+
+    @torch.no_grad()
+    def gram(self, *, centred: bool) -> Gram:
+        """A Gram matrix of all rows, centred or not: [d, d], or [n, n] where there are fewer rows than columns."""
+        if self._kept:
+            matrix = gram_matrix(self._about_mean() if centred else self._all_kept())
+        else:
+            matrix = self.scatter if centred else self.scatter.addr_(self._mean, self._mean.conj(), alpha=self._n)
+        return Gram(matrix, None, self.dim)
 
     def singular_values(self, *, centred: bool) -> Tensor:
         """Singular values [d], descending, of the N × d matrix of all rows, centred or not."""
-        return from_gram(self.scatter if centred else self.scatter.addr_(self.mean, self.mean.conj(), alpha=self.n))
+        sigma = from_gram(self.gram(centred=centred).matrix)
+        return torch.nn.functional.pad(sigma, (0, self.dim - len(sigma)))
+
+    def _all_kept(self) -> Tensor:
+        return torch.cat(self._kept).to(self._mean.dtype)
+
+    def _about_mean(self) -> Tensor:
+        rows = self._all_kept()
+        return rows - rows.mean(0)
+
+    def _scatter_so_far(self) -> Tensor:
+        if self._lower is None:
+            self._lower = self._mean.new_zeros(self.dim, self.dim)
+        return self._lower
+
+    def _add_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        for rows in kept:
+            self._add_all(rows)
+
+    def _add_all(self, rows: Tensor) -> None:
+        for chunk in rows.split(_CHUNK) if len(rows) else ():
+            self._add(chunk)
 
     def _add(self, chunk: Tensor) -> None:
         """Add the Gram matrix of rows less nearly their mean, and take off what the mean was missed by.
@@ -109,24 +177,24 @@ class StreamingCovariance:
         """
         on_cpu = chunk.device.type == "cpu"
         blocks = chunk.split(max(_CACHED // max(self.dim, 1), 512)) if on_cpu else (chunk,)
-        wide_type = self.mean.dtype
+        wide_type, lower = self._mean.dtype, self._scatter_so_far()
         shift = blocks[0].to(wide_type).mean(0)
         missed = torch.zeros_like(shift)
         for block in blocks:
             wide = block.to(wide_type, copy=True).sub_(shift)  # [n, d]
             missed.add_(wide.sum(0))
-            add_gram_(self._lower, wide.t())
+            add_gram_(lower, wide.t())
         missed.div_(len(chunk))
-        self._lower.addr_(missed, missed.conj(), alpha=-len(chunk))
+        lower.addr_(missed, missed.conj(), alpha=-len(chunk))
         self._combine(len(chunk), shift.add_(missed))
 
     def _combine(self, n: int, mean: Tensor) -> None:
         """From the scatters of two sets of rows, already added up, to that of both about their common mean."""
-        total = self.n + n
-        delta = mean - self.mean
-        self._lower.addr_(delta, delta.conj(), alpha=self.n * n / total)
-        self.mean.add_(delta, alpha=n / total)
-        self.n = total
+        total = self._n + n
+        delta = mean - self._mean
+        self._scatter_so_far().addr_(delta, delta.conj(), alpha=self._n * n / total)
+        self._mean.add_(delta, alpha=n / total)
+        self._n = total
 
 
 def activation_rows(output: Tensor, max_rows: int | None = None, channels: int | None = None) -> Tensor:

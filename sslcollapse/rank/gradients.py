@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from sslcollapse.core.memory import to_host
 from sslcollapse.layers.map import Layer
 
 
@@ -32,31 +32,31 @@ def penalty_gradients(module: Penalized, step: int) -> dict[str, dict[str, float
     Returns:
         layer → ``norm_ratio`` ‖g_penalty‖ / ‖g_objective‖ and ``cosine`` between the two.
     """
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+    sums: dict[str, Tensor] = {}
     with torch.enable_grad():
         for _, name, penalty, coefficient in module.weight_penalties(step):
-            sums[name] = sums[name].to(penalty.device) + coefficient * penalty
+            sums[name] = sums[name] + coefficient * penalty if name in sums else coefficient * penalty
     # In one backward pass: layers that share a tensor share a graph, and the gradient of that tensor is the sum of all.
     parameters = {name: module.layers[name].parameter for name in sums}
     distinct = {id(parameter): parameter for parameter in parameters.values()}
     gradients = torch.autograd.grad(list(sums.values()), list(distinct.values())) if sums else ()
     gradient = dict(zip(distinct, gradients, strict=True))
-    result = {}
+    compared = []
     for name in sums:
         layer = module.layers[name]
         ours = layer.rows(gradient[id(layer.parameter)])
         objective = layer.rows(_gradient(layer.parameter)) - ours
         ours_norm, objective_norm = ours.norm(), objective.norm()
         tiny = torch.finfo(ours.dtype).tiny
-        stacked = torch.stack(
-            [
-                ours_norm / objective_norm.clamp(min=tiny),
-                (ours * objective).sum() / (ours_norm * objective_norm).clamp(min=tiny),
-            ]
-        )
-        ratio, cosine = stacked.tolist()
-        result[name] = {"norm_ratio": ratio, "cosine": cosine}
-    return result
+        compared += [
+            ours_norm / objective_norm.clamp(min=tiny),
+            (ours.conj() * objective).sum().real / (ours_norm * objective_norm).clamp(min=tiny),
+        ]
+    device = compared[0].device if compared else None
+    # The host waits once for all layers.
+    values = to_host(torch.stack([value.to(device, torch.float64) for value in compared])).tolist() if compared else []
+    pairs = zip(values[::2], values[1::2], strict=True)
+    return {name: {"norm_ratio": ratio, "cosine": cosine} for name, (ratio, cosine) in zip(sums, pairs, strict=True)}
 
 
 def _gradient(parameter: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import world_size
 from sslcollapse.core.errors import RunError
+from sslcollapse.core.memory import onto
 from sslcollapse.core.precision import device_of, full_precision
-from sslcollapse.core.types import Point
-from sslcollapse.layers.map import Layer, by_tensor, layer_map, weights
-from sslcollapse.rank.record import LayerRank, stream_rank, weight_rank
+from sslcollapse.core.types import Neighbours, Point
+from sslcollapse.layers.map import Layer, by_tensor, layer_map
+from sslcollapse.rank.batch import Route
+from sslcollapse.rank.depth import SmoothnessOfLayers, beside_ranks
+from sslcollapse.rank.record import LayerRank, RankBatch
 from sslcollapse.rank.recorder import Recorder, evaluating, resting
 
 FEATURES = ("representation", "embedding", "prediction")
@@ -34,10 +37,13 @@ class Measurement:
         rows: of the features that there are, then of each layer's weight and, where it is seen, its output.
         singular: ``representation``, ``weight/convs.0``, ``output/convs.0``, ... → singular values, descending
             (un-centred for features and outputs).
+        beside: what else was asked for: of an output or feature ``SMOOTHNESS``, of a weight ``overlap`` with that of
+            the layer before, and ``overlap_random``, that of random subspaces.
     """
 
     rows: Sequence[LayerRank]
     singular: dict[str, np.ndarray]
+    beside: Mapping[Point, Mapping[str, float]] = field(default_factory=dict)
 
     @cached_property
     def ranks(self) -> dict[str, Any]:
@@ -50,10 +56,11 @@ class Measurement:
         found: dict[str, Any] = dict.fromkeys(FEATURES)
         found["layers"] = {}
         for row in self.rows:
+            measures = row.measures() | dict(self.beside.get(row.point, {}))
             if row.kind == "feature":
-                found[row.layer] = row.measures()
+                found[row.layer] = measures
             else:
-                found["layers"].setdefault(row.layer, {})[row.kind] = row.measures()
+                found["layers"].setdefault(row.layer, {})[row.kind] = measures
         if found["embedding"] is None:
             found["embedding"] = found["representation"]
         return found
@@ -86,6 +93,9 @@ def measure(
     predictor: nn.Module | None = None,
     rows: Tensor | None = None,
     step: int = 0,
+    route: Route | None = None,
+    neighbours: Callable[[Any], Neighbours | None] | None = None,
+    overlap: int = 0,
 ) -> Measurement:
     """Run the online network in eval mode on un-augmented views and measure every rank.
 
@@ -101,50 +111,51 @@ def measure(
         rows: numbers of the samples that count, ascending over all views; None for all. Of an output that has not one
             row a sample all count.
         step: what the rows are called.
+        route: how eigenvalues are computed (see ``batch``); by default as is usual for the device.
+        neighbours: edges of a view, for the smoothness of what layers put out over them (see ``depth``), over all its
+            nodes, whatever ``rows`` says.
+        overlap: dimension of the subspaces in which consecutive weights are compared (``depth.subspace_overlap``); 0
+            for no comparison.
 
     Raises:
         NotFiniteError: a feature, weight or output has NaN or infinite entries; named.
     """
     heads = {name: head for name, head in (("projector", projector), ("predictor", predictor)) if head is not None}
-    layers = _all_layers(encoder, heads)
+    networks = _networks(encoder, heads)
+    layers = {name: layer for network in networks for name, layer in network.items()}
     parts = dict(zip(FEATURES, (encoder, projector, predictor), strict=True))
     sources: dict[Point, Layer | nn.Module] = {
         Point("feature", name): part for name, part in parts.items() if part is not None
     }
     sources |= {Point("output", name): layer for name, layer in layers.items()}
-    recorder, start = Recorder(sources, held=rows is not None), 0
+    smooth = SmoothnessOfLayers(neighbours or (lambda view: None))
+    recorder, start = Recorder(sources, held=rows is not None, also=smooth.take), 0
     with full_precision(device_of(encoder), convolutions=True), evaluating(encoder, *heads.values()), recorder:
         for view in views:
+            smooth.begin(view)
             h = encoder(view)
             z = h if projector is None else projector(h)
             if predictor is not None:
                 predictor(z)
             if rows is not None:
                 own = rows[(rows >= start) & (rows < start + len(h))] - start
-                recorder.take(own.to(h.device), len(h))
+                recorder.take(onto(h.device, own), len(h))
                 start += len(h)
-    ranks: list[LayerRank] = []
-    singular: dict[str, np.ndarray] = {}
-
-    def keep(found: tuple[LayerRank, Tensor]) -> None:
-        row, sigma = found
-        ranks.append(row)
-        singular[row.point.key] = sigma.numpy()
-
+    asked = RankBatch(device_of(encoder), step=step, strict=True, route=route)
     for depth, name in enumerate(FEATURES):
         stream = recorder.streams.get(point := Point("feature", name))
         if stream is not None:
-            keep(stream_rank(point, stream, (stream.dim,), depth=depth, step=step, strict=True))
-    for group in by_tensor(layers):  # one after the other: a network may not fit twice
-        with resting(next(iter(group.values())).module):
-            matrices = weights(group)
-        for name, matrix in matrices.items():
-            layer = layers[name]
-            keep(weight_rank(layer, matrix, step=step, strict=True))
+            asked.ask_rows(point, stream, (stream.dim,), depth=depth)
+    for group in by_tensor(layers):
+        asked.ask_weights(group)
+        for name, layer in group.items():
             stream = recorder.streams.get(point := Point("output", name))
             if stream is not None:
-                keep(stream_rank(point, stream, layer.shape, depth=layer.depth, step=step, strict=True))
-    return Measurement(ranks, singular)
+                asked.ask_rows(point, stream, layer.shape, depth=layer.depth)
+    with resting(encoder, *heads.values()):
+        found = asked.found()
+        beside = beside_ranks(smooth, networks, overlap)
+    return Measurement([row for row, _ in found], {row.point.key: sigma.numpy() for row, sigma in found}, beside)
 
 
 def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:
@@ -214,7 +225,14 @@ class Observation:
         Raises:
             RunError: a layer whose output was not seen.
         """
-        readings = [self._weight(point) if point.kind == "weight" else self._output(point) for point in self._points]
+        asked = RankBatch(device_of(self._encoder), ordered=True)  # since they move coefficients
+        for point in self._points:
+            if point.kind == "weight":
+                asked.ask_weights({point.name: self._layers[point.name]})
+            else:
+                self._ask_rows(asked, point)
+        with resting(*(self._layers[point.name].module for point in self._points if point.kind == "weight")):
+            readings = [row for row, _ in asked.found()]  # a spectral norm stands still
         if readings and world_size() > 1:
             said = torch.tensor([[row.effective_rank, row.fraction] for row in readings], dtype=torch.float64)
             said = said.to(next(self._encoder.parameters()).device)
@@ -225,12 +243,7 @@ class Observation:
             ]
         return dict(zip(self._points, readings, strict=True))
 
-    def _weight(self, point: Point) -> LayerRank:
-        layer = self._layers[point.name]
-        with resting(layer.module):  # where a spectral norm stands still
-            return weight_rank(layer)[0]
-
-    def _output(self, point: Point) -> LayerRank:
+    def _ask_rows(self, asked: RankBatch, point: Point) -> None:
         stream = self._recorder.streams.get(point)
         if stream is None:
             raise RunError(
@@ -239,14 +252,16 @@ class Observation:
             )
         stream.all_reduce()
         if point.kind == "feature":
-            return stream_rank(point, stream, (stream.dim,), centred=False, depth=FEATURES.index(point.name))[0]
-        layer = self._layers[point.name]
-        return stream_rank(point, stream, layer.shape, centred=False, depth=layer.depth)[0]
+            asked.ask_rows(point, stream, (stream.dim,), centred=False, depth=FEATURES.index(point.name))
+        else:
+            layer = self._layers[point.name]
+            asked.ask_rows(point, stream, layer.shape, centred=False, depth=layer.depth)
 
 
-def _all_layers(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Layer]:
-    layers = layer_map(encoder)
+def _networks(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> list[dict[str, Layer]]:
+    """The layers of an encoder and of each head; those of a head have its name before theirs."""
+    networks = [layer_map(encoder)]
     for head, module in heads.items():
-        for name, layer in layer_map(module).items():
-            layers[f"{head}.{name}"] = replace(layer, name=f"{head}.{name}")
-    return layers
+        named = ((f"{head}.{name}", layer) for name, layer in layer_map(module).items())
+        networks.append({name: replace(layer, name=name) for name, layer in named})
+    return networks

@@ -14,19 +14,17 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from sslcollapse.core.errors import SSLCollapseError
-from sslcollapse.core.memory import map_on_threads
+from sslcollapse.core.precision import device_of
 from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
 from sslcollapse.nn.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
+from sslcollapse.rank.batch import Route
 from sslcollapse.rank.covariance import MAX_ROWS, StreamingCovariance
-from sslcollapse.rank.record import LayerRank, layer_ranks
+from sslcollapse.rank.record import LayerRank, RankBatch
 from sslcollapse.rank.recorder import Recorder, Watch, resting
 
 EVERY = 100
 """Training forwards from one that is measured to the next, by default."""
-
-_THREADS = 8
-"""At most this many layers are summarised at once, since each takes a few matrices of the size of its covariance."""
 
 
 class MonitorError(SSLCollapseError, RuntimeError):
@@ -98,8 +96,7 @@ class CollapseMonitor:
         check_count("max_rows", max_rows)
         self.layers: dict[str, Layer] = layers_of(model, layers)
         warn_of_unread(model, layers, "CollapseMonitor")
-        self.every = every
-        self.max_rows = max_rows
+        self.every, self.max_rows = every, max_rows
         self.forwards = self.measured = 0
         self._network = unwrap(model)
         self._records: list[_Record] = []
@@ -147,7 +144,9 @@ class CollapseMonitor:
         finally:
             self._end()
 
-    def summary(self, step: int | None = None, *, all_reduce: bool = False) -> list[LayerRank]:
+    def summary(
+        self, step: int | None = None, *, all_reduce: bool = False, route: Route | None = None
+    ) -> list[LayerRank]:
         """A row for each layer's weight, as it is now, and output, since the summary before; also kept in ``history``.
 
         Until the next measured forward it gives the same again. Layers that did not run have no row for the output, nor
@@ -156,6 +155,7 @@ class CollapseMonitor:
         Args:
             step: what the rows are called; by default the number of training forwards seen.
             all_reduce: merge the outputs of all ranks. Every rank must then call this.
+            route: how eigenvalues are computed (see ``rank.batch``); by default as is usual for the device.
 
         Raises:
             MonitorError: no forward was seen.
@@ -168,24 +168,24 @@ class CollapseMonitor:
             )
         self._end()
         with self._lock:
-            return self._summary(self.forwards if step is None else step, all_reduce)
+            return self._summary(self.forwards if step is None else step, all_reduce, route)
 
-    def _summary(self, step: int, all_reduce: bool) -> list[LayerRank]:
+    def _summary(self, step: int, all_reduce: bool, route: Route | None) -> list[LayerRank]:
         self._tell_unread()
-        streams = [self._stream_of(name, layer, all_reduce) for name, layer in self.layers.items()]
-        pairs = list(zip(self.layers.values(), streams, strict=True))
+        asked = RankBatch(device_of(self._network), step=step, route=route)
+        for name, layer in self.layers.items():
+            asked.ask_weights({name: layer})
+            stream = self._stream_of(name, layer, all_reduce)
+            if stream is not None and stream.n:
+                asked.ask_rows(Point("output", name), stream, layer.shape, depth=layer.depth)
         with resting(self._network):
-            if any(hasattr(layer.parameter, "full_tensor") for layer in self.layers.values()):
-                found = [layer_ranks(step, *pair) for pair in pairs]  # all ranks gather shards in the same order
-            else:
-                found = map_on_threads(lambda pair: layer_ranks(step, *pair), pairs, _THREADS)
-        rows = [row for of_layer in found for row, _ in of_layer]
-        spectra = {f"{row.kind}/{row.layer}": sigma for of_layer in found for row, sigma in of_layer}
+            found = asked.found()
         if self._records and self._records[-1].measured == self.measured:
             self._records.pop()
-        self._records.append(_Record(self.measured, step, rows, spectra))
+        spectra = {row.point.key: sigma for row, sigma in found}
+        self._records.append(_Record(self.measured, step, [row for row, _ in found], spectra))
         self._summarized = True
-        return rows
+        return self._records[-1].rows
 
     @property
     def history(self) -> list[LayerRank]:

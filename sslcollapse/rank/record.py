@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sslcollapse.core.types import Point
-from sslcollapse.layers.map import Layer
+from sslcollapse.layers.map import Layer, weights
+from sslcollapse.rank.batch import Gram, Make, Route, spectra, usual_route
 from sslcollapse.rank.covariance import StreamingCovariance
 from sslcollapse.rank.spectrum import (
     NotFiniteError,
     effective_rank_from_singular_values,
+    finite,
     participation_ratio_from_singular_values,
-    singular_values,
     summarize,
 )
 
@@ -150,45 +151,102 @@ def rank_of(
     return rank, sigma
 
 
-def weight_rank(
-    layer: Layer, weight: Tensor | None = None, *, step: int = 0, strict: bool = False
-) -> tuple[LayerRank, Tensor]:
-    """The rank of a layer's weight, computed here where it is not given; see ``rank_of``."""
+class RankBatch:
+    """Ranks that are asked for one by one and computed together (``batch.spectra``).
 
-    def spectrum() -> Tensor:
-        return singular_values(layer.weight() if weight is None else weight)
+    Args:
+        device: of the network; says by which route where ``route`` does not.
+        step: what the rows are called.
+        strict: whether entries that are not finite are an error, and not NaN in all measures.
+        route: see ``batch``.
+        ordered: see ``batch.spectra``; weights that are sharded are always read in order.
+    """
 
-    point = Point("weight", layer.name)
-    return rank_of(point, layer.shape, spectrum, depth=layer.depth, step=step, strict=strict)
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        step: int = 0,
+        strict: bool = False,
+        route: Route | None = None,
+        ordered: bool = False,
+    ) -> None:
+        self._device, self._step, self._strict = device, step, strict
+        self._route: Route = usual_route(device) if route is None else route
+        self._makes: list[Make] = []
+        self._asked: list[_Asked] = []
+        self._ordered = ordered
+
+    def ask_weights(self, layers: Mapping[str, Layer]) -> None:
+        """The weights of layers that share a tensor, which is made once for all of them.
+
+        They are read by ``found``, which is to be called where buffers stand still (``recorder.resting``).
+        """
+        for position, layer in enumerate(layers.values()):
+            place = len(self._makes), position
+            self._asked.append(_Asked(Point("weight", layer.name), layer.shape, layer.depth, None, place, None))
+        self._ordered |= any(hasattr(layer.parameter, "full_tensor") for layer in layers.values())
+        self._makes.append(lambda: [Gram.of(matrix) for matrix in weights(layers).values()])
+
+    def ask_rows(
+        self,
+        point: Point,
+        stream: StreamingCovariance,
+        shape: tuple[int, ...],
+        *,
+        centred: bool = True,
+        depth: int = 0,
+    ) -> None:
+        """The rows that were seen, and with ``centred`` the rows less their mean.
+
+        Args:
+            point: whose rows.
+            stream: of the rows.
+            shape: [out, in] of the weight; (d,) of a feature.
+            centred: whether their rank less the mean is asked for too.
+            depth: of the layer.
+        """
+        place = len(self._makes)
+        self._makes.append(lambda: [stream.gram(centred=False)])
+        if centred:
+            self._makes.append(lambda: [stream.gram(centred=True)])
+        about_mean = (place + 1, 0) if centred else None
+        self._asked.append(_Asked(point, shape, depth, stream.n, (place, 0), about_mean))
+
+    def found(self) -> list[tuple[LayerRank, Tensor]]:
+        """The rank of everything that was asked for, in that order, each with its singular values on the host.
+
+        Every rank must call where weights are sharded.
+
+        Raises:
+            NotFiniteError: if strict; names what is not finite.
+        """
+        sigma = spectra(self._makes, self._route, device=self._device, ordered=self._ordered)
+
+        def at(place: tuple[int, int]) -> Callable[[], Tensor]:
+            return lambda: finite(sigma[place[0]][place[1]])
+
+        return [
+            rank_of(
+                asked.point,
+                asked.shape,
+                at(asked.place),
+                n=asked.n,
+                centred=None if asked.centred is None else at(asked.centred),
+                depth=asked.depth,
+                step=self._step,
+                strict=self._strict,
+            )
+            for asked in self._asked
+        ]
 
 
-def stream_rank(
-    point: Point,
-    stream: StreamingCovariance,
-    shape: tuple[int, ...],
-    *,
-    centred: bool = True,
-    depth: int = 0,
-    step: int = 0,
-    strict: bool = False,
-) -> tuple[LayerRank, Tensor]:
-    """The rank of rows that were seen, and with ``centred`` that of the rows less their mean; see ``rank_of``."""
-    return rank_of(
-        point,
-        shape,
-        lambda: stream.singular_values(centred=False),
-        n=stream.n,
-        centred=(lambda: stream.singular_values(centred=True)) if centred else None,
-        depth=depth,
-        step=step,
-        strict=strict,
-    )
+class _Asked(NamedTuple):
+    """Of what a rank is asked for, and where its spectra come: number of the maker, and of its Gram."""
 
-
-@torch.no_grad()  # which is for the thread that calls
-def layer_ranks(step: int, layer: Layer, stream: StreamingCovariance | None) -> list[tuple[LayerRank, Tensor]]:
-    """The row of a layer's weight and, where it has put something out, that of its output; each with its spectrum."""
-    rows = [weight_rank(layer, step=step)]
-    if stream is not None and stream.n:
-        rows.append(stream_rank(Point("output", layer.name), stream, layer.shape, depth=layer.depth, step=step))
-    return rows
+    point: Point
+    shape: tuple[int, ...]
+    depth: int
+    n: int | None
+    place: tuple[int, int]
+    centred: tuple[int, int] | None

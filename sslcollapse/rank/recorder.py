@@ -136,6 +136,7 @@ class Recorder:
         held: whether outputs wait, as copies, for ``take``, which says which of their rows count.
         tolerant: whether a forward pass goes on whatever is wrong with an output; ``unread`` then says what it was.
         listens: whether a forward pass counts, asked in its thread; by default every one does.
+        also: takes every output as well, as it is put out.
 
     Attributes:
         streams: covariance of the rows so far, where there were any.
@@ -151,11 +152,12 @@ class Recorder:
         held: bool = False,
         tolerant: bool = False,
         listens: Callable[[], bool] = lambda: True,
+        also: Callable[[Point, Any], None] = lambda point, output: None,
     ) -> None:
         self.streams: dict[Point, StreamingCovariance] = {}
         self.unread: dict[Point, str] = {}
         self.lock = threading.RLock()
-        self._max_rows, self._tolerant, self._listens = max_rows, tolerant, listens
+        self._max_rows, self._tolerant, self._listens, self._also = max_rows, tolerant, listens, also
         self._held: list[tuple[Point, Layer | None, Any]] | None = [] if held else None
         self._handles: list[Any] = []
         by_module: dict[nn.Module, dict[Point, Layer | None]] = {}
@@ -206,6 +208,7 @@ class Recorder:
                 return  # a backward pass runs it again, where activations are not kept
             for point, layer in wanted.items():
                 try:
+                    self._also(point, output)
                     if self._held is None:
                         self._add(point, layer, output)
                     else:
@@ -233,7 +236,7 @@ class Recorder:
                 if point not in self.streams:
                     self.streams[point] = StreamingCovariance(rows.shape[1], rows.device)
                 stream = self.streams[point]
-                stream.update(rows.to(stream.mean.device))
+                stream.update(rows.to(stream.device))
 
 
 def _kept(output: Any) -> Any:

@@ -59,15 +59,29 @@ def singular_values(matrix: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: for what ``widest`` refuses.
     """
+    gram, scale = gram_of(matrix)
+    sigma = from_gram(gram)
+    return sigma if scale is None else sigma * scale
+
+
+def gram_of(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+    """BᴴB or BBᴴ in float64, the smaller of the two, and the scale s of a matrix A = s B; None for 1.
+
+    A finite matrix may be too large to be squared. On a CPU that is looked at; elsewhere the host would have to wait
+    for the answer, so that every matrix is scaled by its largest entry.
+
+    Raises:
+        TypeError, ValueError: for what ``widest`` refuses.
+    """
     rows = widest(matrix)
     side = rows if rows.shape[0] <= rows.shape[1] else rows.mH
-    try:
-        return from_gram(gram_matrix(side))
-    except NotFiniteError:
-        peak = side.abs().amax()  # a finite matrix may be too large to be squared
-        if not torch.isfinite(peak):
-            raise
-        return from_gram(gram_matrix(side / peak)) * peak
+    if side.device.type == "cpu" or not side.numel():
+        gram = gram_matrix(side)
+        if torch.isfinite(gram).all():
+            return gram, None
+    peak = side.abs().amax()
+    peak = torch.where(peak > 0, peak, 1.0)
+    return gram_matrix(side / peak), peak
 
 
 def from_gram(gram: Tensor) -> Tensor:
@@ -79,42 +93,47 @@ def from_gram(gram: Tensor) -> Tensor:
     Raises:
         NotFiniteError: for a Gram matrix with NaN or infinite entries.
     """
-    if not torch.isfinite(gram).all():
-        raise NotFiniteError("the matrix has NaN or infinite entries, so it has no spectrum")
+    finite(gram)
     if not gram.numel():
         return gram.real.new_zeros(0)
-    energy = torch.linalg.eigvalsh(gram).flip(0)
-    noise = gram.shape[0] * torch.finfo(gram.dtype).eps * energy[0]
-    return torch.where(energy > noise, energy, 0.0).clamp(min=0.0).sqrt()
+    return without_noise(torch.linalg.eigvalsh(gram).flip(0)).clamp(min=0.0).sqrt()
+
+
+def finite(values: Tensor) -> Tensor:
+    """A Gram matrix, or the singular values of one, that has a spectrum.
+
+    Raises:
+        NotFiniteError: for one with NaN or infinite entries.
+    """
+    if not torch.isfinite(values).all():
+        raise NotFiniteError("the matrix has NaN or infinite entries, so it has no spectrum")
+    return values
+
+
+def without_noise(energy: Tensor) -> Tensor:
+    """Eigenvalues [..., d] in float64, descending; those within rounding of zero (d · 2⁻⁵² of the first) are zero."""
+    noise = energy.shape[-1] * torch.finfo(energy.dtype).eps * energy[..., :1]
+    return torch.where(energy > noise, energy, 0.0)
 
 
 def effective_rank_from_singular_values(sigma: Tensor) -> float:
     """exp(−Σ p log p) with p = σ/Σσ (Roy & Vetterli 2007, definition 1): [k] → between 1 and k."""
-    sigma = _checked(sigma)
-    total = sigma.sum()
-    if total == 0:
-        return 0.0
-    return float(torch.exp(torch.special.entr(sigma / total).sum()))
+    return _exp_entropy(_checked(sigma))
 
 
 def rankme_from_singular_values(sigma: Tensor, eps: float = 1e-7) -> float:
     """exp(−Σ p log p) with p = σ/Σσ + ε, of un-centred features (Garrido et al. 2023, equation 1): [k] → scalar."""
-    sigma = _checked(sigma)
-    total = sigma.sum()
-    if total == 0:
-        return 0.0
-    return float(torch.exp(torch.special.entr(sigma / total + eps).sum()))
+    return _exp_entropy(_checked(sigma), eps)
 
 
 def participation_ratio_from_singular_values(sigma: Tensor) -> float:
     """(Σλ)² / Σλ² with λ = σ²: [k] → between 1 and k."""
-    share = _energies(sigma)
-    return float(share.sum().square() / share.square().sum()) if share.numel() else 0.0
+    return _participation_ratio(_energies(_checked(sigma)))
 
 
 def stable_rank_from_singular_values(sigma: Tensor) -> float:
     """Σσ² / σ₁², that is ‖A‖²_F / ‖A‖²₂: [k] → between 1 and k."""
-    return float(_energies(sigma).sum())
+    return float(_energies(_checked(sigma)).sum())
 
 
 def nesum_from_singular_values(sigma: Tensor) -> float:
@@ -127,8 +146,7 @@ def nesum_from_singular_values(sigma: Tensor) -> float:
 
 def numerical_rank_from_singular_values(sigma: Tensor, rtol: float = NUMERICAL_RANK_RTOL) -> int:
     """Number of singular values above ``rtol`` times the largest: [k] → count."""
-    sigma = _checked(sigma)
-    return int((sigma > rtol * sigma.max()).sum()) if sigma.numel() else 0
+    return _count(_checked(sigma), rtol)
 
 
 def alpha_req_from_singular_values(sigma: Tensor, fit: tuple[int, int] = ALPHA_REQ_RANGE) -> float:
@@ -153,7 +171,7 @@ def alpha_req_from_singular_values(sigma: Tensor, fit: tuple[int, int] = ALPHA_R
     first, last = fit
     if not 1 <= first < last:
         raise ValueError(f"fit must be (first, last) with 1 <= first < last, got {fit!r}")
-    energy = _energies(sigma).sort(descending=True).values
+    energy = _energies(_checked(sigma)).sort(descending=True).values
     noise = (len(energy) * torch.finfo(energy.dtype).eps) ** 2
     energy = energy[: int((energy > noise).sum())][first - 1 : last]
     if energy.numel() < 2:
@@ -166,12 +184,14 @@ def alpha_req_from_singular_values(sigma: Tensor, fit: tuple[int, int] = ALPHA_R
 
 def summarize(sigma: Tensor, attainable: int) -> dict[str, float | int]:
     """All rank measures of one spectrum beside the largest rank that its shape allows."""
+    sigma = _checked(sigma)  # once: of a whole network, looking takes longer than computing
+    energies = _energies(sigma)
     return {
-        "effective_rank": effective_rank_from_singular_values(sigma),
-        "rankme": rankme_from_singular_values(sigma),
-        "participation_ratio": participation_ratio_from_singular_values(sigma),
-        "stable_rank": stable_rank_from_singular_values(sigma),
-        "numerical_rank": numerical_rank_from_singular_values(sigma),
+        "effective_rank": _exp_entropy(sigma),
+        "rankme": _exp_entropy(sigma, 1e-7),
+        "participation_ratio": _participation_ratio(energies),
+        "stable_rank": float(energies.sum()),
+        "numerical_rank": _count(sigma, NUMERICAL_RANK_RTOL),
         "rtol": NUMERICAL_RANK_RTOL,
         "attainable": attainable,
     }
@@ -193,8 +213,23 @@ def _checked(sigma: Tensor) -> Tensor:
     return sigma
 
 
+def _exp_entropy(sigma: Tensor, eps: float = 0.0) -> float:
+    total = sigma.sum()
+    if total == 0:
+        return 0.0
+    share = sigma / total
+    return float(torch.exp(torch.special.entr(share + eps if eps else share).sum()))
+
+
+def _participation_ratio(energies: Tensor) -> float:
+    return float(energies.sum().square() / energies.square().sum()) if energies.numel() else 0.0
+
+
+def _count(sigma: Tensor, rtol: float) -> int:
+    return int((sigma > rtol * sigma.max()).sum()) if sigma.numel() else 0
+
+
 def _energies(sigma: Tensor) -> Tensor:
     """λ / λ₁, so that nothing over- or underflows; empty for an all-zero spectrum."""
-    sigma = _checked(sigma)
     largest = sigma.max() if sigma.numel() else sigma.new_zeros(())
     return (sigma / largest).square() if largest > 0 else sigma.new_zeros(0)

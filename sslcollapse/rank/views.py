@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcollapse.core.precision import device_of, full_precision
 from sslcollapse.core.types import Batch
 from sslcollapse.rank.recorder import evaluating
 from sslcollapse.rank.spectrum import (
@@ -91,7 +92,7 @@ def measure_shared(
     """
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {"shared": [], "shared_input": []}
     count, seen = 0, set[int]()
-    with evaluating(encoder):
+    with full_precision(device_of(encoder), convolutions=True), evaluating(encoder):
         for batch in batches:
             index = set(batch.index.tolist())
             if len(batch.views) < 2 or (index <= seen and count >= MAX_ROWS):

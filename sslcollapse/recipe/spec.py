@@ -70,12 +70,22 @@ class MonitorSpec:
         gradients: whether penalties' gradients are compared with the objective's.
         samples: most samples whose ranks are measured, evenly spaced over the probe set; None is all that a domain has
             at hand, as a graph has its nodes, and 4,096 of those that it makes a batch at a time.
+        timed: probes of ``evaluate`` that are run during training too, for accuracy over time. How long they take
+            is written down apart from the rest.
+        timed_every: steps between them; they are run after the last step as well.
+        smoothness: whether Dirichlet energy and mean average distance of what layers put out are measured too, in
+            domains whose samples have neighbours.
+        overlap: dimension of the subspaces in which the weights of consecutive layers are compared; 0 for none.
     """
 
     every: Annotated[int, AtLeast(0)] = 100
     rank_warning: Probability = 0.1
     gradients: bool = True
     samples: Annotated[int, AtLeast(2)] | None = None
+    timed: Annotated[Sequence[str], Distinct()] = ()
+    timed_every: Annotated[int, AtLeast(1)] = 1000
+    smoothness: bool = False
+    overlap: Annotated[int, AtLeast(0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.core.precision import full_precision
+from sslcollapse.core.precision import precisely
 from sslcollapse.layers.effective import effective, oriented
 from sslcollapse.layers.map import Layer, LayerError, by_tensor
 from sslcollapse.nn.init import polar_factor
@@ -212,8 +212,9 @@ class Constrained:
         chains: list[Any] = [module.get_submodule(f"parametrizations.{tensor}") for module, tensor in self.tensors]
         try:
             for chain in chains:
-                with full_precision(chain.original.device):
-                    chain.held = chain()
+                chain.held = precisely(
+                    lambda stored, of=chain: torch.func.functional_call(of, {"original": stored}, ()), chain.original
+                )
             yield
         finally:
             for chain in chains:

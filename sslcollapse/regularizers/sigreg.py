@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.memory import onto
-from sslcollapse.core.precision import full_precision
+from sslcollapse.core.precision import full_precision, precisely
 from sslcollapse.core.seeding import generator
 from sslcollapse.nn.init import check_samples
 from sslcollapse.nn.moments import widen
@@ -73,7 +73,8 @@ class SIGRegPenalty(FeaturePenalty):
             gathered = gather.views(*map(widen, features))
             directions = self.directions_at(step, gathered[0].shape[1])
             directions = onto(gathered[0].device, directions).to(gathered[0].dtype)
-            return torch.stack([epps_pulley(view @ directions, self.knots, self.limit) for view in gathered]).mean()
+            projected = [precisely(torch.matmul, view, directions) for view in gathered]
+            return torch.stack([epps_pulley(each, self.knots, self.limit) for each in projected]).mean()
 
     def directions_at(self, step: int, dim: int) -> Tensor:
         """The directions of a step as columns of unit length: [dim, directions], float32, on the CPU."""

@@ -14,6 +14,7 @@ from sslcollapse.report import tables
 from sslcollapse.report.plot import Plot, inline
 from sslcollapse.report.plots_run import (
     NamedRun,
+    beside_ranks_by_depth,
     fans,
     feature_ranks,
     key_of,
@@ -214,6 +215,7 @@ def run_page(runs: Sequence[Run]) -> Page:
         Section("result", "Result", _finished(named), [tables.accuracy(named), tables.ranks(named)]),
         Section("differences", "What differs", "", [tables.recipe_differences(named)] if not one else []),
         _run_page_section("rank", "Rank over time", [*feature_ranks(named, key), *rank_by_depth(named)], _RANK_WORDS),
+        _run_page_section("depth", "Smoothness and overlap", beside_ranks_by_depth(named)),
         _run_page_section(
             "spectra",
             "Spectra",

@@ -68,24 +68,60 @@ def rank_by_depth(runs: Sequence[NamedRun]) -> list[Plot]:
     for label, run in runs:
         for part in PARTS:
             table = {layer: run.fractions(layer, part) for layer in run.layers}
-            table = {layer: fractions for layer, fractions in table.items() if fractions}
-            steps = sorted({step for fractions in table.values() for step in fractions})
-            if not steps:
-                continue
-            whose = "" if len(runs) == 1 else f", {label}"
-            plots.append(
-                heat(
-                    slug(f"rank_by_depth-{part}{'' if len(runs) == 1 else f'-{label}'}"),
-                    f"Rank of {WORDS[part]} by depth{whose}",
-                    "Effective rank as a fraction of the attainable rank; the first layer on top.",
-                    list(table),
-                    steps,
-                    [[fractions.get(step) for step in steps] for fractions in table.values()],
-                    "fraction of attainable",
-                    "step",
-                )
+            plots += _by_depth(
+                runs,
+                label,
+                table,
+                f"rank_by_depth-{part}",
+                f"Rank of {WORDS[part]} by depth",
+                "Effective rank as a fraction of the attainable rank; the first layer on top.",
+                "fraction of attainable",
             )
     return plots
+
+
+DEPTH = {
+    ("output", "dirichlet_ratio"): (
+        "Dirichlet ratio",
+        "Mean squared distance of neighbours over that of all pairs of nodes: 0 is constant on connected parts.",
+    ),
+    ("output", "mad"): ("Mean average distance", "Mean of 1 − cosine over all pairs of nodes: 0 is one direction."),
+    ("weight", "overlap"): (
+        "Overlap with the layer before",
+        "Mean squared cosine of the first right singular vectors with the first left ones of the layer before.",
+    ),
+}
+"""What a monitor may measure beside ranks → its title and a caption."""
+
+
+def beside_ranks_by_depth(runs: Sequence[NamedRun]) -> list[Plot]:
+    """For each run a heat map of what its monitor measured beside ranks: layers × steps."""
+    plots = []
+    for label, run in runs:
+        for (part, measure), (title, caption) in DEPTH.items():
+            table = {layer: run.series(f"rank/layers/{layer}/{part}/{measure}") for layer in run.layers}
+            plots += _by_depth(runs, label, table, f"{measure}_by_depth", f"{title} by depth", caption, measure)
+    return plots
+
+
+def _by_depth(
+    runs: Sequence[NamedRun],
+    label: str,
+    table: dict[str, dict[int, float]],
+    name: str,
+    title: str,
+    caption: str,
+    what: str,
+) -> list[Plot]:
+    """A heat map of layer → step → value, of the run with that label; none without values."""
+    table = {layer: values for layer, values in table.items() if values}
+    steps = sorted({step for values in table.values() for step in values})
+    if not steps:
+        return []
+    if len(runs) > 1:
+        name, title = f"{name}-{label}", f"{title}, {label}"
+    cells = [[values.get(step) for step in steps] for values in table.values()]
+    return [heat(slug(name), title, caption, list(table), steps, cells, what.replace("_", " "), "step")]
 
 
 def regularization(runs: Sequence[NamedRun], key: Key) -> list[Plot]:

@@ -74,6 +74,11 @@ def check_domain(domain: Any) -> None:
         len({None if each is None else len(each) for each in rows}) == 1,
         f"{name}.measurable() gives two views of the same samples another number of rows",
     )
+    for near in map(domain.neighbours, first.views):
+        ensure(
+            near is None or (near.edges.shape[0] == 2 and bool(((near.edges >= 0) & (near.edges < near.nodes)).all())),
+            f"{name}.neighbours(view) must be None or have edges [2, E] between rows 0 to nodes - 1",
+        )
 
 
 def _check_ranks(domain: Any, name: str, size: int, draw: Callable[..., list[Batch]]) -> None:

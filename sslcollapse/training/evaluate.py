@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 
 from sslcollapse.core.distributed import made_by_rank_0, world_size
 from sslcollapse.core.errors import RecipeError, RunError, suggest
-from sslcollapse.core.precision import device_of
+from sslcollapse.core.precision import device_of, numerics
 from sslcollapse.core.registry import RegistryError, remedy
 from sslcollapse.core.types import ProbeSet
 from sslcollapse.probes.evaluate import build_probes, check_probes, count_splits, run_probes
 from sslcollapse.rank.measure import represent
+from sslcollapse.recipe.spec import TrainSpec
 from sslcollapse.runs.export import load_encoder
 from sslcollapse.runs.tables import accuracy_table
 from sslcollapse.training.build import build_domain, build_encoder
@@ -51,6 +53,12 @@ def evaluate_networks(
     return results, splits
 
 
+def policy_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``numerics`` takes, from a recipe that may be older than some of it."""
+    fields = {field.name: field.default for field in dataclasses.fields(TrainSpec)}
+    return {name: recipe["train"].get(name, fields[name]) for name in ("matmul", "cudnn_benchmark", "deterministic")}
+
+
 def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]:
     """Evaluate the exported encoder of a run directory again, print its table and return the results.
 
@@ -79,10 +87,11 @@ def evaluate_run(target: Path, names: list[str] | None = None) -> dict[str, Any]
         raise RunError(f"{target}: {error}{remedy(error)}") from error
     domain.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    probe_set = domain.probe_set().to(device)
-    check_probes(probes, probe_set)
-    networks = {"evaluation": encoder.to(device), "untrained": build_encoder(recipe, domain).to(device)}
     reporter = Reporter(True)
-    result, _ = evaluate_networks(probes, networks, probe_set, reporter)
+    with numerics(policy_of(recipe), device):
+        probe_set = domain.probe_set().to(device)
+        check_probes(probes, probe_set)
+        networks = {"evaluation": encoder.to(device), "untrained": build_encoder(recipe, domain).to(device)}
+        result, _ = evaluate_networks(probes, networks, probe_set, reporter)
     reporter.print(accuracy_table(result))
     return result

@@ -1,21 +1,27 @@
-"""The ranks that a run measures: on the probe set, after some of its steps, and of two views, at its end."""
+"""What a run measures: ranks on the probe set, after some of its steps, and of two views; and accuracy over time."""
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any
 
-from sslcollapse.core.distributed import meeting
-from sslcollapse.core.errors import NonFiniteLossError, SSLCollapseError
+import torch
+
+from sslcollapse.core.distributed import made_by_rank_0, meeting
+from sslcollapse.core.errors import NonFiniteLossError, RecipeError, SSLCollapseError, suggest
 from sslcollapse.core.types import MEASURED, Context, ProbeSet
+from sslcollapse.probes.evaluate import run_probes
 from sslcollapse.rank.gradients import gradient_warnings
-from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure
+from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure, represent
 from sslcollapse.rank.spectrum import NotFiniteError
 from sslcollapse.rank.views import MAX_ROWS, measure_shared
 from sslcollapse.training.build import checked_batches
 from sslcollapse.training.finite import way_out
+from sslcollapse.training.hooks import Hook
 from sslcollapse.training.journal import Journal
 from sslcollapse.training.setup import Setup
 
@@ -85,10 +91,90 @@ class RankMeter:
     def _measured(self, done: int) -> Measurement:
         module = self._setup.module
         heads: dict[str, Any] = dict(projector=module.projector, predictor=module.predictor)
-        views, rows = self._probe_set.measured(self._setup.recipe["monitor"]["samples"])
+        wanted: Mapping[str, Any] = self._setup.recipe["monitor"]
+        views, rows = self._probe_set.measured(wanted["samples"])
+        if wanted["smoothness"]:
+            heads["neighbours"] = self._setup.domain.neighbours
         try:
-            return measure(module.encoder, views, **heads, rows=rows, step=done)
+            return measure(module.encoder, views, **heads, rows=rows, step=done, overlap=wanted["overlap"])
         except NotFiniteError as error:
             raise NonFiniteLossError(
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self._setup.run.checkpoints)}"
             ) from error
+
+
+class TimedProbes(Hook):
+    """Runs probes while a network trains, and writes down what they find with the time that training took until then.
+
+    A line of ``metrics.jsonl`` has ``timed/<name>/<metric>``, ``seconds`` since the first step of this process began,
+    and ``seconds_probing``, how many of them went into lines before it. Their difference is the time of training. On a
+    GPU the device is waited for before and after, so that neither time has work of the other.
+
+    Args:
+        setup: of the run.
+        probes: name → probe, all of the recipe.
+        probe_set: labels and splits; on rank 0 also the inputs.
+        journal: takes the lines.
+
+    Raises:
+        RecipeError: the recipe has no probe of a name in ``monitor.timed``.
+    """
+
+    def __init__(self, setup: Setup, probes: Mapping[str, Any], probe_set: ProbeSet, journal: Journal) -> None:
+        self._setup, self._probe_set, self._journal = setup, probe_set, journal
+        known = list(probes)
+        for name in setup.recipe["monitor"]["timed"]:
+            if name not in known:
+                there = f"{suggest(name, known)} (known: {', '.join(known)})" if known else ", which has none"
+                raise RecipeError(f"monitor.timed: {name!r} is no probe of evaluate{there}")
+        self._probes = {name: probes[name] for name in setup.recipe["monitor"]["timed"]}
+        self._began: float | None = None
+        self._probing = 0.0
+
+    def acts(self, step: int) -> bool:
+        """Where the clock starts, and where the probes are due; nothing is done in other steps."""
+        return self._began is None or self._is_due(step + 1)
+
+    def before_forward(self, step: int) -> None:
+        """Start the clock, with the first step."""
+        if self._began is None:
+            self._began = self._now()
+
+    def after_step(self, step: int) -> None:
+        """Run the probes where they are due."""
+        done = step + 1
+        if not self._is_due(done):
+            return
+        stopped = self._now()
+        values: dict[str, float] = {}
+        try:
+            values = self._found()
+        except Exception as error:  # on every rank; the run goes on, and will try again
+            if self._setup.main:
+                self._setup.run.log(traceback.format_exc())
+            self._journal.warn(done, f"monitor.timed: {type(error).__name__}: {error}; the traceback is in train.log")
+        seconds = {"seconds": stopped - (self._began or stopped), "seconds_probing": self._probing}
+        self._journal.log(done, {**values, **seconds})
+        self._probing += self._now() - stopped
+
+    def _is_due(self, done: int) -> bool:
+        return done % self._setup.recipe["monitor"]["timed_every"] == 0 or done == self._setup.steps
+
+    def _found(self) -> dict[str, float]:
+        """What the probes say of the encoder as it is, on every rank."""
+        setup = self._setup
+        make = partial(represent, setup.module.encoder, self._probe_set.views)
+        features = made_by_rank_0("computing representations", make, setup.accelerator.device)
+        results, _ = run_probes(self._probes, features, self._probe_set, shared=True)
+        return {
+            f"timed/{name}/{metric}": found["mean"]
+            for name, result in results.items()
+            for metric, found in result.items()
+            if isinstance(found, Mapping) and "mean" in found
+        }
+
+    def _now(self) -> float:
+        """The time at which the device has done all that it was given."""
+        if self._setup.accelerator.device.type == "cuda":
+            torch.cuda.synchronize(self._setup.accelerator.device)
+        return time.perf_counter()

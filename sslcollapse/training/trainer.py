@@ -35,7 +35,7 @@ from sslcollapse.training.checkpoint import RunState
 from sslcollapse.training.finite import check_tensors
 from sslcollapse.training.hooks import Controllers, Hook, PenaltyGradients
 from sslcollapse.training.journal import Journal
-from sslcollapse.training.measuring import RankMeter
+from sslcollapse.training.measuring import RankMeter, TimedProbes
 from sslcollapse.training.result import finish
 from sslcollapse.training.setup import Setup, accelerated, check_trackers
 from sslcollapse.training.static import StaticStep
@@ -157,6 +157,8 @@ class Trainer:
             self.hooks.append(self.gradients)
         if module.controllers:
             self.hooks.append(Controllers(module, self.journal))
+        if recipe["monitor"]["timed"]:
+            self.hooks.append(TimedProbes(setup, self.probes, self.probe_set, self.journal))
 
     def run(self, resume: bool, command: list[str]) -> Path:
         """Train to the last step, then evaluate and write the result."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sslcollapse import (
     Batch,
     FeaturePenalty,
+    Neighbours,
     Objective,
     OptimizerSpec,
     ProbeResult,
@@ -78,6 +79,13 @@ class HalfMeasured(Points):
         return view[: int(view.abs().sum()) % len(view) + 1]
 
 
+class FarNeighbours(Points):
+    """Has an edge to a sample that is not in the view."""
+
+    def neighbours(self, view):
+        return Neighbours(torch.tensor([[0], [len(view)]]), len(view))
+
+
 class FewClasses(Points):
     """Says too few classes."""
 
@@ -93,6 +101,7 @@ class FewClasses(Points):
         (OneSeed, r"the views of OneSeed are the same for two seeds"),
         (SameOnAllRanks, r"two ranks of SameOnAllRanks have the same samples; share a batch over ranks"),
         (HalfMeasured, r"measurable\(\) gives two views of the same samples another number of rows"),
+        (FarNeighbours, r"neighbours\(view\) must be None or have edges \[2, E\] between rows 0 to nodes - 1"),
         (FewClasses, r"num_classes is 3, labels need 40"),
         (type("Wordless", (Points,), {"kind": ""}), r"Wordless.kind must be a word, got ''"),
         (

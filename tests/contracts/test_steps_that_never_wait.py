@@ -17,19 +17,26 @@ from test_registered_components import SHAPES, build
 from tiny import random_graph, tiny_view
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sslcollapse.core.capture import HostCopies
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES, OPTIMIZERS, REGULARIZERS
-from sslcollapse.core.types import Batch, Context
+from sslcollapse.core.types import Batch, Context, Point
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.domains.graph.view import GraphStructure, GraphView
 from sslcollapse.domains.samples import SampleDomain, Samples
+from sslcollapse.domains.vision.domain import VisionDomain
 from sslcollapse.domains.vision.views import ImageViews
 from sslcollapse.encoders.gcn import gcn_matrix
 from sslcollapse.encoders.sage import mean_matrix
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes.linear import OnlineProbe
+from sslcollapse.rank import batch as rank_batch
+from sslcollapse.rank import gradients as rank_gradients
+from sslcollapse.rank.gradients import penalty_gradients
+from sslcollapse.rank.measure import Observation, measure
+from sslcollapse.rank.monitor import CollapseMonitor
 from sslcollapse.training.module import SSLModule
 from sslcollapse.training.static import StaticStep
 
@@ -54,6 +61,33 @@ class NoWaitingCopies(TorchDispatchMode):
             there = kwargs.get("device")
             assert there is None or there.type == "cpu" or kwargs.get("non_blocking"), "a copy that waits"
         return function(*args, **kwargs)
+
+
+class Copies(TorchDispatchMode):
+    """Writes down the bytes of each copy from the host to the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+        here = [value for value in inputs if value.device.type == "cpu" and value.dim()]  # a number is no copy
+        if here and any(
+            value.device == META for value in [*inputs, *tree_leaves(out)] if isinstance(value, torch.Tensor)
+        ):
+            self.bytes.append(sum(value.nbytes for value in here))
+        return out
+
+
+class NoNumbersOfTheHost(TorchFunctionMode):
+    """Refuses tensors that are made on the device of numbers of the host, a copy that no dispatch mode sees."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        device = (kwargs or {}).get("device")
+        assert function not in (torch.tensor, torch.as_tensor) or device is None or torch.device(device) != META
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture(autouse=True)
@@ -230,6 +264,34 @@ def test_the_views_of_images_never_wait_for_the_device(preset):
         assert all(augment(images, torch.Generator()).device == META for augment in augmentations)
 
 
+IMAGES = dict(type="fake", train=64, test=16, size=32)
+
+
+@pytest.mark.parametrize("feed", ["resident", "streamed"])
+@pytest.mark.parametrize("preset", ["simclr", "byol", "vicreg"])
+def test_a_batch_of_images_is_one_copy_without_the_pixels_where_they_are_resident(preset, feed):
+    views = dict(preset=preset, blur=0.5)
+    domain = VisionDomain(None, dataset=IMAGES, views=ImageViews(**views), batch_size=48, feed=feed, workers=0)
+    batches = domain.batches(0, Context(device=META))
+    next(batches)  # all that stays on the device goes there
+    with Copies() as copies, NoNumbersOfTheHost():
+        batch = next(batches)
+    assert len(batch.views) == 2
+    assert {view.device for view in batch.views} == {META}
+    pixels = 48 * 3 * 32 * 32
+    assert len(copies.bytes) == 1
+    assert (copies.bytes[0] > pixels) == (feed == "streamed")
+    assert copies.bytes[0] % pixels < pixels / 4
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES.names() if name != "lightly"])
+def test_a_step_on_images_copies_nothing_to_the_device(name):
+    module, views = module_of("resnet_narrow", name, "image").to(META), batch("image")
+    with Copies() as copies, NoNumbersOfTheHost():
+        take_steps(module, views, build(OPTIMIZERS, "sgd"))
+    assert copies.bytes == []
+
+
 @pytest.mark.parametrize("name", WITHOUT_FILES)
 def test_the_batches_of_a_domain_never_wait_for_the_device(name):
     domain = build(DOMAINS, name, None)
@@ -258,3 +320,68 @@ def test_the_batches_of_a_domain_of_samples_never_wait_for_the_device():
     with NoWaitingCopies():
         made = next(domain.batches(0, Context(device=META)))
     assert {tensor.device for tensor in (*made.views, made.index, made.labels)} == {META}
+
+
+@pytest.fixture
+def copies(monkeypatch):
+    """The copies to the host that a measurement makes, in place of which it gets ones."""
+    made = []
+
+    def ones(values):
+        assert values.device == META
+        made.append(tuple(values.shape))
+        return torch.ones(values.shape, dtype=values.dtype)
+
+    for module in (rank_batch, rank_gradients):
+        monkeypatch.setattr(module, "to_host", ones)
+    return made
+
+
+LARGE = ("resnet18", "resnet34", "resnet50")
+MEASURED = [(name, kind, "single") for name, kind in READS if name not in LARGE]
+MEASURED += [("mlp", "vector", "double"), ("mlp", "vector", "host")]
+
+
+@pytest.mark.parametrize(("name", "kind", "route"), MEASURED)
+def test_a_measurement_of_a_network_waits_for_the_device_once(name, kind, route, copies):
+    module = module_of(encoder=name, domain=kind).to(META)
+    views = batch(kind, 0.0 if name == "pyg" else 0.3).views
+    with NoWaitingCopies():
+        found = measure(
+            module.encoder, views, projector=module.projector, predictor=module.predictor, rows=None, route=route
+        )
+    assert len(copies) == 1
+    assert len(found.rows) > 2 * len(module.layers) - 1
+
+
+def test_what_float32_does_not_settle_is_waited_for_once_more(copies, monkeypatch):
+    module = module_of("mlp", domain="vector").to(META)
+    monkeypatch.setattr(rank_batch, "settled_in_float32", lambda energy: torch.zeros(len(energy), dtype=torch.bool))
+    measure(module.encoder, batch("vector").views, route="single")
+    assert len(copies) == 2
+
+
+def test_a_monitor_waits_for_the_device_once_a_summary_and_never_in_between(copies):
+    module = module_of("mlp", domain="vector").to(META)
+    with CollapseMonitor(module, every=1) as monitor, NoWaitingCopies():
+        for step in range(2):
+            module(batch("vector"), step)["loss"].backward()
+        assert not copies
+        rows = monitor.summary(route="single")
+    assert len(copies) == 1
+    assert {row.kind for row in rows} == {"weight", "output"}
+
+
+def test_the_readings_of_controllers_and_the_comparison_of_gradients_wait_for_the_device_once_each(copies):
+    module = module_of("mlp", domain="vector", regularizers=["werank"]).to(META)
+    points = [Point("feature", "representation"), *(Point("weight", name) for name in module.layers)]
+    points += [Point("output", name) for name in module.layers]
+    observation = Observation(points, module.layers, module.encoder, predictor=module.predictor)
+    with NoWaitingCopies():
+        with observation:
+            module(batch("vector"), 0)["loss"].backward()
+        assert not copies
+        assert len(observation.readings()) == len(points)
+        assert len(copies) == 1
+        assert len(penalty_gradients(module, 0)) > 1
+    assert len(copies) == 2

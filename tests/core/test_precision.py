@@ -10,16 +10,23 @@ from tiny import tiny_recipe
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sslcollapse.core import precision
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.core.precision import full_precision, in_force, numerics
-from sslcollapse.core.registry import OBJECTIVES, PROBES, REGULARIZERS
-from sslcollapse.core.types import Branch, ProbeSet, Split
+from sslcollapse.core.precision import full_precision, in_force, numerics, precisely
+from sslcollapse.core.registry import CONSTRAINTS, OBJECTIVES, PROBES, REGULARIZERS
+from sslcollapse.core.types import Batch, Branch, ProbeSet, Split
+from sslcollapse.domains.base import flat_rows
 from sslcollapse.layers.map import layer_map
 from sslcollapse.probes.evaluate import run_probes
+from sslcollapse.probes.online import OnlineProbe
+from sslcollapse.rank.diagnose.diagnosis import with_statistics
 from sslcollapse.rank.measure import measure, represent
+from sslcollapse.rank.views import measure_shared
 from sslcollapse.recipe import identify
 from sslcollapse.regularizers.base import WeightPenalty
+from sslcollapse.regularizers.constraints import Constrained
+from sslcollapse.training import evaluate as evaluate_module
 from sslcollapse.training.trainer import train
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -142,6 +149,144 @@ def test_under_bf16_losses_are_computed_in_float32(name):
         sum(losses.values()).backward()
     assert torch.bfloat16 not in products.types
     assert all(loss.dtype == torch.float32 for loss in losses.values())
+
+
+class Exact(TorchDispatchMode):
+    """Counts matrix products, and refuses those that a GPU would make in TF32."""
+
+    def __init__(self):
+        super().__init__()
+        self.products = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in PRODUCTS and args[0].dtype == torch.float32:
+            self.products += 1
+            assert in_force()["cuda_matmul"] == "ieee", f"{function} in TF32"
+        return function(*args, **(kwargs or {}))
+
+
+ATEN = torch.ops.aten
+PRODUCTS = {ATEN.mm, ATEN.addmm, ATEN.addmm_, ATEN.bmm, ATEN.baddbmm, ATEN.mv, ATEN.addmv, ATEN.linalg_solve_ex}
+
+
+@pytest.fixture
+def as_a_gpu(monkeypatch):
+    """The CPU counts as a device with TF32, which is on, as in a run on a GPU."""
+    monkeypatch.setattr(precision, "TENSOR_CORES", ("cuda", "cpu"))
+    with numerics(USUAL, GPU):
+        assert in_force()["cuda_matmul"] == "tf32"
+        yield
+
+
+def test_products_of_a_plain_backward_pass_are_in_tf32_and_those_of_precisely_in_float32(as_a_gpu):
+    a, b = torch.randn(4, 3, requires_grad=True), torch.randn(3, 5, requires_grad=True)
+    with full_precision(CPU):
+        plain = (a @ b).sum()
+    with pytest.raises(AssertionError, match="in TF32"), Exact():
+        plain.backward()
+    with Exact() as exact:
+        precisely(torch.matmul, a, b).sum().backward()
+    assert exact.products == 3
+
+
+@pytest.mark.parametrize("name", REGULARIZERS.names())
+def test_penalties_are_in_float32_in_both_passes_while_a_run_is_in_tf32(name, as_a_gpu):
+    penalty, network = REGULARIZERS.build({"type": name}), nn.Linear(6, 9)
+    features, gather = [torch.randn(12, 6, requires_grad=True)], Gather(enabled=False)
+    with Exact():
+        on_weights = isinstance(penalty, WeightPenalty)
+        values = penalty(layer_map(network)) if on_weights else {"": penalty(features, gather, 0)}
+        sum(values.values()).backward()
+    assert (network.weight if on_weights else features[0]).grad.abs().sum() > 0
+
+
+OURS = [{"type": name} for name in OBJECTIVES.names() if name != "lightly"]
+OF_LIGHTLY = [
+    {"type": "lightly", "loss": loss, "projector": []} for loss in ("NTXentLoss", "VICRegLoss", "BarlowTwinsLoss")
+]
+
+
+@pytest.mark.parametrize("spec", [*OURS, *OF_LIGHTLY])
+def test_losses_are_in_float32_in_both_passes_while_a_run_is_in_tf32(spec, as_a_gpu):
+    if spec["type"] == "lightly":
+        pytest.importorskip("lightly")
+    objective = OBJECTIVES.build(spec)
+    rows = [torch.randn(12, 6, requires_grad=True) for _ in range(2)]
+    branches = [Branch(row, row, row) for row in rows]
+    with Exact():
+        target = branches if objective.needs_target else None
+        sum(objective(branches, target, Gather(enabled=False)).values()).backward()
+    assert all(row.grad.abs().sum() > 0 for row in rows)
+
+
+def test_the_second_derivatives_of_penalties_on_features_are_in_float32_too(as_a_gpu):
+    for name in ("covariance", "sigreg"):
+        penalty, features = REGULARIZERS.build({"type": name}), torch.randn(12, 6, requires_grad=True)
+        with Exact() as exact:
+            value = penalty([features], Gather(enabled=False), 0)
+            (slope,) = torch.autograd.grad(value, features, create_graph=True)
+            slope.square().sum().backward()
+        assert exact.products
+        assert features.grad.abs().sum() > 0
+
+
+def test_an_online_probe_and_constrained_weights_are_in_float32_in_both_passes(as_a_gpu):
+    probe = OnlineProbe(6, 3)
+    with Exact() as exact:
+        probe(torch.randn(12, 6), torch.arange(12) % 3)["loss"].backward()
+    assert exact.products == 2
+    assert probe.linear.weight.grad.abs().sum() > 0
+    network = nn.Sequential(nn.Linear(6, 6, bias=False))
+    constrained = Constrained({"set": CONSTRAINTS.build({"type": "orthogonal"})}, network, layer_map(network))
+    with Exact() as exact, constrained.held():
+        network[0].weight.square().mul(torch.randn(6, 6)).sum().backward()
+    assert exact.products
+    assert next(network.parameters()).grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_gradients_of_every_order_are_those_of_plain_autograd(order, as_a_gpu):
+    inputs = [torch.randn(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+    def function(a, b):
+        return (a @ b).sin() @ a
+
+    def derivatives(call):
+        found = call(*inputs).square().sum()
+        for _ in range(order):
+            found = sum(slope.pow(3).sum() for slope in torch.autograd.grad(found, inputs, create_graph=True))
+        return torch.autograd.grad(found, inputs)
+
+    wanted = derivatives(function)
+    with Exact():
+        found = derivatives(lambda a, b: precisely(function, a, b))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_diagnosis_and_what_views_share_are_in_float32_while_a_program_is_in_tf32(as_a_gpu):
+    network, x = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9)), torch.randn(60, 6)
+    with Exact() as exact:
+        with_statistics(network, [x])
+        measure_shared(network, [Batch([x, x + 0.1], torch.arange(60), None, True)], 60, flat_rows)
+    assert exact.products > 2
+
+
+def test_an_evaluation_is_by_the_policy_of_the_run_and_leaves_the_process_as_it_was(tmp_path, monkeypatch):
+    probes = dict(public=dict(type="knn", split="public"))
+    quick = tiny_recipe("again", optim=dict(type="adamw", lr=1e-3), monitor=dict(every=0), evaluate=probes)
+    path = train({**quick, "train": dict(steps=1, deterministic=True)}, out=tmp_path)
+    before, seen, evaluate = state(), [], evaluate_module.evaluate_networks
+    monkeypatch.setattr(evaluate_module, "evaluate_networks", lambda *args: seen.append(in_force()) or evaluate(*args))
+    assert "test_accuracy" in evaluate_module.evaluate_run(path)["evaluation"]["public"]
+    assert [each["deterministic"] for each in seen] == [True]
+    assert state() == before
+    assert evaluate_module.policy_of({"train": {"steps": 2}}) == USUAL  # of a run before there was one
+
+
+def test_on_a_cpu_precisely_is_the_plain_call():
+    a = torch.randn(3, 3, requires_grad=True)
+    assert type(precisely(torch.matmul, a, a).grad_fn).__name__ == "MmBackward0"
 
 
 def test_under_bf16_ranks_and_probes_are_those_of_float32():

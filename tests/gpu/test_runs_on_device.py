@@ -13,6 +13,9 @@ from tiny import tiny_recipe
 from torch import nn
 
 from sslcollapse import cli
+from sslcollapse.encoders.resnet import NarrowResNet
+from sslcollapse.rank.batch import ROUTES
+from sslcollapse.rank.measure import measure
 from sslcollapse.rank.monitor import CollapseMonitor
 from sslcollapse.recipe import load, resolve
 from sslcollapse.recipe.spec import TrainSpec
@@ -117,6 +120,17 @@ def test_a_run_that_was_stopped_and_resumed_learns_what_one_without_a_stop_learn
     assert max(differences(found, wanted).values()) <= 1e-3, said(found, wanted)
 
 
+@pytest.mark.skipif(DEVICE.type == "cpu" and shutil.which("g++") is None, reason="needs a C++ compiler on a CPU")
+def test_compiled_networks_of_images_in_half_precision_and_channels_last_learn_what_plain_ones_learn(tmp_path):
+    recipe = image_recipe("fast", "bf16")
+    fast = recipe | {"train": recipe["train"] | {"channels_last": True, "compile": True}}
+    plain, compiled = (learnt(train(each, out=tmp_path / name)) for name, each in (("a", recipe), ("b", fast)))
+    losses = [name for name in plain if name.startswith("loss ")]
+    assert len(losses) == STEPS
+    apart = differences({name: compiled[name] for name in losses}, {name: plain[name] for name in losses})
+    assert max(apart.values()) <= 5e-2, apart
+
+
 def test_a_monitor_measures_the_ranks_of_the_cpu():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 16))
@@ -166,3 +180,15 @@ def test_a_recipe_trains_is_evaluated_and_diagnosed(kind, precision, tmp_path, c
     assert layers
     assert load(ROOT / path)["name"] in str(run)
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_ranks_of_a_network_are_those_of_the_cpu_by_every_route(route):
+    torch.manual_seed(0)
+    network, images = NarrowResNet((3, 16, 16), width=16), torch.randn(64, 3, 16, 16)
+    wanted = {row.point: row for row in measure(network, [images]).rows}
+    found = {row.point: row for row in measure(there(network), [there(images)], route=route).rows}
+    assert found.keys() == wanted.keys()
+    for point, row in found.items():
+        assert row.effective_rank == pytest.approx(wanted[point].effective_rank, rel=1e-3), point
+        assert row.stable_rank == pytest.approx(wanted[point].stable_rank, rel=1e-3), point

@@ -1,17 +1,27 @@
 """Views that are made on a device: those of the CPU, or from draws with the same odds."""
 
+import gc
+import warnings
+from itertools import islice
+
 import pytest
 import torch
-from on_device import CPU, DEVICE, assert_near, on_gpu, there
+from on_device import CPU, DEVICE, assert_near, half, on_gpu, there
 from tiny import random_graph, tiny_view
 
+from sslcollapse.core.memory import onto_together
 from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Context
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.domains.graph.view import GraphView
+from sslcollapse.domains.vision.domain import VisionDomain
 from sslcollapse.domains.vision.torchvision import TorchvisionViews
 from sslcollapse.domains.vision.views import PRESETS, ImageViews
 from sslcollapse.encoders.gcn import gcn_matrix
+from sslcollapse.encoders.resnet import NarrowResNet
 from sslcollapse.encoders.sage import mean_matrix
+from sslcollapse.objectives.simclr import SimCLR
+from sslcollapse.training.module import SSLModule
 
 pytestmark = on_gpu
 
@@ -97,3 +107,60 @@ def test_drawn_torchvision_views_depend_on_their_key_alone_and_leave_the_streams
     assert torch.equal(torch.rand(3, device=DEVICE), wanted)
     assert torch.equal(first, again)
     assert not torch.equal(first, make(images, generator(CPU, "views", 2)))
+
+
+def batches(feed, device, workers=2):
+    dataset, views = dict(type="fake", train=96, test=16, size=16), ImageViews(preset="byol", blur=0.3)
+    domain = VisionDomain(None, dataset=dataset, views=views, batch_size=32, feed=feed, workers=workers, grow=[[2, 12]])
+    return domain.batches(0, Context(seed=3, device=device))
+
+
+@pytest.mark.parametrize("feed", ["resident", "streamed"])
+def test_batches_of_images_are_those_of_the_cpu_step_by_step(feed):
+    for found, wanted in zip(islice(batches(feed, DEVICE), 5), batches("resident", CPU), strict=False):
+        assert found.index.device.type == DEVICE.type
+        assert torch.equal(found.index.to(CPU), wanted.index)
+        assert torch.equal(found.labels.to(CPU), wanted.labels)
+        for view, other in zip(found.views, wanted.views, strict=True):
+            assert_near({"view": view}, {"view": other}, 1e-3)
+            assert float((view.to(CPU) - other).abs().median()) < 1e-5
+
+
+def test_a_block_that_is_written_again_at_once_does_not_change_what_was_sent_before():
+    sent = [onto_together(DEVICE, [torch.full((1 << 20,), k), torch.tensor([k])]) for k in range(50)]
+    for k, (many, one) in enumerate(sent):
+        assert int(many.min()) == int(many.max()) == int(one) == k
+
+
+def held() -> int:
+    """Bytes of all tensors on the device."""
+    gc.collect()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+        return torch.cuda.memory_allocated()
+    with warnings.catch_warnings():  # of what else torch has there
+        warnings.simplefilter("ignore")
+        kept = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+    return sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in kept}.values())
+
+
+@pytest.mark.parametrize("feed", ["resident", "streamed"])
+def test_steps_on_images_leave_nothing_behind_on_the_device(feed):
+    encoder = NarrowResNet((3, 16, 16), width=8)
+    module = SSLModule(encoder, SimCLR(projector=[16, 8]), total_steps=40).to(DEVICE)
+    module.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    views = batches(feed, DEVICE, workers=0)  # whose batches would wait on the host, on a CPU the device
+    after = []
+    for step, batch in zip(range(24), views, strict=False):
+        with half():
+            loss = module(batch, step)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        del batch, loss
+        if step % 8 == 7:
+            after.append(held())
+    assert after[0] == after[1] == after[2]
+    if DEVICE.type == "cuda":  # of blocks that are freed and taken again
+        assert torch.cuda.memory_reserved() <= 4 * torch.cuda.max_memory_allocated() + (32 << 20)

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from sslcollapse.layers.map import LayerError
-from sslcollapse.rank import monitor as monitor_module
+from sslcollapse.rank import batch as batch_module
 from sslcollapse.rank.monitor import CollapseMonitor, MonitorError
 from sslcollapse.rank.spectrum import effective_rank_from_singular_values
 
@@ -357,10 +357,8 @@ def test_the_picture_has_ranks_by_depth_over_time_and_the_fan_and_leaves_pyplot_
 
 def test_layers_are_summarised_in_order_on_one_thread_each_and_the_others_are_given_back(monkeypatch):
     seen = []
-    layer_ranks = monitor_module.layer_ranks
-    monkeypatch.setattr(
-        monitor_module, "layer_ranks", lambda *args: seen.append(torch.get_num_threads()) or layer_ranks(*args)
-    )
+    solve = batch_module.from_gram
+    monkeypatch.setattr(batch_module, "from_gram", lambda gram: seen.append(torch.get_num_threads()) or solve(gram))
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -368,7 +366,7 @@ def test_layers_are_summarised_in_order_on_one_thread_each_and_the_others_are_gi
         monitor = CollapseMonitor(model)
         model(batch())
         rows = monitor.summary()
-        assert (seen, torch.get_num_threads()) == ([1, 1], 3)
+        assert (seen, torch.get_num_threads()) == ([1] * 6, 3)  # two weights, two outputs, these centred
     finally:
         torch.set_num_threads(before)
     assert [(row.layer, row.kind) for row in rows] == [(name, kind) for name in "04" for kind in ("weight", "output")]

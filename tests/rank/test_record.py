@@ -10,9 +10,10 @@ from sslcollapse.core.types import Point
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.covariance import StreamingCovariance
 from sslcollapse.rank.measures import effective_rank, participation_ratio
-from sslcollapse.rank.record import rank_of, stream_rank, weight_rank
+from sslcollapse.rank.record import RankBatch, rank_of
 from sslcollapse.rank.spectrum import NotFiniteError
 
+CPU = torch.device("cpu")
 WEIGHT = ["effective_rank", "rankme", "participation_ratio", "stable_rank", "numerical_rank", "rtol", "attainable"]
 OUTPUT = [*WEIGHT, "n", "effective_rank_centred", "participation_ratio_centred", "attainable_centred"]
 
@@ -21,6 +22,18 @@ def stream_of(rows):
     stream = StreamingCovariance(rows.shape[1])
     stream.update(rows)
     return stream
+
+
+def weight_rank(layer, **settings):
+    asked = RankBatch(CPU, **settings)
+    asked.ask_weights({layer.name: layer})
+    return asked.found()[0]
+
+
+def stream_rank(point, stream, shape, depth=0, **settings):
+    asked = RankBatch(CPU, **settings)
+    asked.ask_rows(point, stream, shape, depth=depth)
+    return asked.found()[0]
 
 
 def test_the_numbers_of_a_result_are_those_of_the_row_and_only_rows_of_samples_have_centred_ones():

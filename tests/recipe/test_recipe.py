@@ -350,7 +350,9 @@ def test_resolving_spells_defaults_out_as_json_and_again_changes_nothing(ranked)
     resolved = resolve(ranked)
     assert resolved["seed"] == 0
     assert resolved["data_root"] is None
-    assert resolved["monitor"] == dict(every=100, rank_warning=0.1, gradients=True, samples=None)
+    assert resolved["monitor"] == dict(
+        every=100, rank_warning=0.1, gradients=True, samples=None, timed=[], timed_every=1000
+    )
     assert resolved["train"]["precision"] == "no"
     assert resolved["encoder"]["norm_momentum"] == 0.99
     assert json.loads(json.dumps(resolved)) == resolved

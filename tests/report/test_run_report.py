@@ -48,6 +48,23 @@ def test_the_page_has_every_section_and_its_elements_are_nested_properly(index):
     assert len(page.ids) == len(set(page.ids))
 
 
+def test_what_a_monitor_measured_beside_ranks_has_a_map_of_layers_each(copy, index, tmp_path):
+    assert "Smoothness and overlap" not in read(index).headings  # this run's did not
+    records = metrics(copy)
+    measured = [record for record in records if "rank/layers/convs.1/weight/effective_rank" in record]
+    for number, record in enumerate(measured):
+        record["rank/layers/convs.1/weight/overlap"] = 0.5 + number / 100
+        record |= {f"rank/layers/convs.{layer}/output/mad": 0.1 * layer for layer in range(2)}
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    page = write_report([copy], out=tmp_path / "page")
+    assert "Smoothness and overlap" in read(page).headings
+    (overlap,) = table(page.parent / "plots" / "overlap_by_depth.csv")
+    assert overlap.pop("layer") == "convs.1"
+    assert [float(value) for value in overlap.values()] == [0.5 + k / 100 for k in range(len(measured))]
+    assert [row["layer"] for row in table(page.parent / "plots" / "mad_by_depth.csv")] == ["convs.0", "convs.1"]
+    assert not (page.parent / "plots" / "dirichlet_ratio_by_depth.csv").exists()
+
+
 def test_the_page_needs_no_file_and_every_file_it_links_is_there(index):
     page = read(index)
     files = [link for link in page.links if not link.startswith("#")]

@@ -97,7 +97,9 @@ def test_a_domain_of_two_methods_and_its_shape_is_trained(tmp_path):
     assert (run(tmp_path) / "result.json").exists()
 
 
-@pytest.mark.parametrize("name", ["batches", "probe_set", "describe", "check", "load", "notice", "measurable", "draw"])
+@pytest.mark.parametrize(
+    "name", ["batches", "probe_set", "describe", "check", "load", "notice", "measurable", "neighbours", "draw"]
+)
 def test_a_method_that_a_domain_lacks_is_named_before_the_first_step(name, tmp_path):
     with pytest.raises(RegistryError, match=rf"domain 'checked': Half has no '{name}'; derive from sslcollapse.Domain"):
         run(tmp_path, domain=without(Numbers, name))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from sslcollapse.core.errors import DataError, RecipeError
+from sslcollapse.probes.knn import KNNProbe
 from sslcollapse.recipe import assign, recipe_hash, resolve
 from sslcollapse.runs.export import load_encoder
 from sslcollapse.training.build import build_domain, build_module
@@ -161,6 +162,58 @@ def test_an_option_at_its_default_leaves_the_hash_as_it_is_and_a_changed_one_doe
     plain = recipe_hash(resolve(digits()))
     assert recipe_hash(resolve(digits(accumulate=1, channels_last=False))) == plain
     assert recipe_hash(resolve(digits(channels_last=True))) != plain
+
+
+def test_probes_that_run_during_training_write_accuracy_over_time_and_change_nothing_of_it(tmp_path):
+    recipe = digits(steps=5)
+    curve = assign(recipe, {"monitor.timed": ["knn"], "monitor.timed_every": 2, "monitor.every": 0})
+    assert recipe_hash(resolve(curve)) == recipe_hash(resolve(recipe))
+    path, without = run(curve, tmp_path / "curve"), run(recipe, tmp_path / "without")
+    lines = [line for line in metrics(path) if "seconds" in line]
+    assert [line["step"] for line in lines] == [2, 4, 5]
+    names = {"timed/knn/test_accuracy", "timed/knn/validation_accuracy", "seconds", "seconds_probing"}
+    assert all(line.keys() == {"step", *names} for line in lines)
+    assert lines[-1]["timed/knn/test_accuracy"] == result(path)["evaluation"]["knn"]["test_accuracy"]["mean"]
+    assert lines[0]["seconds_probing"] == 0
+    trained = [line["seconds"] - line["seconds_probing"] for line in lines]
+    assert 0 < trained[0] < trained[1] < trained[2] < result(path)["seconds"]["training"]
+    assert lines[2]["seconds_probing"] > lines[1]["seconds_probing"] > 0
+    ours, theirs = (load_encoder(each)[0].state_dict() for each in (path, without))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_probe_that_fails_during_training_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch):
+    asked, evaluator = [], KNNProbe.evaluator
+
+    def tired(self, *given):
+        asked.append(given)
+        if len(asked) == 1:
+            raise FloatingPointError("too tired")
+        return evaluator(self, *given)
+
+    monkeypatch.setattr(KNNProbe, "evaluator", tired)
+    changes = {"evaluate": {"late": {"type": "knn", "k": 5}}, "monitor.timed": ["late"], "monitor.timed_every": 2}
+    path = run(assign(digits(), changes), tmp_path)
+    assert ["timed/late/test_accuracy" in line for line in metrics(path) if "seconds" in line] == [False, True]
+    log = (path / "train.log").read_text()
+    assert "FloatingPointError: too tired" in log
+    assert "step 2: monitor.timed: RunError" in " ".join(log.split())
+    assert result(path)["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"monitor.timed": ["kn"]}, "'kn' is no probe of evaluate; did you mean 'knn'\\? \\(known: knn, public\\)"),
+        ({"monitor.timed": ["knn"], "evaluate": {}}, "'knn' is no probe of evaluate, which has none"),
+    ],
+)
+def test_a_probe_during_training_that_the_recipe_does_not_have_is_refused_before_there_is_a_run(
+    changes, message, tmp_path
+):
+    with pytest.raises(RecipeError, match=f"monitor.timed: {message}"):
+        run(assign(digits(), changes), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")

@@ -18,11 +18,15 @@ BENCHES = {
     "monitor": "tools.bench.monitor",
     "probes": "tools.bench.probes",
     "regularizers": "tools.bench.regularizers",
+    "speedrun": "tools.bench.speedrun",
     "startup": "tools.bench.startup",
     "views": "tools.bench.views",
     "vision-step": "tools.bench.vision_step",
 }
-"""Name → module with ``main() -> dict`` (prints a table, returns the record); the options of ``gpu`` are its own."""
+"""Name → module with ``main() -> dict`` (prints a table, returns the record)."""
+
+OPTIONS = {"minutes": ("gpu",), "out": ("gpu",), "smoke": ("gpu", "vision-step"), "runs": ("speedrun",)}
+"""Option that ``main`` of some benchmarks takes → which."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,16 +38,18 @@ def parser() -> argparse.ArgumentParser:
     gpu = parser.add_argument_group("of the benchmark gpu")
     gpu.add_argument("--minutes", type=float, metavar="N", help="when no further part is started (default: 9)")
     gpu.add_argument("--out", type=Path, metavar="DIR", help="where its parts write (default: gpu)")
-    gpu.add_argument("--smoke", action="store_true", help="all of it on a small scale, also on a processor")
+    gpu.add_argument("--smoke", action="store_true", help="a small scale, also on a processor; of vision-step too")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="of the benchmark speedrun: runs for its board")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=_run)
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
-    given = {name: getattr(options, name) for name in ("minutes", "out", "smoke") if getattr(options, name)}
-    if given and options.name != "gpu":
-        raise RecipeError(f"--{next(iter(given))} is an option of the benchmark 'gpu', not of {options.name!r}")
+    given = {name: getattr(options, name) for name in OPTIONS if getattr(options, name)}
+    if stranger := next((name for name in given if options.name not in OPTIONS[name]), None):
+        whose = " and ".join(map(repr, OPTIONS[stranger]))
+        raise RecipeError(f"--{stranger} is an option of the benchmark {whose}, not of {options.name!r}")
     if options.minutes is not None and not options.minutes > 0:
         raise RecipeError(f"--minutes must be > 0, got {options.minutes:g}")
     return run(options.name, options.json, **given)

@@ -60,7 +60,20 @@ def _images(recipe: str, epochs: int) -> Planned:
     return Planned("train", words, ("recipes/simclr_digits.py", "encoder.width=4", "evaluate.public=None", *SHORTEST))
 
 
+def _speedrun(name: str) -> Planned:
+    digits = ('domain.dataset={"type": "digits"}', 'encoder={"type": "resnet_narrow", "width": 4}', "evaluate.knn.k=20")
+    smaller = (*digits, "objective.projector=[64, 32]", "domain.batch_size=100", "domain.grow=[[2, 6]]", *SHORTEST)
+    return Planned(
+        "speedrun",
+        (f"recipes/speedrun/{name}.py",),
+        (f"recipes/speedrun/{name}.py", *smaller, "monitor.timed_every=2"),
+    )
+
+
 RUNS: dict[str, Planned] = {
+    "speedrun-simclr": _speedrun("simclr"),
+    "speedrun-vicreg": _speedrun("vicreg"),
+    "speedrun-byol": _speedrun("byol"),
     "depth-2-seeds": _grid(2),
     "simclr-10-epochs": _images("simclr_cifar10", 10),
     "simclr-werank-10-epochs": _images("simclr_werank_cifar10", 10),
@@ -79,7 +92,9 @@ def function_of(name: str) -> Callable[..., dict[str, Any]]:
     if name.startswith("compiled-"):
         return partial(graph_step, name.removeprefix("compiled-"), compiled=True)
     if name in RUNS:
-        return partial(runs, name)
+        from tools.bench.speedrun import part
+
+        return partial(part if RUNS[name].command == "speedrun" else runs, name)
     return {
         "environment": surroundings,
         "tests": tests,
@@ -184,19 +199,17 @@ def graph_step(label: str, *, smoke: bool, seconds: float, folder: Path, compile
 
 
 def vision_step(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
-    """A SimCLR step: who feeds it, its share of the device's products, and what WERank adds."""
+    """A SimCLR step: who feeds it, its share of the device's products, a loop of lightly's, and what WERank adds."""
     from tools.bench.vision_step import ON_GPU, SMALL, cost_of_werank, rates
 
     where, scale = _device(smoke), SMALL if smoke else replace(ON_GPU, rounds=9)
     encoder = "resnet_narrow" if smoke else "resnet18"
     feeds = rates(where, scale, encoder=encoder)
-    peak = _reach(where, 256 if smoke else 8192)["bf16 TFLOP/s"]
-    feeds["share_of_measured_bf16"] = {name: speed / peak for name, speed in feeds["tflops_a_second"].items()}
-    record = {"scale": vars(scale), "feeds": feeds, "bf16_tflops": peak}
-    record["werank"] = cost_of_werank(where, scale, encoder)
+    record = {"scale": vars(scale), "feeds": feeds, "werank": cost_of_werank(where, scale, encoder)}
     speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in feeds["views_a_second"].items())
     share, cost = feeds["share_of_measured_bf16"]["resident"], record["werank"]["times_plain"]["part"]
-    return {**record, "headline": f"views/s: {speeds}; {share:.1%} of bf16; WERank {cost:.2%} of a step"}
+    ratio = f"; {feeds['times_lightly']['resident']:.1f} × lightly" if feeds["times_lightly"] else ""
+    return {**record, "headline": f"views/s: {speeds}{ratio}; {share:.1%} of bf16; WERank {cost:.2%} of a step"}
 
 
 def views(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
@@ -209,19 +222,23 @@ def views(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
 
 
 def monitor(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
-    """What a collapse monitor adds to an epoch."""
-    from tools.bench.monitor import graph_training, image_training, overhead
+    """What a collapse monitor adds to an epoch, and what a measurement costs in steps."""
+    from tools.bench.monitor import graph_training, image_training, measurements, overhead
 
     where = str(_device(smoke))
     if smoke:
-        cases = {"graph": overhead(graph_training(TINY_GRAPH, where, (16, 8)), steps=300, rounds=1)}
-        cases["images"] = overhead(image_training(where, 8, "resnet_narrow"), steps=195, rounds=1)
+        graph, images = graph_training(TINY_GRAPH, where, (16, 8)), image_training(where, 8, "resnet_narrow")
     else:
         _check_files(GRAPHS["Cora"])
-        cases = {"graph": overhead(graph_training(GRAPHS["Cora"], where), steps=300, rounds=15)}
-        cases["images"] = overhead(image_training(where), steps=195, rounds=7)
+        graph, images = graph_training(GRAPHS["Cora"], where), image_training(where)
+    rounds = (1, 1) if smoke else (15, 7)
+    cases = {"graph": overhead(graph, steps=300, rounds=rounds[0])}
+    cases["images"] = overhead(images, steps=195, rounds=rounds[1])
+    costs = {"graph": measurements(graph, rounds[0]), "images": measurements(images, rounds[1])}
     shown = ", ".join(f"{name} {case['overhead']:.2%}" for name, case in cases.items())
-    return {"results": cases, "headline": f"adds to an epoch: {shown}"}
+    in_steps = ", ".join(f"{name} {by[route]['steps']:.1f} ({route})" for name, by in costs.items() for route in by)
+    headline = f"adds to an epoch: {shown}; a measurement in steps: {in_steps}"
+    return {"results": cases, "measurements": costs, "headline": headline}
 
 
 def probes(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
@@ -340,7 +357,7 @@ def _reach(where: Any, n: int) -> dict[str, float]:
     """TFLOP/s of a large product in three precisions, and GB/s of a copy, read and written bytes counted."""
     import torch
 
-    from tools.bench.vision_step import timed
+    from tools.bench.vision_step import product_speed, timed
 
     found, before = {}, torch.get_float32_matmul_precision()
     for title, dtype, precision in (
@@ -349,11 +366,7 @@ def _reach(where: Any, n: int) -> dict[str, float]:
         ("float32 TFLOP/s", torch.float32, "highest"),
     ):
         torch.set_float32_matmul_precision(precision)
-        a, b = (torch.randn(n, n, device=where).to(dtype) for _ in range(2))
-        out = torch.empty_like(a)
-        product = partial(torch.mm, a, b, out=out)
-        timed(product, where, 3)
-        found[title] = 2e-12 * n**3 / timed(product, where, 10)
+        found[title] = product_speed(where, n, dtype)
     torch.set_float32_matmul_precision(before)
     source = torch.empty(4 * n * n, device=where)
     target = torch.empty_like(source)

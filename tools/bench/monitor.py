@@ -1,7 +1,11 @@
-"""``bench monitor``: what a ``CollapseMonitor`` at its default cadence adds to a training epoch, and its memory.
+"""``bench monitor``: what a ``CollapseMonitor`` adds to a training epoch, what a measurement costs, and memory.
 
 A measured step and a plain one take turns in one process; the epoch's overhead is (measured steps × what one adds +
 one summary) / (steps × a plain step), since most steps are plain by design.
+
+A measurement is what a run does every ``monitor.every`` steps: the probe set through the network in eval mode, in
+float32, and every rank. Its cost is given in steps, as a whole and without the forward passes, which depend on the
+number of samples; on a GPU by each route of ``sslcollapse.rank.batch``.
 """
 
 from __future__ import annotations
@@ -10,25 +14,37 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from sslcollapse.core.memory import keep_freed_memory
+from sslcollapse.core.precision import device_of, full_precision
 from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.types import Context
+from sslcollapse.rank.batch import ROUTES
+from sslcollapse.rank.measure import measure
 from sslcollapse.rank.monitor import EVERY, CollapseMonitor
+from sslcollapse.rank.recorder import evaluating
 from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module
 from tools.bench.graph_step import available_datasets
 from tools.bench.graph_step import device as device_title
 from tools.bench.vision_step import SIZE
 
-Training = tuple[torch.nn.Module, Callable[[], None]]
-"""A network, and what does one training step with it."""
+
+class Training(NamedTuple):
+    """A network, what does one training step with it, and un-augmented inputs."""
+
+    module: Any
+    step: Callable[[], None]
+    views: Any
+
+
 SAMPLES, DIM, CHUNK = 1_000_000, 512, 4096
 MEMORY = f"""
 import os, torch
@@ -61,10 +77,13 @@ def main() -> dict[str, Any]:
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     keep_freed_memory()
     label, dataset = next(iter(available_datasets().items()))
-    cases = {
-        f"BGRL, GCN 512-256, {label}": overhead(graph_training(dataset), steps=300, rounds=15),
-        "SimCLR, ResNet-18, CIFAR-10's size, batch 256": overhead(image_training(), steps=195, rounds=3),
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    trainings = {
+        f"BGRL, GCN 512-256, {label}": (graph_training(dataset, where), 300, 15),
+        "SimCLR, ResNet-18, CIFAR-10's size, batch 256": (image_training(where), 195, 3),
     }
+    cases = {name: overhead(training, steps=steps, rounds=n) for name, (training, steps, n) in trainings.items()}
+    costs = {name: measurements(training, n) for name, (training, _, n) in trainings.items()}
     table = Table(title=f"CollapseMonitor, every {EVERY} steps, one summary an epoch")
     for title in ("", "step, ms", "measured step adds, ms", "summary, ms", "steps an epoch", "adds"):
         table.add_column(title, justify="left" if not title else "right")
@@ -73,6 +92,7 @@ def main() -> dict[str, Any]:
         table.add_row(name, *ms, str(case["steps"]), f"{100 * case['overhead']:.2f} %")
     console = Console()
     console.print(table)
+    console.print(cost_table(costs))
     peak = memory()
     console.print(f"{SAMPLES:,} samples of {DIM} features: resident memory grows by {peak:.0f} MiB")
     return {
@@ -82,13 +102,14 @@ def main() -> dict[str, Any]:
         "load_average_before": load,
         "every": EVERY,
         "results": cases,
+        "measurements": costs,
         "memory": {"samples": SAMPLES, "features": DIM, "mib": peak},
     }
 
 
 def overhead(step: Training, steps: int, rounds: int) -> dict[str, float]:
     """Seconds of plain steps, of what measuring adds, and of a summary; their share of an epoch of ``steps``."""
-    module, train = step
+    module, train, _ = step
     train()
     plain, added, summaries = [], [], []
     for index in range(rounds):
@@ -111,6 +132,64 @@ def overhead(step: Training, steps: int, rounds: int) -> dict[str, float]:
     }
 
 
+def measurements(training: Training, rounds: int) -> dict[str, dict[str, float]]:
+    """Route → cost of a measurement in ms and in steps; steps and measurements take turns."""
+    module, train, views = training
+    device = device_of(module)
+    heads: dict[str, Any] = dict(projector=module.projector, predictor=module.predictor)
+    routes = ROUTES if device.type == "cuda" else ("host",)
+
+    def forward() -> None:
+        with full_precision(device, convolutions=True), evaluating(module):
+            for view in views:
+                module.branch(view)
+
+    works: dict[str, Callable[[], Any]] = {"step": train, "forward": forward}
+    works |= {route: partial(measure, module.encoder, views, **heads, route=route) for route in routes}
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for index in range(rounds + 1):
+        for name, work in works.items():
+            seconds = _seconds(work)
+            if index:  # the first time is not counted
+                times[name].append(seconds)
+    ms = {name: 1e3 * median(values) for name, values in times.items()}
+    samples = measure(module.encoder, views).ranks["representation"]["n"]
+    return {
+        route: {
+            "samples": samples,
+            "step_ms": ms["step"],
+            "forward_ms": ms["forward"],
+            "measurement_ms": ms[route],
+            "steps": ms[route] / ms["step"],
+            "steps_without_forward": (ms[route] - ms["forward"]) / ms["step"],
+        }
+        for route in routes
+    }
+
+
+def cost_table(costs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Any:
+    """The cost of a measurement in steps, networks side by side."""
+    from rich.table import Table
+
+    table = Table(title="One measurement of a run")
+    for title in ("", *costs):
+        table.add_column(title, justify="left" if not title else "right")
+    first = next(iter(costs.values()))
+    table.add_row("samples", *(f"{case[next(iter(case))]['samples']:,}" for case in costs.values()))
+    for route in first:
+        for key, title, form in (
+            ("step_ms", "step, ms", "{:.1f}"),
+            ("forward_ms", "forward passes, ms", "{:.1f}"),
+            ("measurement_ms", "measurement, ms", "{:.1f}"),
+            ("steps", "in steps", "{:.2f}"),
+            ("steps_without_forward", "in steps, without forward passes", "{:.2f}"),
+        ):
+            label = title if key in ("step_ms", "forward_ms") else f"{title} ({route})"
+            if route == next(iter(first)) or label != title:
+                table.add_row(label, *(form.format(case[route][key]) for case in costs.values()))
+    return table
+
+
 def memory() -> float:
     """MiB by which a Linux process grows while it streams many samples, the most after any of them."""
     done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
@@ -130,7 +209,7 @@ def graph_training(dataset: dict[str, Any], device: str = "cpu", hidden: Sequenc
 def image_training(device: str = "cpu", batch: int = 256, encoder: str = "resnet18") -> Training:
     """SimCLR on images of CIFAR-10's size."""
     return _training(
-        {"type": "vision", "dataset": {"type": "fake", "train": 2 * batch, "size": SIZE}, "batch_size": batch},
+        {"type": "vision", "dataset": {"type": "fake", "train": 16 * batch, "size": SIZE}, "batch_size": batch},
         {"type": encoder},
         {"type": "simclr", "projector": [512, 128]},
         torch.device(device),
@@ -140,7 +219,7 @@ def image_training(device: str = "cpu", batch: int = 256, encoder: str = "resnet
 def _training(
     domain: dict[str, Any], encoder: dict[str, Any], objective: dict[str, Any], device: torch.device
 ) -> Training:
-    """A network, and a function that does one training step with it."""
+    """A recipe as far as a step and a measurement need it."""
     recipe = resolve(
         {
             "name": "bench",
@@ -162,7 +241,8 @@ def _training(
         optimizer.step()
         module.update_target(0)
 
-    return module, train
+    views, _ = source.probe_set().to(device).measured(None)
+    return Training(module, train, views)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

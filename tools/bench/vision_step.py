@@ -1,4 +1,8 @@
-"""``bench vision-step``: what WERank adds to a SimCLR step of ResNet-18, and on a GPU what feeding it costs.
+"""``bench vision-step``: what WERank adds to a SimCLR step of ResNet-18, and on a GPU how fast the step is.
+
+On a GPU: views a second of our step on ready tensors, fed by the resident domain, and with compiled networks besides;
+beside them a loop of lightly's parts with as many workers as cores, on the same batch and views. The step's products
+are set against what one large bfloat16 product reaches on the same device.
 
 Steps with and without WERank take turns in one process on the same ready views; ratios are taken within a round,
 reported is their median. Seconds a step leave few rounds on a CPU, so the added work, which is WERank's forward and
@@ -8,29 +12,40 @@ less noisy than a difference of two steps.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sslcollapse.core.memory import keep_freed_memory
-from sslcollapse.core.registry import OPTIMIZERS
+from sslcollapse.core.registry import ENCODERS, OPTIMIZERS
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.recipe import resolve
 from sslcollapse.training.build import build_domain, build_module, prepare_networks
 from tools.bench.graph_step import device as device_title
+from tools.bench.plain_simclr import loader_workers
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured, and in which precision."""
+    """How much is measured, and in which precision.
+
+    Attributes:
+        batch: images a step.
+        rounds: turns of all contenders.
+        steps: of a contender in a turn.
+        repeats: of the work that WERank adds.
+        images: of the data set.
+        precision: as a recipe has it.
+        peak: rows and columns of the product whose speed is the device's peak.
+        compiler: backend of ``torch.compile``.
+        workers: processes of lightly's loader; None is one a core.
+    """
 
     batch: int
     rounds: int
@@ -38,10 +53,13 @@ class Scale:
     repeats: int
     images: int
     precision: str
+    peak: int = 1024
+    compiler: str = "inductor"
+    workers: int | None = None
 
 
 ON_CPU = Scale(batch=256, rounds=4, steps=1, repeats=5, images=1024, precision="no")
-ON_GPU = Scale(batch=512, rounds=15, steps=10, repeats=50, images=50_000, precision="bf16")
+ON_GPU = Scale(batch=512, rounds=15, steps=10, repeats=50, images=50_000, precision="bf16", peak=8192)
 SIZE = 32
 COSTS = {
     "plain": "step",
@@ -49,12 +67,21 @@ COSTS = {
     "part": "WERank alone",
     "products": "its two products alone",
 }
-FEEDS = {"ready": "ready tensors", "resident": "resident feed", "lightly": "lightly, PIL images, DataLoader"}
-SMALL = Scale(batch=8, rounds=1, steps=1, repeats=1, images=32, precision="bf16")
+FEEDS = {
+    "ready": "ours on ready tensors",
+    "resident": "ours",
+    "compiled": "ours, networks compiled",
+    "lightly": "a loop of lightly's parts",
+}
+SMALL = Scale(
+    batch=8, rounds=1, steps=1, repeats=1, images=32, precision="bf16", peak=256, compiler="aot_eager", workers=1
+)
 """So small that times mean nothing, to try that all of it runs."""
+PROJECTOR = (2048, 128)
+"""Widths of the projector, which are the defaults here and in lightly."""
 
 
-def main() -> dict[str, Any]:
+def main(*, smoke: bool = False) -> dict[str, Any]:
     """Measure, print tables with ratios, return the record."""
     from rich.console import Console
     from rich.table import Table
@@ -64,29 +91,27 @@ def main() -> dict[str, Any]:
     load = os.getloadavg() if hasattr(os, "getloadavg") else None  # says how busy others kept it
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scale = ON_GPU if device.type == "cuda" else ON_CPU
-    console = Console()
-    record = {"werank": cost_of_werank(device, scale)}
-    werank = record["werank"]
-    table = Table(title=f"SimCLR step, ResNet-18 (CIFAR stem), batch {scale.batch}, precision {scale.precision}")
+    scale = SMALL if smoke else ON_GPU if device.type == "cuda" else ON_CPU
+    encoder, console = "resnet_narrow" if smoke else "resnet18", Console()
+    werank = cost_of_werank(device, scale, encoder)
+    record: dict[str, Any] = {"werank": werank}
+    table = Table(title=f"SimCLR step, {encoder} (CIFAR stem), batch {scale.batch}, precision {scale.precision}")
     for title in ("", "ms", "× the plain step"):
         table.add_column(title, justify="left" if not title else "right")
     for name, title in COSTS.items():
         table.add_row(title, f"{werank['ms'][name]:.1f}", f"{werank['times_plain'][name]:.4f}")
     console.print(table)
-    if device.type == "cuda":
-        record["feeds"] = rates(device, scale)
-        table = Table(title="images a second, the same step")
-        for title in ("", "images/s", "× lightly", "× ready"):
+    if smoke or device.type == "cuda":
+        record["feeds"] = feeds = rates(device, scale, encoder=encoder)
+        table = Table(title=f"the same step; {feeds['bf16_tflops']:.1f} TFLOP/s in one bf16 product")
+        for title in ("", "views/s", "share of bf16", "× lightly", "× ready"):
             table.add_column(title, justify="left" if not title else "right")
-        for name, title in FEEDS.items():
-            feed = record["feeds"]
-            if name not in feed["times_ready"]:
-                continue
-            speed = f"{feed['images_a_second'][name]:,.0f}"
-            ratios = [f"{feed[of][name]:.2f}" if name in feed[of] else "" for of in ("times_lightly", "times_ready")]
-            table.add_row(title, speed, *ratios)
+        for name, speed in feeds["views_a_second"].items():
+            ratios = [f"{feeds[of][name]:.2f}" if name in feeds[of] else "" for of in ("times_lightly", "times_ready")]
+            table.add_row(FEEDS[name], f"{speed:,.0f}", f"{feeds['share_of_measured_bf16'][name]:.1%}", *ratios)
         console.print(table)
+        for name, why in feeds["failed"].items():
+            console.print(f"{FEEDS[name]}: {why}")
     return {
         "benchmark": "vision-step",
         "environment": environment(1, device_title(), sys.argv),
@@ -119,36 +144,83 @@ def cost_of_werank(device: torch.device, scale: Scale, encoder: str = "resnet18"
     }
 
 
-def rates(device: torch.device, scale: Scale, *, werank: bool = False, encoder: str = "resnet18") -> dict[str, Any]:
-    """Images a second of the same step by who feeds it; two views are made of each. lightly's only where it is."""
-    step = Step(device, scale, werank=werank, encoder=encoder)
-    ready = next(step.batches)
-    feeds: dict[str, Callable[[], Batch]] = {"ready": lambda: ready, "resident": lambda: next(step.batches)}
-    if importlib.util.find_spec("lightly") is not None:
-        pixels = step.domain.dataset.images.pixels
-        feeds["lightly"] = _endless(lightly_batches(pixels, scale.batch, device)).__next__
-    for feed in feeds.values():
-        timed(lambda feed=feed: step(feed()), device, 2 * scale.steps)
+def rates(device: torch.device, scale: Scale, *, encoder: str = "resnet18") -> dict[str, Any]:
+    """Images and views a second (two views are made of each image) of our step and of lightly's loop, taking turns.
+
+    What cannot be run (lightly where it is not installed, a compiler that the machine lacks) is named under ``failed``.
+    """
+    plain = Step(device, scale, werank=False, encoder=encoder)
+    ready = next(plain.batches)
+    made: dict[str, Callable[[], Callable[[], None]]] = {
+        "ready": lambda: lambda: plain(ready),
+        "resident": lambda: lambda: plain(next(plain.batches)),
+        "compiled": lambda: compiled_step(device, scale, encoder),
+        "lightly": lambda: lightly_step(plain, scale, encoder),
+    }
+    steps: dict[str, Callable[[], None]] = {}
+    failed: dict[str, str] = {}
+    for name, make in made.items():
+        try:
+            steps[name] = make()
+            timed(steps[name], device, 2 * scale.steps)
+        except Exception as error:
+            steps.pop(name, None)
+            failed[name] = f"{type(error).__name__}: {error}"[:500]
     rounds = [
-        {
-            name: scale.batch / timed(lambda feed=feed: step(feed()), device, 4 * scale.steps)
-            for name, feed in feeds.items()
-        }
+        {name: scale.batch / timed(step, device, 4 * scale.steps) for name, step in steps.items()}
         for _ in range(max(min(3, scale.rounds), scale.rounds // 3))
     ]
-    speed = {name: median(turn[name] for turn in rounds) for name in feeds}
-    flops = step.flops(ready)
+    speed = {name: median(turn[name] for turn in rounds) for name in steps}
+    flops, peak = plain.flops(ready), product_speed(device, scale.peak, torch.bfloat16)
+    tflops = {name: 1e-12 * flops * images / scale.batch for name, images in speed.items()}
+
+    def times(other: str) -> dict[str, float]:
+        return {name: median(turn[name] / turn[other] for turn in rounds) for name in steps if other in steps}
+
     return {
         "images_a_second": speed,
         "views_a_second": {name: 2 * images for name, images in speed.items()},
-        "times_lightly": {
-            name: median(turn[name] / turn["lightly"] for turn in rounds) for name in feeds if "lightly" in feeds
-        },
-        "times_ready": {name: median(turn[name] / turn["ready"] for turn in rounds) for name in feeds},
+        "times_lightly": times("lightly"),
+        "times_ready": times("ready"),
         "flops_a_step": flops,
-        "tflops_a_second": {name: 1e-12 * flops * images / scale.batch for name, images in speed.items()},
-        "loader_workers": loader_workers(),
+        "tflops_a_second": tflops,
+        "bf16_tflops": peak,
+        "share_of_measured_bf16": {name: value / peak for name, value in tflops.items()},
+        "loader_workers": loader_workers() if scale.workers is None else scale.workers,
+        "failed": failed,
     }
+
+
+def compiled_step(device: torch.device, scale: Scale, encoder: str) -> Callable[[], None]:
+    """Our step from the resident domain, with compiled networks."""
+    step = Step(device, scale, werank=False, encoder=encoder)
+    for network in (step.module.encoder, step.module.projector):
+        network.compile(backend=scale.compiler)
+    return lambda: step(next(step.batches))
+
+
+def lightly_step(plain: Step, scale: Scale, encoder: str) -> Callable[[], None]:
+    """The step of lightly's loop, with an encoder of its own and the images of ours."""
+    from tools.bench.plain_simclr import PlainSimCLR
+
+    domain, half = plain.domain, scale.precision == "bf16"
+    network = ENCODERS.build(encoder_spec(encoder), domain.in_shape)
+    workers = loader_workers() if scale.workers is None else scale.workers
+    pixels = domain.dataset.images.pixels[: scale.images]  # those of the training set, which come first
+    return PlainSimCLR(network, pixels, scale.batch, PROJECTOR, plain.device, half=half, workers=workers)
+
+
+def encoder_spec(name: str) -> dict[str, Any]:
+    """An encoder of images of 32 pixels."""
+    return {"type": name, "stem": "cifar"} if name == "resnet18" else {"type": name}
+
+
+def product_speed(device: torch.device, n: int, dtype: torch.dtype) -> float:
+    """TFLOP/s of a product of two n × n matrices."""
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    timed(lambda: torch.mm(a, b, out=out), device, 3)
+    return 2e-12 * n**3 / timed(lambda: torch.mm(a, b, out=out), device, 10)
 
 
 class Step:
@@ -164,8 +236,8 @@ class Step:
                     "views": {"preset": "simclr"},
                     "batch_size": scale.batch,
                 },
-                "encoder": {"type": encoder, "stem": "cifar"} if encoder == "resnet18" else {"type": encoder},
-                "objective": {"type": "simclr"},
+                "encoder": encoder_spec(encoder),
+                "objective": {"type": "simclr", "projector": list(PROJECTOR)},
                 "regularizers": {"werank": {"type": "werank", "coefficient": 1e-3}} if werank else {},
                 "optim": {"type": "sgd", "lr": 1e-3, "schedule": "constant"},
                 "train": {"steps": 1, "channels_last": True, "precision": scale.precision},
@@ -241,49 +313,3 @@ def timed(run: Callable[[], Any], device: torch.device, times: int) -> float:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def loader_workers() -> int:
-    """Worker processes that lightly's feed gets: the cores there are, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)
-
-
-class PILImages(torch.utils.data.Dataset):
-    """Images as torchvision's CIFAR-10 gives them: a PIL image made from an array, then the transform."""
-
-    def __init__(self, pixels: Tensor, transform: Callable[[Any], Any]) -> None:
-        self.arrays = pixels.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.arrays)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        from PIL import Image
-
-        return self.transform(Image.fromarray(self.arrays[index])), index
-
-
-def lightly_batches(pixels: Tensor, batch: int, device: torch.device) -> Any:
-    """lightly's SimCLR views of PIL images in worker processes, as its benchmarks for CIFAR-10 have it."""
-    from lightly.transforms import SimCLRTransform
-
-    transform = SimCLRTransform(input_size=SIZE, gaussian_blur=0.0)
-    return torch.utils.data.DataLoader(
-        PILImages(pixels, transform),
-        batch_size=batch,
-        shuffle=True,
-        drop_last=True,
-        num_workers=loader_workers(),
-        persistent_workers=True,
-        pin_memory=device.type == "cuda",
-    )
-
-
-def _endless(loader: Any) -> Iterator[Batch]:
-    device = torch.device("cuda" if loader.pin_memory else "cpu")
-    while True:
-        for views, index in loader:
-            index = index.to(device, non_blocking=True)
-            yield Batch([view.to(device, non_blocking=True) for view in views], index, index, False)

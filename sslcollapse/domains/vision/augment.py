@@ -1,14 +1,15 @@
 """One view of a batch of images: parameters drawn for every sample, then whole-batch operations.
 
-The parameters, a few numbers a sample, are drawn and kept on the host. So the same generator gives the same views on
-every device, the host knows which samples an operation concerns without waiting for the device, and samples that it
-does not concern cost nothing.
+The parameters, a few numbers a sample, are drawn on the host. So the same generator gives the same views on every
+device, the host knows which samples an operation concerns without waiting for the device, and samples that it does not
+concern cost nothing. What the device needs of them is a list of tensors, which a domain sends there for all views of a
+batch at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import DataError
-from sslcollapse.core.memory import onto
+from sslcollapse.core.memory import onto_together
 from sslcollapse.domains.vision import operations as ops
 
 ATTEMPTS = 10
@@ -111,6 +112,24 @@ class ViewParameters:
         )
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A view that is drawn, and only has to be made.
+
+    Attributes:
+        counts: numbers of samples in order: how many turn their hue before the first, second and third blend, after
+            it, never.
+        tensors: what the operations read, see ``Augmentation.prepare``; on the host, or where the images are.
+    """
+
+    counts: tuple[int, ...]
+    tensors: tuple[Tensor, ...]
+
+    def of(self, tensors: Iterable[Tensor]) -> Prepared:
+        """The same view, from these copies of its tensors on another device."""
+        return Prepared(self.counts, tuple(tensors))
+
+
 class Augmentation:
     """Makes one view of a batch of images, with parameters of its own for each sample.
 
@@ -180,42 +199,68 @@ class Augmentation:
 
     def apply(self, images: Tensor, parameters: ViewParameters) -> Tensor:
         """The views with these parameters; what becomes of a sample does not depend on the others."""
-        out = torch.empty(len(images), self.channels, self.size, self.size, device=images.device)
+        height, width = images.shape[-2:]
+        if images.device.type != "cpu":
+            prepared = self.prepare(parameters, height, width)
+            return self.make(images, prepared.of(onto_together(images.device, prepared.tensors)))
         # Chunks stay in a processor's cache from the crop to the normalised view.
-        values = self.channels * max(self.size**2, images[0, 0].numel())
-        chunk = max(1, CHUNK // values) if images.device.type == "cpu" else len(images)
-        for start in range(0, len(images), chunk):
-            part = slice(start, start + chunk)
-            # Samples are sorted by how many blends come before their hue, those without jitter last, so that every
-            # step of the jitter works on one slice.
-            sections = torch.where(parameters.jitter[part], parameters.hue_position[part], 4)
-            order = sections.argsort(stable=True)
-            counts = torch.bincount(sections, minlength=5).tolist()
-            there, back = onto(images.device, torch.stack([order, order.argsort()]))
-            x = self._views(images[part].index_select(0, there), parameters.of(order + start), counts)
-            torch.index_select(x, 0, back, out=out[part])
+        chunk = max(1, CHUNK // (self.channels * max(self.size**2, height * width)))
+        if chunk >= len(images):
+            return self.make(images, self.prepare(parameters, height, width))
+        out = torch.empty(len(images), self.channels, self.size, self.size)
+        for some in torch.arange(len(images)).split(chunk):
+            part = slice(int(some[0]), int(some[-1]) + 1)
+            self.make(images[part], self.prepare(parameters.of(some), height, width), out[part])
         return out
 
-    def _views(self, images: Tensor, p: ViewParameters, counts: Sequence[int]) -> Tensor:
-        x = ops.resized_crop(images, p.box, self.size, p.flip if self.settings.flip > 0 else None)
-        self._jitter(x, p, counts)
-        if self.channels == 3:
-            for _, some in _selected(x, p.grey):
-                x.index_copy_(0, some, ops.greyscale(x.index_select(0, some)))
-        for chosen, some in _selected(x, p.blur):
-            sigma = onto(x.device, p.sigma[chosen])
-            x.index_copy_(0, some, ops.gaussian_blur(x.index_select(0, some), sigma, self.kernel))
-        for _, some in _selected(x, p.solarise):
-            x.index_copy_(0, some, ops.solarise(x.index_select(0, some)))
-        return ops.normalise(x, self.mean, self.std)
+    def prepare(self, p: ViewParameters, height: int, width: int) -> Prepared:
+        """What views with these parameters of images of this size are made from, on the host.
 
-    def _jitter(self, x: Tensor, p: ViewParameters, counts: Sequence[int]) -> None:
+        Samples are sorted by how many blends come before their hue, those without jitter last, so that every step of
+        the jitter works on one slice.
+
+        Raises:
+            DataError: a box that is empty or reaches beyond the image.
+        """
+        sections = torch.where(p.jitter, p.hue_position, 4)
+        order = sections.argsort(stable=True)
+        counts = torch.bincount(sections, minlength=5).tolist()
+        ops.check_box(p.box, height, width)
+        p = p.of(order)
+        blurred = p.blur.nonzero().flatten()
+        tensors = (
+            torch.stack([order, order.argsort()]),
+            p.box.float(),
+            p.flip,
+            p.order,
+            p.factors.gather(0, p.order),
+            p.hue,
+            p.grey.nonzero().flatten(),
+            blurred,
+            p.sigma[blurred],
+            p.solarise.nonzero().flatten(),
+            ops.shift_and_scale(self.mean, self.std),
+        )
+        return Prepared(tuple(counts), tensors)
+
+    def make(self, images: Tensor, prepared: Prepared, out: Tensor | None = None) -> Tensor:
+        """The views that were prepared, of uint8 images [B, C, H, W] that are where the prepared tensors are."""
+        (there, back), box, flip, kinds, factors, hue, grey, blur, sigma, solarise, statistics = prepared.tensors
+        x = ops.crop_of(images.index_select(0, there), box, self.size, flip if self.settings.flip > 0 else None)
+        self._jitter(x, kinds, factors, hue, prepared.counts)
+        if self.channels == 3 and len(grey):
+            x.index_copy_(0, grey, ops.greyscale(x.index_select(0, grey)))
+        if len(blur):
+            x.index_copy_(0, blur, ops.gaussian_blur(x.index_select(0, blur), sigma, self.kernel))
+        if len(solarise):
+            x.index_copy_(0, solarise, ops.solarise(x.index_select(0, solarise)))
+        return torch.index_select(ops.scaled(x, statistics), 0, back, out=out)
+
+    def _jitter(self, x: Tensor, kinds: Tensor, factors: Tensor, hue: Tensor, counts: Sequence[int]) -> None:
         """Jitter in place; ``counts`` samples turn their hue before the first, second, third blend, after it, never."""
         first, second, third, end = accumulate(counts[:4])
         if end == 0:
             return
-        kinds = onto(x.device, p.order)
-        factors = onto(x.device, p.factors.gather(0, p.order))
 
         def blend(place: int, samples: slice) -> None:
             some = x[samples]
@@ -225,16 +270,9 @@ class Augmentation:
         for place, start in enumerate((first, second, third)):
             blend(place, slice(start, end))
         if self.channels == 3 and self.settings.jitter[3] > 0:
-            ops.shift_hue(x[:end], onto(x.device, p.hue[:end]), out=x[:end])
+            ops.shift_hue(x[:end], hue[:end], out=x[:end])
         for place, stop in enumerate((first, second, third)):
             blend(place, slice(0, stop))
-
-
-def _selected(x: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Positions of the chosen samples, on the host and on the device of ``x``; nothing where none is chosen."""
-    chosen = mask.nonzero().flatten()
-    if len(chosen):
-        yield chosen, onto(x.device, chosen)
 
 
 def random_box(shapes: Tensor, places: Tensor, height: int, width: int, settings: ViewSettings) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,16 +13,17 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.memory import onto_together
 from sslcollapse.core.registry import VISION_DATASETS, VISION_VIEWS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
-from sslcollapse.domains.base import Domain, Order, flat_rows
-from sslcollapse.domains.vision.augment import plain
+from sslcollapse.domains.base import BatchPlace, Domain, Order, flat_rows
+from sslcollapse.domains.vision.augment import Augmentation, Prepared, plain
 from sslcollapse.domains.vision.data import ImageDataset, Images, ImageSource, MemoryImages
 from sslcollapse.domains.vision.decode import decoding_threads
-from sslcollapse.domains.vision.feed import resident, streamed
+from sslcollapse.domains.vision.feed import streamed
 from sslcollapse.domains.vision.views import ImageViews, contact_sheet
-from sslcollapse.recipe.schema import AtLeast, Between, Component, FieldsOrComponent
+from sslcollapse.recipe.schema import AtLeast, Between, Component, FieldsOrComponent, Width
 
 RESIDENT_BYTES = 4 << 30
 """Datasets whose decoded images take at most this much (4 GiB) are resident with ``feed="auto"``."""
@@ -38,6 +41,9 @@ class VisionDomain(Domain):
         views: how the views are made; with a ``type`` by a component of the kind ``vision_views`` (``torchvision``).
         batch_size: images a step over all ranks, each of which makes the views of its share.
         size: height and width of a view; None is the dataset's own.
+        grow: ``[until, size]`` in turn, for smaller views at first, which cost less: ``[[2000, 16], [4000, 24]]`` has
+            views of 16 pixels in the first 2,000 batches, then 24 up to batch 4,000, then ``size``. The encoder has
+            to read all of them: convolutional networks do.
         feed: ``"resident"`` keeps all images decoded, as uint8, on the device; ``"streamed"`` reads and decodes
             them in worker processes as they are needed. Both give the same batches. ``"auto"`` is resident for up
             to 4 GiB of decoded images.
@@ -54,11 +60,13 @@ class VisionDomain(Domain):
         views: Annotated[ImageViews, FieldsOrComponent("vision_views")] = DEFAULT_VIEWS,
         batch_size: Annotated[int, AtLeast(2)],
         size: Annotated[int, Between(1, 65_535)] | None = None,
+        grow: Sequence[Sequence[Width]] = (),
         feed: Literal["auto", "resident", "streamed"] = "auto",
         workers: Annotated[int, Between(0, 1024)] = 2,
     ) -> None:
         if batch_size < 2:
             raise RecipeError(f"domain.batch_size: must be >= 2, got {batch_size}")
+        self.grow = _growth(grow)
         self.source: ImageSource = VISION_DATASETS.build(dataset, data_root)
         self.views = _views(views)
         self.batch_size, self.size, self.feed, self.workers = batch_size, size, feed, workers
@@ -124,19 +132,47 @@ class VisionDomain(Domain):
         """
         self.check(context.world_size)
         dataset, device = self.dataset, context.device
-        source, labels = self.source, dataset.all_labels().to(device)
-        augmentations = self.views.augmentations(self.view_size, source.channels, source.mean, source.std)
+        labels = dataset.all_labels().to(device)
         order = Order(dataset.pretrain, self.batch_size, context)
+        pixels, stream = None, None
         if isinstance(dataset.images, MemoryImages) and self.feed != "streamed":
-            stream = resident(dataset.images.pixels.to(device), order, start_step)
+            pixels = dataset.images.pixels.to(device)
         else:
             stream = streamed(dataset.images, order, start_step, self.workers)
-        for place, images in stream:
-            index = place.rows.to(device, non_blocking=True)
-            key = context.seed, place.step, context.rank
-            # Parameters are drawn on the CPU: the device is not waited for, and every device has the same views.
-            views = [augment(images, generator(CPU, "view", *key, k)) for k, augment in enumerate(augmentations)]
+        stages = self._stages()
+        for place, *read in ((place,) for place in order.places(start_step)) if stream is None else stream:
+            augmentations = next(made for until, made in stages if place.step < until)
+            index, views = self._made(place, read, pixels, augmentations, context)
             yield Batch(views, index, labels[index], self.replicated, equal=True)
+
+    def _made(
+        self,
+        place: BatchPlace,
+        read: Sequence[Tensor],
+        pixels: Tensor | None,
+        augmentations: Sequence[Any],
+        context: Context,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Rows and views of one batch on the device, to which one copy is made of all that is not there.
+
+        Args:
+            place: which images.
+            read: the images, on the host; empty where they are on the device.
+            pixels: all images, on the device; None where they are not.
+            augmentations: one a view.
+            context: of the run.
+        """
+        # Parameters are drawn on the CPU: the device is not waited for, and every device has the same views.
+        key, device = (context.seed, place.step, context.rank), context.device
+        draws = [(augment, generator(CPU, "view", *key, k)) for k, augment in enumerate(augmentations)]
+        prepared = [self._prepared(augment, rng, len(place.rows), device) for augment, rng in draws]
+        tensors = chain.from_iterable(view.tensors for view in prepared if view is not None)
+        index, *sent = onto_together(device, [place.rows, *read, *tensors])
+        images, rest = (sent[0], iter(sent[1:])) if pixels is None else (pixels[index], iter(sent))
+        return index, [
+            augment(images, rng) if view is None else augment.make(images, view.of(islice(rest, len(view.tensors))))
+            for (augment, rng), view in zip(draws, prepared, strict=True)
+        ]
 
     def probe_set(self) -> ProbeSet:
         """Every labelled image un-augmented, training rows first, made a batch at a time; labels and splits."""
@@ -153,9 +189,27 @@ class VisionDomain(Domain):
         """Write a contact sheet of ``samples`` images at most, evenly spaced, and of several draws of each view."""
         dataset, source = self.dataset, self.source
         samples = min(samples, len(dataset.pretrain))
-        augmentations = self.views.augmentations(self.view_size, source.channels, source.mean, source.std)
+        _, augmentations = self._stages()[-1]
         rows = dataset.pretrain[torch.linspace(0, len(dataset.pretrain) - 1, samples).long()]
         contact_sheet(dataset.images.read(rows), augmentations, source.mean, source.std, path, seed)
+
+    def _stages(self) -> list[tuple[float, list[Any]]]:
+        """Up to which batch views are made how: in turn, the last for ever."""
+        source = self.source
+        return [
+            (until, self.views.augmentations(size, source.channels, source.mean, source.std))
+            for until, size in (*self.grow, (math.inf, self.view_size))
+        ]
+
+    def _prepared(self, augment: Any, rng: torch.Generator, samples: int, device: torch.device) -> Prepared | None:
+        """A view's draws, for another device than the host; None of views that are made in one go, as those of others.
+
+        On the host a batch is made in pieces that its caches hold, each of which is prepared by itself.
+        """
+        if device.type == "cpu" or not isinstance(augment, Augmentation):
+            return None
+        height, width = self.dataset.images.shape[1:]
+        return augment.prepare(augment.draw(samples, height, width, rng), height, width)
 
     def _is_resident(self, dataset: ImageDataset) -> bool:
         channels, height, width = dataset.images.shape
@@ -175,6 +229,20 @@ def _views(given: ImageViews | Mapping[str, Any]) -> Any:
     if isinstance(given, ImageViews):
         return given
     return VISION_VIEWS.build(given) if "type" in given else ImageViews(**given)
+
+
+def _growth(grow: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Pairs of a batch and a size, both of which grow.
+
+    Raises:
+        RecipeError: anything else.
+    """
+    pairs = [tuple(each) for each in grow]
+    if any(len(pair) != 2 for pair in pairs) or any(a >= c or b >= d for (a, b), (c, d) in pairwise(pairs)):
+        raise RecipeError(
+            f"domain.grow: needs pairs [until, size] in which both become larger, got {list(map(list, pairs))}"
+        )
+    return [(until, size) for until, size in pairs]
 
 
 PROBE_BATCH = 512

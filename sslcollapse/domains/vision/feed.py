@@ -1,8 +1,9 @@
-"""Two ways from a dataset to batches of uint8 images on the device: resident, and streamed.
+"""Two ways from a dataset to batches of uint8 images: resident, and streamed.
 
-Both give the same batches. Resident images are one tensor on the device, indexed there. Streamed ones are read and
-decoded by worker processes a few batches ahead; there is nothing to replay on resuming, since the order of an
-epoch is a function of (seed, epoch) and workers start at the batch that is due.
+Both give the same batches. Resident images are one tensor on the device, of which the domain takes rows there. Streamed
+ones are read and decoded by worker processes a few batches ahead, and sent to the device with all else that a batch
+needs; there is nothing to replay on resuming, since the order of an epoch is a function of (seed, epoch) and workers
+start at the batch that is due.
 """
 
 from __future__ import annotations
@@ -24,27 +25,15 @@ PREFETCH = 4
 """Batches that each worker process prepares ahead."""
 
 
-def resident(pixels: Tensor, order: Order, start_step: int) -> Iterator[tuple[BatchPlace, Tensor]]:
-    """Batches of images that are all on the device.
-
-    Shapes:
-        pixels: [N, C, H, W] uint8, on the device.
-        result: each [B, C, H, W] uint8, on the device.
-    """
-    for place in order.places(start_step):
-        yield place, pixels[place.rows.to(pixels.device, non_blocking=True)]
-
-
 def streamed(images: Images, order: Order, start_step: int, workers: int) -> Iterator[tuple[BatchPlace, Tensor]]:
     """Batches of images that worker processes read and decode ahead; 0 workers do it here.
 
     Shapes:
-        result: each [B, C, H, W] uint8, on the device.
+        result: each [B, C, H, W] uint8, on the host.
 
     Raises:
         RunError: worker processes have no room to pass batches on, or one has ended.
     """
-    device = order.context.device
     if workers:
         try:
             multiprocessing.Lock()  # what the queues of worker processes need first
@@ -57,7 +46,6 @@ def streamed(images: Images, order: Order, start_step: int, workers: int) -> Ite
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=_ignore_signals_to_all,
-        pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else each loader draws a number from the global one
     )
     batches = iter(loader)
@@ -66,7 +54,7 @@ def streamed(images: Images, order: Order, start_step: int, workers: int) -> Ite
             batch = next(batches)
             if isinstance(batch, SSLCollapseError):
                 raise batch
-            yield place, batch.to(device, non_blocking=True)
+            yield place, batch
     except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
         if not workers or isinstance(error, SSLCollapseError):
             raise

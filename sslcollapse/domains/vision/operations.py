@@ -41,10 +41,18 @@ def resized_crop(images: Tensor, box: Tensor, size: int, flip: Tensor | None = N
     Raises:
         DataError: a box that is empty or reaches beyond the image.
     """
+    check_box(box, *images.shape[-2:])
+    return crop_of(images, onto(images.device, box.float()), size, flip)
+
+
+def crop_of(images: Tensor, box: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
+    """``resized_crop`` with boxes that have been checked and are, as floats, where the images are.
+
+    Shapes: [B, C, H, W], [4, B] → [B, C, size, size].
+    """
     H, W = images.shape[-2:]
-    check_box(box, H, W)
     scale = 1.0 if images.is_floating_point() else 1 / 255
-    top, left, height, width = onto(images.device, box.float())
+    top, left, height, width = box
     rows = resizing_matrix(top, height, size, H, antialias=size < H, scale=scale)
     columns = resizing_matrix(left, width, size, W, antialias=size < W, mirror=flip)
     return separable(images.float(), rows, columns)
@@ -238,5 +246,21 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
     Shapes: [B, C, H, W] → the same.
     """
-    shift, scale = onto(images.device, torch.tensor([mean, [1 / value for value in std]], dtype=images.dtype))
+    return scaled(images, onto(images.device, shift_and_scale(mean, std, images.dtype)))
+
+
+def shift_and_scale(mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+    """What ``scaled`` needs to normalise.
+
+    Shapes: [2, C].
+    """
+    return torch.tensor([mean, [1 / value for value in std]], dtype=dtype)
+
+
+def scaled(images: Tensor, by: Tensor) -> Tensor:
+    """``(x − shift) · scale`` of each channel, with numbers that are where the images are.
+
+    Shapes: [B, C, H, W], [2, C] → [B, C, H, W].
+    """
+    shift, scale = by
     return (images - shift[:, None, None]).mul_(scale[:, None, None])

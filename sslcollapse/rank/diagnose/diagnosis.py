@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcollapse.core.memory import map_on_threads
+from sslcollapse.core.precision import device_of, full_precision
 from sslcollapse.core.types import Point
 from sslcollapse.layers.layer import Coverage
 from sslcollapse.rank.diagnose.matrices import Matrix
@@ -198,13 +199,14 @@ def with_statistics(network: nn.Module, views: Iterable[Any]) -> nn.Module:
         norm.reset_running_stats()
         norm.train()
     seen = 0
-    for view in views:
-        if isinstance(view, Tensor) and len(view) == 1:
-            continue  # one sample has no variance
-        seen += 1
-        for norm in norms:
-            norm.momentum = 1 / seen
-        network(view)
+    with full_precision(device_of(network), convolutions=True):  # as what is measured afterwards
+        for view in views:
+            if isinstance(view, Tensor) and len(view) == 1:
+                continue  # one sample has no variance
+            seen += 1
+            for norm in norms:
+                norm.momentum = 1 / seen
+            network(view)
     return network.eval()
 
 

@@ -90,6 +90,18 @@ def test_a_sample_does_not_depend_on_the_others_for_given_parameters():
         torch.testing.assert_close(made.apply(x[some], parameters.of(some)), whole[some], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_view_that_was_prepared_is_the_view_and_other_draws_make_another(channels):
+    x, mean, std = images(channels=channels), MEAN[:channels], STD[:channels]
+    made = Augmentation(FULL, 16, channels, mean, std)
+    prepared, other = (made.prepare(made.draw(12, 20, 28, rng(seed)), 20, 28) for seed in (3, 4))
+    assert torch.equal(made.make(x, prepared), made(x, rng(3)))
+    assert not torch.equal(made.make(x, other), made(x, rng(3)))
+    out = torch.empty(12, channels, 16, 16)
+    assert made.make(x, prepared.of(iter(prepared.tensors)), out) is out
+    assert torch.equal(out, made(x, rng(3)))
+
+
 @pytest.mark.parametrize("preset", list(PRESETS))
 @pytest.mark.parametrize(("size", "height", "width"), [(20, 20, 28), (64, 20, 20), (20, 20, 20), (12, 33, 7)])
 def test_strength_zero_is_the_plain_image(preset, size, height, width):

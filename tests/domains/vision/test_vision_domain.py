@@ -165,6 +165,25 @@ def test_size_resizes_views_and_probe_images():
     assert made.probe_set().views[0].shape == (60, 3, 10, 10)
 
 
+def test_views_grow_at_the_batches_that_say_so_and_are_those_of_a_domain_of_that_size():
+    grown = first(domain(grow=[[2, 6], [3, 8]]), 5)
+    assert [batch.views[0].shape[-1] for batch in grown] == [6, 6, 8, 12, 12]
+    for size, steps in ((6, [0, 1]), (8, [2]), (None, [3, 4])):
+        whole = first(domain(size=size), 5)
+        assert all(equal(grown[step], whole[step]) for step in steps)
+    assert equal(first(domain(grow=[[2, 6], [3, 8]]), 1, start=2)[0], grown[2])
+    assert domain(grow=[[2, 6]]).in_shape == (3, 12, 12)
+    assert domain(grow=[[2, 6]]).probe_set().views[0].shape == (60, 3, 12, 12)
+
+
+@pytest.mark.parametrize("grow", [[[2]], [[2, 6, 1]], [[2, 6], [2, 8]], [[2, 8], [4, 8]]])
+def test_a_growth_that_is_none_is_refused(grow):
+    with pytest.raises(
+        RecipeError, match=r"domain.grow: needs pairs \[until, size\] in which both become larger, got \["
+    ):
+        domain(grow=grow)
+
+
 def test_auto_feeds_small_sets_resident_and_large_ones_streamed(folder, monkeypatch):
     from sslcollapse.domains.vision import domain as module
     from sslcollapse.domains.vision.data import MemoryImages

@@ -1,0 +1,19 @@
+"""BYOL for 90 %: as byol, 400 epochs."""
+
+from pathlib import Path
+
+from sslcollapse.recipe import extend, load
+
+EPOCHS = 400
+base = load(Path(__file__).with_name("byol.py"))
+STEPS = EPOCHS * 50_000 // base["domain"]["batch_size"]
+
+recipe = extend(
+    base,
+    dict(
+        name="speedrun_byol_90",
+        domain=dict(grow=[[STEPS // 2, 24]]),
+        train=dict(steps=STEPS),
+        monitor=dict(timed_every=STEPS // 20),
+    ),
+)
