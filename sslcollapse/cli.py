@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sslcollapse.core.errors import PreemptedError, SSLCollapseError, WriteError, explained
-from sslcollapse.core.texts import keep_traceback, lasting_output, say, say_error
+from sslcollapse.core.texts import keep_traceback, lasting_output, launched, say, say_error
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
 """Exit codes: of an error that the user can mend, of Ctrl-C, and of one that is a fault of this package."""
@@ -90,7 +90,7 @@ def _train(options: argparse.Namespace) -> int:
     from sslcollapse.training import trainer  # imports much, so mistakes in the recipe are reported before it
 
     run = RunDirectory.of(recipe, options.out, hash_)
-    if options.resume and not options.overwrite and run.has_finished(recipe):
+    if options.resume and not options.overwrite and launched() == 1 and run.has_finished(recipe):
         say(f"{run.path}: this run is finished; there is nothing to do")
         return 0
     try:

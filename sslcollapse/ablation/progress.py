@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from rich.console import Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
-
 from sslcollapse.ablation.job import Job
-from sslcollapse.core.console import PlainConsole
+from sslcollapse.core.console import PlainConsole, Table, Text
 
 REFRESH_SECONDS = 1.0
 SHOWN_RUNS = 12
@@ -54,8 +48,10 @@ class Progress:
         self._parallel = 1
         self._running: dict[str, _Running] = {}
         self._drawn = 0.0
-        self._live: Live | None = None
-        if live and self.console.is_terminal:
+        self._live: Any = None
+        if live and self.console.is_terminal:  # rich's, which is there then
+            from rich.live import Live
+
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def start(self, total: int, done: int, waiting: Sequence[Job], parallel: int) -> None:
@@ -129,6 +125,9 @@ class Progress:
     def _draw(self) -> None:
         if self._live is None:
             return
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+
         self._drawn = time.monotonic()
         left = self._left()
         total = f"{self._done}/{self._total} runs" + (f", {self._failed} failed" if self._failed else "")

@@ -1,13 +1,28 @@
-"""A terminal on which text that somebody else chose is shown as it is; a file of its own, since rich imports slowly."""
+"""A terminal on which text that somebody else chose is shown as it is: by rich, or as plain lines where there is none.
+
+Whoever shows something takes ``PlainConsole``, ``Table`` and ``Text`` from here. It is a file of its own, since rich
+imports slowly.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from sslcollapse.core.texts import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+else:
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        from sslcollapse.core import plain
+
+        Console, Table, Text = plain.Printer, plain.PlainTable, plain.PlainText
 
 
 class PlainConsole(Console):

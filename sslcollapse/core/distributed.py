@@ -8,22 +8,29 @@ samples each give the gradient of one rank with B.
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from sslcollapse.core.errors import RunError
+from sslcollapse.core.texts import launched
 
 HEARTBEAT = 2.0
 """Seconds after which a rank that works shows again that it is alive."""
 PATIENCE = 600.0
-"""Seconds without such a sign after which a rank is taken for frozen or dead."""
+"""Seconds without such a sign after which a rank is taken for frozen or dead, if the group's timeout is not shorter."""
+
+
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+"""By the name that torch has given it since 2.14, and the one before that, which then warns."""
 
 
 def rank() -> int:
@@ -122,11 +129,11 @@ class _SumOfOwn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, rows: int) -> Tensor:
-        # A copy: autograd hands the same tensor to every input of a sum, and the others want it as it is.
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)
-        start = rank() * rows
-        return grad[start : start + rows]
+        # A rank needs the sum of its own rows alone, which is half of what an all-reduce sends. The gradient is read
+        # and not written: autograd hands the same tensor to every input of a sum.
+        own = grad.new_empty((rows, *grad.shape[1:]))
+        _reduce_scatter(own, grad.contiguous())
+        return own
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -170,22 +177,45 @@ def meeting(what: str) -> Iterator[Meeting]:
     except BaseException as error:
         talk.give({"error": str(error) or type(error).__name__})
         # This process may be about to end, and with it the store: till the others have come, and a moment to read.
-        talk.join(min(PATIENCE, 10.0))
+        talk.join(min(talk.patience, 10.0))
         time.sleep(0.5)
         raise
     talk.give({"result": found.result})
     found.results = [answer["result"] for answer in _answers(talk, what)]
 
 
-def made_by_rank_0(what: str, make: Callable[[], Tensor], device: torch.device) -> Tensor:
-    """What ``make`` returns on rank 0, on every rank: float32, on ``device``; it may take any time."""
+@contextmanager
+def gathering(minutes: float) -> Iterator[None]:
+    """Around what makes the process group: where the processes do not meet, it is said where they should have.
+
+    Raises:
+        RunError: names the address, how many processes were to come, and how long this one has waited.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        first = str(error).partition("\n")[0][:200]
+        if not isinstance(error, dist.DistError) and not re.search(r"(?i)gloo|nccl|rendezvous|store", first):
+            raise
+        address = ":".join(os.environ.get(name) or f"({name} is not set)" for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise RunError(
+            f"rank {os.environ.get('RANK', 0)} of {launched()} has not met the other processes at {address} within "
+            f"{minutes:g} minutes; start all of them, on every host with this address, which is that of the host of "
+            f"rank 0, and let this port through between hosts ({first})"
+        ) from error
+
+
+def made_by_rank_0(
+    what: str, make: Callable[[], Tensor], device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """What ``make`` returns on rank 0, on every rank: of that type, on ``device``; it may take any time."""
     with meeting(what) as together:
         if rank() == 0:
             made = make()
             together.result = list(made.shape)
     if world_size() > 1:
         if rank():
-            made = torch.empty(together.results[0], device=device)
+            made = torch.empty(together.results[0], device=device, dtype=dtype)
         dist.broadcast(made, 0)
     return made
 
@@ -202,7 +232,7 @@ def _answers(talk: _Talk, what: str) -> list[dict[str, Any]]:
             return talk.answers
         if talk.failure is not None:  # the store ended with the process that had it
             raise RunError(f"rank {other} cannot be reached while {what}: {talk.failure}") from talk.failure
-        if silent > PATIENCE:
+        if silent > talk.patience:
             raise RunError(
                 f"rank {other} has shown no life for {silent:.0f} s while {what}, so it is frozen or dead; look at its "
                 "process and its machine, then continue with --resume"
@@ -219,6 +249,7 @@ class _Talk(Thread):
         answers: of the ranks so far, in their order.
         heard: when the rank whose answer is awaited was last known to be alive.
         failure: why nothing can be heard any more.
+        patience: seconds without a sign of life after which a rank is given up.
     """
 
     def __init__(self, own: int, ranks: int) -> None:
@@ -227,6 +258,8 @@ class _Talk(Thread):
         self.answers: list[dict[str, Any]] = []
         self.heard = time.monotonic()
         self.failure: Exception | None = None
+        self._group = cast(Any, dist.distributed_c10d._get_default_store())  # whose types lack its timeout
+        self.patience = min(PATIENCE, self._group.timeout.total_seconds())
         self._given = Event()
         self._answer = ""
         self.start()
@@ -239,7 +272,7 @@ class _Talk(Thread):
     def run(self) -> None:
         """Beat until the own answer is given, then wait for those of the others."""
         try:
-            store = dist.PrefixStore("sslcollapse", dist.distributed_c10d._get_default_store())
+            store = dist.PrefixStore("sslcollapse", self._group)
             # Every rank comes to the same meetings, so all count to the same number.
             place = f"meeting/{store.add(f'rank/{self.own}', 1)}"
             while not self._given.wait(HEARTBEAT):

@@ -75,8 +75,27 @@ class PreemptedError(RunError):
         return printable(str(self.args[0]), keep="\n")
 
 
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "markdown_it": "markdown-it-py",
+    "PIL": "pillow",
+    "lightly_utils": "lightly",
+}
+"""Name that is imported → name that is installed, of packages where these differ."""
+
+
+def absent(error: BaseException) -> str | None:
+    """A sentence on a package that is not installed, with what to install; None of other errors."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name or "." in error.name:
+        return None
+    package = DISTRIBUTIONS.get(error.name, error.name)
+    return f"the package {package} is not installed; install it with: pip install {package}"
+
+
 def in_words(error: BaseException) -> str:
     """An error's own words; with its type where it was raised for programmers and says little without it."""
+    if (lacking := absent(error)) is not None:
+        return lacking
     text = str(error)
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
@@ -108,12 +127,15 @@ def explained(error: Exception, recipe: Mapping[str, Any]) -> str | None:
     """A sentence on an error that no code of this package can prevent; None of any other, which is a fault.
 
     Args:
-        error: of the system (a full disk, a name that is too long), or an allocation that failed.
+        error: of the system (a full disk, a name that is too long), an allocation that failed, or a package that is
+            not installed.
         recipe: the resolved recipe of the command; an empty dict where it has none.
     """
     if isinstance(error, OSError) and error.errno is not None:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; {ADVICE.get(error.errno, '--debug shows where it happened')}"
+    if (lacking := absent(error)) is not None:
+        return lacking
     if isinstance(error, RuntimeError) and re.search(r"gloo|NCCL|c10d|TCPStore", str(error)):
         first = str(error).partition("\n")[0][:200]
         return (

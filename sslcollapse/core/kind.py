@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sslcollapse.core.errors import SSLCollapseError, in_words, suggest
+from sslcollapse.core.errors import SSLCollapseError, absent, in_words, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,6 +114,7 @@ class Registry:
 
         Raises:
             UnknownComponentError: the message suggests the nearest and lists all.
+            RegistryError: it needs a package that is not installed.
         """
         if name not in self._known():
             known = self.names()
@@ -122,7 +123,12 @@ class Registry:
             )
         if name not in self._factories:
             module, _, attribute = self._targets[name].partition(":")
-            self._factories[name] = getattr(importlib.import_module(module), attribute)
+            try:
+                self._factories[name] = getattr(importlib.import_module(module), attribute)
+            except ModuleNotFoundError as error:
+                if (lacking := absent(error)) is None:
+                    raise
+                raise RegistryError(f"{self.kind} {name!r}: {lacking}") from error
         return self._factories[name]
 
     def parameters(self, name: str) -> dict[str, inspect.Parameter]:

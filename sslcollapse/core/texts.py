@@ -141,6 +141,11 @@ def rank() -> str:
     return os.environ.get("RANK", "0")
 
 
+def launched() -> int:
+    """How many processes a launcher started for this command; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
 def say(message: str) -> None:
     """Print to stderr, from one process only where several run the same command."""
     if rank() == "0":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather, world_size
-from sslcollapse.core.errors import RecipeError, in_words, suggest
+from sslcollapse.core.errors import RecipeError, absent, in_words, suggest
 from sslcollapse.core.memory import in_units, machine_memory
 from sslcollapse.core.precision import full_precision, precisely
 from sslcollapse.core.schedules import ema_momentum
@@ -282,6 +282,8 @@ def _loss(name: str, known: Known, arguments: dict[str, Any]) -> Any:
     try:
         make: Callable[..., Any] = getattr(importlib.import_module(f"lightly.loss.{known.module}"), name)
     except (ImportError, AttributeError) as error:
+        if (lacking := absent(error)) is not None:
+            raise ValueError(f"loss: {lacking}") from error
         from importlib.metadata import version
 
         raise ValueError(f"loss: lightly {version('lightly')} has no {name} ({error}); install a newer one") from error

@@ -16,8 +16,11 @@ from sslcollapse.recipe.check import Resolved, join, stated_only
 from sslcollapse.recipe.files import from_json
 from sslcollapse.recipe.recipe import resolve
 
-CADENCE = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers", "capture")
-"""Fields of ``train`` that change what is written, or how fast a step is, not what is learnt."""
+CADENCE = (
+    *("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "trackers"),
+    *("capture", "timeout_minutes"),
+)
+"""Fields of ``train`` that change what is written, how fast a step is, or when a run gives up, not what is learnt."""
 
 
 def recipe_hash(resolved: Mapping[str, Any]) -> str:
@@ -92,6 +95,12 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """
     stated = _identity(stated_only(a))
     return _differences(_identity(a), _identity(b), stated, "")
+
+
+def unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """``"path: value here, value there"`` wherever two resolved recipes differ in anything but where data are."""
+    here, there = ({k: v for k, v in each.items() if k != "data_root"} for each in (a, b))
+    return _differences(here, there, here, "")
 
 
 def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:

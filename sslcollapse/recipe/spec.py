@@ -37,6 +37,8 @@ class TrainSpec:
         capture: whether steps on a GPU are captured as one CUDA graph and replayed: ``"auto"``, where nothing in them
             needs the host, as on a full-batch graph; ``"always"``, which refuses where something does; ``"never"``.
         sync_batchnorm: whether BatchNorm's statistics are those of all GPUs' samples.
+        timeout_minutes: how long one of several processes waits for another in a collective, and for all to meet at the
+            start, before it gives up.
         online_probe: train a linear classifier beside the encoder, on representations cut off from its gradient,
             with the same optimizer.
     """
@@ -57,6 +59,7 @@ class TrainSpec:
     compile: bool = False
     capture: Literal["auto", "always", "never"] = "auto"
     sync_batchnorm: bool = True
+    timeout_minutes: Annotated[float, AtLeast(0.1)] = 10.0
     online_probe: bool = False
 
 

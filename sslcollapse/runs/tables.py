@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
+from sslcollapse.core.console import Table
 from sslcollapse.runs.quantities import PARTS, attainable
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.core.distributed import meeting
+from sslcollapse.core.distributed import made_by_rank_0, meeting
 from sslcollapse.core.errors import RunError, SSLCollapseError
 from sslcollapse.core.files import write_atomic, writing
 from sslcollapse.training.setup import Setup
@@ -219,20 +219,28 @@ class RunState:
     def load(self) -> int:
         """Take the newest sound checkpoint on every rank; return its step, 0 where none was written yet.
 
+        Rank 0 reads it, and the others have it from there: they may be on hosts that do not see its files, and what one
+        has taken is what all have.
+
         Raises:
-            RunError: all are damaged, of other networks or another number of processes, or ranks read different ones.
+            RunError: all are damaged, of other networks or another number of processes.
         """
-        setup, accelerator = self._setup, self._setup.accelerator
-        step = 0
-        if newest_step(setup.run.checkpoints) is not None:
-            state = load_latest_checkpoint(setup.run.checkpoints, use=self._restore, say=setup.reporter.print)
-            step = state["step"]
-        steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
-        if len(set(steps)) > 1:
-            raise RunError(
-                f"{setup.run.checkpoints}: ranks read the checkpoints of different steps {steps}; start again"
-            )
-        return step
+        setup, folder = self._setup, self._setup.run.checkpoints
+        device, state = setup.accelerator.device, {"step": 0}
+
+        def packed() -> Tensor:
+            if newest_step(folder) is not None:
+                state.update(load_latest_checkpoint(folder, use=self._restore, say=setup.reporter.print))
+            buffer = io.BytesIO()
+            torch.save(state if setup.accelerator.num_processes > 1 else None, buffer)
+            return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8).to(device)
+
+        told = made_by_rank_0("reading the checkpoint", packed, device, torch.uint8)
+        if not setup.main:
+            state = torch.load(io.BytesIO(told.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
+            if state["step"]:
+                self._restore(state)
+        return int(state["step"])
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Take everything from a checkpoint; raises whatever the first thing that is wrong with it makes it raise."""

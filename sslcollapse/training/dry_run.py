@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
-from sslcollapse.core.console import PlainConsole
+from sslcollapse.core.console import PlainConsole, Table
 from sslcollapse.core.texts import printable
 from sslcollapse.regularizers.rank_floor import RankFloor
 from sslcollapse.runs.export import check_exportable

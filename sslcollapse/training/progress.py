@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
-
-from sslcollapse.core.console import PlainConsole
+from sslcollapse.core.console import PlainConsole, Text
 from sslcollapse.core.texts import printable
 
 
@@ -26,7 +23,7 @@ class Reporter:
         self.enabled = enabled
         self.sink = sink
         self.console = PlainConsole(quiet=not enabled, soft_wrap=True)
-        self._progress: Progress | None = None
+        self._progress: Any = None
 
     def print(self, renderable: Any) -> None:
         """Show text or a table, and keep it in the log."""
@@ -50,7 +47,9 @@ class Reporter:
         """Begin to show progress from ``step`` of ``total``."""
         self._first, self._total, self._began = step, total, time.perf_counter()
         self._next_line = self._began + 5.0
-        if self.enabled and self.console.is_terminal:
+        if self.enabled and self.console.is_terminal:  # rich's, which is there then
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
             self._progress = Progress(
                 TextColumn("[bold]train"),
                 BarColumn(),
@@ -113,8 +112,10 @@ class Reporter:
                 next_line = now + 10.0
                 self.print(f"{done} of {total} done ({name}), about {_clock(left)} left")
 
-        bar = None
+        bar: Any = None
         if self.console.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
             columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]}"), TimeRemainingColumn()
             bar = Progress(*columns, console=self.console, transient=True)
             task = bar.add_task("", total=total, name="")

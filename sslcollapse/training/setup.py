@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import InitProcessGroupKwargs
 
+from sslcollapse.core.distributed import gathering
 from sslcollapse.core.errors import RecipeError, RunError, suggest
 from sslcollapse.core.precision import numerics
 from sslcollapse.core.types import Context
 from sslcollapse.domains.base import Domain
+from sslcollapse.recipe.identity import unlike
 from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.training.module import SSLModule
 from sslcollapse.training.progress import Reporter
@@ -69,7 +73,7 @@ def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accele
     """Accelerate and the precision of one run; both hold for the process, and are put back at the end.
 
     Raises:
-        RunError: the process has an Accelerator of another precision.
+        RunError: the process has an Accelerator of another precision, or the processes of the run have not met.
     """
     ours, precision = not is_initialized(), recipe["train"]["precision"]
     if not ours and (theirs := AcceleratorState().mixed_precision) != precision:
@@ -77,18 +81,40 @@ def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accele
             f"train.precision is {precision!r}, and this process has an Accelerator with mixed_precision={theirs!r}, "
             f"which holds for the whole process; give it {precision!r}, or train in another process"
         )
+    minutes = recipe["train"]["timeout_minutes"]
+    # A microsecond more, since Accelerate leaves out what equals its own default, which is NCCL's and not gloo's.
+    group = InitProcessGroupKwargs(timeout=timedelta(minutes=minutes, microseconds=1))
     try:
-        accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision=precision,
-            log_with=list(recipe["train"]["trackers"]) or None,
-            project_dir=str(run.path),
-        )
+        with gathering(minutes):
+            accelerator = Accelerator(
+                cpu=not torch.cuda.is_available(),
+                mixed_precision=precision,
+                log_with=list(recipe["train"]["trackers"]) or None,
+                project_dir=str(run.path),
+                kwargs_handlers=[group],
+            )
         with numerics(recipe["train"], accelerator.device):
             yield accelerator
     finally:
         if ours:
             AcceleratorState._reset_state()
+
+
+def check_alike(recipes: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse processes of one run that were given different recipes, which would train something that is neither.
+
+    Args:
+        recipes: resolved, of every rank; where the data are may differ between hosts.
+
+    Raises:
+        RunError: names the first rank that differs from rank 0, and in what.
+    """
+    for number, other in enumerate(recipes):
+        if found := unlike(recipes[0], other):
+            raise RunError(
+                f"rank {number} was given another recipe than rank 0 ({'; '.join(found)}, where here is rank 0); start "
+                "every process with the same recipe file and the same changes"
+            )
 
 
 def check_trackers(names: Sequence[str]) -> None:

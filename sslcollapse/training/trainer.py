@@ -17,6 +17,7 @@ from sslcollapse.core.files import run_lock
 from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.registry import OPTIMIZERS
 from sslcollapse.core.seeding import derive_seed, seed_default
+from sslcollapse.core.texts import launched, say
 from sslcollapse.core.types import Batch
 from sslcollapse.optim.base import OptimizerSpec, stepped
 from sslcollapse.probes.evaluate import build_probes, check_probes
@@ -37,7 +38,7 @@ from sslcollapse.training.hooks import Controllers, Hook, PenaltyGradients
 from sslcollapse.training.journal import Journal
 from sslcollapse.training.measuring import RankMeter, TimedProbes
 from sslcollapse.training.result import finish
-from sslcollapse.training.setup import Setup, accelerated, check_trackers
+from sslcollapse.training.setup import Setup, accelerated, check_alike, check_trackers
 from sslcollapse.training.static import StaticStep
 from sslcollapse.training.stopping import Pace, Stopped, StopSignals
 
@@ -80,7 +81,7 @@ def train(
         recipe, hash_ = identify(recipe)
     check_trackers(recipe["train"]["trackers"])
     run = RunDirectory.of(recipe, out, hash_)
-    if resume and not overwrite and run.has_finished(recipe):
+    if resume and not overwrite and launched() == 1 and run.has_finished(recipe):
         return run.path
     keep_freed_memory()
     try:
@@ -100,12 +101,21 @@ def _train(
     lock: bool,
 ) -> Path:
     with accelerated(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
-        with meeting("starting the run"):  # what one rank refuses is told to the others
+        with meeting("starting the run") as start:  # what one rank refuses is told to the others
+            finished = False
             if accelerator.is_main_process:
                 if lock:
                     with run.startable():
                         stack.enter_context(run_lock(run.path))
-                run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
+                finished = resume and not overwrite and run.has_finished(recipe)
+                if not finished:
+                    run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
+            start.result = (finished, recipe) if accelerator.num_processes > 1 else (finished, {})
+        check_alike([theirs for _, theirs in start.results])
+        if start.results[0][0]:  # rank 0 says so: another host may not have its folder
+            say(f"{run.path}: this run is finished; there is nothing to do")
+            accelerator.end_training()
+            return run.path
         with meeting("building the networks and reading the data"):
             domain = build_domain(recipe)
             domain.check(accelerator.num_processes)

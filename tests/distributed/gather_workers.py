@@ -84,3 +84,51 @@ def complex_covariance(rank: int, world_size: int, store: str, results: str) -> 
     stream.all_reduce()
     torch.save((stream.n, stream.singular_values(centred=True)), f"{results}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def backward_collectives(rank: int, world_size: int, store: str, results: str) -> None:
+    """Which collectives the backward pass of a gathering takes, by name."""
+    start(rank, world_size, store)
+    loss = coupled_loss(Gather(equal=True)(samples().chunk(world_size)[rank].clone().requires_grad_()))
+    with torch.profiler.profile() as profile:
+        loss.backward()
+    names = sorted({event.key for event in profile.key_averages() if "c10d::" in event.key})
+    torch.save(names, f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+REPLICATED = {
+    "bgrl": {"type": "bgrl", "predictor_hidden": 7},
+    "simclr": {"type": "simclr", "projector": [7, 6], "norm": "none"},
+    "cca_ssg": {"type": "cca_ssg"},
+    "vicreg": {"type": "vicreg", "projector": [7, 6], "norm": "none"},
+}
+"""Objectives on one graph: with a target, with negatives, and with the covariance of all nodes."""
+
+
+def graph_gradients(name: str, rank: int, wrap=lambda module: module) -> dict[str, torch.Tensor]:
+    """Parameter → gradient of the first step on one graph, with the views of a rank of two."""
+    from pathlib import Path
+
+    from sslcollapse.core.registry import DOMAINS, OBJECTIVES
+    from sslcollapse.core.types import Context
+    from sslcollapse.encoders.gcn import GCN
+    from sslcollapse.training.module import SSLModule
+
+    dataset = {"type": "csbm", "nodes": 60, "features": 12, "train_per_class": 3, "validation_per_class": 3}
+    domain = DOMAINS.build({"type": "graph", "dataset": dataset, "views": {}}, Path())
+    domain.load()
+    torch.manual_seed(0)
+    module = SSLModule(GCN(12, hidden=[8, 6], norm="none"), OBJECTIVES.build(REPLICATED[name]), {}, total_steps=10)
+    batch = next(domain.batches(0, Context(seed=0, rank=rank, world_size=2)))
+    wrapped = wrap(module)  # what averages gradients lives as long as this
+    wrapped(batch, 0)["loss"].backward()
+    return {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+
+
+def replicated(rank: int, world_size: int, store: str, results: str) -> None:
+    """Gradients that DistributedDataParallel leaves where every rank has the whole graph and views of its own."""
+    start(rank, world_size, store)
+    parallel = torch.nn.parallel.DistributedDataParallel
+    torch.save({name: graph_gradients(name, rank, parallel) for name in REPLICATED}, f"{results}/{rank}.pt")
+    dist.destroy_process_group()

@@ -68,3 +68,20 @@ def test_complex_covariances_of_two_ranks_are_merged(tmp_path):
     for n, sigma in results_of(gather_workers.complex_covariance, tmp_path):
         assert n == 6
         torch.testing.assert_close(sigma, torch.linalg.svdvals(rows - rows.mean(0)))
+
+
+def test_the_backward_pass_sends_each_rank_the_sum_of_its_own_rows_alone(tmp_path):
+    for names in results_of(gather_workers.backward_collectives, tmp_path):
+        assert len(names) == 1
+        assert "reduce_scatter" in names[0]
+
+
+def test_processes_on_one_graph_take_the_mean_of_the_gradients_of_their_own_views(tmp_path):
+    found = results_of(gather_workers.replicated, tmp_path)
+    for name in gather_workers.REPLICATED:
+        own = [gather_workers.graph_gradients(name, rank) for rank in range(2)]
+        for parameter, first in own[0].items():
+            mean = (first + own[1][parameter]) / 2
+            for each in found:
+                torch.testing.assert_close(each[name][parameter], mean, rtol=1e-5, atol=1e-7)
+        assert any((own[0][key] - own[1][key]).norm() > 0.01 * own[0][key].norm() for key in own[0])

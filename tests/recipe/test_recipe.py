@@ -426,6 +426,7 @@ def test_the_hash_is_eight_hex_digits(plain):
         {"monitor.gradients": False},
         {"train.checkpoint_every": 3},
         {"train.keep_checkpoints": 3},
+        {"train.timeout_minutes": 3.0},
         {"train.log_every": 3},
         {"train.trackers": ["tensorboard"]},
         {"encoder.norm": "batch"},

@@ -1,17 +1,23 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import random_graph
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch
 from sslcollapse.domains.graph.domain import augment
 from sslcollapse.encoders.gcn import GCN
+from sslcollapse.nn.norm import NormAct
 from sslcollapse.objectives.byol import BGRL
+from sslcollapse.objectives.simclr import SimCLR
 from sslcollapse.optim.adamw import AdamW
 from sslcollapse.rank.gradients import gradient_warnings, penalty_gradients
 from sslcollapse.regularizers.werank import WERankPenalty, orthogonality_defect
+from sslcollapse.training.build import prepare_networks
 from sslcollapse.training.module import SSLModule
 
 
@@ -151,3 +157,43 @@ def test_regularised_matrices_keep_weight_decay_unless_spared():
 def test_learning_rate_warms_up_linearly_then_follows_a_cosine_to_zero():
     optimizer = AdamW(lr=1.0, warmup_steps=10)
     assert [optimizer.lr_at(step, 110) for step in (0, 5, 10, 60, 110)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+def norms_of(module):
+    """How many BatchNorms of torch's own, and how many synchronised ones."""
+    parts = list(module.modules())
+    synchronised = sum(isinstance(part, nn.SyncBatchNorm) for part in parts)
+    return sum(isinstance(part, _BatchNorm) for part in parts) - synchronised, synchronised
+
+
+@pytest.mark.parametrize(
+    ("wanted", "devices", "gpu", "replicated"),
+    [
+        (True, 2, True, False),
+        (True, 2, True, True),
+        (True, 1, True, False),
+        (True, 2, False, False),
+        (False, 2, True, False),
+    ],
+)
+def test_batch_norm_is_synchronised_on_several_gpus_that_hold_different_samples_and_nowhere_else(
+    monkeypatch, wanted, devices, gpu, replicated
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    module = make_module(SimCLR(projector=[9, 6], norm="batch"))
+    batch_norms, none = norms_of(module)
+    assert (batch_norms > 2, none) == (True, 0)
+    names = list(module.state_dict())
+    settings = {"channels_last": False, "compile": False, "sync_batchnorm": wanted}
+    prepare_networks({"train": settings}, module, SimpleNamespace(replicated=replicated), devices)
+    several = wanted and devices == 2 and gpu and not replicated
+    assert norms_of(module) == ((0, batch_norms) if several else (batch_norms, 0))
+    assert list(module.state_dict()) == names
+
+
+def test_a_synchronised_batch_norm_is_not_passed_over_by_the_fused_kernel(monkeypatch):
+    seen, usual = [], nn.SyncBatchNorm.forward
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda norm, x: seen.append(norm) or usual(norm, x))
+    module = nn.SyncBatchNorm.convert_sync_batchnorm(NormAct(4, "batch", 0.9, "prelu")).train()
+    module(torch.randn(3, 4))
+    assert seen == [module.norm]

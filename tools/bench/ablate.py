@@ -19,9 +19,7 @@ AXIS = "regularizers.werank.coefficient"
 
 def main() -> dict[str, Any]:
     """Make the runs of one grid three times, print seconds and ratios."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from sslcollapse.core.console import Console, Table
     from sslcollapse.runs.directory import environment
     from tools.bench.graph_step import device
 

@@ -85,9 +85,7 @@ class Size:
 
 def main() -> dict[str, Any]:
     """Measure on the processor, print a table with ratios, return the record; ``bench gpu`` does it on a GPU."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from sslcollapse.core.console import Console, Table
     from sslcollapse.runs.directory import environment
 
     console, records = Console(), {}

@@ -17,8 +17,7 @@ STEPS = 10
 
 def main() -> dict[str, Any]:
     """Train ``bgrl_werank_physics`` for a few steps with rank measurement and one evaluation split; report the peak."""
-    from rich.console import Console
-
+    from sslcollapse.core.console import Console
     from sslcollapse.core.registry import GRAPH_DATASETS
     from sslcollapse.runs.directory import environment
     from tools.bench.graph_step import device

@@ -69,9 +69,7 @@ print(max(peak, resident()) - before)
 
 def main() -> dict[str, Any]:
     """Measure, print a table, return the record."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from sslcollapse.core.console import Console, Table
     from sslcollapse.runs.directory import environment
 
     load = os.getloadavg() if hasattr(os, "getloadavg") else None

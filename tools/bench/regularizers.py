@@ -34,9 +34,7 @@ ROUNDS, STEPS = 9, 5
 
 def main() -> dict[str, Any]:
     """Measure, print a table with ratios, return the record."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from sslcollapse.core.console import Console, Table
     from sslcollapse.runs.directory import environment
 
     keep_freed_memory()

@@ -26,9 +26,7 @@ COMMANDS = {
 
 def main() -> dict[str, Any]:
     """Run each command in turns, print median seconds."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from sslcollapse.core.console import Console, Table
     from sslcollapse.runs.directory import environment
     from tools.bench.graph_step import device
 

@@ -39,9 +39,7 @@ TITLES = {
 
 def main() -> dict[str, Any]:
     """Measure, print two tables, return the record."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from sslcollapse.core.console import Console, Table
     from sslcollapse.core.memory import keep_freed_memory
     from sslcollapse.runs.directory import environment
     from tools.bench.graph_step import device

@@ -83,9 +83,7 @@ PROJECTOR = (2048, 128)
 
 def main(*, smoke: bool = False) -> dict[str, Any]:
     """Measure, print tables with ratios, return the record."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from sslcollapse.core.console import Console, Table
     from sslcollapse.runs.directory import environment
 
     load = os.getloadavg() if hasattr(os, "getloadavg") else None  # says how busy others kept it

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
-from sslcollapse.core.console import PlainConsole
+from sslcollapse.core.console import PlainConsole, Table, Text
 from sslcollapse.core.files import write_atomic
 from sslcollapse.core.texts import printable
 from sslcollapse.layers.layer import Uncovered
