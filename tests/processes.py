@@ -19,7 +19,7 @@ from sslcollapse.runs.directory import RunDirectory
 
 _FORKED = multiprocessing.get_context("forkserver")
 _FORKED.set_forkserver_preload(
-    ["sslcollapse.training.trainer", "sslcollapse.domains.graph.domain", "sklearn.linear_model"]
+    ["sslcollapse.training.trainer", "sslcollapse.domains.graph.domain", "sslcollapse.probes.logistic"]
 )
 
 

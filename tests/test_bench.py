@@ -17,7 +17,7 @@ from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.recipe import load, override, resolve
 from tools import bench
-from tools.bench import gpu, gpu_parts, graph_step
+from tools.bench import gpu, gpu_parts, graph_step, probes
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -195,6 +195,18 @@ def test_the_device_its_views_and_the_monitor_are_measured_small(tmp_path):
     assert min(reaches.values()) > 0
     assert min(gpu_parts.views(smoke=True, seconds=60, folder=tmp_path)["views_a_second"].values()) > 0
     assert gpu_parts.monitor(smoke=True, seconds=60, folder=tmp_path)["results"].keys() == {"graph", "images"}
+    took = gpu_parts.probes(smoke=True, seconds=60, folder=tmp_path)
+    assert took["seconds"]["ours"] > took["seconds"]["without probes"] > 0
+    assert took["unconverged"]["ours"] == 0
+
+
+def test_the_probe_is_measured_beside_scikit_learn_with_its_choices():
+    scale = probes.Scale(steps=2, rounds=1, slow_rounds=1, repeats=2)
+    found = probes.fits(gpu_parts.TINY_GRAPH, scale)
+    assert found["splits"] == found["same_c"] == 3
+    assert found["apart"] <= 2 / 240  # scikit-learn stops a little before the optimum
+    assert found["seconds"].keys() == {"ours", "scikit-learn"}
+    assert found["times_faster"] > 0
 
 
 def test_a_step_on_images_stands_beside_a_loop_of_lightly_and_the_speed_of_one_product(tmp_path, capsys):

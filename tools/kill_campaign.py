@@ -244,7 +244,6 @@ def main() -> int:
     os.environ.update({"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
 
     import scipy.stats  # noqa: F401
-    import sklearn.linear_model  # noqa: F401
     import torch
     import torch._dynamo
 

@@ -4,7 +4,7 @@ BUILTIN = {
     "probe": {
         "logistic": "logistic:LogisticProbe",
         "knn": "knn:KNNProbe",
-        "linear": "linear_probe:LinearProbe",
+        "linear": "linear:LinearProbe",
     },
 }
 """Kind → name → module of this room and attribute; imported when first used."""

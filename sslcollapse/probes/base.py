@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -59,10 +58,13 @@ class SplitProbe(ABC):
         return splits, metric
 
     @abstractmethod
-    def evaluator(
+    def outcomes(
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
-    ) -> Callable[[Split], Outcome]:
-        """What evaluates one split; whatever depends on all ``splits`` is decided here.
+    ) -> Iterator[Outcome]:
+        """The outcome of each of these splits in order, as they are found.
+
+        Splits may be worked on together, but the outcome of one does not depend on the others: several processes ask
+        for a share of them each.
 
         Shapes:
             features: [N, d], finite, one row a label.
@@ -84,8 +86,7 @@ class SplitProbe(ABC):
         """
         splits, metric = self.check(probe_set)
         check_features(features, probe_set.labels)
-        evaluate = self.evaluator(features, probe_set, splits, metric)
-        return self.result(metric, splits, [evaluate(split) for split in splits])
+        return self.result(metric, splits, list(self.outcomes(features, probe_set, splits, metric)))
 
     def result(self, metric: str, splits: Sequence[Split], outcomes: Sequence[Outcome]) -> ProbeResult:
         """The result of all splits, from the outcome of each in order."""
@@ -218,83 +219,3 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
     """Values with mean and standard deviation (ddof 1; None for a single value)."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"values": list(values), "mean": float(np.mean(values)), "std": std}
-
-
-class Fit(NamedTuple):
-    """One solution: weight [K, d], bias [K] for the K columns or classes of ``Targets.values``."""
-
-    weight: Tensor
-    bias: Tensor
-    converged: bool
-
-
-@dataclass(frozen=True)
-class LinearModel:
-    """Class scores x Wᵀ + b; a class never seen in training has bias −inf.
-
-    Shapes:
-        weight: [C, d]; bias: [C]; scores: [N, d] → [N, C].
-    """
-
-    weight: Tensor
-    bias: Tensor
-    converged: bool
-
-    def scores(self, x: Tensor) -> Tensor:
-        """Scores of all classes, on the device and in the precision of ``x``."""
-        return torch.addmm(self.bias.to(x), x, self.weight.to(x).T)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Training labels without the classes that they cannot teach.
-
-    Shapes:
-        values: [n] codes 0..K-1 (K ≥ 3, all present) for a softmax, or [n, L] in {0, 1}, each column
-            with both values, for L independent sigmoids.
-        classes: [K] or [L] class numbers of the codes or columns; for two classes, the second one.
-        bias: [C] scores of the classes that are not fitted.
-    """
-
-    values: Tensor
-    classes: Tensor
-    bias: Tensor
-
-    @classmethod
-    def of(cls, labels: Tensor, num_classes: int, *, one_vs_rest: bool) -> Targets:
-        """Encode training labels ([n] classes or [n, C] in {0, 1}).
-
-        Two classes become one sigmoid, as in scikit-learn: a softmax of two classes is penalised
-        half as much.
-
-        Raises:
-            DataError: when there is nothing to tell apart.
-        """
-        if labels.dim() == 2:
-            mean = labels.double().mean(0)
-            varied = ((mean > 0) & (mean < 1)).nonzero().flatten()
-            if len(varied) == 0:
-                raise DataError("no label varies over the training rows: nothing can be learnt from them")
-            bias = torch.where(mean > 0, math.inf, -math.inf).double()
-            return cls(labels[:, varied].double(), varied, bias)
-        classes, codes = torch.unique(labels, return_inverse=True)
-        if len(classes) < 2:
-            raise DataError(
-                f"the training part holds class {classes.tolist()} only: nothing to tell apart; "
-                f"use a larger training part"
-            )
-        bias = torch.full((num_classes,), -math.inf, dtype=torch.float64, device=labels.device)
-        if len(classes) == 2:
-            bias[classes[0]] = 0.0  # the reference class: its score is 0, the other's is the log-odds
-            return cls(codes[:, None].double(), classes[1:], bias)
-        if one_vs_rest:
-            return cls(torch.nn.functional.one_hot(codes).double(), classes, bias)
-        return cls(codes, classes, bias)
-
-    def model(self, fit: Fit) -> LinearModel:
-        """The classifier over all C classes from the solution for the fitted ones."""
-        weight = fit.weight.new_zeros(len(self.bias), fit.weight.shape[1])
-        weight[self.classes] = fit.weight
-        bias = self.bias.to(fit.bias, copy=True)  # each C has its own
-        bias[self.classes] = fit.bias
-        return LinearModel(weight, bias, fit.converged)

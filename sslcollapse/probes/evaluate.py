@@ -137,13 +137,12 @@ def _run_splits(
     outcomes = []
     for name, several in groupby(units, key=lambda unit: unit[0]):
         splits, metric = plans[name]
+        own = [splits[k] for _, k in several]
         with _place(name):
             check_features(features, probe_set.labels)
-            evaluate = probes[name].evaluator(features, probe_set, splits, metric)
-        for _, k in several:
-            with _place(name):
-                outcomes.append(evaluate(splits[k]))
-            done(name)
+            for outcome in probes[name].outcomes(features, probe_set, own, metric):
+                outcomes.append(outcome)
+                done(name)
     return outcomes
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -17,6 +17,8 @@ from sslcollapse.probes.metrics import check_metric, score
 from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Share, Width
 
+TILE = 2**16
+"""Training rows whose similarities exist at once, for memory only."""
 ONE = 2**40
 """A vote of weight 1, as an integer: sums of integers are the same in any order, also where a GPU adds
 in parallel; 2^22 neighbours fit into 63 bits."""
@@ -31,8 +33,8 @@ class KNNProbe(SplitProbe):
     part is smaller than k, all of it votes. Source: Wu et al. 2018, "Unsupervised feature learning via
     non-parametric instance discrimination", section 3.4.
 
-    Works in float32 on the features' device. Beside a normalised copy of the features it holds
-    ``chunk`` × training rows similarities at once: 46 MB for 256 × 45,000.
+    Works in float32 on the features' device. Beside a normalised copy of the features it holds a tile of
+    similarities at once, of ``chunk`` queries and at most 2^16 training rows: 67 MB for 256.
 
     Args:
         split: ``"random"``, or a name among the probe set's own splits.
@@ -74,32 +76,25 @@ class KNNProbe(SplitProbe):
         self.chunk = chunk
         self.metric = metric
 
-    def evaluator(
+    @torch.no_grad()
+    def outcomes(
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
-    ) -> Callable[[Split], Outcome]:
-        """What evaluates one split."""
+    ) -> Iterator[Outcome]:
+        """The outcome of each split, one after the other."""
         x = normalize(features.detach().float())  # [N, d]; zero rows stay zero
         labels = probe_set.labels.to(x.device)
-
-        @torch.no_grad()
-        def evaluate(split: Split) -> Outcome:
-            bank, known = x[split.train], labels[split.train]
-
-            def of(rows: np.ndarray) -> float:
-                shares = vote_shares(
-                    x[rows],
-                    bank,
-                    known,
-                    probe_set.num_classes,
-                    k=self.k,
-                    temperature=self.temperature,
-                    chunk=self.chunk,
-                )
-                return score(metric, shares, labels[rows])
-
-            return Outcome(of(split.test), of(split.validation), "knn", {"k": min(self.k, len(split.train))})
-
-        return evaluate
+        for split in splits:
+            shares = partial(
+                vote_shares,
+                bank=x[split.train],
+                labels=labels[split.train],
+                num_classes=probe_set.num_classes,
+                k=self.k,
+                temperature=self.temperature,
+                chunk=self.chunk,
+            )
+            test, validation = (score(metric, shares(x[rows]), labels[rows]) for rows in (split.test, split.validation))
+            yield Outcome(test, validation, "knn", {"k": min(self.k, len(split.train))})
 
     def details(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """``k``, the neighbours that voted in each split, and the temperature."""
@@ -128,7 +123,7 @@ def vote_shares(
         num_classes: C.
         k: number of neighbours; all m where there are fewer.
         temperature: τ.
-        chunk: queries at a time; ``chunk`` × m similarities exist at once.
+        chunk: queries at a time; ``chunk`` × ``TILE`` similarities exist at once, or × k where that is more.
 
     Shapes:
         result: [n, C].
@@ -136,9 +131,21 @@ def vote_shares(
     k = min(k, len(bank))
     shares = []
     for rows in queries.split(chunk):
-        similarity, nearest = (rows @ bank.T).topk(k, dim=1)  # [chunk, k], the largest first
+        similarity, nearest = _nearest(rows, bank, k)
         weights = ((similarity - similarity[:, :1]).double() / temperature).exp()
         votes = torch.zeros(len(rows), num_classes, dtype=torch.int64, device=rows.device)
         votes.scatter_add_(1, labels[nearest], (weights * ONE).round().long())
         shares.append(votes.double() / votes.sum(1, keepdim=True))
     return torch.cat(shares)
+
+
+def _nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Similarities and numbers [n, k] of each query's nearest bank rows, the largest first."""
+    size = max(TILE, k)
+    similarity, nearest = (queries @ bank[:size].T).topk(k, dim=1)
+    for start in range(size, len(bank), size):
+        further = queries @ bank[start : start + size].T
+        values, places = further.topk(min(k, further.shape[1]), dim=1)
+        similarity, order = torch.cat([similarity, values], 1).topk(k, dim=1)
+        nearest = torch.cat([nearest, places + start], 1).gather(1, order)
+    return similarity, nearest

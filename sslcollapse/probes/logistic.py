@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from typing import Annotated, Any, Literal, NamedTuple
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
-from sslcollapse.core.memory import one_thread
+from sslcollapse.core.errors import DataError
+from sslcollapse.core.memory import map_on_threads
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.probes.base import Fit, LinearModel, Outcome, SplitProbe, Targets
-from sslcollapse.probes.metrics import check_metric, score
+from sslcollapse.probes.base import Outcome, SplitProbe
+from sslcollapse.probes.metrics import check_metric, scores
+from sslcollapse.probes.newton import solve
 from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import AtLeast, Between, Share, Width
 
-SOLVERS = ("auto", "lbfgs", "liblinear", "torch")
-LARGE = 2**22
-"""Training rows × dimensions from which ``solver="auto"`` takes torch, torch works in float32, and fits
-use several threads."""
+SOLVERS = ("auto", "liblinear")
+LARGE = 2**28
+"""Multiplications of a product of one split (rows × dimensions × outputs of all C) from which it uses several threads;
+below it, each of several splits has one."""
+SINGLE = 2**25
+"""Rows × dimensions from which features are kept in float32."""
+CACHED, RESIDENT = 2**16, 2**24
+"""Scores of training rows, of all C, that splits are fitted together up to: on a processor, whose cache then holds
+what is at work, and elsewhere."""
 
 
 class LogisticProbe(SplitProbe):
@@ -31,19 +41,22 @@ class LogisticProbe(SplitProbe):
     the only use of the test part; there is no refit on train and validation together. The protocol is
     that of BGRL (Thakoor et al. 2022) and GRACE (Zhu et al. 2020).
 
+    All C and as many splits as go together are one batch, solved on the features' device to the optimum
+    (``probes.newton``), where scikit-learn's lbfgs and liblinear end too, given the iterations.
+
     Args:
         split: ``"random"``, or a name among the probe set's own splits.
         fractions: train, validation and test shares of random splits.
         repeats: number of random splits.
         split_seed: of the random splits, apart from the model's.
-        solver: ``"lbfgs"``, multinomial (scikit-learn); ``"liblinear"``, one-vs-rest with a penalised
-            intercept, as the BGRL authors; ``"torch"``, the objective of lbfgs on the features' device.
-            ``"auto"`` is torch for multi-label sets and from 2^22 training rows × dimensions on, else
-            lbfgs.
+        solver: whose problem is solved. ``"auto"``: one softmax, or independent sigmoids for multi-label sets, as
+            scikit-learn's lbfgs does. ``"liblinear"``: one class against the rest and a penalised intercept, as the
+            authors of BGRL and GRACE have it.
         rows: ``"unit"``, each row L2-normalised; ``"raw"``, rows keep their lengths, as CCA-SSG's authors evaluate
             (Zhang et al. 2021). All are divided by the mean length then, so that C means the same for every encoder.
         metric: ``"auto"`` is micro-F1 for multi-label sets, ROC-AUC for binary ones, else accuracy.
-        max_iter: limit of iterations a fit; ``unconverged`` of the result counts the fits that hit it.
+        max_iter: limit of iterations of conjugate gradients for all fits that are solved together; ``unconverged`` of
+            the result counts the fits that hit it.
         c_step: takes every ``c_step``-th exponent of -10..10, for very large sets; 1 takes all.
 
     Raises:
@@ -57,7 +70,7 @@ class LogisticProbe(SplitProbe):
         fractions: Sequence[Share] = (0.1, 0.1, 0.8),
         repeats: Annotated[int, Between(1, 10_000)] = 20,
         split_seed: Annotated[int, AtLeast(0)] = 0,
-        solver: Literal["auto", "lbfgs", "liblinear", "torch"] = "auto",
+        solver: Literal["auto", "liblinear"] = "auto",
         rows: Literal["unit", "raw"] = "unit",
         metric: Literal["auto", "accuracy", "micro_f1", "roc_auc"] = "auto",
         max_iter: Width = 1000,
@@ -78,25 +91,33 @@ class LogisticProbe(SplitProbe):
         self.max_iter = max_iter
         self.cs = [2.0**exponent for exponent in range(-10, 11, c_step)]
 
-    def evaluator(
+    def outcomes(
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
-    ) -> Callable[[Split], Outcome]:
-        """What evaluates one split; the largest training part decides on solver, precision and threads of all."""
+    ) -> Iterator[Outcome]:
+        """The outcome of each split; splits whose training parts have one shape are fitted together."""
         features = features.detach()
-        elements = max(len(split.train) for split in splits) * features.shape[1]
-        solver = self._solver(elements, probe_set)
-        device = features.device if solver == "torch" else torch.device("cpu")
-        precision = torch.float32 if solver == "torch" and elements >= LARGE else torch.float64
-        x = self._scaled(features.double()).to(device, precision)  # [N, d]
-        labels = probe_set.labels.to(device)
-
-        def evaluate(split: Split) -> Outcome:
-            with nullcontext() if elements >= LARGE else one_thread():
-                chosen = self._choose(x, labels, split, probe_set.num_classes, solver, metric)
-            test = score(metric, chosen.model.scores(x[split.test]), labels[split.test])
-            return Outcome(test, chosen.validation, solver, {"c": chosen.c, "unconverged": chosen.unconverged})
-
-        return evaluate
+        x = self._scaled(features.double())  # [N, d]
+        if x.numel() >= SINGLE:
+            x = x.float()
+        labels = probe_set.labels.to(x.device)
+        taught = [
+            Targets.of(labels[split.train], probe_set.num_classes, one_vs_rest=self.solver == "liblinear")
+            for split in splits
+        ]
+        host = x.device.type == "cpu"
+        most, workers = (CACHED, torch.get_num_threads()) if host else (RESIDENT, 1)
+        for (shape, _), same in groupby(zip(splits, taught, strict=True), key=lambda each: each[1].kind):
+            group = list(same)
+            size = max(1, most // (math.prod(shape) * len(self.cs)))
+            batches = [group[start : start + size] for start in range(0, len(group), size)]
+            evaluate = partial(self._evaluate, x, labels, metric)
+            if host and math.prod(shape) * x.shape[1] * len(self.cs) < LARGE:  # batches in turns, each on one thread
+                for start in range(0, len(batches), workers):
+                    for found in map_on_threads(evaluate, batches[start : start + workers]):
+                        yield from found
+            else:
+                for batch in batches:
+                    yield from evaluate(batch)
 
     def details(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """``chosen_c`` of each split, and how many fits of all had not converged."""
@@ -109,50 +130,103 @@ class LogisticProbe(SplitProbe):
         mean = torch.linalg.vector_norm(x, dim=1).mean()
         return x / mean if mean > 0 else x
 
-    def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, solver: str, metric: str) -> _ChosenC:
-        """Fit on the training part for every C and keep the best on the validation part."""
-        targets = Targets.of(labels[split.train], num_classes, one_vs_rest=solver == "liblinear")
-        rows, known = x[split.validation], labels[split.validation]
-        candidates = []
-        for c, fit in zip(self.cs, self._fits(x[split.train], targets.values, solver), strict=True):
-            model = targets.model(fit)
-            candidates.append((score(metric, model.scores(rows), known), c, model))
-        best = max(candidates, key=lambda each: each[0])  # the first of equals: the smallest C
-        return _ChosenC(*best, unconverged=sum(not model.converged for *_, model in candidates))
+    def _evaluate(
+        self, x: Tensor, labels: Tensor, metric: str, batch: Sequence[tuple[Split, Targets]]
+    ) -> list[Outcome]:
+        """Fit on the training parts for every C, and keep for each the best on its validation part."""
+        splits, taught = zip(*batch, strict=True)
+        rows = torch.stack([x[split.train] for split in splits])
+        fits = solve(
+            rows if rows.numel() >= SINGLE else rows.double(),
+            torch.stack([targets.values for targets in taught]),
+            self.cs,
+            softmax=taught[0].softmax,
+            penalised_bias=self.solver == "liblinear",
+            max_iter=self.max_iter,
+        )
+        solver = "newton, one-vs-rest" if self.solver == "liblinear" else "newton"
+        outcomes = []
+        for k, (split, targets) in enumerate(batch):
+            weight, bias = targets.model(fits.weight[k], fits.bias[k])
+            validation = _scored(metric, x[split.validation], labels[split.validation], weight, bias)
+            best = validation.index(max(validation))  # the first of equals: the smallest C
+            (test,) = _scored(metric, x[split.test], labels[split.test], weight[best, None], bias[best, None])
+            facts = {"c": self.cs[best], "unconverged": int((~fits.converged[k]).sum())}
+            outcomes.append(Outcome(test, validation[best], solver, facts))
+        return outcomes
 
-    def _fits(self, x: Tensor, values: Tensor, solver: str) -> Iterator[Fit]:
-        """Solutions for ascending C, found in as few dimensions as lose nothing.
 
-        The optimum lies in the span of the training rows (representer theorem), so n < d rows leave an
-        n-dimensional problem; an orthonormal basis of the span keeps ‖W‖.
+def _scored(metric: str, x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> list[float]:
+    """The metric of each of B classifiers.
+
+    Shapes:
+        x: [N, d]; labels: [N] or [N, C]; weight: [B, C, d]; bias: [B, C].
+    """
+    found: list[float] = []
+    size = max(1, RESIDENT // (len(x) * bias.shape[1]))
+    for some, offset in zip(weight.split(size), bias.split(size), strict=True):
+        found += scores(metric, torch.baddbmm(offset[:, None], x.expand(len(some), -1, -1), some.to(x).mT), labels)
+    return found
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Training labels without the classes that they cannot teach.
+
+    Shapes:
+        values: [K, n], 1 where a row is of a class, else 0: of one softmax over K ≥ 3 classes, or of K independent
+            sigmoids; each is both somewhere.
+        classes: [K] class numbers; for two classes, the second one.
+        bias: [C] scores of the classes that are not fitted.
+    """
+
+    values: Tensor
+    softmax: bool
+    classes: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor, num_classes: int, *, one_vs_rest: bool) -> Targets:
+        """Encode training labels ([n] classes or [n, C] in {0, 1}).
+
+        Two classes become one sigmoid, as in scikit-learn: a softmax of two classes is penalised
+        half as much.
+
+        Raises:
+            DataError: when there is nothing to tell apart.
+        """
+        if labels.dim() == 2:
+            mean = labels.double().mean(0)
+            varied = ((mean > 0) & (mean < 1)).nonzero().flatten()
+            if len(varied) == 0:
+                raise DataError("no label varies over the training rows: nothing can be learnt from them")
+            bias = torch.where(mean > 0, math.inf, -math.inf).double()
+            return cls(labels[:, varied].T.double(), False, varied, bias)
+        classes, codes = torch.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise DataError(
+                f"the training part holds class {classes.tolist()} only: nothing to tell apart; "
+                f"use a larger training part"
+            )
+        bias = torch.full((num_classes,), -math.inf, dtype=torch.float64, device=labels.device)
+        if len(classes) == 2:
+            bias[classes[0]] = 0.0  # the reference class: its score is 0, the other's is the log-odds
+            return cls(codes[None].double(), False, classes[1:], bias)
+        return cls(one_hot(codes).T.double(), not one_vs_rest, classes, bias)
+
+    @property
+    def kind(self) -> tuple[torch.Size, bool]:
+        """What training parts that are fitted together have in common."""
+        return self.values.shape, self.softmax
+
+    def model(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Classifiers over all C classes, of solutions for the fitted ones; one never seen has the bias −inf.
 
         Shapes:
-            x: [n, d]; values: as ``Targets.values``.
+            weight: [B, K, d]; bias: [B, K]; result: [B, C, d], [B, C].
         """
-        basis = torch.linalg.qr(x.T).Q if len(x) < x.shape[1] else None  # [d, n]
-        reduced = x if basis is None else x @ basis
-        if solver == "torch":
-            from sslcollapse.probes.torch_logistic import torch_path  # SciPy and scikit-learn take seconds
-
-            fits = torch_path(reduced, values, self.cs, max_iter=self.max_iter)
-        else:
-            from sslcollapse.probes.sklearn_logistic import sklearn_path
-
-            fits = sklearn_path(reduced, values, self.cs, solver=solver, max_iter=self.max_iter)
-        for fit in fits:
-            yield fit if basis is None else fit._replace(weight=fit.weight @ basis.T.to(fit.weight))
-
-    def _solver(self, training_elements: int, probe_set: ProbeSet) -> str:
-        """The solver really used."""
-        if self.solver != "auto":
-            return self.solver
-        return "torch" if probe_set.multilabel or training_elements >= LARGE else "lbfgs"
-
-
-class _ChosenC(NamedTuple):
-    """The best model on validation, and how many of the fits behind it had not converged."""
-
-    validation: float
-    c: float
-    model: LinearModel
-    unconverged: int
+        every = weight.new_zeros(len(weight), len(self.bias), weight.shape[2])
+        every[:, self.classes] = weight
+        biases = self.bias.repeat(len(bias), 1)
+        biases[:, self.classes] = bias
+        return every, biases

@@ -48,7 +48,7 @@ def accuracy(predicted: Any, labels: Any) -> float:
         predicted, labels: [N] classes, tensors or arrays.
     """
     predicted, labels = _pair(predicted, labels)
-    return float((predicted == labels).double().mean())
+    return float(_hits(predicted, labels))
 
 
 def micro_f1(predicted: Any, labels: Any) -> float:
@@ -61,16 +61,11 @@ def micro_f1(predicted: Any, labels: Any) -> float:
         predicted, labels: [N, C] in {0, 1} (or bool), or [N] classes.
     """
     predicted, labels = _pair(predicted, labels)
-    if labels.dim() == 1:
-        return accuracy(predicted, labels)
-    predicted, labels = predicted.bool(), labels.bool()
-    hits = int((predicted & labels).sum())
-    marked = int(predicted.sum()) + int(labels.sum())  # = 2 TP + FP + FN
-    return 2 * hits / marked if marked else 0.0
+    return float(_hits(predicted, labels) if labels.dim() == 1 else _f1(predicted.bool(), labels.bool()))
 
 
 def roc_auc(scores: Any, labels: Any) -> float:
-    """Probability that a row of class 1 scores higher than a row of class 0.
+    """Probability that a row of class 1 scores higher than a row of class 0; equal scores count one half.
 
     Shapes:
         scores: [N], higher for class 1.
@@ -79,16 +74,7 @@ def roc_auc(scores: Any, labels: Any) -> float:
     Raises:
         DataError: when only one class is there, for which the area is undefined.
     """
-    scores, labels = _pair(scores, labels)
-    present = torch.unique(labels).tolist()
-    if len(present) != 2:
-        raise DataError(
-            f"ROC-AUC needs rows of both classes, got only {present} among {len(labels)} rows: "
-            f"use larger parts, or metric='accuracy'"
-        )
-    from sklearn.metrics import roc_auc_score  # takes seconds, which a mistake in a recipe should not cost
-
-    return float(roc_auc_score(labels.cpu().numpy(), scores.double().cpu().numpy()))
+    return float(_auc(*_pair(scores, labels)))
 
 
 def score(metric: str, class_scores: Tensor, labels: Tensor) -> float:
@@ -99,10 +85,49 @@ def score(metric: str, class_scores: Tensor, labels: Tensor) -> float:
             every positive one is a predicted label.
         labels: [N] classes, or [N, C] in {0, 1}.
     """
+    return scores(metric, class_scores[None], labels)[0]
+
+
+def scores(metric: str, class_scores: Tensor, labels: Tensor) -> list[float]:
+    """Apply a metric to what each of B classifiers returns; the host waits for a device once.
+
+    Shapes:
+        class_scores: [B, N, C], see ``score``; labels: [N] classes, or [N, C] in {0, 1}.
+    """
+    found: Tensor
     if metric == "roc_auc":
-        return roc_auc(class_scores[:, 1] - class_scores[:, 0], labels)
-    predicted = class_scores > 0 if labels.dim() == 2 else class_scores.argmax(1)
-    return micro_f1(predicted, labels) if metric == "micro_f1" else accuracy(predicted, labels)
+        found = _auc(class_scores[..., 1] - class_scores[..., 0], labels)
+    elif labels.dim() == 2:
+        found = _f1(class_scores > 0, labels.bool())
+    else:  # where micro-F1 is the accuracy
+        found = _hits(class_scores.argmax(-1), labels)
+    return [float(value) for value in found.tolist()]
+
+
+def _hits(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Accuracy [...] of [..., N] predicted classes."""
+    return (predicted == labels).double().mean(-1)
+
+
+def _f1(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Micro-averaged F1 [...] of [..., N, C] predicted labels, bool."""
+    hits = (predicted & labels).sum((-2, -1))
+    marked = predicted.sum((-2, -1)) + labels.sum()  # = 2 TP + FP + FN
+    return 2 * hits / marked.clamp(min=1).double()
+
+
+def _auc(scores: Tensor, labels: Tensor) -> Tensor:
+    """Area under the ROC curve [...] of [..., N] scores."""
+    present = torch.unique(labels).tolist()
+    if len(present) != 2:
+        raise DataError(
+            f"ROC-AUC needs rows of both classes, got only {present} among {len(labels)} rows: "
+            f"use larger parts, or metric='accuracy'"
+        )
+    low = scores[..., labels == present[0]].sort(-1).values  # [..., n₀]
+    high = scores[..., labels == present[1]].contiguous()  # [..., n₁]
+    lower = torch.searchsorted(low, high) + torch.searchsorted(low, high, right=True)  # equal ones count once in two
+    return lower.sum(-1).double() / (2 * low.shape[-1] * high.shape[-1])
 
 
 def _pair(predicted: Any, labels: Any) -> tuple[Tensor, Tensor]:

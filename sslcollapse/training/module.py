@@ -17,7 +17,7 @@ from sslcollapse.core.types import Batch, Branch
 from sslcollapse.layers.map import Layer, LayerError, layer_map
 from sslcollapse.nn.init import initialize
 from sslcollapse.objectives.base import Objective
-from sslcollapse.probes.online import OnlineProbe
+from sslcollapse.probes.linear import OnlineProbe
 from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty, chosen_layers
 from sslcollapse.regularizers.coefficients import CoefficientFunction, Placed, resolve_coefficient
 from sslcollapse.regularizers.constraints import Constrained, Constraint

@@ -31,7 +31,7 @@ from sslcollapse.domains.vision.views import ImageViews
 from sslcollapse.encoders.gcn import gcn_matrix
 from sslcollapse.encoders.sage import mean_matrix
 from sslcollapse.optim.base import OptimizerSpec, stepped
-from sslcollapse.probes.online import OnlineProbe
+from sslcollapse.probes.linear import OnlineProbe
 from sslcollapse.rank import batch as rank_batch
 from sslcollapse.rank import gradients as rank_gradients
 from sslcollapse.rank.gradients import penalty_gradients

@@ -19,7 +19,7 @@ from sslcollapse.core.types import Batch, Branch, ProbeSet, Split
 from sslcollapse.domains.base import flat_rows
 from sslcollapse.layers.map import layer_map
 from sslcollapse.probes.evaluate import run_probes
-from sslcollapse.probes.online import OnlineProbe
+from sslcollapse.probes.linear import OnlineProbe
 from sslcollapse.rank.diagnose.diagnosis import with_statistics
 from sslcollapse.rank.measure import measure, represent
 from sslcollapse.rank.views import measure_shared

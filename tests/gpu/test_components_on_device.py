@@ -235,3 +235,18 @@ def test_a_probe_of_features_on_the_device_finds_what_it_finds_on_the_cpu(name, 
     assert np.abs(np.subtract(found.validation, wanted.validation)).max() <= 2 / (rows / 3)
     assert found.splits == wanted.splits
     assert found.metric == wanted.metric
+
+
+@pytest.mark.parametrize("solver", ["auto", "liblinear"])
+def test_splits_that_are_fitted_together_on_the_device_choose_what_each_does_on_the_cpu(solver):
+    rng = torch.Generator().manual_seed(7)
+    rows, classes = 600, 4
+    labels = torch.arange(rows) % classes
+    features = nn.functional.one_hot(labels, classes).float() @ torch.randn(classes, 24, generator=rng)
+    features += 1.5 * torch.randn(rows, 24, generator=rng)
+    probe = PROBES.build({"type": "logistic", "split": "random", "repeats": 6, "solver": solver})
+    probe_set = ProbeSet((), labels, classes, {})
+    wanted, found = probe(features, probe_set), probe(features.to(DEVICE), probe_set)
+    assert (wanted.details["unconverged"], found.details["unconverged"]) == (0, 0)
+    assert np.abs(np.subtract(found.test, wanted.test)).max() <= 1 / (0.8 * rows)
+    assert found.details["chosen_c"] == wanted.details["chosen_c"]

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.types import ProbeSet, Split
+from sslcollapse.probes import knn
 from sslcollapse.probes.evaluate import check_probes
 from sslcollapse.probes.knn import KNNProbe, vote_shares
 from sslcollapse.recipe.check import describe
@@ -53,6 +54,17 @@ def test_chunks_change_nothing():
     features, probe_set = noisy(n=600)
     whole = KNNProbe(k=20)(features, probe_set).to_json()
     assert all(KNNProbe(k=20, chunk=chunk)(features, probe_set).to_json() == whole for chunk in (1, 7, 200))
+
+
+@pytest.mark.parametrize("tile", [30, 70, 199])
+def test_tiles_of_the_training_part_change_nothing(tile, monkeypatch):
+    features, probe_set = noisy(n=600)
+    whole = KNNProbe(k=20)(features, probe_set).to_json()
+    seen, topk = [], torch.Tensor.topk
+    monkeypatch.setattr(knn, "TILE", tile)
+    monkeypatch.setattr(torch.Tensor, "topk", lambda x, *args, **kw: seen.append(x.shape[1]) or topk(x, *args, **kw))
+    assert KNNProbe(k=20)(features, probe_set).to_json() == whole
+    assert max(seen) == max(tile, 40)  # of 200 training rows; the nearest of two tiles meet
 
 
 def test_never_more_than_a_chunk_of_similarities_exists(monkeypatch):

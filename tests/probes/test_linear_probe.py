@@ -10,7 +10,8 @@ from torch import nn
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.seeding import generator
-from sslcollapse.probes.linear_probe import LinearProbe, train_linear
+from sslcollapse.probes import linear
+from sslcollapse.probes.linear import LinearProbe
 from sslcollapse.recipe.check import describe
 
 SCALINGS = ["standard", "length"]
@@ -18,6 +19,12 @@ SCALINGS = ["standard", "length"]
 
 def quick(**arguments):
     return LinearProbe(**{"epochs": 20, "batch_size": 32, **arguments})
+
+
+def train_linear(x, labels, *args, **kw):
+    """Regressions of one training part."""
+    weights, biases = linear.train_linear(x[None], labels[None], *args, **kw)
+    return weights[0], biases[0]
 
 
 def scores(x, trained, k=0):
@@ -208,18 +215,29 @@ def test_every_split_is_evaluated_alone_and_in_order():
         assert (alone.test, alone.details["chosen_lr"]) == ([together.test[k]], [together.details["chosen_lr"][k]])
 
 
-def test_small_steps_use_one_thread_and_give_the_others_back():
-    before = torch.get_num_threads()
+def test_small_steps_use_one_thread_and_give_the_others_back(monkeypatch):
+    before, train = torch.get_num_threads(), linear.train_linear
     torch.set_num_threads(3)
     try:
         seen = []
-        probe = quick(epochs=1)
-        choose = probe._choose
-        probe._choose = lambda *args: seen.append(torch.get_num_threads()) or choose(*args)
-        probe(*noisy())
+        monkeypatch.setattr(
+            linear, "train_linear", lambda *args, **kw: seen.append(torch.get_num_threads()) or train(*args, **kw)
+        )
+        quick(epochs=1)(*noisy())
         assert (seen, torch.get_num_threads()) == ([1], 3)
     finally:
         torch.set_num_threads(before)
+
+
+def test_splits_of_one_size_are_trained_together_and_as_alone(monkeypatch):
+    features, probe_set = noisy()
+    probe = quick(split="random", repeats=4, fractions=(0.3, 0.3, 0.4))
+    parts, train = [], linear.train_linear
+    monkeypatch.setattr(linear, "train_linear", lambda x, *args, **kw: parts.append(len(x)) or train(x, *args, **kw))
+    together = probe(features, probe_set)
+    monkeypatch.setattr(linear, "TOGETHER", 1)
+    assert probe(features, probe_set).to_json() == together.to_json()
+    assert parts == [4, 1, 1, 1, 1]
 
 
 def test_binary_sets_are_scored_by_roc_auc():

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.probes.online import OnlineProbe
+from sslcollapse.probes.linear import OnlineProbe
 
 
 def setting():

@@ -9,7 +9,7 @@ from sslcollapse.core.errors import DataError
 from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.probes.evaluate import check_probes
 from sslcollapse.probes.knn import KNNProbe
-from sslcollapse.probes.linear_probe import LinearProbe
+from sslcollapse.probes.linear import LinearProbe
 from sslcollapse.probes.logistic import LogisticProbe
 
 PROBES = [LogisticProbe, LinearProbe, KNNProbe]

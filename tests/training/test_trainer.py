@@ -94,7 +94,7 @@ def test_the_result_has_evaluation_ranks_and_penalties_by_name(run):
     accuracy = result["evaluation"]["random"]["test_accuracy"]
     assert len(accuracy["values"]) == 2
     assert accuracy["mean"] == pytest.approx(sum(accuracy["values"]) / 2)
-    assert result["evaluation"]["public"]["solver"] == "lbfgs"
+    assert result["evaluation"]["public"]["solver"] == "newton"
     assert list(result["rank"]["layers"]) == ["convs.0", "convs.1", "predictor.layers.0", "predictor.layers.1"]
     penalty = result["regularizers"]["werank"]
     assert (penalty["convs.0"]["coefficient"], penalty["convs.1"]["coefficient"]) == (0.01, 0.0)

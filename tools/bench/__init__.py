@@ -16,6 +16,7 @@ BENCHES = {
     "graph-step": "tools.bench.graph_step",
     "memory": "tools.bench.memory",
     "monitor": "tools.bench.monitor",
+    "probes": "tools.bench.probes",
     "regularizers": "tools.bench.regularizers",
     "speedrun": "tools.bench.speedrun",
     "startup": "tools.bench.startup",

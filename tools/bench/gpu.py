@@ -51,12 +51,12 @@ def plan(*, smoke: bool) -> list[Part]:
     from tools.bench.gpu_parts import GRAPHS, RUNS
 
     every = [("environment", 40.0), ("tests", 150.0), *((f"graph-step-{name}", 80.0) for name in GRAPHS)]
-    every += [("vision-step", 90.0), ("views", 45.0), ("monitor", 60.0)]
+    every += [("vision-step", 90.0), ("views", 45.0), ("monitor", 60.0), ("probes", 40.0)]
     every += [(f"compiled-{name}", 90.0) for name in ("Cora", "Physics")]
     every += [(name, 300.0) for name in RUNS]
     chosen = every
     if smoke:
-        once = ("environment", "tests", "graph-step-Cora", "vision-step", "views", "monitor", "compiled-Cora")
+        once = ("environment", "tests", "graph-step-Cora", "vision-step", "views", "monitor", "probes", "compiled-Cora")
         kinds = {RUNS[name].command: name for name in reversed(RUNS)}  # the first of each command
         chosen = [(name, seconds) for name, seconds in every if name in {*once, *kinds.values()}]
     words = [sys.executable, "-W", "ignore", "-m", "tools.bench.gpu", *(["--smoke"] if smoke else [])]

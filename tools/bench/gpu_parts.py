@@ -112,6 +112,7 @@ def function_of(name: str) -> Callable[..., dict[str, Any]]:
         "vision-step": vision_step,
         "views": views,
         "monitor": monitor,
+        "probes": probes,
     }[name]
 
 
@@ -249,6 +250,26 @@ def monitor(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
     in_steps = ", ".join(f"{name} {by[route]['steps']:.1f} ({route})" for name, by in costs.items() for route in by)
     headline = f"adds to an epoch: {shown}; a measurement in steps: {in_steps}"
     return {"results": cases, "measurements": costs, "headline": headline}
+
+
+def probes(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
+    """The evaluation of a Cora run: two encoders, a logistic probe on one public and 20 random splits; and the rest."""
+    from tools.bench.probes import Scale, evaluation
+
+    changes: dict[str, Any] = {}
+    if smoke:
+        changes = {
+            "domain": {"dataset": TINY_GRAPH},
+            "encoder": {"hidden": [16, 8]},
+            "evaluate": {"random": {"repeats": 2}},
+        }
+    else:
+        _check_files(GRAPHS["Cora"])
+    scale = Scale(str(_device(smoke)), steps=2 if smoke else 50, rounds=1 if smoke else 7)
+    record = evaluation(scale, ("ours", "without probes"), changes)
+    took, rest = (record["seconds"][name] for name in ("ours", "without probes"))
+    first = record["first"]["ours"]
+    return {**record, "headline": f"evaluation: {took:.3f} s, the first {first:.3f} s; {rest:.3f} s without probes"}
 
 
 def runs(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:

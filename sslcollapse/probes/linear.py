@@ -1,17 +1,21 @@
-"""A linear layer trained by SGD on frozen representations, its learning rate chosen on validation."""
+"""Linear layers trained by SGD: on frozen representations, and beside an encoder that is learning."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Annotated, Any, Literal, NamedTuple
+from itertools import groupby
+from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear, normalize, one_hot
+from torch.nn.utils import skip_init
 
+from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.memory import one_thread
+from sslcollapse.core.precision import full_precision, precisely
 from sslcollapse.core.schedules import decay
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import ProbeSet, Split
@@ -26,6 +30,9 @@ ROUNDING = 1e-6
 
 LARGE = 2**28
 """Multiplications of a step's product (batch × dimensions × outputs) from which steps use several threads."""
+TOGETHER = 2**24
+"""Values of training rows, and outputs for them, up to which splits are trained together: 64 MB."""
+UNLABELLED = -1
 
 
 class LinearProbe(SplitProbe):
@@ -36,7 +43,7 @@ class LinearProbe(SplitProbe):
     the test value, the only use of the test part; there is no refit on train and validation together.
     It is the protocol of the vision literature (Chen et al. 2020, SimCLR, appendix B.6) on features that
     are computed once, without augmentation. Weights start at zero: the problem is convex, and then only
-    the order of the rows is random.
+    the order of the rows is random. Splits whose training parts are of one size are trained together.
 
     Works in float32 on the features' device.
 
@@ -96,31 +103,35 @@ class LinearProbe(SplitProbe):
         self.seed = seed
         self.metric = metric
 
-    def evaluator(
+    def outcomes(
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
-    ) -> Callable[[Split], Outcome]:
-        """What evaluates one split."""
+    ) -> Iterator[Outcome]:
+        """The outcome of each split; splits whose training parts are of one size are trained together."""
         x, labels, classes = features.detach().float(), probe_set.labels.to(features.device), probe_set.num_classes
-        large = self.batch_size * x.shape[1] * len(self.lrs) * classes >= LARGE
-
-        @torch.no_grad()
-        def evaluate(split: Split) -> Outcome:
-            with nullcontext() if large else one_thread():
-                chosen = self._choose(x, labels, split, classes, metric)
-            return Outcome(chosen.test, chosen.validation, "sgd", {"lr": chosen.lr})
-
-        return evaluate
+        outputs = len(self.lrs) * classes
+        for rows, same in groupby(splits, key=lambda split: len(split.train)):
+            group = list(same)
+            together = max(1, TOGETHER // (rows * (x.shape[1] + outputs)))
+            for start in range(0, len(group), together):
+                some = group[start : start + together]
+                large = min(self.batch_size, rows) * x.shape[1] * outputs >= LARGE
+                with nullcontext() if large else one_thread():
+                    found = self._evaluate(x, labels, some, classes, metric)
+                yield from found
 
     def details(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """``chosen_lr`` of each split, scaling and epochs."""
         return {"chosen_lr": [each["lr"] for each in facts], "scaling": self.scaling, "epochs": self.epochs}
 
-    def _choose(self, x: Tensor, labels: Tensor, split: Split, num_classes: int, metric: str) -> _ChosenRate:
-        """Train on the training part with every learning rate and keep the best on the validation part."""
-        train, validation, test = self._scaled(x, split)
+    @torch.no_grad()
+    def _evaluate(
+        self, x: Tensor, labels: Tensor, splits: Sequence[Split], num_classes: int, metric: str
+    ) -> list[Outcome]:
+        """Train on the training parts with every learning rate, and keep for each the best on its validation part."""
+        parts = [self._scaled(x, split) for split in splits]
         weights, biases = train_linear(
-            train,
-            labels[split.train],
+            torch.stack([train for train, _, _ in parts]),
+            torch.stack([labels[split.train] for split in splits]),
             num_classes,
             self.lrs,
             epochs=self.epochs,
@@ -128,13 +139,17 @@ class LinearProbe(SplitProbe):
             momentum=self.momentum,
             seed=self.seed,
         )
-        values = [
-            score(metric, torch.addmm(bias, validation, weight.T), labels[split.validation])
-            for weight, bias in zip(weights, biases, strict=True)
-        ]
-        best = values.index(max(values))  # the first of equals: the smallest learning rate
-        scores = torch.addmm(biases[best], test, weights[best].T)
-        return _ChosenRate(values[best], score(metric, scores, labels[split.test]), self.lrs[best])
+        outcomes = []
+        for split, (_, validation, test), weight, bias in zip(splits, parts, weights, biases, strict=True):
+            values = [
+                score(metric, torch.addmm(b, validation, w.T), labels[split.validation])
+                for w, b in zip(weight, bias, strict=True)
+            ]
+            best = values.index(max(values))  # the first of equals: the smallest learning rate
+            scores = torch.addmm(bias[best], test, weight[best].T)
+            facts = {"lr": self.lrs[best]}
+            outcomes.append(Outcome(score(metric, scores, labels[split.test]), values[best], "sgd", facts))
+        return outcomes
 
     def _scaled(self, x: Tensor, split: Split) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of the train, validation and test part, scaled by what the training part tells alone."""
@@ -149,14 +164,6 @@ class LinearProbe(SplitProbe):
         return (train - mean) * factor, (validation - mean) * factor, (test - mean) * factor
 
 
-class _ChosenRate(NamedTuple):
-    """The metric of the layer that is best on validation, and its learning rate."""
-
-    validation: float
-    test: float
-    lr: float
-
-
 @torch.no_grad()
 def train_linear(
     x: Tensor,
@@ -169,31 +176,85 @@ def train_linear(
     momentum: float = 0.9,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Weights and biases of one softmax regression a learning rate, as one layer of L · C outputs.
+    """Weights and biases of a softmax regression for each of S training parts and L learning rates.
 
-    The gradient of the mean cross-entropy by the logits is (softmax − one-hot) / rows; no layer sees
-    another's. The order of the rows depends on ``(seed, epoch)`` only, on any device.
+    Those of a part are one layer of L · C outputs. The gradient of the mean cross-entropy by the logits is
+    (softmax − one-hot) / rows; no regression sees another's. The order of the rows depends on ``(seed, epoch)`` only,
+    on any device.
 
     Shapes:
-        x: [n, d]; labels: [n] classes; result: [L, C, d], [L, C].
+        x: [S, n, d]; labels: [S, n] classes; result: [S, L, C, d], [S, L, C].
     """
-    n, d = x.shape
-    shape = (len(lrs), num_classes)
+    parts, n, d = x.shape
+    shape = (parts, len(lrs), num_classes)
     outputs = len(lrs) * num_classes
-    weight, weight_velocity = x.new_zeros(outputs, d), x.new_zeros(outputs, d)
-    bias, bias_velocity = x.new_zeros(outputs), x.new_zeros(outputs)
+    weight, weight_velocity = x.new_zeros(parts, outputs, d), x.new_zeros(parts, outputs, d)
+    bias, bias_velocity = x.new_zeros(parts, outputs), x.new_zeros(parts, outputs)
     rates = x.new_tensor(lrs).repeat_interleave(num_classes)  # [L · C]
-    targets = one_hot(labels, num_classes).to(x)  # [n, C]
+    targets = one_hot(labels, num_classes).to(x)  # [S, n, C]
     batches = math.ceil(n / batch_size)
     for epoch in range(epochs):
         order = torch.randperm(n, generator=generator(torch.device("cpu"), "probe order", seed, epoch)).to(x.device)
         for k, rows in enumerate(order.tensor_split(batches)):
-            inputs = x[rows]  # [B, d]
-            logits = torch.addmm(bias, inputs, weight.T).view(-1, *shape)
-            residual = logits.softmax(-1).sub_(targets[rows][:, None]).div_(len(rows)).flatten(1)  # [B, L · C]
-            weight_velocity.mul_(momentum).addmm_(residual.T, inputs)
-            bias_velocity.mul_(momentum).add_(residual.sum(0))
+            inputs = x[:, rows]  # [S, B, d]
+            logits = torch.baddbmm(bias[:, None], inputs, weight.mT).unflatten(2, shape[1:])
+            residual = logits.softmax(-1).sub_(targets[:, rows, None]).div_(len(rows)).flatten(2)  # [S, B, L · C]
+            weight_velocity.mul_(momentum).baddbmm_(residual.mT, inputs)
+            bias_velocity.mul_(momentum).add_(residual.sum(1))
             rate = rates * decay(epoch * batches + k, epochs * batches, "cosine")
             weight.addcmul_(weight_velocity, rate[:, None], value=-1)
             bias.addcmul_(bias_velocity, rate, value=-1)
     return weight.view(*shape, d), bias.view(shape)
+
+
+class OnlineProbe(nn.Module):
+    """A linear layer on detached representations: it sends no gradient to the encoder.
+
+    Weights start at zero and draw no random numbers, so neither the encoder's initial weights nor its
+    views depend on whether there is a probe. It computes in the precision of its own weights (float32),
+    outside autocast. Rows with label -1 are unlabelled and left out.
+
+    Args:
+        in_dim: width d of the representation.
+        num_classes: C.
+
+    Raises:
+        ValueError: for a size below 1.
+    """
+
+    def __init__(self, in_dim: int, num_classes: int) -> None:
+        super().__init__()
+        for name, number in (("in_dim", in_dim), ("num_classes", num_classes)):
+            if number < 1:
+                raise ValueError(f"{name} must be >= 1, got {number}")
+        self.linear = skip_init(nn.Linear, in_dim, num_classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start again, at zero."""
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, h: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Mean cross-entropy, to be minimised, and accuracy, over the labelled rows (0 where there is none).
+
+        Shapes:
+            h: [N, d] or anything that flattens to it row by row; labels: [N] classes, or -1.
+            result: ``loss`` and ``accuracy``, scalars; only the loss has a gradient.
+
+        Raises:
+            RecipeError: for labels that are not one class a row.
+        """
+        if labels.dim() != 1:
+            raise RecipeError(
+                f"the online probe needs one class a row, got labels of shape {tuple(labels.shape)}: "
+                f"leave it out for multi-label sets"
+            )
+        with full_precision(h.device):
+            rows = h.detach().flatten(1).to(self.linear.weight.dtype)
+            logits = precisely(linear, rows, self.linear.weight, self.linear.bias)  # [N, C]
+            labelled = (labels != UNLABELLED).sum().clamp(min=1)
+            loss = cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED) / labelled
+        # At -1 no class is predicted, so an unlabelled row is never a hit.
+        accuracy = (logits.detach().argmax(1) == labels).sum() / labelled
+        return {"loss": loss, "accuracy": accuracy}
