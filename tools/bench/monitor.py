@@ -167,7 +167,7 @@ def measurements(training: Training, rounds: int) -> dict[str, dict[str, float]]
 
 def cost_table(costs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Any:
     """The cost of a measurement in steps, networks side by side."""
-    from rich.table import Table
+    from sslcollapse.core.console import Table
 
     table = Table(title="One measurement of a run")
     for title in ("", *costs):

@@ -120,9 +120,7 @@ class ScikitLearnProbe(LogisticProbe):
 
 def main() -> dict[str, Any]:
     """Measure, print a table, return the record."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from sslcollapse.core.console import Console, Table
     from sslcollapse.runs.directory import environment
     from tools.bench.graph_step import device as device_title
 
