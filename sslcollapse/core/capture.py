@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Captured:
         self, function: Callable[[], Tensor], device: torch.device, owners: Callable[[], Any] = lambda: None
     ) -> None:
         self._function, self._device, self._owners = function, device, owners
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _side_stream(torch.cuda.current_device() if device.index is None else device.index)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._output: Tensor | None = None
         self._calls = 0
@@ -104,6 +105,12 @@ class Captured:
             _leave_capture(self._device, pool)
         else:
             self._graph, self._output = graph, output
+
+
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """The stream of a device that everything is captured on: cuBLAS keeps a workspace for each that it has seen."""
+    return torch.cuda.Stream(device)
 
 
 def _first_cause(error: BaseException) -> str:
@@ -212,7 +219,7 @@ class HostMemory:
         return {
             "torch's random numbers of the host": (torch.get_rng_state().numpy().tobytes(), None),
             "Python's random numbers": (random.getstate(), None),
-            "NumPy's random numbers": ((numpys["key"].tobytes(), numpys["pos"]), None),
+            "NumPy's random numbers": ([np.asarray(each).tolist() for each in numpys.values()], None),
             **dict(_remembered(self._owners(), "")),
         }
 

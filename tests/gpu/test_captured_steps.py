@@ -185,6 +185,21 @@ def test_memory_does_not_grow_while_steps_are_replayed():
     assert torch.cuda.memory_allocated() <= before[0]
 
 
+@needs_cuda
+def test_memory_does_not_grow_with_the_programs_of_a_process():
+    matrix, held = torch.eye(64, device=DEVICE), []
+    for _ in range(6):
+        captured = Captured(lambda: matrix @ matrix, DEVICE)
+        for _ in range(WARM_UP + 2):
+            captured()
+        assert captured.replays
+        captured.close()
+        del captured
+        torch.cuda.empty_cache()
+        held.append(torch.cuda.memory_allocated())
+    assert held[-1] == held[0], "a workspace of cuBLAS for each program"
+
+
 class Asks(Objective):
     """A loss that the host has to know."""
 
