@@ -103,6 +103,7 @@ class Captured:
             self.why_not = _first_cause(error)
             torch.cuda.set_stream(current)
             _leave_capture(self._device, pool)
+            _side_stream.cache_clear()  # whether this one is still taken for capturing is not known
         else:
             self._graph, self._output = graph, output
 
