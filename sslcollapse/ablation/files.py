@@ -242,6 +242,8 @@ def with_looks(ablation: Ablation, records: Records, most: int | None, seeds: in
         )
     looks = stored or planned_looks(ablation.seeds, most or 0)
     made = replace(ablation, looks=looks, planned_seeds=looks[-1])
+    if stored:
+        _check_same_tests(made, records)
     if stored and most not in (None, stored[-1]):
         if any(result.look for result in judge(made, records).results):
             raise RecipeError(
@@ -253,6 +255,34 @@ def with_looks(ablation: Ablation, records: Records, most: int | None, seeds: in
     if not stored:
         _check_not_judged(ablation, records)
     return grown(made, records)
+
+
+def _check_same_tests(ablation: Ablation, records: Records) -> None:
+    """Tests that are chosen after a look has been seen do not keep the error that looks share out.
+
+    Raises:
+        RecipeError: a look is spent on the tests of the plan that is kept, and these are others.
+    """
+    kept = read_plan(records.path.parent)
+    if kept is None or kept[0].claim is None or _tested(kept[0]) == _tested(ablation):
+        return
+    if any(result.look for result in judge(kept[0], records).results):
+        raise RecipeError(
+            f"{ablation.name}: its claim's tests are not those of {records.path.parent / NAME}, whose looks at "
+            f"{', '.join(map(str, ablation.looks))} seeds are planned and some are spent; tests that are changed after "
+            "a look would not keep the error of 5 %. Restore the file, or give the new one another name and other runs"
+        )
+
+
+def _tested(ablation: Ablation) -> list[Any]:
+    """What decides every test: its check, but for the name, and the cells of its points."""
+    return [
+        (
+            replace(test.check, name=""),
+            [([c.hash for c in point.cells], [c.hash for c in point.against], point.position) for point in test.points],
+        )
+        for test in ablation.tests
+    ]
 
 
 def grown(ablation: Ablation, records: Records) -> Ablation:
