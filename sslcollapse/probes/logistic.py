@@ -166,7 +166,9 @@ def _scored(metric: str, x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor
     found: list[float] = []
     size = max(1, RESIDENT // (len(x) * bias.shape[1]))
     for some, offset in zip(weight.split(size), bias.split(size), strict=True):
-        found += scores(metric, torch.baddbmm(offset[:, None], x.expand(len(some), -1, -1), some.to(x).mT), labels)
+        found += scores(
+            metric, torch.baddbmm(offset[:, None].to(x), x.expand(len(some), -1, -1), some.to(x).mT), labels
+        )
     return found
 
 

@@ -291,6 +291,24 @@ def test_looks_that_are_planned_after_a_verdict_are_refused(workspace):
         run(workspace, target, until_decided=9)
 
 
+def test_a_verdict_that_was_seen_before_more_seeds_or_other_tests_is_told_with_the_next(workspace):
+    target = ablation(workspace, EQUAL, widths="[4], [8]", made=7)
+    run(workspace, target)
+    page, claim = (workspace.results / "wide" / name for name in ("README.md", "claim.json"))
+    run(workspace, target)
+    assert "There was a verdict before" not in page.read_text()
+    run(workspace, target, seeds=7)
+    assert "There was a verdict before, at 5 seeds" in page.read_text()
+    assert json.loads(claim.read_text())["judged"] == [5]
+    target.write_text(
+        target.read_text().replace('expect="positive"', 'expect="negative"').replace("seeds=5", "seeds=7")
+    )
+    run(workspace, target)
+    assert json.loads(claim.read_text())["judged"] == [5, 7]
+    run(workspace, target, tables=True)
+    assert json.loads(claim.read_text())["judged"] == [5, 7]
+
+
 def test_a_part_of_a_plan_has_no_verdict_and_may_go_on_by_looks(workspace):
     target = ablation(workspace, EQUAL, widths="[4], [8]")
     run(workspace, target, seeds=4)
