@@ -218,7 +218,9 @@ def test_the_page_says_what_is_missing_and_the_claim_has_the_form_of_the_others(
     folder.grid("a", list(range(4, 16)))
     made = mechanism(folder.results)
     assert made["settings"] == 12
+    (folder.results / "README.md").write_text("<!-- claims:begin -->\n<!-- claims:end -->\n")
     page = write_mechanism(folder.results)
+    assert "claim_13_mechanism/README.md" in (folder.results / "README.md").read_text()
     text = page.read_text()
     assert page == folder.results / "claim_13_mechanism" / "README.md"
     assert "α-ReQ of the representation, LiDAR of the representation" in " ".join(text.split())

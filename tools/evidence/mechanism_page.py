@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims.judge import OUTCOMES, outcome
+from sslcollapse.ablation.claims.verdict import refresh_overview
 from sslcollapse.ablation.statistics.intervals import rounded, shared_confidence
 from sslcollapse.ablation.tables.columns import markdown
 from sslcollapse.core.errors import RunError
@@ -246,7 +247,7 @@ def _shown(figure: Mapping[str, Any]) -> str:
 
 
 def write_mechanism(results: Path) -> Path:
-    """Write the page, ``mechanism.json`` and ``claim.json`` into the folder of claim 13; returns the page.
+    """Write page, ``mechanism.json`` and ``claim.json`` of claim 13, and the table of all claims; returns the page.
 
     Raises:
         RunError: there are no records to read.
@@ -256,4 +257,6 @@ def write_mechanism(results: Path) -> Path:
     made, folder = mechanism(results), results / NAME
     write_json(folder / "mechanism.json", made)
     write_json(folder / "claim.json", claim_json(made))
-    return write_text(folder / "README.md", page(made))
+    written = write_text(folder / "README.md", page(made))
+    refresh_overview(results)
+    return written
