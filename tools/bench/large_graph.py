@@ -76,7 +76,9 @@ def measure(
     from sslcollapse.training.module import SSLModule
 
     dataset = {"type": "csbm", "nodes": nodes, "features": FEATURES, "degree": 14.0}
-    whole, steps, setup = None, {}, {}
+    whole: Any = None
+    steps: dict[str, _Step] = {}
+    setup: dict[str, float] = {}
     for name, batching in batchings.items():
         domain = GraphDomain(Path(), dataset=dataset, batching=batching)
         if whole is not None:
@@ -90,7 +92,8 @@ def measure(
         start = time.perf_counter()
         steps[name]()  # sorts the edges
         setup[name] = time.perf_counter() - start
-    held, times = _status("VmRSS"), {name: [] for name in batchings}
+    held = _status("VmRSS")
+    times: dict[str, list[float]] = {name: [] for name in batchings}
     peaks = dict.fromkeys(batchings, 0.0)
     for _ in range(rounds):
         for name, step in steps.items():

@@ -16,6 +16,7 @@ BUILTIN = {
     "graph_batching": {
         "full": "batching:Full",
         "neighbours": "neighbours:NeighbourBatches",
+        "parts": "parts:PartBatches",
     },
 }
 """Kind → name → module of this room and attribute; imported when first used."""

@@ -82,6 +82,13 @@ class InEdges:
         """How many there are of each node [n]."""
         return self.pointers[nodes + 1] - self.pointers[nodes]
 
+    def all(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Position in ``nodes`` [n] and source of each edge into them, sorted by position."""
+        degree = self.degree(nodes)
+        row = torch.repeat_interleave(torch.arange(len(nodes), device=nodes.device), degree)
+        before = (self.pointers[nodes] - degree.cumsum(0) + degree)[row]
+        return row, self.sources[before + torch.arange(len(row), device=row.device)]
+
     def drawn(self, nodes: Tensor, fanout: int, key: int) -> tuple[Tensor, Tensor]:
         """At most ``fanout`` neighbours of each node [n], without replacement, all sets of them equally likely.
 
@@ -97,7 +104,7 @@ class InEdges:
         if len(many):
             slots[many] = _subsets(degree[many], nodes[many], fanout, key)
         row, column = (slots < degree[:, None]).nonzero(as_tuple=True)
-        return row, self.sources[self.pointers[nodes[row]] + slots[row, column]].long()
+        return row, self.sources[self.pointers[nodes[row]] + slots[row, column]]
 
 
 def _subsets(degree: Tensor, nodes: Tensor, size: int, key: int) -> Tensor:
@@ -184,6 +191,15 @@ def sampled(edges: InEdges, roots: Tensor, fanout: Sequence[int], keys: Sequence
     return SampledStructure(torch.cat(hops), torch.cat(pairs, dim=1), met, torch.cat(weights), unseen)
 
 
+def refuse_graphs(domain: GraphDomain, instead: str) -> None:
+    """Refuse a number of graphs a step where batches are made of nodes; says what there is in its place."""
+    if domain.batch_size is not None:
+        raise RecipeError(
+            f"domain.batch_size: {domain.batch_size} graphs a step are for domain.batching of type 'full'; leave it "
+            f"out, domain.batching.{instead} a step has"
+        )
+
+
 class NeighbourBatches:
     """Root nodes with sampled neighbourhoods; the loss is on the roots.
 
@@ -217,11 +233,7 @@ class NeighbourBatches:
 
     def check(self, domain: GraphDomain, world_size: int) -> None:
         """Refuse roots that ranks cannot share equally, and a batch of graphs beside them."""
-        if domain.batch_size is not None:
-            raise RecipeError(
-                f"domain.batch_size: {domain.batch_size} graphs a step are for domain.batching of type 'full'; leave "
-                "it out, domain.batching.batch_size says how many root nodes a step has"
-            )
+        refuse_graphs(domain, "batch_size says how many root nodes")
         if self.batch_size % world_size:
             raise RecipeError(
                 f"domain.batching.batch_size: {self.batch_size} root nodes cannot be shared equally by {world_size} "
