@@ -67,7 +67,8 @@ class PartBatches:
             return None
         return (
             f"{self.per_batch} parts of the graph a step on {world_size} ranks: each has "
-            f"{self.per_batch // world_size} and the edges within them, fewer edges than one rank would have; every rank holds the whole graph."
+            f"{self.per_batch // world_size} and the edges within them, fewer edges than one rank would have; every "
+            "rank holds the whole graph."
         )
 
     def batches(self, domain: GraphDomain, start_step: int, context: Context) -> Iterator[Batch]:
