@@ -18,7 +18,7 @@ from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.recipe import load, override, resolve
 from tools import bench
-from tools.bench import gpu, gpu_parts, gpu_runs, graph_step, probes
+from tools.bench import gpu, gpu_parts, gpu_runs, graph_step, large_graph, probes
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -40,7 +40,7 @@ def test_every_benchmark_that_is_named_is_there(name):
 def test_the_help_names_the_benchmarks(capsys):
     with pytest.raises(SystemExit):
         bench.parser().parse_args(["--help"])
-    assert "which benchmark: ablate, gpu, graph-step, memory," in " ".join(capsys.readouterr().out.split())
+    assert "which benchmark: ablate, gpu, graph-step, large-graph, memory," in " ".join(capsys.readouterr().out.split())
 
 
 WRITES = "import json, sys; json.dump({'status': 'done', 'headline': 'made'}, open(sys.argv[1], 'w'))"
@@ -247,6 +247,18 @@ def test_a_dataset_that_is_not_there_is_named_before_a_network_is_asked(tmp_path
         assert GRAPH_DATASETS.build(spec, tmp_path).files()
         with pytest.raises(MissingDataError, match="is not there; set SSLCOLLAPSE_DATA"):
             gpu_parts._check_files(spec)
+
+
+def test_a_step_of_the_full_graph_and_one_of_roots_are_timed_on_one_graph_with_their_peaks():
+    batchings = {**large_graph.BATCHINGS, "neighbours": {"type": "neighbours", "batch_size": 32, "fanout": [3, 3]}}
+    row = large_graph.measure(1000, batchings, rounds=1)
+    assert row["nodes"] == 1000
+    assert len(row["ms_all"]["neighbours"]) == large_graph.STEPS["neighbours"]
+    assert all(ms > 0 for ms in row["ms"].values())
+    assert all(0 <= peak < row["held_mib"] for peak in row["peak_mib"].values())
+    larger = dict(row, nodes=10_000, ms={"full": 10 * row["ms"]["full"], "neighbours": row["ms"]["neighbours"]})
+    found = large_graph.slopes([row, larger])["time"]
+    assert found == {"full": pytest.approx(1.0), "neighbours": pytest.approx(0.0)}
 
 
 @pytest.mark.parametrize(

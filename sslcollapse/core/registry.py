@@ -56,6 +56,9 @@ DOMAINS = Registry(
 GRAPH_DATASETS = Registry(
     "graph_dataset", "sslcollapse.domains.graph", requires=("num_features", "files", "describe", "load")
 )
+GRAPH_BATCHING = Registry(
+    "graph_batching", "sslcollapse.domains.graph", requires=("whole", "check", "fit", "notice", "batches")
+)
 VISION_DATASETS = Registry(
     "vision_dataset",
     "sslcollapse.domains.vision",
@@ -170,6 +173,7 @@ REGISTRIES = Registries(
     OPTIMIZERS,
     DOMAINS,
     GRAPH_DATASETS,
+    GRAPH_BATCHING,
     VISION_DATASETS,
     VISION_VIEWS,
     PROBES,

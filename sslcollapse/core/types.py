@@ -19,8 +19,8 @@ class Batch(NamedTuple):
 
     Shapes:
         views: one entry a view, whatever the encoders of the domain read; for images a tensor [B, C, H, W], for graphs
-            a ``GraphView``.
-        index: [B] dataset indices of the samples (for graph batches, of the graphs).
+            a ``GraphView``. Of a view with ``sample_rows`` the first so many rows of its representation are samples.
+        index: [B] dataset indices of the samples (for graph batches, of the graphs; for batches of nodes, of these).
         labels: [B] or None; never used by an objective, only by an online probe.
         replicated: every rank holds the same samples (full-batch graphs), so nothing is gathered.
         equal: every rank holds as many samples, so that what is gathered need not be compared at every step.
@@ -38,6 +38,15 @@ class Neighbours(NamedTuple):
 
     edges: Tensor
     nodes: int
+
+
+def sample_rows(rows: Tensor, view: Any) -> Tensor:
+    """Of what is made of a view [N, d], the rows of its samples [B, d]; what follows them is their surroundings.
+
+    Those of a view that does not say otherwise, by ``sample_rows``, are all.
+    """
+    samples = getattr(view, "sample_rows", None)
+    return rows if samples is None else rows[:samples]
 
 
 class Branch(NamedTuple):

@@ -52,7 +52,7 @@ class GCNConv(nn.Module):
         return (self.weight - mean) * torch.rsqrt(var + 1e-5)
 
     def forward(self, x: Any, adjacency: Any) -> Tensor:
-        """Features or [N, in_dim], and the [N, N] propagation matrix → [N, out_dim]."""
+        """Features or [N, in_dim], and the [M, N] propagation matrix → [M, out_dim]."""
         out = propagate_and_transform(x, self.effective_weight(), adjacency)
         return out if self.bias is None else out + self.bias
 
@@ -119,10 +119,10 @@ class GCN(nn.Module):
         self._lower_rank()
 
     def forward(self, view: Any) -> Tensor:
-        """A graph view of N nodes → [N, out_dim]."""
-        adjacency = view.adjacency(gcn_matrix)
+        """A graph view of N nodes → [N, out_dim]; with sampled surroundings, [B, out_dim] of the B samples."""
         x = view.features
-        for conv, norm_act in zip(self.convs, self.norm_acts, strict=True):
+        layers = zip(self.convs, self.norm_acts, view.adjacencies(gcn_matrix, len(self.convs)), strict=True)
+        for conv, norm_act, adjacency in layers:
             x = norm_act(conv(x, adjacency), view.graph_index)
         return x
 

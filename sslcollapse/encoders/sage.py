@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.nn.init import check_widths, graph_features
-from sslcollapse.nn.inputs import Edges, FeatureLinear
+from sslcollapse.nn.inputs import Edges, FeatureLinear, first_rows
 from sslcollapse.nn.norm import ActivationName, NormAct, NormName
 from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import Probability, Width
@@ -53,8 +53,8 @@ class SAGEConv(nn.Module):
         self.root.reset_parameters()
 
     def forward(self, x: Any, adjacency: Any) -> Tensor:
-        """Features or [N, in_dim], and the row-normalised adjacency [N, N] → [N, out_dim]."""
-        return self.neighbors(x, adjacency) + self.root(x)
+        """Features or [N, in_dim], and the row-normalised adjacency [M, N] → [M, out_dim]; the first M nodes."""
+        return self.neighbors(x, adjacency) + self.root(first_rows(x, adjacency.shape[0]))
 
 
 class SAGE(nn.Module):
@@ -115,15 +115,15 @@ class SAGE(nn.Module):
             module.reset_parameters()
 
     def forward(self, view: Any) -> Tensor:
-        """A graph view of N nodes → [N, out_dim]."""
-        adjacency = view.adjacency(mean_matrix)
+        """A graph view of N nodes → [N, out_dim]; with sampled surroundings, [B, out_dim] of the B samples."""
+        layers = zip(self.convs, self.norm_acts, view.adjacencies(mean_matrix, len(self.convs)), strict=True)
         x = view.features
         total = None  # h_1 + ... + h_{l-1}
-        for depth, (conv, norm_act) in enumerate(zip(self.convs, self.norm_acts, strict=True)):
+        for depth, (conv, norm_act, adjacency) in enumerate(layers):
             out = norm_act(conv(x, adjacency), view.graph_index)
             if depth < len(self.skips):
-                total = out if total is None else total + out
-                x = total + self.skips[depth](view.features)
+                total = out if total is None else first_rows(total, len(out)) + out
+                x = total + self.skips[depth](first_rows(view.features, len(out)))
             else:
                 x = out
         return x

@@ -26,9 +26,19 @@ class Edges(Protocol):
     def proper_edges(self) -> Tensor:
         """[E'] positions of the edges that are not self-loops."""
 
+    @property
+    def weight(self) -> Tensor | None:
+        """[E] how many edges of the graph each stands for, where some were drawn; None where all are there."""
+
+    @property
+    def unseen(self) -> Tensor | None:
+        """[N] how many edges of each node were not looked for, which its degree has all the same; None for none."""
+
 
 def gcn_matrix(edges: Edges, keep: Tensor | None, dtype: torch.dtype) -> SparseMatrix:
     """``D^-1/2 (A + I) D^-1/2`` with in-degrees (Kipf & Welling 2017, eq. 2); rows are targets.
+
+    Of drawn edges it is an estimate of the graph's: A has each with its ``weight``, and D the degrees of the graph.
 
     Args:
         edges: of a graph of N nodes.
@@ -43,8 +53,14 @@ def gcn_matrix(edges: Edges, keep: Tensor | None, dtype: torch.dtype) -> SparseM
     present = torch.ones(pattern.row.numel(), dtype=dtype, device=pattern.row.device)
     if keep is not None:
         present[: proper.numel()] = keep[proper].to(dtype)  # the loops of I come after them, and stay
+    if edges.weight is not None:
+        present[: proper.numel()] *= edges.weight[proper].to(dtype)
+    if keep is not None or edges.weight is not None:
         present = present[pattern.order]
-    scale = pattern.row_sums(present).rsqrt()
+    degree = pattern.row_sums(present)
+    if edges.unseen is not None:
+        degree = degree + edges.unseen.to(dtype)
+    scale = degree.rsqrt()
     return SparseMatrix(pattern, scale[pattern.row] * present * scale[pattern.col])
 
 
@@ -69,6 +85,13 @@ def propagate_and_transform(x: Any, weight: Tensor, adjacency: Any) -> Tensor:
 def flat_features(view: Any) -> Any:
     """The features of a graph view, or a tensor with all but the first dimension flattened."""
     return view.flatten(1) if isinstance(view, Tensor) else view.features
+
+
+def first_rows(x: Any, rows: int) -> Any:
+    """The first rows of a tensor [N, d] or of a graph view's ``Features``; these themselves where that is all."""
+    if rows == x.shape[0]:
+        return x
+    return x[:rows] if isinstance(x, Tensor) else x.first(rows)
 
 
 class FeatureLinear(nn.Linear):

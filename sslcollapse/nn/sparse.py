@@ -108,6 +108,22 @@ class SparseMatrix:
         """The matrix with column k multiplied by ``scale[k]`` ([K])."""
         return SparseMatrix(self.pattern, self.values * scale[self.pattern.col])
 
+    def corner(self, rows: int, columns: int) -> SparseMatrix:
+        """The first rows, which have no non-zero beyond the first columns: [rows, columns]."""
+        pattern, count = self.pattern, int(self.pattern.row_pointers[rows])
+        within = Pattern(pattern.row[:count], pattern.col[:count], pattern.order[:count], (rows, columns))
+        return SparseMatrix(within, self.values[:count])
+
+    def rows(self, index: Tensor) -> SparseMatrix:
+        """Rows [n] in the order of an index, any of them as often as it is there: [n, K]."""
+        pattern = self.pattern
+        starts = pattern.row_pointers[index].long()
+        counts = pattern.row_pointers[index + 1].long() - starts
+        row = torch.repeat_interleave(torch.arange(len(index), device=index.device), counts)
+        place = torch.arange(len(row), device=index.device)
+        entry = place + (starts - counts.cumsum(0) + counts)[row]
+        return SparseMatrix(Pattern(row, pattern.col[entry], place, (len(index), self.shape[1])), self.values[entry])
+
     def dense(self) -> Tensor:
         """The dense [M, K] matrix."""
         return self.forward_matrix.to_dense()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.precision import device_of, full_precision
-from sslcollapse.core.types import Batch
+from sslcollapse.core.types import Batch, sample_rows
 from sslcollapse.rank.recorder import evaluating
 from sslcollapse.rank.spectrum import (
     NUMERICAL_RANK_RTOL,
@@ -99,7 +99,7 @@ def measure_shared(
                 break
             seen |= index
             first, second = batch.views[:2]
-            outputs = _spaced((encoder(first), encoder(second)), max_rows)
+            outputs = _spaced((sample_rows(encoder(first), first), sample_rows(encoder(second), second)), max_rows)
             rows["shared"].append(outputs)
             if measurable is not None:
                 x, y = measurable(first), measurable(second)

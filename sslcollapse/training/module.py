@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import MissingDataError, RecipeError, in_words
 from sslcollapse.core.registry import CONSTRAINTS, ENCODERS, OBJECTIVES, REGULARIZERS
-from sslcollapse.core.types import Batch, Branch
+from sslcollapse.core.types import Batch, Branch, sample_rows
 from sslcollapse.layers.map import Layer, LayerError, layer_map
 from sslcollapse.nn.init import initialize
 from sslcollapse.objectives.base import Objective
@@ -160,7 +160,7 @@ class SSLModule(nn.Module):
 
     def branch(self, view: Any) -> Branch:
         """One view through the online network."""
-        h = self.encoder(view)
+        h = sample_rows(self.encoder(view), view)
         z = h if self.projector is None else self.projector(h)
         return Branch(h, z, None if self.predictor is None else self.predictor(z))
 

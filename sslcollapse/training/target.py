@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.core.types import Branch
+from sslcollapse.core.types import Branch, sample_rows
 from sslcollapse.layers.effective import effective, oriented
 from sslcollapse.layers.map import layer_map
 from sslcollapse.nn.init import initialize
@@ -30,7 +30,7 @@ class TargetNetwork(nn.Module):
 
     def forward(self, view: Any) -> Branch:
         """One view → branch without prediction."""
-        h = self.encoder(view)
+        h = sample_rows(self.encoder(view), view)
         return Branch(h, h if self.projector is None else self.projector(h), None)
 
     @torch.no_grad()

@@ -12,7 +12,8 @@ from sslcollapse.core.capture import HostMemory
 from sslcollapse.core.errors import NonFiniteLossError, RecipeError, RunError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Context
-from sslcollapse.domains.graph.domain import FixedViews, GraphViews, augment
+from sslcollapse.domains.graph.batching import FixedViews
+from sslcollapse.domains.graph.domain import GraphViews, augment
 from sslcollapse.recipe import identify
 from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.training.build import build_domain, build_module

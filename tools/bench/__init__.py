@@ -14,6 +14,7 @@ BENCHES = {
     "ablate": "tools.bench.ablate",
     "gpu": "tools.bench.gpu",
     "graph-step": "tools.bench.graph_step",
+    "large-graph": "tools.bench.large_graph",
     "memory": "tools.bench.memory",
     "monitor": "tools.bench.monitor",
     "probes": "tools.bench.probes",

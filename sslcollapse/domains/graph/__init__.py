@@ -13,5 +13,10 @@ BUILTIN = {
         "digits": "synthetic:DigitsGraph",
         "csbm": "synthetic:CSBM",
     },
+    "graph_batching": {
+        "full": "batching:Full",
+        "neighbours": "neighbours:NeighbourBatches",
+        "parts": "parts:PartBatches",
+    },
 }
 """Kind → name → module of this room and attribute; imported when first used."""

@@ -1,4 +1,4 @@
-"""The graph domain: full-batch training on one graph, or batches of graphs."""
+"""The graph domain: one graph as a whole, batches of graphs, or batches of the nodes of a large one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.errors import DataError, RecipeError
-from sslcollapse.core.registry import GRAPH_DATASETS, RegistryError
-from sslcollapse.core.seeding import derive_seed, generator
-from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet
+from sslcollapse.core.registry import GRAPH_BATCHING, GRAPH_DATASETS, RegistryError
+from sslcollapse.core.seeding import generator
+from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet, sample_rows
 from sslcollapse.domains.base import Domain, dataset_key
+from sslcollapse.domains.graph.batching import FULL, Batching, FixedViews
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
-from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView, augment
 from sslcollapse.nn.inputs import gcn_matrix
 from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import AtLeast, Component, Momentum, Probability
@@ -75,12 +76,15 @@ class GraphDomain(Domain):
         views: how the views are made.
         batch_size: graphs a step over all ranks; None trains on all graphs at once, on the full graph
             where there is one.
+        batching: what a step is made of: ``full`` graphs, or ``neighbours`` of some root nodes.
 
-    With one graph (or ``batch_size=None``) and several ranks, every rank trains on the same graph with views of
+    With full graphs, ``batch_size=None`` and several ranks, every rank trains on the same graph with views of
     its own: more views a step, not more speed.
     """
 
     kind = "graph"
+
+    batching: Batching
 
     def __init__(
         self,
@@ -89,16 +93,21 @@ class GraphDomain(Domain):
         dataset: Annotated[dict[str, Any], Component("graph_dataset")],
         views: GraphViews = GraphViews(),
         batch_size: Annotated[int, AtLeast(1)] | None = None,
+        batching: Annotated[Mapping[str, Any], Component("graph_batching")] = FULL,
     ) -> None:
         try:
             self.source = GRAPH_DATASETS.build(dataset, data_root)
         except (RecipeError, RegistryError) as error:
             raise RecipeError(f"domain.dataset: {error}") from error
+        try:
+            self.batching = GRAPH_BATCHING.build(batching)
+        except (RecipeError, RegistryError) as error:
+            raise RecipeError(f"domain.batching: {error}") from error
         self._spec = dataset
         self.views = views if isinstance(views, GraphViews) else GraphViews(**views)
         self.batch_size = batch_size
         self.in_shape = (self.source.num_features,)
-        self.replicated = batch_size is None
+        self.replicated = self.batching.whole and batch_size is None
         self._dataset: GraphDataset | None = None
 
     def describe(self) -> str:
@@ -110,9 +119,9 @@ class GraphDomain(Domain):
 
         Raises:
             MissingDataError, DataError: see the dataset.
-            RecipeError: a batch of more graphs than there are.
+            RecipeError: a batch of more graphs, or nodes, than there are.
         """
-        _ = self._graphs_a_step()
+        self.batching.fit(self)
 
     def data_key(self) -> str | None:
         """By the dataset, whatever the views."""
@@ -135,90 +144,39 @@ class GraphDomain(Domain):
 
     def check(self, world_size: int) -> None:
         """Raise RecipeError for a batch size that ranks cannot share or graphs cannot fill."""
-        if self.batch_size is not None and self.batch_size % world_size:
-            raise RecipeError(
-                f"domain.batch_size: {self.batch_size} graphs cannot be shared equally by {world_size} ranks; "
-                f"use a multiple of {world_size}"
-            )
+        self.batching.check(self, world_size)
 
     def notice(self, world_size: int) -> str | None:
         """What the log should say about several ranks, or None."""
-        if world_size > 1 and self.batch_size is None:
-            return (
-                f"Full-batch graph on {world_size} ranks: every rank trains on the same graph with its own views; "
-                "gradients are averaged over ranks. More views a step, not more speed."
-            )
-        return None
+        return self.batching.notice(self, world_size)
 
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
-        """Endless batches; batch k depends on (seed, k, rank) only.
-
-        Full batch: all pre-training graphs as one disjoint union. Else each epoch visits the graphs in an order
-        drawn from (seed, epoch), and each rank takes its slice of every batch; a last incomplete batch is left out.
-        """
+        """Endless batches as ``batching`` makes them; batch k depends on (seed, k, rank, world size) only."""
         self.check(context.world_size)
-        graphs, size = self.dataset.train_graphs, self._graphs_a_step()
-        per_epoch = len(graphs) // size
-        union: tuple[list[int], GraphView] | None = None
-        step = start_step
-        while True:
-            epoch, position = divmod(step, per_epoch)
-            rng = generator(torch.device("cpu"), "order", context.seed, epoch)
-            order = torch.randperm(len(graphs), generator=rng)
-            chosen = order[position * size : (position + 1) * size]
-            if not self.replicated:
-                chosen = chosen.chunk(context.world_size)[context.rank]
-            members = sorted(graphs[i] for i in chosen.tolist())
-            if union is None or union[0] != members:
-                union = members, self._on(context.device, members)
-            base = union[1]
-            edge_drop, feature_mask = self.views.probabilities()
-            views = [
-                augment(
-                    base,
-                    edge,
-                    feature,
-                    generator(context.device, "view", context.seed, step, context.rank, k),
-                    undirected=self.views.undirected,
-                )
-                for k, (edge, feature) in enumerate(zip(edge_drop, feature_mask, strict=True))
-            ]
-            yield Batch(views, torch.tensor(members), None, self.replicated)
-            step += 1
+        return self.batching.batches(self, start_step, context)
 
     def fixed_batches(self, context: Context) -> FixedViews:
         """The same batches from draws in fixed tensors; of a replicated domain, in which all graphs are one batch."""
         members = sorted(self.dataset.train_graphs)
-        return FixedViews(self._on(context.device, members), members, self.views, context)
+        return FixedViews(self.on(context.device, members), members, self.views, context)
 
-    def _on(self, device: torch.device, members: Sequence[int]) -> GraphView:
+    def on(self, device: torch.device, members: Sequence[int]) -> GraphView:
         """Some graphs as one, on a device."""
-        whole = self._union(members)
+        whole = self.union(members)
         if self.views.undirected:
             _ = whole.structure.undirected_edges  # on the host, which would have to wait for a device
         return whole.to(device)
-
-    def _graphs_a_step(self) -> int:
-        available = len(self.dataset.train_graphs)
-        size = available if self.batch_size is None else self.batch_size
-        if size > available:
-            raise RecipeError(
-                f"domain.batch_size: {size} is more than the {available} pre-training "
-                f"{'graph' if available == 1 else 'graphs'} of {self.dataset.name}; use at most {available}, or leave "
-                "it out to train on all of them at once"
-            )
-        return size
 
     def probe_set(self) -> ProbeSet:
         """Every graph un-augmented, one view a graph; labels and splits over their nodes in order."""
         dataset = self.dataset
         labels = torch.cat([graph.y for graph in dataset.graphs])
-        views = [self._union([i]) for i in range(len(dataset.graphs))]
+        views = [self.union([i]) for i in range(len(dataset.graphs))]
         return ProbeSet(views, labels, dataset.num_classes, dataset.splits)
 
     def measurable(self, view: GraphView) -> Tensor | None:
-        """Node features [N, F] with masked columns zero, or None where there are too many to be made dense."""
-        return view.features.dense if view.features.shape[1] <= MAX_MEASURED_FEATURES else None
+        """Features of the sampled nodes with masked columns zero, or None where there are too many to be made dense."""
+        return sample_rows(view.features.dense, view) if view.features.shape[1] <= MAX_MEASURED_FEATURES else None
 
     def baselines(self) -> Mapping[str, Callable[[GraphView], Tensor | None]]:
         """Node features as they are (X), and propagated once and twice by GCN's normalised adjacency (AX, AAX)."""
@@ -245,7 +203,7 @@ class GraphDomain(Domain):
         chosen = [members[row * len(members) // samples] for row in range(samples)]
         rows = []
         for number in dict.fromkeys(chosen):
-            graph, base, count = dataset.graphs[number], self._union([number]), chosen.count(number)
+            graph, base, count = dataset.graphs[number], self.union([number]), chosen.count(number)
             nodes = graph.edge_index.unique()
             views = [
                 augment(
@@ -265,7 +223,8 @@ class GraphDomain(Domain):
         titles = ["sample", *(f"view {view + 1}, draw {draw + 1}" for view in range(2) for draw in range(2))]
         write_neighbourhoods(rows, titles, path)
 
-    def _union(self, members: Sequence[int]) -> GraphView:
+    def union(self, members: Sequence[int]) -> GraphView:
+        """Some graphs as one, on the host: their disjoint union, in this order."""
         graphs = [self.dataset.graphs[i] for i in members]
         if not graphs:
             raise DataError(f"{self.dataset.name}: a batch without graphs")
@@ -288,84 +247,6 @@ def propagated(view: GraphView, hops: int) -> Tensor | None:
     for _ in range(hops):
         x = view.adjacency(gcn_matrix) @ x
     return x
-
-
-class FixedViews:
-    """The two views of a full batch, made from draws in tensors that stay where they are.
-
-    The draws themselves are made outside of what may be captured, by the operations of ``augment``: that takes no more
-    launches than it would to give a captured generator its seed and offset, and the numbers are the same everywhere.
-
-    Args:
-        base: all graphs.
-        members: which they are.
-        views: how views are made.
-        context: seed, rank and device.
-    """
-
-    def __init__(self, base: GraphView, members: Sequence[int], views: GraphViews, context: Context) -> None:
-        self._base, self._index, self._undirected = base, torch.tensor(members), views.undirected
-        self._key = (context.seed, context.rank)
-        self._odds = list(zip(*views.probabilities(), strict=True))
-        device = context.device
-        self._draws = [
-            [torch.empty(size, device=device) for size in draw_sizes(base, *odds, undirected=views.undirected)]
-            for odds in self._odds
-        ]
-        self._generators = [torch.Generator(device=device) for _ in self._odds]
-
-    def draw(self, step: int) -> None:
-        """Draw what the views of a step need."""
-        seed, rank = self._key
-        for k, (rng, draws) in enumerate(zip(self._generators, self._draws, strict=True)):
-            rng.manual_seed(derive_seed("view", seed, step, rank, k))
-            for values in draws:
-                values.uniform_(generator=rng)
-
-    def batch(self) -> Batch:
-        """The views of what was drawn."""
-        views = [
-            drawn_view(self._base, draws, *odds, undirected=self._undirected)
-            for draws, odds in zip(self._draws, self._odds, strict=True)
-        ]
-        return Batch(views, self._index, None, True)
-
-
-def augment(
-    view: GraphView, edge_drop: float, feature_mask: float, rng: torch.Generator, *, undirected: bool = False
-) -> GraphView:
-    """A view with each edge dropped and each feature column masked independently with these probabilities.
-
-    With ``undirected`` an edge and its reverse share one draw.
-    """
-    sizes = draw_sizes(view, edge_drop, feature_mask, undirected=undirected)
-    device = view.structure.edge_index.device
-    draws = [torch.rand(size, generator=rng, device=device) for size in sizes]
-    return drawn_view(view, draws, edge_drop, feature_mask, undirected=undirected)
-
-
-def draw_sizes(view: GraphView, edge_drop: float, feature_mask: float, *, undirected: bool) -> list[int]:
-    """How many numbers in [0, 1) a view needs: one an edge, then one a feature column, where any may be left out."""
-    structure, sizes = view.structure, []
-    if edge_drop > 0:
-        sizes.append(structure.num_undirected_edges if undirected else structure.edge_index.shape[1])
-    if feature_mask > 0:
-        sizes.append(view.features.shape[1])
-    return sizes
-
-
-def drawn_view(
-    view: GraphView, draws: Sequence[Tensor], edge_drop: float, feature_mask: float, *, undirected: bool
-) -> GraphView:
-    """The view without the edges and feature columns whose number is below their probability."""
-    left, keep, mask = list(draws), None, None
-    if edge_drop > 0:
-        keep = left.pop(0) >= edge_drop
-        if undirected:
-            keep = keep[view.structure.undirected_edges]
-    if feature_mask > 0:
-        mask = (left.pop(0) >= feature_mask).to(view.features.dtype)
-    return GraphView(view.structure, view.features.masked(mask), keep)
 
 
 def _features(x: Tensor) -> Features:

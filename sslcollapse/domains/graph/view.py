@@ -7,7 +7,7 @@ values per view) for the encoders of this package. Both see exactly the same dro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -68,6 +68,15 @@ class Features:
             return self._masked_sparse.dense()
         return self._x if self.mask is None else self._x * self.mask
 
+    def rows(self, index: Tensor) -> Features:
+        """Those of some nodes [n], on the host or the device where they are: [n, F]."""
+        return Features(self._x.rows(index) if isinstance(self._x, SparseMatrix) else self._x[index], self.mask)
+
+    def first(self, nodes: int) -> Features:
+        """Those of the first nodes."""
+        x = self._x
+        return Features(x.corner(nodes, x.shape[1]) if isinstance(x, SparseMatrix) else x[:nodes], self.mask)
+
     def masked(self, mask: Tensor | None) -> Features:
         """The same features under another column mask."""
         return Features(self._x, mask)
@@ -85,7 +94,16 @@ class GraphStructure:
     Shapes:
         edge_index: [2, E], source and target of each edge.
         graph_index: [N] which graph a node belongs to, or None for a single graph.
+
+    Attributes:
+        hops: of sampled surroundings, how many nodes are at most h hops from the samples, for each h; else None.
+        weight: [E] how many edges of the graph each edge stands for; None for 1.
+        unseen: [N] how many edges a node has beside those that are here; None for 0.
     """
+
+    hops: tuple[int, ...] | None = None
+    weight: Tensor | None = None
+    unseen: Tensor | None = None
 
     def __init__(self, edge_index: Tensor, num_nodes: int, graph_index: Tensor | None = None) -> None:
         self.edge_index = edge_index
@@ -156,6 +174,7 @@ class GraphView:
         self.features = features
         self.keep = keep
         self._adjacency: dict[Propagation, SparseMatrix] = {}
+        self._corners: dict[tuple[Propagation, int], list[SparseMatrix]] = {}
 
     @property
     def num_nodes(self) -> int:
@@ -187,7 +206,64 @@ class GraphView:
             self._adjacency[normalized] = normalized(self.structure, self.keep, self.features.dtype)
         return self._adjacency[normalized]
 
+    @property
+    def sample_rows(self) -> int | None:
+        """How many of the first nodes are samples; None for all."""
+        return None if self.structure.hops is None else self.structure.hops[0]
+
+    def adjacencies(self, normalized: Propagation, layers: int) -> list[SparseMatrix]:
+        """The matrix of each of so many convolutions, the first one's first: the same [N, N] one for a whole graph.
+
+        Of sampled surroundings each layer has the rows that later ones read, which are nearer to the samples the later
+        the layer: the last has a row a sample. Rows and columns are prefixes of those of the [N, N] matrix.
+        """
+        whole, hops = self.adjacency(normalized), self.structure.hops
+        if hops is None:
+            return [whole] * layers
+        if (normalized, layers) not in self._corners:
+            rows = [hops[min(left, len(hops) - 1)] for left in reversed(range(layers))]
+            shapes = zip(rows, [whole.shape[1], *rows[:-1]], strict=True)
+            self._corners[normalized, layers] = [whole.corner(*shape) for shape in shapes]
+        return self._corners[normalized, layers]
+
     def to(self, device: torch.device) -> GraphView:
         """The same view on another device."""
         keep = None if self.keep is None else onto(device, self.keep)
         return GraphView(self.structure.to(device), self.features.to(device), keep)
+
+
+def augment(
+    view: GraphView, edge_drop: float, feature_mask: float, rng: torch.Generator, *, undirected: bool = False
+) -> GraphView:
+    """A view with each edge dropped and each feature column masked independently with these probabilities.
+
+    With ``undirected`` an edge and its reverse share one draw.
+    """
+    sizes = draw_sizes(view, edge_drop, feature_mask, undirected=undirected)
+    device = view.structure.edge_index.device
+    draws = [torch.rand(size, generator=rng, device=device) for size in sizes]
+    return drawn_view(view, draws, edge_drop, feature_mask, undirected=undirected)
+
+
+def draw_sizes(view: GraphView, edge_drop: float, feature_mask: float, *, undirected: bool) -> list[int]:
+    """How many numbers in [0, 1) a view needs: one an edge, then one a feature column, where any may be left out."""
+    structure, sizes = view.structure, []
+    if edge_drop > 0:
+        sizes.append(structure.num_undirected_edges if undirected else structure.edge_index.shape[1])
+    if feature_mask > 0:
+        sizes.append(view.features.shape[1])
+    return sizes
+
+
+def drawn_view(
+    view: GraphView, draws: Sequence[Tensor], edge_drop: float, feature_mask: float, *, undirected: bool
+) -> GraphView:
+    """The view without the edges and feature columns whose number is below their probability."""
+    left, keep, mask = list(draws), None, None
+    if edge_drop > 0:
+        keep = left.pop(0) >= edge_drop
+        if undirected:
+            keep = keep[view.structure.undirected_edges]
+    if feature_mask > 0:
+        mask = (left.pop(0) >= feature_mask).to(view.features.dtype)
+    return GraphView(view.structure, view.features.masked(mask), keep)
