@@ -13,12 +13,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from sslcollapse.ablation.grid import plan
 from sslcollapse.cli import run_command
 from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.recipe import load, override, resolve
 from tools import bench
-from tools.bench import gpu, gpu_parts, gpu_runs, graph_step, large_graph, probes
+from tools.bench import gpu, gpu_parts, gpu_runs, graph_step, large_graph, probes, study
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -142,13 +143,16 @@ def test_a_planned_run_resolves(name):
     words = gpu_runs.RUNS[name].words
     given = Path(bench.__file__).parents[2] / words[0]
     changes = [word for before, word in pairwise(words) if "=" in word and before != "--grid"]
-    bases = [given]
-    if gpu_runs.RUNS[name].command == "ablate" and "ablations" in words[0]:
-        space = {}
-        exec(given.read_text(), space)
-        bases = [given.parent / path for path in space["ablation"]["base"].values()]
-    for base in bases:
-        assert resolve(override(load(base), changes))["monitor"]["every"] == 0
+    if "ablations" in words[0]:
+        every = {cell.recipe["monitor"]["every"] for cell in plan(given, [], None, changes).cells}
+    else:
+        every = {resolve(override(load(given), changes))["monitor"]["every"]}
+    assert every == ({20} if name in study.MEASURED else {0})
+
+
+def test_the_study_follows_claim_after_claim_after_all_that_is_planned_to_be_short():
+    names = list(gpu_runs.RUNS)
+    assert names[-len(study.STUDY) :] == ["depth-10-seeds", *study.STUDY[1:]]
 
 
 def test_the_hundred_runs_are_a_hundred_whole_runs_of_cora_with_their_evaluation():

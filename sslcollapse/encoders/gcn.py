@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcollapse.nn.init import check_rank, check_widths, graph_features, truncate_rank_
+from sslcollapse.nn.init import check_rank, check_tail, check_widths, graph_features, truncate_rank_
 from sslcollapse.nn.inputs import gcn_matrix as gcn_matrix
 from sslcollapse.nn.inputs import propagate_and_transform
 from sslcollapse.nn.norm import ActivationName, NormAct, NormName
@@ -75,9 +75,13 @@ class GCN(nn.Module):
         weight_standardization: standardise the weights of all layers after the first (BGRL on ogbn-arxiv).
         bias: whether convolutions have one; by default only where no BatchNorm follows, which cancels it.
         initial_rank: all but this many singular values of each initial weight are zero, by rows that are zero.
+        initial_tail: what those others are at most in place of zero, as a share of the largest.
+        residual: whether each layer after the first adds its input to what its activation puts out, where both are
+            equally wide.
 
     Raises:
-        ValueError: for an empty or non-positive ``hidden``, the shape of an image, or an ``initial_rank`` out of range.
+        ValueError: for an empty or non-positive ``hidden``, the shape of an image, an ``initial_rank`` or
+            ``initial_tail`` out of range, or ``residual`` where no layer could add its input.
 
     Source: Thakoor et al., ICLR 2022.
     """
@@ -96,10 +100,13 @@ class GCN(nn.Module):
         weight_standardization: bool = False,
         bias: bool | None = None,
         initial_rank: Width | None = None,
+        initial_tail: Probability = 0.0,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         widths = [graph_features(in_shape, "gcn"), *check_widths(hidden)]
         self.out_dim, self.initial_rank = widths[-1], check_rank(initial_rank, widths)
+        self.initial_tail = check_tail(initial_tail, initial_rank)
         bias = norm != "batch" if bias is None else bias
         pairs = list(pairwise(widths))
         self.convs = nn.ModuleList(
@@ -110,6 +117,9 @@ class GCN(nn.Module):
         self.norm_acts = nn.ModuleList(
             NormAct(width, norm, norm_momentum, act) for width, act in zip(widths[1:], activations, strict=True)
         )
+        self.adds_input = [residual and depth > 0 and a == b for depth, (a, b) in enumerate(pairs)]
+        if residual and not any(self.adds_input):
+            raise ValueError(f"residual needs a layer as wide as the one before it, got hidden={list(hidden)}")
         self._lower_rank()
 
     def reset_parameters(self) -> None:
@@ -121,12 +131,14 @@ class GCN(nn.Module):
     def forward(self, view: Any) -> Tensor:
         """A graph view of N nodes → [N, out_dim]; with sampled surroundings, [B, out_dim] of the B samples."""
         x = view.features
-        layers = zip(self.convs, self.norm_acts, view.adjacencies(gcn_matrix, len(self.convs)), strict=True)
-        for conv, norm_act, adjacency in layers:
-            x = norm_act(conv(x, adjacency), view.graph_index)
+        adjacencies = view.adjacencies(gcn_matrix, len(self.convs))
+        layers = zip(self.convs, self.norm_acts, self.adds_input, adjacencies, strict=True)
+        for conv, norm_act, adds, adjacency in layers:
+            out = norm_act(conv(x, adjacency), view.graph_index)
+            x = out + x[: len(out)] if adds else out
         return x
 
     def _lower_rank(self) -> None:
         if self.initial_rank is not None:
             for conv in self.convs:
-                truncate_rank_(conv.weight, self.initial_rank)
+                truncate_rank_(conv.weight, self.initial_rank, self.initial_tail)

@@ -99,9 +99,12 @@ class NarrowResNet(nn.Module):
             resolution.
         blocks: number of basic blocks in each stage.
         zero_init_residual: start every block as the identity: its last BatchNorm's scale is 0.
+        skips: whether a block adds its input to what it puts out; without, the network is a plain one, of
+            1 + 2 · the number of blocks convolutions, one after the other.
 
     Raises:
-        ValueError: for an ``in_shape`` that is no image's, or ``blocks`` that are not positive.
+        ValueError: for an ``in_shape`` that is no image's, ``blocks`` that are not positive, or
+            ``zero_init_residual`` without skips, since a block that starts at 0 and has no skip puts out nothing.
 
     Shapes:
         [N, C, H, W] → [N, width · 2^(stages − 1)].
@@ -116,11 +119,14 @@ class NarrowResNet(nn.Module):
         width: Width = 16,
         blocks: Sequence[Width] = (1, 1, 1),
         zero_init_residual: bool = False,
+        skips: bool = True,
     ) -> None:
         super().__init__()
         channels = image_shape(in_shape, "resnet_narrow")[0]
         if width < 1:
             raise ValueError(f"width must be >= 1, got {width}")
+        if zero_init_residual and not skips:
+            raise ValueError("zero_init_residual=True needs skips, got skips=False: all representations would be equal")
         depths = check_widths(blocks, "blocks")
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -128,7 +134,7 @@ class NarrowResNet(nn.Module):
         self.stages = nn.Sequential()
         self.out_dim = width
         for index, depth in enumerate(depths):
-            stage = _stage(self.out_dim, width * 2**index, depth, stride=2 if index else 1)
+            stage = _stage(self.out_dim, width * 2**index, depth, 2 if index else 1, skips)
             self.stages.append(stage)
             self.out_dim = width * 2**index
         self.zero_init_residual = zero_init_residual
@@ -152,10 +158,19 @@ class NarrowResNet(nn.Module):
         return self.stages(x).mean((2, 3))
 
 
-def _stage(narrow: int, wide: int, depth: int, stride: int) -> nn.Sequential:
-    """Basic blocks of one width; the first changes width and resolution, with a 1×1 convolution as shortcut."""
-    shortcut = None
-    if stride != 1 or narrow != wide:
+class _PlainBlock(BasicBlock):
+    """The two convolutions of a basic block, without the skip."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, C', H', W']."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)))
+
+
+def _stage(narrow: int, wide: int, depth: int, stride: int, skips: bool) -> nn.Sequential:
+    """Blocks of one width; the first changes width and resolution, a skip beside it by a 1×1 convolution."""
+    shortcut, block = None, BasicBlock if skips else _PlainBlock
+    if skips and (stride != 1 or narrow != wide):
         shortcut = nn.Sequential(nn.Conv2d(narrow, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
-    first = BasicBlock(narrow, wide, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(wide, wide) for _ in range(depth - 1)))
+    first = block(narrow, wide, stride, shortcut)
+    return nn.Sequential(first, *(block(wide, wide) for _ in range(depth - 1)))

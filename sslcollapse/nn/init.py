@@ -46,18 +46,21 @@ def random_with_spectrum(sigma: Tensor, shape: Sequence[int], rng: torch.Generat
 
 
 @torch.no_grad()
-def truncate_rank_(weight: Tensor, rank: int) -> Tensor:
-    """Set all but the ``rank`` largest singular values of a weight [out, in] to zero, in place: U Σ Vᵀ → [Σ_r V_rᵀ; 0].
+def truncate_rank_(weight: Tensor, rank: int, tail: float = 0.0) -> Tensor:
+    """Lower all but the ``rank`` largest singular values of a weight [out, in], in place: U Σ Vᵀ → [Σ′ Vᵀ; 0].
 
-    Left singular vectors become unit vectors, so that the other rows, and with them the other singular values, are
-    exactly zero. In any other basis rounding leaves about 1e-8 of the largest, which training may amplify till it looks
-    like a repair. A weight that has no more than ``rank`` singular values is left as it is.
+    Those others become min(σ, tail · the largest): zero by default. Left singular vectors become unit vectors, so that
+    small rows hold small singular values to the precision of their own size, and rows of zeros are exactly zero. In any
+    other basis rounding leaves about 1e-8 of the largest, which training may amplify till it looks like a repair.
+    A weight that has no more than ``rank`` singular values is left as it is.
     """
     if rank >= min(weight.shape):
         return weight
     _, sigma, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    sigma[rank:].clamp_(max=tail * float(sigma[0]))
+    kept = len(sigma) if tail else rank
     weight.zero_()
-    weight[:rank] = (sigma[:rank, None] * right[:rank]).to(weight.dtype)
+    weight[:kept] = (sigma[:kept, None] * right[:kept]).to(weight.dtype)
     return weight
 
 
@@ -138,6 +141,19 @@ def check_rank(rank: int | None, widths: Sequence[int]) -> int | None:
             f"can have, or None, got {rank}"
         )
     return rank
+
+
+def check_tail(tail: float, rank: int | None) -> float:
+    """The share of the largest singular value that those beyond an initial rank have at most.
+
+    Raises:
+        ValueError: outside [0, 1], or above 0 without an initial rank; quotes it.
+    """
+    if not 0.0 <= tail <= 1.0:
+        raise ValueError(f"initial_tail must be in [0, 1], got {tail}")
+    if tail and rank is None:
+        raise ValueError(f"initial_tail is of the singular values beyond initial_rank; state that too, got {tail}")
+    return tail
 
 
 def check_widths(hidden: Sequence[int], name: str = "hidden") -> list[int]:

@@ -23,9 +23,17 @@ MEASURES = (
     "attainable",
     "attainable_centred",
     "overlap",
+    "overlap_random",
+    "dirichlet_energy",
+    "dirichlet_ratio",
+    "mad",
+    "mad_neighbours",
     "n",
 )
-"""Numbers of each that records keep, and the fraction, which follows from two of them."""
+"""Numbers of each that records keep, and the fraction, which follows from two of them.
+
+Overlaps of weights, energies and distances are there where ``monitor`` asked for them.
+"""
 
 
 RANKS = ("effective_rank", "effective_rank_centred", "effective_rank_root", "numerical_rank")
@@ -82,7 +90,7 @@ _CUT_SHORT_BEFORE = "what two views share is not measured: the process ended bef
 KEPT_VALUES = 20
 """Longer lists of a probe's values, one a split, are left out; mean, std and n say what they say."""
 
-KEPT_RANKS = ("n", "numerical_rank", "rtol", "overlap")
+KEPT_RANKS = ("rtol", *(name for name in MEASURES if not name.startswith(("effective_rank", "attainable"))))
 """What is kept of each spectrum beside effective ranks."""
 
 KEPT_STEPS = 21

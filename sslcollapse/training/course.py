@@ -20,6 +20,8 @@ PENALTIES = tuple(10.0**-k for k in range(7))
 CLASSIFIER = "ridge"
 RANKS = ("effective_rank", "effective_rank_centred")
 SCORES = ("test_accuracy", "validation_accuracy")
+OF_LAYERS = ("overlap", "dirichlet_ratio", "mad")
+"""What is followed of each layer, where ``monitor`` asked for it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def course_of(records: Iterable[Mapping[str, Any]], probe: str | None) -> dict[s
     """The course as ``result.json`` has it, from the lines of ``metrics.jsonl``; empty where nothing was measured.
 
     ``step``: the measured steps; ``representation``, ``embedding`` and ``prediction``: → effective rank un-centred and
-    centred, one entry a step; ``test_accuracy`` and ``validation_accuracy``, and which ``classifier`` they are of.
+    centred, one entry a step; ``test_accuracy`` and ``validation_accuracy``, and which ``classifier`` they are of;
+    ``layers``: name → the overlap of its weight with that of the layer before, and the smoothness of its output.
 
     Args:
         records: of ``metrics.jsonl``.
@@ -103,4 +106,11 @@ def course_of(records: Iterable[Mapping[str, Any]], probe: str | None) -> dict[s
         ranks = {rank: [record.get(f"rank/{feature}/{rank}") for record in measured] for rank in RANKS}
         if any(value is not None for value in ranks[RANKS[0]]):
             made[feature] = ranks
-    return made
+    layers: dict[str, dict[str, Any]] = {}
+    for key in dict.fromkeys(key for record in measured for key in record):
+        kind, _, rest = key.partition("/layers/")
+        name, _, measure = rest.rpartition("/")
+        if kind == "rank" and measure in OF_LAYERS:
+            values = [record.get(key) for record in measured]
+            layers.setdefault(name.rpartition("/")[0], {})[measure] = values
+    return {**made, "layers": layers} if layers else made

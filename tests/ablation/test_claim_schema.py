@@ -85,6 +85,10 @@ def test_a_correlation_is_over_all_cells_of_each_base(workspace):
         ('name="x", metric="evaluation.public.test_accuracy"', "expect is missing"),
         (METRIC + 'name="x", expect="positiv"', "expect: 'positiv' is none of .*; did you mean 'positive'"),
         (METRIC + 'name="x", expect="none"', "needs the largest effect that counts as none"),
+        (
+            'name="x", expect="none", metric="rank.layers.convs.1.weight.overlap"',
+            "needs the largest effect that counts as none",
+        ),
         (METRIC + 'name="x", expect="positive", margin=-1', "margin must be a number >= 0, got -1"),
         (METRIC + 'name="x", expect="positive", kind="slop"', "kind: 'slop' is none of .* did you mean 'slope'"),
         ('name="x", expect="positive", metric="evaluatoin.public.test_accuracy"', "did you mean 'evaluation'"),

@@ -173,6 +173,18 @@ def test_before_anything_runs_the_spread_is_that_of_the_earlier_grid_that_the_cl
     assert "Of `rates`, the earlier grid that the claim names, nothing is used." in lines
 
 
+def test_a_margin_that_an_earlier_claim_stated_does_not_count_in_one_that_states_none(workspace):
+    earlier = one_rate(workspace, "not positive", 0.0, check={"margin": 1.0})
+    write_plan(earlier.folder, earlier.ablation, "x")
+    check = CHECK.format("x", "test", [8])[:-1] + ", effect=1.0)"  # which is the earlier margin, but above 0
+    claim = CLAIM.format(check)[:-1] + ', variances="rates")'
+    axes = '{"encoder.hidden": [[4], [8]]}, baseline={"encoder.hidden": [4]}'
+    new = plan(workspace.ablation(f'name="new", base="tiny.py", axes={axes}, claim={claim}'), [], None, [])
+    records = Records(workspace.results / "new" / "runs.jsonl")
+    (found,) = needs(new, records, judge(new, records))
+    assert found.planned == seeds_needed(found.spread.std, 1.0, [(0.0, float("inf"))], 0.95)
+
+
 def test_a_dry_run_says_what_is_needed_and_that_nothing_is_recorded(workspace, capsys):
     run(workspace, ablation(workspace, CHECK.format("x", "test", [8]), made=0), dry_run=True)
     assert "| x | tiny | nothing recorded | not stated | – | – | – | nothing recorded |" in capsys.readouterr().out

@@ -28,6 +28,26 @@ def test_gcn_is_the_authors_encoder_convolution_batchnorm_prelu_after_every_laye
     torch.testing.assert_close(ours(view), x, atol=1e-5, rtol=1e-5)
 
 
+def test_a_residual_gcn_adds_the_input_of_each_layer_after_the_first_that_is_as_wide():
+    view = random_graph()
+    torch.manual_seed(0)
+    plain = GCN(12, hidden=[12, 12, 6, 6]).eval()
+    residual = GCN(12, hidden=[12, 12, 6, 6], residual=True).eval()
+    residual.load_state_dict(plain.state_dict(), strict=True)
+    seen = [view.features]
+    for conv, norm_act in zip(plain.convs, plain.norm_acts, strict=True):
+        out = norm_act(conv(seen[-1], view.adjacency(gcn_matrix)))
+        added = len(seen) in (2, 4)  # not the first, which reads the data, nor the one that is narrower
+        seen.append(out + seen[-1] if added else out)
+    assert torch.equal(residual(view), seen[-1])
+    assert not torch.allclose(residual(view), plain(view))
+
+
+def test_residual_without_a_layer_that_could_add_its_input_is_refused():
+    with pytest.raises(ValueError, match=r"a layer as wide as the one before it, got hidden=\[8, 6\]"):
+        GCN(8, hidden=[8, 6], residual=True)
+
+
 def test_gcn_running_statistics_follow_the_last_batch_at_momentum_099():
     view = random_graph()
     encoder = GCN(12, hidden=[8]).train()

@@ -23,6 +23,24 @@ def test_the_largest_singular_values_stay_and_the_other_rows_are_exactly_zero():
     assert torch.equal(weight[4:], torch.zeros(16, 12))
 
 
+@pytest.mark.parametrize("tail", [1e-1, 1e-3, 1e-6])
+def test_the_other_singular_values_are_a_chosen_share_of_the_largest_to_their_own_precision(tail):
+    torch.manual_seed(0)
+    weight = torch.randn(20, 12)
+    before = torch.linalg.svdvals(weight)
+    sigma = torch.linalg.svdvals(truncate_rank_(weight, 4, tail).double())
+    assert_close(sigma[:4].float(), before[:4])
+    assert_close(sigma[4:], torch.full((8,), tail * float(before[0]), dtype=torch.float64), rtol=1e-3, atol=0)
+    assert torch.equal(weight[12:], torch.zeros(8, 12))
+
+
+def test_a_share_above_what_is_there_changes_no_singular_value():
+    torch.manual_seed(0)
+    weight = torch.randn(5, 8)
+    before = torch.linalg.svdvals(weight)
+    assert_close(torch.linalg.svdvals(truncate_rank_(weight, 2, 1.0)), before)
+
+
 def test_a_weight_of_no_more_than_that_rank_is_left_as_it_is():
     weight = torch.randn(4, 9)
     assert torch.equal(truncate_rank_(weight.clone(), 4), weight)
@@ -55,6 +73,31 @@ def test_a_gcn_of_lower_rank_has_it_in_every_layer_and_after_a_reset_and_by_defa
     lower.reset_parameters()
     assert ranks(*(conv.weight for conv in lower.convs)) == [2, 2]
     assert lower(random_graph()).shape == (60, 6)
+
+
+def test_a_gcn_keeps_the_share_in_every_layer_and_after_a_reset_and_0_is_the_lower_rank():
+    def smallest(gcn):
+        return [
+            float(s[-1] / s[0]) for s in (torch.linalg.svdvals(conv.weight.detach().double()) for conv in gcn.convs)
+        ]
+
+    torch.manual_seed(0)
+    small = GCN(12, hidden=[8, 6], initial_rank=2, initial_tail=1e-4)
+    assert smallest(small) == pytest.approx([1e-4] * 2, rel=1e-3)
+    small.reset_parameters()
+    assert smallest(small) == pytest.approx([1e-4] * 2, rel=1e-3)
+    states = []
+    for more in ({}, {"initial_tail": 0.0}):
+        torch.manual_seed(0)
+        states.append(GCN(12, hidden=[8, 6], initial_rank=2, **more).state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_share_out_of_range_or_of_no_rank_is_refused():
+    with pytest.raises(ValueError, match=r"initial_tail must be in \[0, 1\], got 1.5"):
+        GCN(12, initial_rank=2, initial_tail=1.5)
+    with pytest.raises(ValueError, match=r"beyond initial_rank; state that too, got 0.1"):
+        GCN(12, initial_tail=0.1)
 
 
 @pytest.mark.parametrize("encoder", [GCN, DeepLinear])

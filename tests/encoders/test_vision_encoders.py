@@ -78,6 +78,34 @@ def test_the_narrow_network_has_a_stage_for_each_number_of_blocks():
     }
 
 
+def test_without_skips_the_narrow_network_is_its_convolutions_one_after_the_other():
+    torch.manual_seed(0)
+    encoder = NarrowResNet((1, 8, 8), width=4, blocks=[2, 1], skips=False).eval()
+    layers = layer_map(encoder)
+    assert [layer.depth for layer in layers.values()] == list(range(7))
+    images = torch.randn(3, 1, 8, 8)
+    x = encoder.relu(encoder.bn1(encoder.conv1(images)))
+    for block in (*encoder.stages[0], *encoder.stages[1]):
+        x = block.bn1(block.conv1(x)).relu()
+        x = block.bn2(block.conv2(x)).relu()
+    assert torch.equal(encoder(images), x.mean((2, 3)))
+
+
+def test_by_default_the_narrow_network_has_skips():
+    torch.manual_seed(0)
+    usual = NarrowResNet((1, 8, 8), width=4)
+    torch.manual_seed(0)
+    skipping = NarrowResNet((1, 8, 8), width=4, skips=True)
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(usual.eval()(images), skipping.eval()(images))
+    assert sum("downsample" in name for name in layer_map(usual)) == 2
+
+
+def test_blocks_that_start_at_0_without_a_skip_are_refused():
+    with pytest.raises(ValueError, match="zero_init_residual=True needs skips, got skips=False"):
+        NarrowResNet((1, 8, 8), zero_init_residual=True, skips=False)
+
+
 @pytest.mark.parametrize("make", [ResNet18, NarrowResNet])
 def test_blocks_start_as_the_identity_on_request(make):
     encoder = make((3, 8, 8), zero_init_residual=True)

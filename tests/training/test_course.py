@@ -11,8 +11,9 @@ from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.objectives.byol import BGRL
 from sslcollapse.objectives.simsiam import SimSiam
 from sslcollapse.probes.evaluate import build_probes
+from sslcollapse.rank.depth import SMOOTHNESS
 from sslcollapse.recipe import override, resolve
-from sslcollapse.runs.quantities import CUT_SHORT, is_cut_short, thinned
+from sslcollapse.runs.quantities import CUT_SHORT, MEASURES, compact_ranks, is_cut_short, thinned
 from sslcollapse.runs.tables import target_line
 from sslcollapse.training import course
 from sslcollapse.training.build import build_domain, build_module
@@ -98,6 +99,23 @@ def test_a_result_has_accuracy_and_ranks_of_all_features_at_every_measured_step(
     logged = [line["probe/test_accuracy"] for line in lines if "probe/test_accuracy" in line]
     assert found["test_accuracy"] == logged
     assert all(0 < accuracy <= 1 for accuracy in logged)
+
+
+def test_a_course_and_a_record_have_the_overlap_and_smoothness_of_layers_where_they_are_asked_for(run, tmp_path):
+    asked = ["monitor.overlap=2", "monitor.smoothness=True", "encoder.hidden=[6, 6]"]
+    result = read(train(override(RECIPE, asked), out=tmp_path))
+    layers = result["course"]["layers"]
+    assert set(layers["convs.1"]) == {"overlap", "dirichlet_ratio", "mad"}
+    assert "overlap" not in layers["convs.0"]
+    assert len(layers["convs.1"]["overlap"]) == len(result["course"]["step"]) == 4
+    weight, output = (result["rank"]["layers"]["convs.1"][part] for part in ("weight", "output"))
+    assert layers["convs.1"]["overlap"][-1] == pytest.approx(weight["overlap"])
+    assert layers["convs.1"]["mad"][-1] == pytest.approx(output["mad"])
+    assert "layers" not in read(run)["course"]
+    kept = compact_ranks(result["rank"])["layers"]["convs.1"]
+    assert kept["weight"]["overlap_random"] == pytest.approx(2 / 6)
+    assert set(SMOOTHNESS) < set(kept["output"])
+    assert set(SMOOTHNESS) | {"overlap", "overlap_random"} < set(MEASURES)  # so that a claim may name them
 
 
 def test_a_resumed_run_has_the_course_of_one_that_was_not_stopped(run, tmp_path):

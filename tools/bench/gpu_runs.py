@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tools.bench import study
 from tools.bench.gpu import REPOSITORY
 
 TINY_GRAPH: dict[str, Any] = {"type": "csbm", "nodes": 300, "features": 40, "classes": 4}
@@ -39,6 +40,10 @@ def _grid(seeds: int) -> Planned:
     words = ("recipes/ablations/claim_00_depth.py", "monitor.every=0", "--seeds", str(seeds))
     smaller = ("recipes/quickstart.py", "--grid", "regularizers.werank.coefficient=0.0,0.1", "--seeds", "1")
     return Planned("ablate", words, (*smaller, f"domain.dataset={json.dumps(TINY_GRAPH)}", *SHORTEST))
+
+
+def _claim(name: str) -> Planned:
+    return Planned("ablate", study.words(name), _grid(1).smaller)
 
 
 def _images(recipe: str, epochs: int) -> Planned:
@@ -80,8 +85,12 @@ RUNS: dict[str, Planned] = {
     "byol-werank-10-epochs": _images("byol_werank_cifar10", 10),
     "depth-5-seeds": _grid(5),
     "depth-10-seeds": _grid(10),
+    **{name: _claim(name) for name in study.STUDY[1:]},  # the first is the one before
 }
-"""Runs that are made in the minutes that are left, most valuable first; a grid continues the smaller one before it."""
+"""Runs that are made in the minutes that are left, most valuable first; a grid continues the smaller one before it.
+
+The study of the claims comes last, file after file.
+"""
 
 
 def runs(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:

@@ -174,7 +174,8 @@ def _earlier(ablation: Ablation, records: Records) -> list[Spread]:
         estimate, check = result.estimate, result.test.check
         if estimate is not None and estimate.std is not None:
             of = (check.kind, check.metric, check.along, data_of(result.test.every[0]))
-            found.append(Spread(estimate.std, estimate.n, name, result.margin, of))
+            stated = check.margin is not None  # that is the earlier claim's own; what is asked now has another, or none
+            found.append(Spread(estimate.std, estimate.n, name, None if stated else result.margin, of))
     cells = {cell.hash: cell for cell in other.cells}
     for metric in {check.metric: None for check in (ablation.claim.checks if ablation.claim else ())}:
         column = Column(metric, "", "")

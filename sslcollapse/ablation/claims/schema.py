@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sslcollapse.ablation.records import FRACTION
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.probes import METRICS
 from sslcollapse.recipe.schema import folder_name
-from sslcollapse.runs.quantities import FEATURES, MEASURES, is_number
+from sslcollapse.runs.quantities import FEATURES, MEASURES, RANKS, is_number
 
 EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative", "equivalent")
 WITHIN = EXPECTATIONS[2:]
@@ -188,7 +189,8 @@ def _expectation(place: str, check: Mapping[str, Any]) -> tuple[str, float | Non
         raise RecipeError(f"{place}.expect: {_one_of(expect, EXPECTATIONS)}")
     if margin is not None and (not _is_number(margin) or margin < 0):
         raise RecipeError(f"{place}.margin must be a number >= 0, got {margin!r}")
-    counted = str(check["metric"]).startswith("rank.") and check.get("kind") != "correlation"
+    last = check["metric"].rpartition(".")[2]  # overlaps and distances have no margin of their own
+    counted = check["metric"].startswith("rank.") and last in (*RANKS, FRACTION) and check.get("kind") != "correlation"
     if expect in WITHIN and (margin == 0 or (margin is None and not counted)):
         raise RecipeError(f"{place}.margin: expect={expect!r} needs the largest effect that counts as none, above 0")
     return expect, margin

@@ -1,0 +1,13 @@
+"""bgrl_deep_citeseer here, with what depth does measured on the way: overlap of consecutive weights, and smoothness.
+
+It learns the same and has the same hash. Its own name keeps its runs apart from those that were not measured.
+"""
+
+from pathlib import Path
+
+from sslcollapse.recipe import extend
+
+recipe = extend(
+    Path(__file__).with_name("bgrl_deep_citeseer.py"),
+    dict(name="claims_bgrl_deep_measured_citeseer", monitor=dict(every=20, overlap=8, smoothness=True)),
+)
