@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.recipe import load, override, resolve
 from tools import bench
-from tools.bench import gpu, gpu_parts, graph_step, probes
+from tools.bench import gpu, gpu_parts, gpu_runs, graph_step, probes
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -125,24 +126,24 @@ def test_the_plan_has_every_kind_of_part_and_a_limit_for_each():
     names = [each.name for each in gpu.plan(smoke=False)]
     assert names[:3] == ["environment", "tests", "graph-step-Cora"]
     assert {f"graph-step-{name}" for name in ("Cora", "CiteSeer", "Photo", "Physics")} < set(names)
-    assert names[-len(gpu_parts.RUNS) :] == list(gpu_parts.RUNS)
+    assert names[-len(gpu_runs.RUNS) :] == list(gpu_runs.RUNS)
     assert all(callable(gpu_parts.function_of(name)) for name in names)
     assert [name for name in names if name in {each.name for each in PLANNED}] == [each.name for each in PLANNED]
-    assert {gpu_parts.RUNS[each.name].command for each in PLANNED if each.name in gpu_parts.RUNS} == {
+    assert {gpu_runs.RUNS[each.name].command for each in PLANNED if each.name in gpu_runs.RUNS} == {
         "ablate",
         "speedrun",
         "train",
     }
-    assert sum(each.seconds for each in gpu.plan(smoke=False)[: -len(gpu_parts.RUNS)]) < 900
+    assert sum(each.seconds for each in gpu.plan(smoke=False)[: -len(gpu_runs.RUNS)]) < 900
 
 
-@pytest.mark.parametrize("name", gpu_parts.RUNS)
+@pytest.mark.parametrize("name", gpu_runs.RUNS)
 def test_a_planned_run_resolves(name):
-    words = gpu_parts.RUNS[name].words
+    words = gpu_runs.RUNS[name].words
     given = Path(bench.__file__).parents[2] / words[0]
-    changes = [word for word in words[1:] if "=" in word]
+    changes = [word for before, word in pairwise(words) if "=" in word and before != "--grid"]
     bases = [given]
-    if gpu_parts.RUNS[name].command == "ablate" and "ablations" in words[0]:
+    if gpu_runs.RUNS[name].command == "ablate" and "ablations" in words[0]:
         space = {}
         exec(given.read_text(), space)
         bases = [given.parent / path for path in space["ablation"]["base"].values()]
@@ -151,7 +152,7 @@ def test_a_planned_run_resolves(name):
 
 
 def test_the_hundred_runs_are_a_hundred_whole_runs_of_cora_with_their_evaluation():
-    words = gpu_parts.RUNS["cora-100-runs"].words
+    words = gpu_runs.RUNS["cora-100-runs"].words
     grid, seeds = (words[words.index(option) + 1] for option in ("--grid", "--seeds"))
     changes = [word for word in words[1:] if "=" in word and word != grid]
     recipe = resolve(override(load(Path(bench.__file__).parents[2] / words[0]), changes))
@@ -161,19 +162,19 @@ def test_the_hundred_runs_are_a_hundred_whole_runs_of_cora_with_their_evaluation
 
 
 def test_a_planned_grid_is_made_by_warm_workers_on_a_small_scale(tmp_path):
-    record = gpu_parts.runs("cora-100-runs", smoke=True, seconds=120, folder=tmp_path)
+    record = gpu_runs.runs("cora-100-runs", smoke=True, seconds=120, folder=tmp_path)
     assert (record["exit_code"], record["finished"]) == (0, 2)
     assert "--executor warm" in " ".join(record["command"])
     assert {run["regularizers"]["werank"]["coefficient"] for run in record["runs"]} == {0.0, 0.1}
 
 
 def test_a_planned_run_gives_what_it_has_finished(tmp_path):
-    record = gpu_parts.runs("simclr-10-epochs", smoke=True, seconds=90, folder=tmp_path)
+    record = gpu_runs.runs("simclr-10-epochs", smoke=True, seconds=90, folder=tmp_path)
     (run,) = record["runs"]
     assert (record["exit_code"], run["steps"], run["encoder"]["width"]) == (0, 3, 4)
     assert run["evaluation"]["knn"]["test_accuracy"]["mean"] > 0.2
     with pytest.raises(RuntimeError, match="no run was finished; exit code 2"):
-        gpu_parts.runs("simclr-10-epochs", smoke=True, seconds=90, folder=tmp_path)  # it is there
+        gpu_runs.runs("simclr-10-epochs", smoke=True, seconds=90, folder=tmp_path)  # it is there
 
 
 def test_a_graph_step_is_measured_in_one_process_and_a_contender_that_fails_is_named():

@@ -16,7 +16,7 @@ from sslcollapse.cli import run_command
 from sslcollapse.core.errors import RunError
 from tools import evidence
 from tools.evidence import simulate
-from tools.evidence.mechanism import ACCURACY, LEAST_SETTINGS, Pair, associate, collect, measured
+from tools.evidence.mechanism import ACCURACY, LEAST_DATA_SETS, Pair, associate, collect, measured
 from tools.evidence.mechanism_page import claim_json, mechanism, write_mechanism
 from tools.evidence.reproducibility import compare, made_runs, shared, write_reproducibility
 
@@ -96,7 +96,7 @@ def pairs(settings, slope=0.5, direct=0.0, cells=4, seeds=5, noise=0.1):
             for seed in range(seeds):
                 rank = middle + 0.3 * rng.normal()
                 gain = slope * rank + direct + noise * rng.normal()
-                made.append(Pair(str(setting), "data", f"{setting}/{cell}", seed, {"rank": rank, ACCURACY: gain}))
+                made.append(Pair(str(setting), str(setting), f"{setting}/{cell}", seed, {"rank": rank, ACCURACY: gain}))
     return made
 
 
@@ -154,7 +154,7 @@ def test_an_association_between_settings_alone_is_not_taken_for_one_within_them(
         for cell in range(4):
             for seed in range(3):
                 gains = {"rank": base + 0.3 * rng.normal(), ACCURACY: 2 * base + 0.3 * rng.normal()}
-                made.append(Pair(str(setting), "data", f"{setting}/{cell}", seed, gains))
+                made.append(Pair(str(setting), str(setting), f"{setting}/{cell}", seed, gains))
     found = associate(made, "rank")
     assert found["slope between"]["interval"][0] > 1
     low, high = found["slope within"]["interval"]
@@ -168,6 +168,32 @@ def test_the_mediated_share_is_what_rank_carries_of_the_gain(direct, share):
     assert found["estimate"] == pytest.approx(share, abs=10)
 
 
+def test_intervals_resample_data_sets_since_settings_of_one_are_not_independent():
+    rng = np.random.default_rng(1)
+    slopes = rng.normal(size=12)
+    of_data, of_setting = (
+        [
+            Pair(f"{d}/{k}", str(d) if shared else f"{d}/{k}", f"{d}/{k}/{cell}", 0, {"rank": x, ACCURACY: 5 + x * s})
+            for d, s in enumerate(slopes)
+            for k in range(6)
+            for cell, x in enumerate(np.random.default_rng(10 * d + k).normal(size=4))
+        ]
+        for shared in (True, False)
+    )
+    wide, narrow = (associate(made, "rank")["slope within"]["interval"] for made in (of_data, of_setting))
+    assert wide[1] - wide[0] > 1.5 * (narrow[1] - narrow[0])
+    assert (associate(of_data, "rank")["data sets"], associate(of_data, "rank")["settings"]) == (12, 72)
+
+
+def test_what_a_slope_within_settings_hangs_on_is_said():
+    made = [
+        Pair(setting, setting, f"{setting}/{cell}", 0, {"rank": width * cell, ACCURACY: 1.0 * cell})
+        for setting, width, cells in (("a", 3.0, 2), ("b", 1.0, 2), ("c", 9.0, 1))
+        for cell in range(cells)
+    ]
+    assert associate(made, "rank")["spread"] == {"settings": 2, "largest": 90.0}
+
+
 def test_a_gain_that_is_not_distinct_from_0_has_no_share():
     centred = [
         Pair(p.setting, p.data, p.cell, p.seed, {"rank": p.gains["rank"], ACCURACY: p.gains[ACCURACY] - 2})
@@ -178,25 +204,27 @@ def test_a_gain_that_is_not_distinct_from_0_has_no_share():
     assert found["indirect within"]["estimate"] is not None
 
 
-def test_too_few_settings_have_no_interval_and_the_claim_is_then_not_decided(folder):
-    found = associate(pairs(LEAST_SETTINGS - 1), "rank")
+def test_too_few_data_sets_have_no_interval_and_the_claim_is_then_not_decided(folder):
+    found = associate(pairs(LEAST_DATA_SETS - 1), "rank")
     assert found["slope within"]["interval"] is None
     assert found["slope within"]["estimate"] == pytest.approx(0.5, abs=0.1)
     folder.grid("a", [4, 5])
     claim = claim_json(mechanism(folder.results))
-    assert claim["verdict"] == "inconclusive at n = 2"
-    assert {test["reason"] for test in claim["tests"]} == {"fewer than 10 settings"}
+    assert claim["verdict"] == "inconclusive at n = 1"
+    assert {test["reason"] for test in claim["tests"]} == {"fewer than 10 data sets"}
 
 
 def test_the_page_says_what_is_missing_and_the_claim_has_the_form_of_the_others(folder):
     folder.grid("a", list(range(4, 16)))
     made = mechanism(folder.results)
     assert made["settings"] == 12
+    (folder.results / "README.md").write_text("<!-- claims:begin -->\n<!-- claims:end -->\n")
     page = write_mechanism(folder.results)
+    assert "claim_13_mechanism/README.md" in (folder.results / "README.md").read_text()
     text = page.read_text()
     assert page == folder.results / "claim_13_mechanism" / "README.md"
     assert "α-ReQ of the representation, LiDAR of the representation" in " ".join(text.split())
-    assert "n = 12 settings of 1 data sets, 60 pairs of runs" in text
+    assert "n = 1 data sets with 12 settings, 60 pairs of runs" in text
     claim = json.loads((page.parent / "claim.json").read_text())
     assert claim["number"] == 13
     assert {test["outcome"] for test in claim["tests"]} <= {"supported", "contradicted", "inconclusive", "not run"}

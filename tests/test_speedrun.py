@@ -102,6 +102,7 @@ def test_a_recipe_is_of_whole_epochs_measures_itself_and_follows_the_rule_for_it
     assert recipe["evaluate"].keys() == {"knn"}
     assert (recipe["evaluate"]["knn"]["k"], recipe["evaluate"]["knn"]["temperature"]) == (200, 0.1)
     assert recipe["monitor"]["timed"] == ["knn"]
+    assert recipe["monitor"]["baselines"] is False, "a run is for its minutes, and rows of tables need time after it"
     assert steps % recipe["monitor"]["timed_every"] == 0
     assert all(until < steps and size < 32 for until, size in recipe["domain"]["grow"])
     rule = {"simclr": 0.06 / 128, "byol": 1.0 / 256, "vicreg": 0.3 / 256}[recipe["objective"]["type"]] * batch

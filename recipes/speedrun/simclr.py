@@ -20,7 +20,7 @@ recipe = extend(
         objective=dict(projector=[2048, 128], temperature=0.2),
         optim=dict(lr=0.06 * BATCH / 128, nesterov=True, warmup_steps=5 * STEPS_AN_EPOCH),
         train=dict(steps=STEPS, checkpoint_every=0, checkpoint_minutes=0.0, online_probe=False),
-        monitor=dict(every=0, timed=["knn"], timed_every=5 * STEPS_AN_EPOCH),
+        monitor=dict(every=0, baselines=False, timed=["knn"], timed_every=5 * STEPS_AN_EPOCH),
         evaluate=dict(linear=None),
     ),
 )

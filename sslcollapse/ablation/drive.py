@@ -197,7 +197,9 @@ class _Driver:
         recorded = record is not None
         if record is not None and "baselines" not in record and job.complete:
             with suppress(DamagedRunError):  # ``evaluate`` may have added them to the run since
-                self._record(job)
+                made = make_record(job.cell, list(self.ablation.settings), job.path)
+                if "baselines" in made:
+                    self.records.add(made)
         if not recorded and job.complete:
             try:
                 self._record(job)

@@ -97,6 +97,7 @@ def plan_json(ablation: Ablation, command: str) -> str:
         "baselines": dict(ablation.baselines),
         "claim": ablation.claimed,
         **({"looks": list(ablation.looks)} if ablation.looks else {}),
+        **({"judged": list(ablation.judged)} if ablation.judged else {}),
     }
     lines = [
         f"{json.dumps(key)}: {_listed(value) if key == 'cells' else json.dumps(value, ensure_ascii=False)}"
@@ -167,6 +168,7 @@ def _ablation(made: Mapping[str, Any]) -> tuple[Ablation, str]:
         dict(made["baseline"]),
         made["claim"],
         _looks(made.get("looks", [])),
+        _looks(made.get("judged", [])),
     )
     return ablation, " ".join(_text(made["command"]).split())
 
@@ -220,7 +222,7 @@ def _count(value: Any) -> int:
 
 
 def with_looks(ablation: Ablation, records: Records, most: int | None, seeds: int | None) -> Ablation:
-    """The ablation with the looks that its folder's plan has, or with those that are planned now.
+    """The ablation with the looks that its folder's plan has, or with those that are planned now, or already seen.
 
     Args:
         records: of its results folder.
@@ -232,7 +234,7 @@ def with_looks(ablation: Ablation, records: Records, most: int | None, seeds: in
     """
     stored = _stored_looks(records.path.parent)
     if most is None and not stored:
-        return ablation
+        return _judged_before(ablation, records)
     if ablation.claim is None:
         raise RecipeError(f"--until-decided: {ablation.name} has no claim that could be decided; give its file one")
     if seeds is not None:
@@ -242,6 +244,8 @@ def with_looks(ablation: Ablation, records: Records, most: int | None, seeds: in
         )
     looks = stored or planned_looks(ablation.seeds, most or 0)
     made = replace(ablation, looks=looks, planned_seeds=looks[-1])
+    if stored:
+        _check_same_tests(made, records)
     if stored and most not in (None, stored[-1]):
         if any(result.look for result in judge(made, records).results):
             raise RecipeError(
@@ -253,6 +257,53 @@ def with_looks(ablation: Ablation, records: Records, most: int | None, seeds: in
     if not stored:
         _check_not_judged(ablation, records)
     return grown(made, records)
+
+
+def _check_same_tests(ablation: Ablation, records: Records) -> None:
+    """Tests that are chosen after a look has been seen do not keep the error that looks share out.
+
+    Raises:
+        RecipeError: a look is spent on the tests of the plan that is kept, and these are others.
+    """
+    kept = read_plan(records.path.parent)
+    if kept is None or kept[0].claim is None or _tested(kept[0]) == _tested(ablation):
+        return
+    if any(result.look for result in judge(kept[0], records).results):
+        raise RecipeError(
+            f"{ablation.name}: its claim's tests are not those of {records.path.parent / NAME}, whose looks at "
+            f"{', '.join(map(str, ablation.looks))} seeds are planned and some are spent; tests that are changed after "
+            "a look would not keep the error of 5 %. Restore the file, or give the new one another name and other runs"
+        )
+
+
+def _tested(ablation: Ablation) -> str:
+    """What decides every test, as JSON: its check, but for the name, and the cells of its points."""
+    tests = [
+        (
+            {**vars(test.check), "name": ""},
+            [([c.hash for c in point.cells], [c.hash for c in point.against], point.position) for point in test.points],
+        )
+        for test in ablation.tests
+    ]
+    return json.dumps(
+        tests, sort_keys=True, default=lambda value: dict(value) if isinstance(value, Mapping) else str(value)
+    )
+
+
+def _judged_before(ablation: Ablation, records: Records) -> Ablation:
+    """With the numbers of seeds that other plans of this folder were judged at: each was a look at the same records."""
+    try:
+        kept = read_plan(records.path.parent)
+    except RunError:  # the plan is written again
+        return ablation
+    if ablation.claim is None or kept is None or kept[0].claim is None:
+        return ablation
+    old, now = kept[0], max(ablation.seeds, ablation.planned_seeds)
+    before = set(old.judged)
+    if old.planned_seeds >= FEWEST_SEEDS and (old.planned_seeds != now or _tested(old) != _tested(ablation)):
+        whole = len(records.of(old.cells, old.planned_seeds)) == len(old.cells) * old.planned_seeds
+        before |= {old.planned_seeds} if whole else set()
+    return replace(ablation, judged=sorted(before))
 
 
 def grown(ablation: Ablation, records: Records) -> Ablation:

@@ -40,6 +40,7 @@ class Ablation:
         baseline: as the file has it.
         claimed: the claim as the file has it.
         looks: numbers of seeds at which the claim may be judged, where ``--until-decided`` has planned several.
+        judged: numbers of seeds that plans of this folder, with other seeds or other tests, had a verdict at before.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Ablation:
     baseline: Mapping[str, Any] = field(default_factory=dict)
     claimed: Mapping[str, Any] | None = None
     looks: Sequence[int] = ()
+    judged: Sequence[int] = ()
 
 
 def plan(

@@ -184,7 +184,8 @@ def meeting(what: str) -> Iterator[Meeting]:
         what: is done in the block, for messages: "measuring ranks".
 
     Raises:
-        RunError: another rank failed in its block, or has shown no life for ``PATIENCE`` seconds; it is named.
+        RunError: another rank failed in its block, is at another meeting since one of them failed between two, or has
+            shown no life for ``PATIENCE`` seconds; it is named.
     """
     found = Meeting()
     if world_size() == 1:
@@ -200,7 +201,7 @@ def meeting(what: str) -> Iterator[Meeting]:
         talk.join(min(talk.patience, 10.0))
         time.sleep(0.5)
         raise
-    talk.give({"result": found.result})
+    talk.give({"result": found.result, "what": what})
     found.results = [answer["result"] for answer in _answers(talk, what)]
 
 
@@ -247,6 +248,11 @@ def _answers(talk: _Talk, what: str) -> list[dict[str, Any]]:
         for other, answer in enumerate(talk.answers):
             if "error" in answer:
                 raise RunError(f"rank {other} failed while {what}: {answer['error']}")
+            if answer["what"] != what:  # its result is of something else
+                raise RunError(
+                    f"rank {other} is {answer['what']} and this one {what}: one of them has failed where the other did "
+                    "not, and says why; continue with --resume"
+                )
         other, silent = len(talk.answers), time.monotonic() - talk.heard
         if other == talk.ranks:
             return talk.answers

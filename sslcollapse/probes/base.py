@@ -100,6 +100,23 @@ class SplitProbe(ABC):
         )
 
 
+def scaled(x: Tensor, dim: int) -> Tensor:
+    """x with each row (``dim`` 1) or column (0) times a power of two, so that its largest entry is near 1; it is exact.
+
+    Squares of the result neither overflow nor vanish, so that a probe does not take features of an extreme size for
+    zeros. Of float64 it is float64, else float32.
+
+    Shapes:
+        x: [N, d].
+    """
+    x = x if x.dtype == torch.float64 else x.float()
+    if not x.numel():
+        return x
+    largest = x.abs().amax(dim, keepdim=True)
+    far = 1000 if x.dtype == torch.float64 else 120  # where powers of two nearly end
+    return x * torch.ldexp(torch.ones_like(largest), -torch.frexp(largest).exponent.clamp(-far, far))
+
+
 def check_single_label(probe_set: ProbeSet, probe: str) -> None:
     """Raise RecipeError for a multi-label set, naming the probe that takes one."""
     if probe_set.multilabel:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.probes.base import Outcome, SplitProbe
+from sslcollapse.probes.base import Outcome, SplitProbe, scaled
 from sslcollapse.probes.metrics import check_metric, score
 from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Share, Width
@@ -81,7 +81,7 @@ class KNNProbe(SplitProbe):
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
     ) -> Iterator[Outcome]:
         """The outcome of each split, one after the other."""
-        x = normalize(features.detach().float())  # [N, d]; zero rows stay zero
+        x = normalize(scaled(features.detach(), 1).float())  # [N, d]; zero rows stay zero
         labels = probe_set.labels.to(x.device)
         for split in splits:
             shares = partial(

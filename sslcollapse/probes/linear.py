@@ -19,7 +19,7 @@ from sslcollapse.core.precision import full_precision, precisely
 from sslcollapse.core.schedules import decay
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.probes.base import Outcome, SplitProbe
+from sslcollapse.probes.base import Outcome, SplitProbe, scaled
 from sslcollapse.probes.metrics import check_metric, score
 from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Momentum, Share, Width
@@ -107,7 +107,9 @@ class LinearProbe(SplitProbe):
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
     ) -> Iterator[Outcome]:
         """The outcome of each split; splits whose training parts are of one size are trained together."""
-        x, labels, classes = features.detach().float(), probe_set.labels.to(features.device), probe_set.num_classes
+        # Before float32, in which squares of large values are infinite, and of small ones zero.
+        x = scaled(features.detach(), 0 if self.scaling == "standard" else 1).float()
+        labels, classes = probe_set.labels.to(x.device), probe_set.num_classes
         outputs = len(self.lrs) * classes
         for rows, same in groupby(splits, key=lambda split: len(split.train)):
             group = list(same)

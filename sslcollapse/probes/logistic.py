@@ -16,7 +16,7 @@ from torch.nn.functional import normalize, one_hot
 from sslcollapse.core.errors import DataError
 from sslcollapse.core.memory import map_on_threads
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.probes.base import Outcome, SplitProbe
+from sslcollapse.probes.base import Outcome, SplitProbe, scaled
 from sslcollapse.probes.metrics import check_metric, scores
 from sslcollapse.probes.newton import solve
 from sslcollapse.probes.splits import SplitChoice
@@ -96,7 +96,7 @@ class LogisticProbe(SplitProbe):
     ) -> Iterator[Outcome]:
         """The outcome of each split; splits whose training parts have one shape are fitted together."""
         features = features.detach()
-        x = self._scaled(features.double())  # [N, d]
+        x = self._scaled(features)  # [N, d]
         if x.numel() >= SINGLE:
             x = x.float()
         labels = probe_set.labels.to(x.device)
@@ -123,10 +123,11 @@ class LogisticProbe(SplitProbe):
         """``chosen_c`` of each split, and how many fits of all had not converged."""
         return {"chosen_c": [each["c"] for each in facts], "unconverged": sum(each["unconverged"] for each in facts)}
 
-    def _scaled(self, x: Tensor) -> Tensor:
-        """Rows of length 1, or of mean length 1; zero rows stay zero."""
+    def _scaled(self, features: Tensor) -> Tensor:
+        """Rows of length 1, or of mean length 1, in float64; zero rows stay zero."""
         if self.rows == "unit":
-            return normalize(x)
+            return normalize(scaled(features.double(), 1))
+        x = features.double()
         mean = torch.linalg.vector_norm(x, dim=1).mean()
         return x / mean if mean > 0 else x
 
@@ -165,7 +166,9 @@ def _scored(metric: str, x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor
     found: list[float] = []
     size = max(1, RESIDENT // (len(x) * bias.shape[1]))
     for some, offset in zip(weight.split(size), bias.split(size), strict=True):
-        found += scores(metric, torch.baddbmm(offset[:, None], x.expand(len(some), -1, -1), some.to(x).mT), labels)
+        found += scores(
+            metric, torch.baddbmm(offset[:, None].to(x), x.expand(len(some), -1, -1), some.to(x).mT), labels
+        )
     return found
 
 

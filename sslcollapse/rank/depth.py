@@ -73,7 +73,8 @@ class Smoothness:
     def values(self) -> Tensor:
         """``SMOOTHNESS`` [4] in float64, on the device; 0 where there is nothing to compare."""
         n, edges = max(self._nodes, 1), max(self._edges, 1)
-        spread = 2 * (self._square / n - (self._total / n).square().sum()).clamp(min=0.0)  # mean ‖xᵢ − xⱼ‖², all pairs
+        variance = (self._square / n - (self._total / n).square().sum()).clamp(min=0.0)
+        spread = 2 * variance * n / max(n - 1, 1)  # mean ‖xᵢ − xⱼ‖², i ≠ j
         ratio = self._apart[0] / edges / torch.where(spread > 0, spread, torch.inf)
         pairs = self._proper * (self._proper - 1)
         mad = (self._proper.square() - self._direction.square().sum()).clamp(min=0.0)

@@ -152,11 +152,12 @@ def _without_encoder(
         features = made_by_rank_0("computing features", lambda: features, bench.device)  # type: ignore[arg-type,return-value]
         evaluation, _ = run_probes(bench.probes, features, bench.probe_set, shared=True, progress=progress)
         entry = {"evaluation": evaluation, "rank": {}}
-        if rank() == 0:
-            if features.shape[1] <= WIDEST:
-                entry["rank"] = bench.measured(partial(_joined, function))
-            if path is not None:
-                _keep(path, entry)
+        with meeting("measuring baselines"):  # what fails on rank 0 must not send it on alone
+            if rank() == 0:
+                if features.shape[1] <= WIDEST:
+                    entry["rank"] = bench.measured(partial(_joined, function))
+                if path is not None:
+                    _keep(path, entry)
     if rank() == 0:
         found.evaluation[name] = entry["evaluation"]
         if entry["rank"]:

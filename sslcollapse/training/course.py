@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from sslcollapse.core.types import LazyViews, ProbeSet, Split
-from sslcollapse.probes.base import SplitProbe
+from sslcollapse.probes.base import SplitProbe, scaled
 from sslcollapse.rank.measure import FEATURES
 
 PENALTIES = tuple(10.0**-k for k in range(7))
@@ -60,7 +60,7 @@ class CourseProbe:
     @torch.no_grad()
     def __call__(self, h: Tensor) -> dict[str, float]:
         """Test and validation accuracy of representations [N, d]."""
-        rows = normalize(h.double())
+        rows = normalize(scaled(h.double(), 1))
         chosen = (self.split.train, self.split.validation, self.split.test)
         parts = [torch.as_tensor(part, device=h.device) for part in chosen]
         x, labels = rows[parts[0]], self.labels.to(h.device)

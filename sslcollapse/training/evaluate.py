@@ -57,6 +57,13 @@ def evaluate_networks(
             make = partial(represent, encoder, probe_set.views)
             features = made_by_rank_0("computing representations", make, device_of(encoder))
             results[name], splits = run_probes(probes, features, probe_set, shared=True, progress=done)
+    for name, found in results.items():
+        for probe, metrics in found.items():
+            if count := metrics.get("unconverged"):
+                reporter.warn(
+                    f"{name}.{probe}: {count} fits stopped before they had converged, and validation "
+                    f"chose among them; a larger evaluate.{probe}.max_iter lets them"
+                )
     return results, splits
 
 

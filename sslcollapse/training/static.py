@@ -128,6 +128,7 @@ class StaticStep:
         self._next = step + 1
         self._source.draw(step)
         self._write(step)
+        self._module.objective.step = ANY_STEP  # before, or a step by the trainer in between would look like a change
         output = self._program() if self._graph is None else self._graph()
         if self._graph is not None and self._graph.why_not is not None:
             self._give_up(self._graph.why_not)
@@ -148,6 +149,11 @@ class StaticStep:
                 yield self.batch(self._next - 1)
 
         return following()
+
+    def remembering(self) -> dict[str, Any]:
+        """What may remember something from step to step, by name."""
+        optimizer = self._optimizer
+        return {"": self._module, "optimizer": [*optimizer.param_groups, *optimizer.state.values()]}
 
     def close(self) -> None:
         """Give the memory of the graph back."""
@@ -177,7 +183,7 @@ class StaticStep:
         if self._programs > MOST_PROGRAMS:
             self._give_up(f"penalties are switched on and off more than {MOST_PROGRAMS} times")
         else:
-            self._graph = Captured(self._program, self._device)
+            self._graph = Captured(self._program, self._device, self.remembering)
 
     def _program(self) -> Tensor:
         """What is the same at every step: the parts of the loss, in float32."""

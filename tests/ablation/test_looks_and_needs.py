@@ -256,6 +256,32 @@ def test_other_looks_than_those_that_are_planned_are_refused_once_one_is_spent(w
     assert list(read_plan(workspace.results / "wide")[0].looks) == [5, 6, 7]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('expect="positive"', 'expect="negative"'),
+        ('expect="positive"', 'expect="not negative", margin=9.0'),
+        ("test_accuracy", "validation_accuracy"),
+        ("[[4], [8]]", "[[4], [8], [9]]"),
+        ('{"encoder.hidden": [8]}', '{"encoder.hidden": [8]}, select="validation"'),
+    ],
+)
+def test_a_claim_whose_tests_were_changed_after_a_look_has_no_verdict(workspace, old, new):
+    own = EQUAL.replace(', cell={"encoder.hidden": [8]}', "") if old.startswith("[[") else EQUAL
+    target = ablation(workspace, own, widths="[4], [8]", made=6)
+    run(workspace, target, until_decided=6)
+    kept = (workspace.results / "wide" / "plan.json").read_bytes()
+    text = target.read_text()
+    assert old in text
+    target.write_text(text.replace(old, new))
+    for options in ({"until_decided": 6}, {"dry_run": True}, {"tables": True}):
+        with pytest.raises(RecipeError, match=r"wide: its claim's tests are not those of .*plan.json, whose looks"):
+            run(workspace, target, **options)
+    assert (workspace.results / "wide" / "plan.json").read_bytes() == kept
+    target.write_text(text.replace("Wider is better", "Wider is not worse"))
+    run(workspace, target, tables=True)
+
+
 def test_looks_that_are_planned_after_a_verdict_are_refused(workspace):
     target = ablation(workspace, EQUAL, widths="[4], [8]")
     run(workspace, target)
@@ -263,6 +289,24 @@ def test_looks_that_are_planned_after_a_verdict_are_refused(workspace):
         RecipeError, match=r"has its verdict at the 5 seeds that were planned, .* spent the whole error"
     ):
         run(workspace, target, until_decided=9)
+
+
+def test_a_verdict_that_was_seen_before_more_seeds_or_other_tests_is_told_with_the_next(workspace):
+    target = ablation(workspace, EQUAL, widths="[4], [8]", made=7)
+    run(workspace, target)
+    page, claim = (workspace.results / "wide" / name for name in ("README.md", "claim.json"))
+    run(workspace, target)
+    assert "There was a verdict before" not in page.read_text()
+    run(workspace, target, seeds=7)
+    assert "There was a verdict before, at 5 seeds" in page.read_text()
+    assert json.loads(claim.read_text())["judged"] == [5]
+    target.write_text(
+        target.read_text().replace('expect="positive"', 'expect="negative"').replace("seeds=5", "seeds=7")
+    )
+    run(workspace, target)
+    assert json.loads(claim.read_text())["judged"] == [5, 7]
+    run(workspace, target, tables=True)
+    assert json.loads(claim.read_text())["judged"] == [5, 7]
 
 
 def test_a_part_of_a_plan_has_no_verdict_and_may_go_on_by_looks(workspace):

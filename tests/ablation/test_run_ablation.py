@@ -244,7 +244,9 @@ def test_validation_choice_is_printed(workspace, capsys):
 def test_nothing_starts_if_any_cell_is_wrong(workspace):
     with pytest.raises(RecipeError, match=r"cell tiny encoder.hidden=\[4, 'x'\]"):
         run(workspace, widths="[4],[4,'x']")
-    with pytest.raises(RecipeError, match="executor 'slrm': there is only local, slurm, debug; did you mean 'slurm'"):
+    with pytest.raises(
+        RecipeError, match="executor 'slrm': there is only local, fork, warm, slurm, debug; did you mean 'slurm'"
+    ):
         run(workspace, executor="slrm")
     assert not workspace.out.exists()
     assert not workspace.results.exists()

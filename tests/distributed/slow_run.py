@@ -1,6 +1,7 @@
 """A run of several processes whose measurements and evaluation outlast the timeout of the process group.
 
 python slow_run.py OUT [kill | stop]        what rank 0 does to itself while it evaluates
+python slow_run.py OUT uneven               rank 0 alone fails at a baseline
 """
 
 import os
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from sslcollapse.core import distributed
 from sslcollapse.core.errors import RunError
-from sslcollapse.core.registry import ENCODERS, PROBES
+from sslcollapse.core.registry import DOMAINS, ENCODERS, PROBES
 from sslcollapse.training.trainer import train
 
 GROUP_TIMEOUT = 8.0
@@ -36,6 +37,21 @@ class SlowBag(text_parts.BagOfWords):
         return super().forward(view)
 
 
+class Uneven(text_parts.TextDomain):
+    """Baselines, the first of which fails when its rank is measured, which rank 0 does alone."""
+
+    def baselines(self):
+        calls = []
+
+        def first(view):
+            calls.append(view)
+            if len(calls) > 2:  # a first look, and the features for the probes
+                raise ValueError("not a third time")
+            return view.ids.float()
+
+        return {"first": first, "second": lambda view: view.ids.float()}
+
+
 class Fatal(text_parts.NearestMean):
     """Ends or freezes its process."""
 
@@ -48,10 +64,13 @@ def register() -> None:
     """All parts of the recipe."""
     text_parts.register()
     ENCODERS.register("slow_bag")(SlowBag)
+    DOMAINS.register("uneven")(Uneven)
     PROBES.register("fatal")(Fatal)
 
 
 def recipe(name: str) -> dict:
+    if sys.argv[2:] == ["uneven"]:
+        return text_parts.text_recipe(name, domain=dict(type="uneven"), train=dict(steps=1))
     random = dict(split="random", fractions=[0.4, 0.3, 0.3], metric="accuracy")
     return text_parts.text_recipe(
         name,

@@ -71,6 +71,16 @@ def test_splits_shared_by_two_processes_give_the_results_of_one(run, own_compone
     assert evaluate_run(run) == {name: result[name] for name in names}
 
 
+def test_what_fails_on_rank_0_alone_after_training_is_a_warning_and_both_ranks_end_together(tmp_path):
+    processes = start(tmp_path, "uneven")
+    said = [end(process) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "".join(said)
+    (path,) = tmp_path.glob("slow/*/seed0/result.json")
+    result = json.loads(path.read_text())
+    assert result["warnings"] == ["baselines are not measured: ValueError: not a third time"]
+    assert result["rank"]["shared"]
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

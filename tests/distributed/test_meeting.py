@@ -19,6 +19,8 @@ def test_every_rank_hears_what_each_found_and_which_one_failed(tmp_path):
     assert heard[0][0] == heard[1][0] == [{"rank": rank, "third": 1 / 3} for rank in range(2)]
     assert heard[0][1] == "RunError: rank 1 failed while sorting: out of paper"
     assert heard[1][1] == "ValueError: out of paper"
+    assert heard[0][2].startswith("rank 1 is reading and this one writing"), "a result of something else is not taken"
+    assert heard[1][2].startswith("rank 0 is writing and this one reading")
 
 
 def test_alone_a_meeting_is_its_block():

@@ -34,6 +34,22 @@ recipe = dict(
     evaluate=dict(public=dict(type="logistic", split="random", repeats=2, fractions=[0.3, 0.3, 0.4])),
 )
 """
+BREAKS_ON_THE_SECOND = """
+import os
+from sslcollapse import ENCODERS, RecipeError
+from sslcollapse.encoders.gcn import GCN
+
+
+@ENCODERS.register("breaks_on_the_second")
+class Breaks(GCN):
+    def __init__(self, in_shape, *, hidden=(8, 6)):
+        if os.environ["RANK"] == "1":
+            raise RecipeError("encoder: a width that only this rank has")
+        super().__init__(in_shape, hidden=hidden)
+
+
+recipe["encoder"] = dict(type="breaks_on_the_second")
+"""
 BATCHES = """
 from sslcollapse.domains.graph.datasets import PPI
 from sslcollapse.domains.graph.stored import Sizes
@@ -172,10 +188,10 @@ def test_batches_of_graphs_are_sharded_over_two_processes_and_train(tmp_path):
 
 def test_an_error_that_only_the_second_process_has_is_shown_with_its_rank(tmp_path):
     recipe = tmp_path / "pair.py"
-    recipe.write_text(FULL_BATCH + 'import os\nif os.environ["RANK"] == "1":\n    recipe["encoder"]["hidden"] = []\n')
+    recipe.write_text(FULL_BATCH + BREAKS_ON_THE_SECOND)
     process = launch(recipe)
     assert process.returncode != 0
-    assert "encoder: hidden must be a non-empty list of positive widths, got []" in process.stderr
+    assert "a width that only this rank has" in process.stderr
     assert "rank 1: error: " in process.stderr or "rank 1 failed while building the networks" in process.stderr
     assert "fault of sslcollapse" not in process.stderr
 

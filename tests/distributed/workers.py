@@ -88,7 +88,13 @@ def meetings(rank: int, world_size: int, store: str, results: str) -> None:
                 raise ValueError("out of paper")
     except (RunError, ValueError) as error:
         message = f"{type(error).__name__}: {error}"
+    apart = "no error"
+    try:
+        with meeting(("writing", "reading")[rank]):
+            pass
+    except RunError as error:
+        apart = str(error)
     with open(f"{results}/{rank}.json", "w") as file:
-        json.dump([first.results, message], file)
+        json.dump([first.results, message, apart], file)
     dist.barrier()
     dist.destroy_process_group()

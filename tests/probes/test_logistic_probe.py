@@ -223,3 +223,13 @@ def test_raw_rows_keep_what_their_length_says_and_do_not_depend_on_the_scale_of_
 def test_rows_that_are_neither_unit_nor_raw_are_refused():
     with pytest.raises(ValueError, match=r"rows must be 'unit' or 'raw', got 'l1'"):
         LogisticProbe(rows="l1")
+
+
+@pytest.mark.parametrize("solver", ["auto", "liblinear"])
+def test_sets_so_large_that_they_are_kept_in_float32_are_evaluated_as_others(solver, monkeypatch):
+    probe = LogisticProbe(split="random", repeats=3, solver=solver)
+    expected = probe(*blobs(spread=2.0))
+    monkeypatch.setattr(logistic, "SINGLE", 1)
+    found = probe(*blobs(spread=2.0))
+    assert found.test == pytest.approx(expected.test, abs=0.02)
+    assert found.details["unconverged"] == 0

@@ -40,7 +40,7 @@ def by_definition(x, edges):
     energy = sum(apart[edge] for edge in near)
     return [
         energy / len(x),
-        energy / len(near) / (sum(apart.values()) / len(pairs)),
+        energy / len(near) / (sum(apart.values()) / (len(pairs) - len(x))),
         sum(far) / len(far),
         sum(along) / len(along),
     ]
@@ -48,9 +48,9 @@ def by_definition(x, edges):
 
 def test_the_energy_of_a_path_is_that_found_by_hand():
     found = smoothness(torch.tensor([[0.0], [1.0], [3.0]]), PATH)
-    # Each edge counts in both directions: (1 + 1 + 4 + 4) / 3. All pairs: 2 (1 + 9 + 4) / 9.
+    # Each edge counts in both directions: (1 + 1 + 4 + 4) / 3. All pairs: 2 (1 + 9 + 4) / 6.
     assert found["dirichlet_energy"] == pytest.approx(10 / 3)
-    assert found["dirichlet_ratio"] == pytest.approx((10 / 4) / (28 / 9))
+    assert found["dirichlet_ratio"] == pytest.approx((10 / 4) / (28 / 6))
 
 
 def test_the_distances_of_a_path_are_those_found_by_hand():
@@ -74,6 +74,11 @@ def test_constant_features_have_neither_energy_nor_distance():
     assert smoothness(torch.full((7, 3), 0.1), PATH) == pytest.approx(dict.fromkeys(SMOOTHNESS, 0), abs=1e-12)
     assert smoothness(torch.zeros(7, 3), PATH) == dict.fromkeys(SMOOTHNESS, 0)
     assert smoothness(drawn(0, 3, 2), torch.zeros(2, 0, dtype=torch.long))["dirichlet_ratio"] == 0
+
+
+def test_the_ratio_is_one_where_every_pair_has_an_edge():
+    edges = (~torch.eye(5, dtype=torch.bool)).nonzero().T
+    assert smoothness(drawn(0, 5, 3), edges)["dirichlet_ratio"] == pytest.approx(1, abs=1e-12)
 
 
 def test_the_ratio_is_about_one_for_features_that_know_nothing_of_the_graph_and_free_of_scale_and_shift():

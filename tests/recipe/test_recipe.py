@@ -351,7 +351,16 @@ def test_resolving_spells_defaults_out_as_json_and_again_changes_nothing(ranked)
     assert resolved["seed"] == 0
     assert resolved["data_root"] is None
     assert resolved["monitor"] == dict(
-        every=100, rank_warning=0.1, gradients=True, samples=None, timed=[], timed_every=1000
+        every=100,
+        rank_warning=0.1,
+        gradients=True,
+        samples=None,
+        probe=None,
+        baselines=True,
+        timed=[],
+        timed_every=1000,
+        smoothness=False,
+        overlap=0,
     )
     assert resolved["train"]["precision"] == "no"
     assert resolved["encoder"]["norm_momentum"] == 0.99

@@ -225,7 +225,8 @@ def test_a_component_inside_a_component_is_resolved_too():
         ({"type": "fragile", "part": 3}, "x: IndexError: list index out of range"),
         (
             {"type": "broken"},
-            "x.type: the tool 'broken' cannot be imported: No module named 'no_such_package'",
+            "x.type: tool 'broken': the package no_such_package is not installed; "
+            "install it with: pip install no_such_package",
         ),
     ],
 )

@@ -163,3 +163,11 @@ def test_results_that_older_versions_cut_short_are_still_known_as_such(tmp_path)
         assert is_cut_short(tmp_path)
     (tmp_path / "result.json").write_text(json.dumps({"warnings": []}))
     assert not is_cut_short(tmp_path)
+
+
+def test_fits_that_have_not_converged_are_said(tmp_path, capsys):
+    probe = dict(public=dict(type="logistic", split="public", max_iter=1))
+    made = read(train(resolve({**RECIPE, "evaluate": probe}), out=tmp_path))
+    assert made["evaluation"]["public"]["unconverged"] > 0
+    shown = capsys.readouterr()
+    assert "warning evaluation.public: " in " ".join((shown.out + shown.err).split())

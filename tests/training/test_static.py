@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from tiny import random_graph, tiny_recipe
 
+from sslcollapse.core.capture import HostMemory
 from sslcollapse.core.errors import NonFiniteLossError, RecipeError, RunError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Context
@@ -129,6 +130,55 @@ def test_a_run_of_the_program_has_the_losses_measurements_and_weights_of_the_tra
     assert_same(metrics(static), metrics(eager), bound)
     assert_same(state_of(static), state_of(eager), bound)
     assert static.static._programs == (3 if penalties == "scheduled" else 1)  # one for each set of penalties
+
+
+def remembered(trainer):
+    """What the third step of the program changes on the host, after a step in between that the trainer has taken."""
+    batches = trainer._rehearsed(0)
+    trainer.wrapped.train()
+    trainer.static(0)
+    trainer._step(1, batches)
+    trainer.hooks.append(Watch(trainer.module, {2}))
+    trainer._step(2, batches)
+    static = trainer.static
+    program = static._program
+
+    def watched():
+        with HostMemory(static.remembering) as memory:
+            found = program()
+        watched.changed = memory.changed
+        return found
+
+    static._program = watched
+    static(3)
+    return watched.changed
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_step_of_the_program_leaves_everything_in_the_memory_where_it_was(objective, optimizer, tmp_path):
+    penalties = dict(werank=dict(type="werank"), variance=dict(type="variance", on=["convs.0"]))
+    fields = dict(objective=OBJECTIVES[objective], regularizers=penalties, optim=OPTIMIZERS[optimizer][0])
+    assert remembered(trainer_of(tmp_path, True, **fields)) == []
+
+
+def test_a_loss_that_puts_a_new_tensor_in_the_place_of_its_running_covariance_is_found(tmp_path):
+    pytest.importorskip("lightly")
+    trainer = trainer_of(tmp_path, True, objective=dict(type="lightly", loss="TiCoLoss", projector=[9, 6]))
+    assert remembered(trainer) == ["a step changes objective.loss.C, which a replay does not"]
+
+
+def test_an_optimizer_that_counts_its_steps_in_a_number_of_python_is_found(tmp_path):
+    trainer = trainer_of(tmp_path, True)
+    step = trainer.static._optimizer.step
+
+    def counting(closure=None):
+        step(closure)
+        for state in trainer.static._optimizer.state.values():
+            state["count"] = state.get("count", 0) + 1
+
+    trainer.static._optimizer.step = counting
+    assert "a step changes optimizer.1.count, which a replay does not" in remembered(trainer)
 
 
 def test_a_run_of_the_program_that_is_resumed_ends_as_one_that_is_not(tmp_path):

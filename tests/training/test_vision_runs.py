@@ -183,15 +183,15 @@ def test_probes_that_run_during_training_write_accuracy_over_time_and_change_not
 
 
 def test_a_probe_that_fails_during_training_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch):
-    asked, evaluator = [], KNNProbe.evaluator
+    asked, outcomes = [], KNNProbe.outcomes
 
     def tired(self, *given):
         asked.append(given)
         if len(asked) == 1:
             raise FloatingPointError("too tired")
-        return evaluator(self, *given)
+        return outcomes(self, *given)
 
-    monkeypatch.setattr(KNNProbe, "evaluator", tired)
+    monkeypatch.setattr(KNNProbe, "outcomes", tired)
     changes = {"evaluate": {"late": {"type": "knn", "k": 5}}, "monitor.timed": ["late"], "monitor.timed_every": 2}
     path = run(assign(digits(), changes), tmp_path)
     assert ["timed/late/test_accuracy" in line for line in metrics(path) if "seconds" in line] == [False, True]

@@ -48,11 +48,12 @@ class Part:
 
 def plan(*, smoke: bool) -> list[Part]:
     """All parts by value; a smoke test has each kind once."""
-    from tools.bench.gpu_parts import GRAPHS, RUNS
+    from tools.bench.gpu_parts import GRAPHS
+    from tools.bench.gpu_runs import RUNS
 
     every = [("environment", 40.0), ("tests", 150.0), *((f"graph-step-{name}", 80.0) for name in GRAPHS)]
     every += [("vision-step", 90.0), ("views", 45.0), ("monitor", 60.0), ("probes", 40.0)]
-    every += [(f"compiled-{name}", 90.0) for name in ("Cora", "Physics")]
+    every += [(f"compiled-{name}", 75.0) for name in ("Cora", "Physics")]
     every += [(name, 300.0) for name in RUNS]
     chosen = every
     if smoke:

@@ -43,13 +43,13 @@ def main(runs: Path | None = None) -> dict[str, Any]:
 
 def part(name: str, *, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
     """A part of ``bench gpu``: one run of the board, and its record, also where its time is over before its end."""
-    from tools.bench.gpu_parts import CIFAR10, RUNS, _called
+    from tools.bench.gpu_runs import CIFAR10, RUNS, called
 
     planned, out = RUNS[name], folder / "runs" / name
     data = Path(os.environ.get("SSLCOLLAPSE_DATA") or "data") / "vision/cifar-10-batches-py"
     copied = [] if data.exists() else [f"domain.dataset={CIFAR10}"]
     words = [*(planned.smaller if smoke else (*planned.words, *copied)), "--out", str(out), "--overwrite"]
-    code = _called([sys.executable, "-m", "sslcollapse.cli", "train", *words], seconds - 20)
+    code = called([sys.executable, "-m", "sslcollapse.cli", "train", *words], seconds - 20)
     found = records_below(out)
     if not found:
         raise RuntimeError(f"no accuracy was measured; exit code {code}; see {name}.log")

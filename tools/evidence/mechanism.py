@@ -21,7 +21,7 @@ from sslcollapse.ablation.tables.columns import Column, columns
 from sslcollapse.runs.quantities import is_number
 
 RESAMPLES = 20_000
-LEAST_SETTINGS = 10
+LEAST_DATA_SETS = 10
 """Fewer clusters give no interval: of so few a bootstrap misses far more often than it says."""
 ACCURACY = "accuracy"
 HEADS = ("predictor", "projector")
@@ -174,23 +174,31 @@ def associate(pairs: Sequence[Pair], measure: str, confidence: float = 0.95) -> 
     With x the gain in the measure and y that in accuracy, ``within`` is over cells of a setting (means over seeds, less
     the setting's mean), ``between`` over settings' means, ``seeds`` over the seeds of a cell. The indirect effect is
     :math:`\bar x b`, b being a level's slope, and the share :math:`\bar x b / \bar y`; means give each setting the same
-    weight. All intervals resample settings.
+    weight. All intervals resample data sets, each with all of its settings: settings of one data set are not
+    independent. ``spread`` says what a slope within settings hangs on: how many settings have several cells, and the
+    share of the sum of squares that the one with the largest has, in %.
 
     Source: Judd, Kenny and McClelland, Estimating and testing mediation in within-subject designs, 2001; Cameron,
     Gelbach and Miller, Bootstrap-based improvements for inference with clustered errors, 2008.
     """
     known = [pair for pair in pairs if measure in pair.gains]
-    sums = np.array([_sums(group, measure) for group in _by_setting(known)])  # [settings, 3 levels × 3 sums + 2 means]
-    n = len(sums)
-    made: dict[str, Any] = {"pairs": len(known), "settings": n, "cells": len({(p.setting, p.cell) for p in known})}
+    groups = _by_setting(known)
+    sums = np.array([_sums(group, measure) for group in groups])  # [settings, 3 levels × 3 sums + 2 means]
+    names = {data: number for number, data in enumerate(dict.fromkeys(group[0].data for group in groups))}
+    n = len(names)
+    made: dict[str, Any] = {"pairs": len(known), "settings": len(groups), "data sets": n}
+    made["cells"] = len({(p.setting, p.cell) for p in known})
     if not n:
         return made
-    counts = _drawn(n)
-    whole, drawn = _figures(np.ones((1, n)), sums), _figures(counts, sums)
+    squares = sums[:, 0]
+    several = sum(len({pair.cell for pair in group}) > 1 for group in groups)
+    made["spread"] = {"settings": several, "largest": _number(100 * squares.max() / squares.sum()) if several else None}
+    counts = _drawn(n)[:, [names[group[0].data] for group in groups]]
+    whole, drawn = _figures(np.ones((1, len(sums))), sums), _figures(counts, sums)
     for key, values in whole.items():
         made[key] = {"estimate": _number(values[0]), "interval": None}
         good = drawn[key][np.isfinite(drawn[key])]
-        if n >= LEAST_SETTINGS and math.isfinite(values[0]) and len(good) > 0.95 * RESAMPLES:
+        if n >= LEAST_DATA_SETS and math.isfinite(values[0]) and len(good) > 0.95 * RESAMPLES:
             tail = expanded_tail(n, confidence)
             made[key]["interval"] = [_number(end) for end in np.quantile(good, [tail, 1 - tail])]
     total = made["total"]["interval"]
@@ -250,7 +258,7 @@ def _figures(counts: Any, sums: Any) -> dict[str, Any]:
 
 @cache
 def _drawn(n: int) -> Any:
-    """How often each resample has each of n settings; always the same draws."""
+    """How often each resample has each of n data sets; always the same draws."""
     draw = random.Random(0).random  # Python's own: its numbers are the same in every version
     taken = np.array([int(draw() * n) for _ in range(RESAMPLES * n)]) + np.repeat(np.arange(RESAMPLES) * n, n)
     return np.bincount(taken, minlength=RESAMPLES * n).reshape(RESAMPLES, n).astype(float)

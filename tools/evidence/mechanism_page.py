@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims.judge import OUTCOMES, outcome
+from sslcollapse.ablation.claims.verdict import refresh_overview
 from sslcollapse.ablation.statistics.intervals import rounded, shared_confidence
 from sslcollapse.ablation.tables.columns import markdown
 from sslcollapse.core.errors import RunError
 from tools.evidence import paragraph, write_json, write_text
-from tools.evidence.mechanism import LEAST_SETTINGS, LEVELS, MEASURES, associate, collect
+from tools.evidence.mechanism import LEAST_DATA_SETS, LEVELS, MEASURES, associate, collect
 
 NAME = "claim_13_mechanism"
 STATEMENT = "The gain in accuracy goes with the gain in rank, and at least half of it goes through rank."
@@ -36,10 +38,11 @@ def mechanism(results: Path) -> dict[str, Any]:
     tests = []
     for measure in CLAIMED:
         made = associate(found.pairs, measure, confidence)
-        tests += [_test(measure, name, made.get(key), margin, made["settings"]) for name, key, margin in CHECKS]
+        tests += [_test(measure, name, made.get(key), margin, made["data sets"]) for name, key, margin in CHECKS]
     return {
         "settings": len({pair.setting for pair in found.pairs}),
         "data sets": len({pair.data for pair in found.pairs}),
+        "sizes": sorted(Counter(dict((pair.setting, pair.data) for pair in found.pairs).values()).values())[::-1],
         "pairs": len(found.pairs),
         "twice": found.twice,
         "used": dict(found.used),
@@ -55,7 +58,10 @@ def _test(measure: str, name: str, figure: Mapping[str, Any] | None, margin: flo
     figure = figure or {"estimate": None, "interval": None}
     estimate, interval = figure["estimate"], figure["interval"]
     made = "not run" if n == 0 else outcome("positive", margin, tuple(interval) if interval else None)
-    reason = "no records" if not n else f"fewer than {LEAST_SETTINGS} settings" if n < LEAST_SETTINGS else "undefined"
+    if n < LEAST_DATA_SETS:
+        reason = f"fewer than {LEAST_DATA_SETS} data sets" if n else "no records"
+    else:
+        reason = "the gain in accuracy is not distinct from 0" if margin else "undefined"
     low, high = interval or (None, None)
     return {
         "check": name,
@@ -93,7 +99,7 @@ def claim_json(made: Mapping[str, Any]) -> dict[str, Any]:
     elif counts["supported"] == len(tests):
         verdict = "supported"
     else:
-        verdict = "not supported" if counts["contradicted"] else f"inconclusive at n = {made['settings']}"
+        verdict = "not supported" if counts["contradicted"] else f"inconclusive at n = {made['data sets']}"
     return {
         "number": 13,
         "statement": STATEMENT,
@@ -121,7 +127,7 @@ def page(made: Mapping[str, Any]) -> str:
     lines += [*markdown(heads, rows), ""]
     lines += [
         *paragraph(
-            f"n = {made['settings']} settings of {made['data sets']} data sets, {made['pairs']} pairs of runs. "
+            f"n = {made['data sets']} data sets with {made['settings']} settings, {made['pairs']} pairs of runs. "
             "Each run of "
             "a cell is compared with its baseline's run of the same seed. A setting is what has one baseline: data, "
             f"network, views and budget. {made['twice']} pairs whose run stands in another folder too are counted "
@@ -133,12 +139,30 @@ def page(made: Mapping[str, Any]) -> str:
         "",
         *paragraph(
             "Slope in points of accuracy for each % of the attainable rank, then the correlation, each with its 95 % "
-            "interval."
+            "interval. A setting with one cell says nothing of the slope within; the spread is the share of one "
+            "setting in the sum of squares that this slope is from. The larger it is, the more the slope is that of "
+            "one setting."
         ),
     ]
-    titles = ["measure", "pairs", "settings", "within settings, over cells", "between settings", "over seeds of a cell"]
+    titles = [
+        "measure",
+        "pairs",
+        "settings",
+        "with several cells",
+        "largest spread, %",
+        "within settings, over cells",
+        "between settings",
+        "over seeds of a cell",
+    ]
     rows = [
-        [title, str(figures["pairs"]), str(figures["settings"]), *(_both(figures, level) for level in LEVELS)]
+        [
+            title,
+            str(figures["pairs"]),
+            str(figures["settings"]),
+            str(figures["spread"]["settings"]),
+            "–" if figures["spread"]["largest"] is None else f"{figures['spread']['largest']:.0f}",
+            *(_both(figures, level) for level in LEVELS),
+        ]
         for title, figures in there.items()
     ]
     lines += [*markdown(titles, rows), ""]
@@ -169,19 +193,19 @@ def page(made: Mapping[str, Any]) -> str:
         "## What this can and cannot say",
         "",
         *paragraph(
-            "* Settings are resampled, since runs of one setting share data, network and baseline. The percentile "
-            f"interval is widened for few settings, and there is none below {LEAST_SETTINGS}. Bootstraps of few "
-            "clusters miss more often than they say; [statistics](../../statistics.md) has how often. "
-            "Settings with the same "
-            f"data are not independent either, so the {made['data sets']} data sets are the number to keep in mind.",
+            "* Data sets are resampled, each with all of its settings, since these share data and often a baseline's "
+            "network. The percentile interval is widened for few data sets, and there is none below "
+            f"{LEAST_DATA_SETS}. Bootstraps of few clusters, of unequal size, miss more often than they say; "
+            f"[statistics](../../statistics.md) has how often. {_sizes(made['sizes'])}",
             "* A mediated share is a statement about causes only if nothing else moves both rank and accuracy. "
             "These runs "
             "cannot show that: a regularizer changes more than rank. A slope of 0 within settings speaks against "
             "rank as "
             "the mechanism; a slope above 0 does not prove it.",
-            "* The baseline's run is in both differences, so its noise pulls the two together as far as rank and "
-            "accuracy "
-            "of one run go together; the last column of the first table shows that part by itself.",
+            "* The baseline's run is in both differences, so its noise enters the association between settings and "
+            "over seeds, as far as rank and accuracy of one run go together. Within settings it cancels where cells "
+            "have the same seeds. The last column of the first table is of noise alone, the cell's own and the "
+            "baseline's.",
             "* Rank is in % of what is attainable, so that widths can be compared. The un-centred effective rank "
             "is what "
             "is called RankMe elsewhere, without its small constant. Of layers it is the mean over the encoder's "
@@ -202,6 +226,13 @@ def page(made: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
+def _sizes(sizes: Sequence[int]) -> str:
+    """How unequal data sets are."""
+    if len(sizes) < 2:
+        return "There is one data set."
+    return f"The largest data set has {sizes[0]} of the {sum(sizes)} settings, the largest three have {sum(sizes[:3])}."
+
+
 def _both(figures: Mapping[str, Any], level: str) -> str:
     return f"{_shown(figures[f'slope {level}'])}; r = {_shown(figures[f'correlation {level}'])}"
 
@@ -216,7 +247,7 @@ def _shown(figure: Mapping[str, Any]) -> str:
 
 
 def write_mechanism(results: Path) -> Path:
-    """Write the page, ``mechanism.json`` and ``claim.json`` into the folder of claim 13; returns the page.
+    """Write page, ``mechanism.json`` and ``claim.json`` of claim 13, and the table of all claims; returns the page.
 
     Raises:
         RunError: there are no records to read.
@@ -226,4 +257,6 @@ def write_mechanism(results: Path) -> Path:
     made, folder = mechanism(results), results / NAME
     write_json(folder / "mechanism.json", made)
     write_json(folder / "claim.json", claim_json(made))
-    return write_text(folder / "README.md", page(made))
+    written = write_text(folder / "README.md", page(made))
+    refresh_overview(results)
+    return written

@@ -149,8 +149,8 @@ def page(comparisons: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, A
     lines += paragraph(
         "The same recipe, seed, processor, thread count and versions give the same numbers. With another "
         "processor, thread count or version sums are added up in another order, and training carries that on. How far "
-        "records then move is measured here by runs that were made twice; an effect of that size is none, whatever its "
-        "interval says."
+        "records then move is measured here by runs that were made twice, for what is listed and nothing else: a "
+        "longer run may move further than a short one. An effect of that size is none, whatever its interval says."
     )
     lines += ["## How far records move", ""]
     for made in comparisons:
@@ -175,7 +175,7 @@ def page(comparisons: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, A
     lines += ["## Runs that several folders share", ""]
     lines += paragraph(
         "A run that is recorded in several folders is one sample, however many tables show it: tests that use it are "
-        "not independent. [Claim 13](claim_13_mechanism/README.md) counts each once."
+        "not independent. [Claim 13](claim_13_mechanism/README.md) counts each with its baseline once."
     )
     rows = [[f"`{each['hash']}`", each["name"], _list(each["seeds"]), ", ".join(each["folders"])] for each in runs]
     lines += markdown(["run", "recipe", "seeds", "folders"], rows) if rows else ["There are none."]

@@ -54,7 +54,7 @@ def _covers(found: Any, truth: float) -> bool:
 
 
 def coverage(rng: Any, trials: int) -> list[Row]:
-    """Student's intervals of few seeds. They are right for normal noise, and miss more often the more skewed it is."""
+    """Student's intervals of few seeds. They are right for normal noise, and miss too often where it is skewed."""
     rows = []
     for name, noise in NOISE.items():
         for n in (5, 10, 20):
@@ -102,7 +102,8 @@ def selection(rng: Any, trials: int) -> list[Row]:
 def looks(rng: Any, trials: int) -> list[Row]:
     """A sequence of looks at no effect: how often any look finds one, in either direction.
 
-    With noise as skewed as an exponential a single look misses as often as the first part shows, and looks do too.
+    With noise as skewed as an exponential a single look misses as often as the first part shows, and looks miss about
+    as often. The levels are computed for normal noise.
     """
     rows = []
     for sequence in SEQUENCES:
@@ -208,38 +209,56 @@ def correlations(rng: Any, trials: int) -> list[Row]:
 
 
 def clusters(rng: Any, trials: int) -> list[Row]:
-    """The association of two gains, with slopes that differ from setting to setting, as claim 13 computes it."""
+    """The association of two gains as claim 13 computes it, with slopes that differ from data set to data set.
+
+    Unequal data sets are as in claim 13: three have most settings, and most settings have one cell.
+    """
     rows = []
-    for settings in (10, 20, 40):
-        hits: dict[str, list[bool]] = {"slope within": [], "slope between": [], "share within": []}
+    for name, sizes in DESIGNS.items():
+        hits: dict[str, list[bool]] = {key: [] for key in ("slope within", "slope between", "share within")}
         for _ in range(max(trials // FEWER, 2)):
-            made = associate(_pairs(rng, settings), "rank")
+            made = associate(_pairs(rng, sizes), "rank")
             for key, truth in zip(hits, (0.5, 0.5, 50.0), strict=True):
                 interval = made[key]["interval"]
                 if interval is not None:
                     hits[key].append(_covers(interval, truth))
         for key, found in hits.items():
             if found:
-                rows.append(
-                    _row(
-                        f"{settings} settings of 4 cells, 5 seeds", f"{key}: 95 % interval holds the truth", "95", found
-                    )
-                )
+                rows.append(_row(name, f"{key}: 95 % interval holds the truth", "95", found))
     return rows
 
 
-def _pairs(rng: Any, settings: int) -> list[Pair]:
+DESIGNS = {
+    "10 data sets of 2 settings, 4 cells, 5 seeds": [[4, 4]] * 10,
+    "20 data sets of 2 settings, 4 cells, 5 seeds": [[4, 4]] * 20,
+    "40 data sets of 2 settings, 4 cells, 5 seeds": [[4, 4]] * 40,
+    "12 unequal data sets, 5 seeds": [
+        [10, 7, 5, 5, 4, 4, *[2] * 8, *[1] * 16],
+        [5, 5, 4, *[2] * 4, *[1] * 7],
+        [9, 5, *[2] * 3, *[1] * 6],
+        [4, 1],
+        [6],
+        *[[1]] * 6,
+        [2],
+    ],
+}
+"""Of each data set the number of cells of each of its settings."""
+
+
+def _pairs(rng: Any, sizes: Sequence[Sequence[int]]) -> list[Pair]:
     """Gains with a slope of about 0.5 and a direct effect, so that half of the gain in accuracy is mediated."""
     pairs = []
-    for setting in range(settings):
-        slope, base = 0.5 + 0.2 * rng.normal(), 4 + rng.normal()
-        direct = 2 + 0.5 * rng.normal()
-        for cell in range(4):
-            middle = base + rng.normal()
-            for seed in range(5):
-                rank = middle + 0.5 * rng.normal()
-                gain = direct + base * 0.5 + slope * (rank - base) + 0.5 * rng.normal()
-                pairs.append(Pair(f"{setting}", "data", f"{setting}/{cell}", seed, {"rank": rank, ACCURACY: gain}))
+    for data, settings in enumerate(sizes):
+        slope, direct = 0.5 + 0.2 * rng.normal(), 2 + 0.5 * rng.normal()
+        for setting, cells in enumerate(settings):
+            base = 4 + rng.normal()
+            for cell in range(cells):
+                middle = base + rng.normal()
+                for seed in range(5):
+                    rank = middle + 0.5 * rng.normal()
+                    gain = direct + base * 0.5 + slope * (rank - base) + 0.5 * rng.normal()
+                    gains = {"rank": rank, ACCURACY: gain}
+                    pairs.append(Pair(f"{data}/{setting}", f"{data}", f"{data}/{setting}/{cell}", seed, gains))
     return pairs
 
 

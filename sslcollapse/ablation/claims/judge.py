@@ -108,6 +108,7 @@ class Verdict:
         total: number of its planned runs.
         seeds: planned of each cell.
         looks: numbers of seeds at which the plan may be looked at; none where it is looked at once, at its end.
+        judged: numbers of seeds at which there were verdicts before, of which the intervals know nothing.
     """
 
     ablation: str
@@ -118,6 +119,7 @@ class Verdict:
     total: int
     seeds: int
     looks: Sequence[int] = ()
+    judged: Sequence[int] = ()
 
     @property
     def interim(self) -> bool:
@@ -174,7 +176,7 @@ def judge(ablation: Ablation, records: Records) -> Verdict:
         total = len(ablation.cells) * max(ablation.seeds, ablation.planned_seeds)
     seeds = max(most, ablation.planned_seeds)
     confidence = shared_confidence(len(tests))
-    return Verdict(ablation.name, ablation.claim, results, confidence, finished, total, seeds, looks)
+    return Verdict(ablation.name, ablation.claim, results, confidence, finished, total, seeds, looks, ablation.judged)
 
 
 def confidence_of(check: Check, level: float) -> float:

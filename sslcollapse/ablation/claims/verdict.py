@@ -32,6 +32,7 @@ def verdict_json(verdict: Verdict) -> str:
         "runs": {"finished": verdict.finished, "total": verdict.total},
         "confidence": rounded(verdict.confidence),
         **({"looks": list(verdict.looks)} if verdict.looks else {}),
+        **({"judged": list(verdict.judged)} if verdict.judged else {}),
         "tests": [_test_json(result, verdict) for result in verdict.results],
     }
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
@@ -65,6 +66,12 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         lines += [
             "A test keeps the outcome of the first planned look that decides it. What is shown is from that look, else",
             "from the newest one that has all of its runs.",
+        ]
+    if verdict.judged:
+        lines += [
+            f"There was a verdict before, at {', '.join(map(str, verdict.judged))} seeds, of a plan with other seeds "
+            "or other tests.",
+            "The confidence does not count such looks, so the chance of a false verdict is above 5 %.",
         ]
     if any(check.expect == "equivalent" for check in claim.checks):
         level = f"{LEVEL}/{total}" if total > 1 else f"{LEVEL}"

@@ -97,7 +97,7 @@ class Workers:
 
     def start(self, slot: int, job: Job) -> Attempt:
         """Give the run to the slot's worker, or to a new one."""
-        for beyond in [number for number in self._slots if number >= self._parallel]:
+        for beyond in [number for number, each in self._slots.items() if number >= self._parallel and not each.busy]:
             self._dismiss(beyond)
         deterministic = bool(job.cell.recipe["train"]["deterministic"])
         worker = self._slots.get(slot)
@@ -132,6 +132,8 @@ class Workers:
         if not self._auto or answer.memory is None:
             return
         before = self._parallel
+        if answer.code and self._alone is None:  # it may have ended long before it had what it needs
+            return
         self._alone = self._alone or answer.memory
         self._peak = max(self._peak, answer.memory.peak)
         each = runs_that_fit(self._alone, self._peak)
@@ -155,13 +157,14 @@ class _Worker:
 
     Attributes:
         made: runs that it was given.
+        busy: whether it has not answered yet.
         spent: whether it can be given no more.
     """
 
     def __init__(
         self, context: Any, threads: int, variables: dict[str, str], stderr: Path, deterministic: bool
     ) -> None:
-        self.stderr, self.deterministic, self.made, self.ends = stderr, deterministic, 0, ""
+        self.stderr, self.deterministic, self.made, self.ends, self.busy = stderr, deterministic, 0, "", False
         self.channel, theirs = context.Pipe()
         growth = room.HOST_GROWTH, room.DEVICE_GROWTH
         self.process = context.Process(target=_serve, args=(theirs, threads, variables, str(stderr), growth))
@@ -173,7 +176,7 @@ class _Worker:
         return bool(self.ends) or self.process.exitcode is not None
 
     def give(self, job: Job) -> None:
-        self.made += 1
+        self.made, self.busy = self.made + 1, True
         self.stderr.write_bytes(b"")
         with suppress(OSError):  # it may just have ended, which the attempt will see
             self.channel.send(job.message())
@@ -207,7 +210,7 @@ class WarmAttempt(Attempt):
             try:
                 if self._worker.channel.poll():
                     self._answer = self._worker.channel.recv()
-                    self._worker.ends = self._answer.ends
+                    self._worker.ends, self._worker.busy = self._answer.ends, False
                     self._heard(self._answer)
             except (EOFError, OSError):
                 pass
