@@ -184,7 +184,10 @@ def _defines_ablation(target: Path) -> bool:
 def _from_grid(
     targets: Sequence[Path], grid: Sequence[str], seeds: int | None, baseline: Sequence[str], name: str | None
 ) -> dict[str, Any]:
+    from sslcollapse.recipe import load
+
     if not grid and len(targets) == 1:
+        load(targets[0])  # a file that is not there is said to be so
         raise RecipeError(f"{targets[0]} is a recipe, not an ablation file: give at least one --grid path=v1,v2,...")
     if seeds is None:
         raise RecipeError(f"{targets[0]}: say how many seeds each cell has with --seeds N")

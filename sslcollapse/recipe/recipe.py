@@ -88,6 +88,11 @@ def resolve(recipe: Mapping[str, Any], assignments: Sequence[str] = ()) -> Resol
     if isinstance(recipe, Mapping):
         check_nesting(recipe, "")
     resolved: Resolved = check(recipe, RecipeSpec, "")
+    known = list(resolved["evaluate"])
+    for name in resolved["monitor"]["timed"]:
+        if name not in known:
+            there = f"{suggest(name, known)} (known: {', '.join(known)})" if known else ", which has none"
+            raise RecipeError(f"monitor.timed: {name!r} is no probe of evaluate{there}")
     return resolved
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sslcollapse.core.distributed import made_by_rank_0, meeting
-from sslcollapse.core.errors import NonFiniteLossError, RecipeError, SSLCollapseError, suggest
+from sslcollapse.core.errors import NonFiniteLossError, SSLCollapseError
 from sslcollapse.core.types import MEASURED, Context, ProbeSet
 from sslcollapse.probes.evaluate import run_probes
 from sslcollapse.rank.gradients import gradient_warnings
@@ -139,18 +139,10 @@ class TimedProbes(Hook):
         probes: name → probe, all of the recipe.
         probe_set: labels and splits; on rank 0 also the inputs.
         journal: takes the lines.
-
-    Raises:
-        RecipeError: the recipe has no probe of a name in ``monitor.timed``.
     """
 
     def __init__(self, setup: Setup, probes: Mapping[str, Any], probe_set: ProbeSet, journal: Journal) -> None:
         self._setup, self._probe_set, self._journal = setup, probe_set, journal
-        known = list(probes)
-        for name in setup.recipe["monitor"]["timed"]:
-            if name not in known:
-                there = f"{suggest(name, known)} (known: {', '.join(known)})" if known else ", which has none"
-                raise RecipeError(f"monitor.timed: {name!r} is no probe of evaluate{there}")
         self._probes = {name: probes[name] for name in setup.recipe["monitor"]["timed"]}
         self._began: float | None = None
         self._probing = 0.0

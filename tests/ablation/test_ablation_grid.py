@@ -221,3 +221,9 @@ def test_a_grid_may_remove_what_only_some_bases_have(workspace):
 def test_a_value_of_a_grid_that_is_no_literal_is_refused(workspace, value):
     with pytest.raises(RecipeError, match=r"is no Python literal|optim.lr: expected a number"):
         plan(workspace.recipe, [f"optim.lr={value}"], 1, [])
+
+
+def test_a_misspelt_path_of_an_ablation_file_is_said_to_be_no_file_not_to_be_a_recipe(tmp_path):
+    (tmp_path / "depth.py").write_text("ablation = dict()")
+    with pytest.raises(RecipeError, match=r"dept\.py: no such file; did you mean 'depth\.py'"):
+        plan(tmp_path / "dept.py", [], None, [])

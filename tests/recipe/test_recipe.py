@@ -514,3 +514,16 @@ def test_an_option_that_an_older_run_did_not_know_is_no_difference_where_it_has_
     assert difference(asked, older) == [f"train.steps: {steps} here, {steps + 1} there"]
     stated = resolve({**ranked, "initialization": "orthogonal"})
     assert "initialization: 'orthogonal' here, absent there" in difference(stated, older)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"monitor.timed": ["kn"]}, "'kn' is no probe of evaluate; did you mean 'knn'\\? \\(known: knn, public\\)"),
+        ({"monitor.timed": ["knn"], "evaluate": {}}, "'knn' is no probe of evaluate, which has none"),
+    ],
+)
+def test_a_probe_during_training_that_the_recipe_does_not_have_is_refused_before_data_are_read(changes, message, plain):
+    probes = dict(knn=dict(type="knn"), public=dict(type="logistic", split="public"))
+    with pytest.raises(RecipeError, match=f"monitor.timed: {message}"):
+        assign({**plain, "evaluate": probes}, changes)

@@ -201,21 +201,6 @@ def test_a_probe_that_fails_during_training_is_a_warning_and_the_run_goes_on(tmp
     assert result(path)["status"] == "finished"
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"monitor.timed": ["kn"]}, "'kn' is no probe of evaluate; did you mean 'knn'\\? \\(known: knn, public\\)"),
-        ({"monitor.timed": ["knn"], "evaluate": {}}, "'knn' is no probe of evaluate, which has none"),
-    ],
-)
-def test_a_probe_during_training_that_the_recipe_does_not_have_is_refused_before_there_is_a_run(
-    changes, message, tmp_path
-):
-    with pytest.raises(RecipeError, match=f"monitor.timed: {message}"):
-        run(assign(digits(), changes), tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
-
-
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_networks_train_as_others_do_and_are_measured_layer_by_layer(tmp_path):
     recipe = assign(digits("byol"), {"encoder": dict(type="mlp", hidden=[8]), "evaluate": {}})
