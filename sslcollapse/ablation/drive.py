@@ -13,9 +13,10 @@ from typing import Any
 from sslcollapse.ablation.claims.judge import judge
 from sslcollapse.ablation.claims.needs import needs_lines
 from sslcollapse.ablation.executors.base import check_options, choose_executor
-from sslcollapse.ablation.files import RESULTS, command_line, grown, with_looks, write_files, write_plan
+from sslcollapse.ablation.files import RESULTS, command_line, write_files, write_plan
 from sslcollapse.ablation.grid import Ablation, plan
 from sslcollapse.ablation.job import Job
+from sslcollapse.ablation.looks import grown, with_looks
 from sslcollapse.ablation.progress import Durations, Progress
 from sslcollapse.ablation.records import DamagedRunError, Failures, Records, check_writable, make_record
 from sslcollapse.ablation.tables.columns import heads, labels, markdown
