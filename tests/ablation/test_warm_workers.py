@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 from sslcollapse.ablation import run_ablation
 from sslcollapse.ablation.executors import room, warm
 from sslcollapse.ablation.executors.room import Memory, runs_that_fit
+from sslcollapse.core import registry as core_registry
 from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.kind import Registry
 from sslcollapse.domains.graph.data import csr_tensor
 from sslcollapse.domains.graph.synthetic import CSBM
 from sslcollapse.recipe import resolve
@@ -120,6 +122,14 @@ if WORKER:
     with open("pids", "a") as file:
         file.write(f"{os.getpid()}\\n")
 """
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """What a recipe of a test registers is forgotten after it."""
+    for registry in (each for each in vars(core_registry).values() if isinstance(each, Registry)):
+        for name in ("_targets", "_factories", "_places"):
+            monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
 
 
 @pytest.fixture

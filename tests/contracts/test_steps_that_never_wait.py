@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sslcollapse.core.capture import HostCopies
+from sslcollapse.core.capture import HostNumbers
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES, OPTIMIZERS, REGULARIZERS
 from sslcollapse.core.types import Batch, Context, Point
@@ -226,7 +226,7 @@ def test_the_step_as_one_program_neither_waits_for_the_device_nor_takes_numbers_
     spec = build(OPTIMIZERS, optimizer)
     static = StaticStep(module, module, spec.build(module), lambda step: spec.lr_at(step, 10), OneBatch(), META)
     static(0)
-    with HostCopies() as copies:
+    with HostNumbers() as copies:
         row = static._program()
     assert copies.places == []
     assert (row.device, row.dtype) == (META, torch.float32)

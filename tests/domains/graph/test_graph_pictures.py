@@ -92,7 +92,7 @@ def test_views_of_strength_0_are_drawn_as_the_sample_and_others_are_not(tmp_path
 
 def test_undirected_views_have_no_edge_of_one_direction(tmp_path):
     place = neighbourhood(PATH_EDGES, X, Y, 2)
-    base = domain(tmp_path, graphs=2)._union([0])
+    base = domain(tmp_path, graphs=2).union([0])
     view = augment(base, 0.5, 0.0, torch.Generator().manual_seed(0), undirected=True)
     assert set(_edges(place, PATH_EDGES, view.keep).values()) == {KEPT, DROPPED}
 
