@@ -1,6 +1,6 @@
 """Is there a gain where features are few? One block model with 8, 32, 128 and 512 features of equal difficulty.
 
-Signals are set so that logistic regression on propagated raw features (AAX) does about equally well at each width; every
+Signals are set so that logistic regression on propagated raw features (AAX) does equally well at each width; every
 run records what it has, and the tables show it. BGRL with a target that has turned over (momentum from 0.95), under
 weak and full views, ten seeds. Whether BGRL beats the untrained encoder is in the same tables.
 
