@@ -21,7 +21,6 @@ from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView, augment
 from sslcollapse.nn.inputs import gcn_matrix
-from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import AtLeast, Component, Momentum, Probability
 
 MAX_MEASURED_FEATURES = 2048
@@ -170,9 +169,11 @@ class GraphDomain(Domain):
     def probe_set(self) -> ProbeSet:
         """Every graph un-augmented, one view a graph; labels and splits over their nodes in order."""
         dataset = self.dataset
-        labels = torch.cat([graph.y for graph in dataset.graphs])
+        labels = [graph.y for graph in dataset.graphs]
         views = [self.union([i]) for i in range(len(dataset.graphs))]
-        return ProbeSet(views, labels, dataset.num_classes, dataset.splits)
+        return ProbeSet(
+            views, labels[0] if len(labels) == 1 else torch.cat(labels), dataset.num_classes, dataset.splits
+        )
 
     def measurable(self, view: GraphView) -> Tensor | None:
         """Features of the sampled nodes with masked columns zero, or None where there are too many to be made dense."""
@@ -229,7 +230,7 @@ class GraphDomain(Domain):
         if not graphs:
             raise DataError(f"{self.dataset.name}: a batch without graphs")
         if len(graphs) == 1:
-            return GraphView(GraphStructure(graphs[0].edge_index, graphs[0].num_nodes), _features(graphs[0].x))
+            return graphs[0].view()
         sizes = torch.tensor([graph.num_nodes for graph in graphs])
         offsets = sizes.cumsum(0) - sizes
         edges = [graph.edge_index + offset for graph, offset in zip(graphs, offsets.tolist(), strict=True)]
@@ -247,7 +248,3 @@ def propagated(view: GraphView, hops: int) -> Tensor | None:
     for _ in range(hops):
         x = view.adjacency(gcn_matrix) @ x
     return x
-
-
-def _features(x: Tensor) -> Features:
-    return Features(SparseMatrix.from_csr(x) if x.layout == torch.sparse_csr else x)
