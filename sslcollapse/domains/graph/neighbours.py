@@ -94,11 +94,15 @@ class InEdges:
 
     def all(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Position in ``nodes`` [n] and source of each edge into them, sorted by position."""
+        row, place = self.places(nodes)
+        return row, self.sources.index_select(0, place).long()
+
+    def places(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Position in ``nodes`` [n] and place in ``sources`` of each edge into them, sorted by position."""
         degree = self.degree(nodes)
         row = torch.repeat_interleave(torch.arange(len(nodes), device=nodes.device), degree)
         place = (self.pointers.index_select(0, nodes) - degree.cumsum(0) + degree).index_select(0, row)
-        place += torch.arange(len(row), device=row.device)
-        return row, self.sources.index_select(0, place).long()
+        return row, place.add_(torch.arange(len(row), device=row.device))
 
     def drawn(self, nodes: Tensor, fanout: int, key: int) -> tuple[Tensor, Tensor]:
         """At most ``fanout`` neighbours of each node [n], without replacement, all sets of them equally likely.
