@@ -14,7 +14,8 @@ from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.base import BatchPlace, Order
 from sslcollapse.domains.graph.batching import AHEAD, check_ahead, prepared
 from sslcollapse.domains.graph.clusters import clustered
-from sslcollapse.domains.graph.neighbours import InEdges, refuse_graphs
+from sslcollapse.domains.graph.neighbours import InEdges
+from sslcollapse.domains.graph.roots import edges_of, refuse_graphs
 from sslcollapse.domains.graph.view import GraphStructure, GraphView, augment
 from sslcollapse.recipe.schema import AtLeast
 
@@ -95,7 +96,7 @@ class PartBatches:
 
     def _made(self, domain: GraphDomain, start_step: int, context: Context) -> Iterator[Batch]:
         graph = domain.union(sorted(domain.dataset.train_graphs))
-        edges, place = InEdges.of(graph.structure), torch.full((graph.num_nodes,), -1)
+        edges, place = edges_of(graph.structure, domain.dataset.name), torch.full((graph.num_nodes,), -1)
         for step, nodes in self._places(edges, start_step, context):
             structure = induced(edges, nodes, place)
             base = GraphView(structure.to(context.device), graph.features.rows(nodes).to(context.device))
@@ -108,7 +109,7 @@ class PartBatches:
                 )
                 for k, odds in enumerate(zip(*domain.views.probabilities(), strict=True))
             ]
-            yield Batch(views, nodes, None, False)
+            yield Batch(views, nodes, None, False, equal=True)
 
     def _places(self, edges: InEdges, start_step: int, context: Context) -> Iterator[BatchPlace]:
         """The nodes of each batch."""
