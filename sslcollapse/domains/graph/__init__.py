@@ -12,6 +12,7 @@ BUILTIN = {
         "ogbn": "ogb:OGBN",
         "digits": "synthetic:DigitsGraph",
         "csbm": "synthetic:CSBM",
+        "stored": "packed:PackedGraph",
     },
     "graph_batching": {
         "full": "batching:Full",
