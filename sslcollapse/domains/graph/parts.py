@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.seeding import generator
+from sslcollapse.core.texts import say
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.base import BatchPlace, Order
 from sslcollapse.domains.graph.batching import AHEAD, check_ahead, prepared
@@ -21,6 +22,10 @@ from sslcollapse.recipe.schema import AtLeast
 
 if TYPE_CHECKING:
     from sslcollapse.domains.graph.domain import GraphDomain
+
+
+SAID_FROM = 100_000
+"""Nodes from which on grouping them takes seconds."""
 
 
 class PartBatches:
@@ -118,6 +123,8 @@ class PartBatches:
         if self.method == "random":
             yield from Order(torch.arange(count), size * self.per_batch, context).places(start_step)
         if self._clusters is None or self._clusters[0] != context.seed:
+            if count >= SAID_FROM:
+                say(f"{count:,} nodes are grouped into clusters, once")
             self._clusters = context.seed, clustered(edges, size, context.seed)
         members = self._clusters[1][: size * self.parts].view(self.parts, size)
         for step, chosen in Order(torch.arange(self.parts), self.per_batch, context).places(start_step):

@@ -92,13 +92,15 @@ def test_a_root_is_what_it_is_in_the_induced_graph_of_its_ego(graph):
         torch.testing.assert_close(network(GraphView(alone, Features(x).rows(nodes)))[0], found[root])
 
 
-def test_the_file_is_made_once_and_gives_the_batches_that_are_found_without_it(tmp_path, monkeypatch):
+def test_the_file_is_made_once_and_gives_the_batches_that_are_found_without_it(tmp_path, monkeypatch, capsys):
     file = tmp_path / "new" / "ego"
     with_file = list(islice(domain(tmp_path, file=str(file)).batches(3, Context(seed=1)), 2))
     assert [each.name for each in file.parent.iterdir()] == ["ego"]
+    assert "ego: the ego graphs of 120 nodes are found, once" in capsys.readouterr().err
     monkeypatch.setattr(ppr, "nearest", None)  # it is not made again
     again = next(domain(tmp_path, file=str(file), ahead=0).batches(4, Context(seed=1)))
     monkeypatch.undo()
+    assert not capsys.readouterr().err
     without = list(islice(domain(tmp_path).batches(3, Context(seed=1)), 2))
     for batch, same in zip([*with_file, again], [*without, without[1]], strict=True):
         assert torch.equal(batch.index, same.index)
