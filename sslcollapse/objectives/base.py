@@ -48,6 +48,19 @@ class Objective(nn.Module):
         """A new predictor for embeddings of this width, or None."""
         return None
 
+    def decoder(self, in_dim: int, in_shape: Sequence[int]) -> nn.Module | None:
+        """A new decoder, which makes of (representations, view) what the view hides; None, the default, for none.
+
+        Args:
+            in_dim: width of the representation.
+            in_shape: of one sample, as the domain says it.
+        """
+        return None
+
+    def token(self, in_shape: Sequence[int]) -> Tensor | None:
+        """Initial value of the learned vector that stands where a view hides a sample; None for none."""
+        return None
+
     def momentum_at(self, step: int, total: int) -> float:
         """EMA momentum of the target after this optimiser step."""
         raise NotImplementedError(f"{type(self).__name__} has no target network")

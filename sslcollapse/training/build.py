@@ -263,7 +263,7 @@ def prepare_networks(recipe: Mapping[str, Any], module: SSLModule, domain: Domai
     if settings["sync_batchnorm"] and devices > 1 and torch.cuda.is_available() and not domain.replicated:
         nn.SyncBatchNorm.convert_sync_batchnorm(module)
     if settings["compile"]:
-        networks = [module.encoder, module.projector, module.predictor]
+        networks = [module.encoder, module.projector, module.predictor, module.decoder]
         if module.target is not None:
             networks += [module.target.encoder, module.target.projector]
         for network in networks:

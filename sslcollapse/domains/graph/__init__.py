@@ -13,6 +13,15 @@ BUILTIN = {
         "digits": "synthetic:DigitsGraph",
         "csbm": "synthetic:CSBM",
     },
+    "graph_view": {
+        "edge_drop": "views:EdgeDrop",
+        "feature_mask": "views:FeatureMask",
+        "node_mask": "views:NodeMask",
+        "half_hop": "views:HalfHop",
+    },
+    "graph_views": {
+        "chain": "views:Chain",
+    },
     "graph_batching": {
         "full": "batching:Full",
         "neighbours": "neighbours:NeighbourBatches",

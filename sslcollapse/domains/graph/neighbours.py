@@ -217,6 +217,7 @@ class NeighbourBatches:
     """
 
     whole = False
+    draws_views = True
 
     def __init__(
         self,
