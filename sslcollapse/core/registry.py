@@ -57,7 +57,9 @@ GRAPH_DATASETS = Registry(
     "graph_dataset", "sslcollapse.domains.graph", requires=("num_features", "files", "describe", "load")
 )
 GRAPH_BATCHING = Registry(
-    "graph_batching", "sslcollapse.domains.graph", requires=("whole", "draws_views", "check", "fit", "notice", "batches")
+    "graph_batching",
+    "sslcollapse.domains.graph",
+    requires=("whole", "draws_views", "check", "fit", "notice", "batches"),
 )
 GRAPH_VIEWS = Registry("graph_view", "sslcollapse.domains.graph", requires=("scaled", "__call__"))
 GRAPH_CHAINS = Registry("graph_views", "sslcollapse.domains.graph", requires=("count", "undirected", "make"))

@@ -16,7 +16,6 @@ from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.layers.effective import CONVOLUTIONS as CONVOLUTIONS
 from sslcollapse.layers.effective import effective, is_mixed, oriented, stored
 
-
 HEADS = ("projector", "predictor", "decoder")
 """Networks beside the encoder, whose names begin those of their layers: ``projector.0``."""
 

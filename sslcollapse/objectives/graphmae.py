@@ -30,7 +30,7 @@ class GraphMAE(Objective):
         decoder: ``"gat"`` or ``"gcn"``, of one layer; ``"mlp"`` (two layers) or ``"linear"``, without re-mask.
         heads: of a ``"gat"``.
         gamma: the power γ of the scaled cosine error.
-        dropout: share of the entries of what a ``"gat"`` or the hidden layer of an ``"mlp"`` reads, dropped in training.
+        dropout: share dropped in training of what a ``"gat"`` reads, or of what the hidden layer of an ``"mlp"`` gives.
         attention_dropout: share of the attention of a ``"gat"`` that is dropped in training.
 
     Shapes:

@@ -296,8 +296,8 @@ def _decoded(h: Tensor) -> tuple[Tensor, Hidden]:
 
 
 def _cut(branch: Branch, part: slice) -> Branch:
-    h, z, p, d, hidden = branch
-    values = hidden.values[part]  # type: ignore[union-attr]
-    return Branch(
-        h[part], z[part], None if p is None else p[part], d[part], Hidden(torch.arange(len(values)), values)  # type: ignore[index]
-    )
+    def of(rows: Tensor | None) -> Any:
+        return None if rows is None else rows[part]
+
+    hidden = None if branch.hidden is None else Hidden(*(rows[part] for rows in branch.hidden))
+    return Branch(of(branch.h), of(branch.z), of(branch.p), of(branch.d), hidden)

@@ -22,7 +22,8 @@ from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.recorder import evaluating
 from sslcollapse.regularizers.constraints import Constrained
-from sslcollapse.training.module import SSLModule, encoder_from_recipe
+from sslcollapse.training.encoder import encoder_from_recipe
+from sslcollapse.training.module import SSLModule
 
 DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
 KEPT_BYTES = 1 << 30

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.core.errors import MissingDataError, RecipeError, in_words
-from sslcollapse.core.registry import CONSTRAINTS, ENCODERS, OBJECTIVES, REGULARIZERS
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.registry import CONSTRAINTS, OBJECTIVES, REGULARIZERS
 from sslcollapse.core.types import Batch, Branch, Hidden, sample_rows
 from sslcollapse.layers.map import HEADS, Layer, LayerError, layer_map
-from sslcollapse.nn.init import initialize
 from sslcollapse.objectives.base import Objective
 from sslcollapse.probes.linear import OnlineProbe
 from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty, chosen_layers
 from sslcollapse.regularizers.coefficients import CoefficientFunction, Placed, resolve_coefficient
 from sslcollapse.regularizers.constraints import Constrained, Constraint
 from sslcollapse.regularizers.rank_floor import RankFloorController
+from sslcollapse.training.encoder import checked_width, encoder_from_recipe
 from sslcollapse.training.outputs import LayerOutputs
 from sslcollapse.training.target import TargetNetwork, target_of
 
@@ -77,7 +77,7 @@ class SSLModule(nn.Module):
         self.encoder = encoder
         self.projector = objective.projector(self.encoder.out_dim)
         embedded = (self.encoder, "encoder") if self.projector is None else (self.projector, "objective.projector")
-        self.predictor = objective.predictor(_width(*embedded))
+        self.predictor = objective.predictor(checked_width(*embedded))
         self.decoder = objective.decoder(self.encoder.out_dim, in_shape)
         token = objective.token(in_shape)
         self.token = None if token is None else nn.Parameter(token)
@@ -321,46 +321,3 @@ def _layers(networks: Any) -> dict[str, Layer]:
             for name, layer in layer_map(module).items():
                 layers[f"{head}.{name}"] = replace(layer, name=f"{head}.{name}")
     return layers
-
-
-def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> Any:
-    """The encoder of a resolved recipe, from torch's global random state.
-
-    Raises:
-        RecipeError: its constructor refuses the shape of the data, or it is not what an encoder has to be.
-    """
-    spec, scheme = recipe["encoder"], recipe.get("initialization")
-    arguments = {key: value for key, value in spec.items() if key != "type"}
-    own = ("pretrained", "decay", "initial_rank")
-    overwritten = [name for name in own if not (arguments.get(name) is None or arguments[name] is False)]
-    if scheme is not None and overwritten:
-        raise RecipeError(f"initialization: {scheme!r} would overwrite encoder.{overwritten[0]}; leave one out")
-    try:
-        encoder = ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)
-        ENCODERS.check(encoder, spec["type"])
-    except (MissingDataError, MemoryError):
-        raise
-    except Exception as error:  # only now has its constructor seen the shape of the data; it may check by failing
-        raise RecipeError(f"encoder: {in_words(error)}") from error
-    _width(encoder, "encoder")
-    if scheme is not None:
-        try:
-            initialize(layer_map(encoder).values(), scheme)
-        except LayerError as error:
-            raise RecipeError(f"initialization: {error}") from error
-    return encoder
-
-
-def _width(network: Any, place: str) -> int:
-    """The width of what a network puts out, as it says itself.
-
-    Raises:
-        RecipeError: it says none, or one that cannot be.
-    """
-    width = getattr(network, "out_dim", None)
-    if not isinstance(width, int) or width < 1:
-        raise RecipeError(
-            f"{place}: {type(network).__name__}.out_dim must be the width of its output, a whole number >= 1, "
-            f"got {width!r}"
-        )
-    return width

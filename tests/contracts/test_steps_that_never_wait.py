@@ -23,8 +23,7 @@ from sslcollapse.core.capture import HostNumbers
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES, OPTIMIZERS, REGULARIZERS
 from sslcollapse.core.types import Batch, Context, Point
-from sslcollapse.domains.graph.domain import augment
-from sslcollapse.domains.graph.view import GraphStructure, GraphView
+from sslcollapse.domains.graph.view import GraphStructure, GraphView, augment
 from sslcollapse.domains.samples import SampleDomain, Samples
 from sslcollapse.domains.vision.domain import VisionDomain
 from sslcollapse.domains.vision.views import ImageViews

@@ -32,6 +32,9 @@ MAX_DENSE = 2**26
 """Features of a graph of more numbers are not made dense for baselines."""
 
 
+DEFAULT_VIEWS = GraphViews()
+
+
 class GraphDomain(Domain):
     """Graphs: two views by edge dropping and feature-column masking.
 
@@ -56,7 +59,7 @@ class GraphDomain(Domain):
         data_root: Path,
         *,
         dataset: Annotated[dict[str, Any], Component("graph_dataset")],
-        views: Annotated[GraphViews, FieldsOrComponent("graph_views")] = GraphViews(),
+        views: Annotated[GraphViews, FieldsOrComponent("graph_views")] = DEFAULT_VIEWS,
         batch_size: Annotated[int, AtLeast(1)] | None = None,
         batching: Annotated[Mapping[str, Any], Component("graph_batching")] = FULL,
     ) -> None:
@@ -108,11 +111,12 @@ class GraphDomain(Domain):
         return self._dataset
 
     def check(self, world_size: int) -> None:
-        """Raise RecipeError for a batch size that ranks cannot share or graphs cannot fill, or views of another size."""
+        """Raise RecipeError for batches that ranks cannot share or graphs cannot fill, or views they cannot have."""
         if self.batching.draws_views and not isinstance(self.views, GraphViews):
             raise RecipeError(
-                f"domain.batching.type: {type(self.batching).__name__} draws edges and feature columns by itself, and has "
-                "no views of type 'chain'; use batching of type 'full' or 'parts', or views by edge_drop and feature_mask"
+                f"domain.views.type: {type(self.batching).__name__} draws edges and feature columns by itself, and has "
+                "no views of type 'chain'; use views by the fields edge_drop and feature_mask, or domain.batching of "
+                "type 'full' or 'parts'"
             )
         self.batching.check(self, world_size)
 
@@ -193,7 +197,10 @@ class GraphDomain(Domain):
                 center = int(nodes[(2 * row + 1) * len(nodes) // (2 * min(count, len(nodes)))])
                 place = neighbourhood(graph.edge_index, graph.x, graph.y, center)
                 rows.append((place, graph.edge_index, [base, *views]))
-        titles = ["sample", *(f"view {view + 1}, draw {draw + 1}" for view in range(self.views.count) for draw in range(2))]
+        titles = [
+            "sample",
+            *(f"view {view + 1}, draw {draw + 1}" for view in range(self.views.count) for draw in range(2)),
+        ]
         write_neighbourhoods(rows, titles, path)
 
     def union(self, members: Sequence[int]) -> GraphView:

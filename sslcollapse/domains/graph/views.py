@@ -275,8 +275,8 @@ class HalfHop(Step):
         """The view with slow nodes; needs a graph all of whose nodes are samples."""
         if view.hidden is not None or view.sample_rows is not None:
             raise RecipeError(
-                "domain.views: half_hop is for a graph as a whole, once a view; let no node_mask or half_hop come before "
-                "it, and use domain.batching of type 'full' or 'parts'"
+                "domain.views: half_hop is for a graph as a whole, once a view; let no node_mask or half_hop come "
+                "before it, and use domain.batching of type 'full' or 'parts'"
             )
         nodes, edges = view.num_nodes, view.edge_index
         device = edges.device
