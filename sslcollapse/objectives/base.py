@@ -28,6 +28,8 @@ class Objective(nn.Module):
         couples_batch: whether a sample's loss depends on the other samples of the batch. Every objective says it;
             ``sslcollapse.testing.check_objective`` compares it with what its loss does. It decides whether several
             batches may be accumulated in the place of one.
+        needs_hidden: whether views must hide something, which a decoder finds again.
+        reads: kinds of views that it is for; None for any.
         step: the optimiser step, from 0, that the next ``forward`` is for; set before each. What depends on it is a
             function of it, so that a resumed run repeats it.
         total_steps: how many steps there are.
@@ -37,6 +39,8 @@ class Objective(nn.Module):
     target_initialization: str = "copy"
     target_buffers: str = "own"
     couples_batch: bool | None = None
+    needs_hidden: bool = False
+    reads: tuple[str, ...] | None = None
     step: int = 0
     total_steps: int = 1
 

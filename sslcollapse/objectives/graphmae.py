@@ -44,6 +44,8 @@ class GraphMAE(Objective):
     """
 
     couples_batch = False
+    needs_hidden = True
+    reads = ("graph",)
 
     def __init__(
         self,

@@ -9,8 +9,8 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.registry import REGULARIZERS
 from sslcollapse.core.types import Batch, Branch, Hidden
+from sslcollapse.domains.graph.node_views import NodeMask
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
-from sslcollapse.domains.graph.views import NodeMask
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.objectives.graphmae import GraphMAE
 from sslcollapse.training.module import SSLModule

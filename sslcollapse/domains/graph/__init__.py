@@ -16,11 +16,11 @@ BUILTIN = {
     "graph_view": {
         "edge_drop": "views:EdgeDrop",
         "feature_mask": "views:FeatureMask",
-        "node_mask": "views:NodeMask",
-        "half_hop": "views:HalfHop",
+        "node_mask": "node_views:NodeMask",
+        "half_hop": "node_views:HalfHop",
     },
     "graph_views": {
-        "chain": "views:Chain",
+        "chain": "views:ViewChain",
     },
     "graph_batching": {
         "full": "batching:Full",

@@ -8,8 +8,9 @@ import torch
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Context
 from sslcollapse.domains.graph.domain import GraphDomain
+from sslcollapse.domains.graph.node_views import HalfHop, NodeMask
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView, augment
-from sslcollapse.domains.graph.views import Chain, HalfHop, NodeMask
+from sslcollapse.domains.graph.views import ViewChain
 from sslcollapse.encoders.gcn import GCN, gcn_matrix
 
 NODES, EDGES = 10, 30
@@ -31,7 +32,7 @@ def domain(**views):
 
 
 def test_a_chain_of_both_steps_draws_what_the_fields_draw(graph):
-    chain = Chain(views=[[dict(type="edge_drop", p=0.5), dict(type="feature_mask", p=0.3)]])
+    chain = ViewChain(views=[[dict(type="edge_drop", p=0.5), dict(type="feature_mask", p=0.3)]])
     made, expected = chain.make(graph, 0, rng()), augment(graph, 0.5, 0.3, rng())
     assert torch.equal(made.edge_index, expected.edge_index)
     assert torch.equal(made.x, expected.x)
@@ -39,7 +40,7 @@ def test_a_chain_of_both_steps_draws_what_the_fields_draw(graph):
 
 def test_steps_of_one_kind_act_one_after_the_other(graph):
     steps = [dict(type="edge_drop", p=0.5)] * 2 + [dict(type="feature_mask", p=0.5)] * 2
-    twice = Chain(views=[steps]).make(graph, 0, rng())
+    twice = ViewChain(views=[steps]).make(graph, 0, rng())
     stream = rng()
     edges = [torch.rand(EDGES, generator=stream) >= 0.5 for _ in range(2)]
     columns = [torch.rand(5, generator=stream) >= 0.5 for _ in range(2)]
@@ -49,11 +50,11 @@ def test_steps_of_one_kind_act_one_after_the_other(graph):
 
 def test_at_strength_0_every_step_leaves_the_graph_as_it_is(graph):
     steps = [dict(type=name, p=0.7) for name in ("edge_drop", "feature_mask", "half_hop")]
-    made = Chain(views=[steps], strength=0.0).make(graph, 0, rng())
+    made = ViewChain(views=[steps], strength=0.0).make(graph, 0, rng())
     assert torch.equal(made.edge_index.unique(dim=1), graph.edge_index.unique(dim=1))
     assert torch.equal(made.x[:NODES], graph.x)
     assert made.num_nodes == NODES
-    hidden = Chain(views=[[dict(type="node_mask", p=0.7)]], strength=0.0).make(graph, 0, rng())
+    hidden = ViewChain(views=[[dict(type="node_mask", p=0.7)]], strength=0.0).make(graph, 0, rng())
     assert hidden.hidden is None
     assert torch.equal(hidden.x, graph.x)
 
@@ -167,7 +168,7 @@ def test_views_that_cannot_be_are_refused_in_a_sentence(views, message):
 @pytest.mark.parametrize("second", ["node_mask", "half_hop"])
 @pytest.mark.parametrize("first", ["node_mask", "half_hop"])
 def test_nodes_are_hidden_or_slowed_once_a_view(graph, first, second):
-    chain = Chain(views=[[dict(type=first, p=0.5), dict(type=second, p=0.5)]])
+    chain = ViewChain(views=[[dict(type=first, p=0.5), dict(type=second, p=0.5)]])
     with pytest.raises(RecipeError, match=f"domain.views: {second}"):
         chain.make(graph, 0, rng())
 
