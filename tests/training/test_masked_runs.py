@@ -63,6 +63,8 @@ def test_an_objective_for_graphs_is_refused_with_images_before_data_are_read(tmp
         domain=dict(type="vision", dataset=dict(type="digits"), batch_size=16),
         encoder=dict(type="resnet_narrow"),
         objective=dict(type="graphmae"),
+        optim=dict(type="adamw", lr=1e-3),
+        train=dict(steps=1),
     )
     with pytest.raises(RecipeError, match=r"objective.type: 'graphmae' reads views of kind graph, .* of kind image"):
         train(recipe, out=tmp_path)
