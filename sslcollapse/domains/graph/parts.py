@@ -17,7 +17,7 @@ from sslcollapse.domains.graph.batching import AHEAD, check_ahead, prepared
 from sslcollapse.domains.graph.clusters import clustered
 from sslcollapse.domains.graph.neighbours import InEdges
 from sslcollapse.domains.graph.roots import edges_of, refuse_graphs
-from sslcollapse.domains.graph.view import GraphStructure, GraphView, augment
+from sslcollapse.domains.graph.view import GraphStructure, GraphView
 from sslcollapse.recipe.schema import AtLeast
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class PartBatches:
     """
 
     whole = False
+    draws_views = False
 
     def __init__(
         self,
@@ -106,13 +107,8 @@ class PartBatches:
             structure = induced(edges, nodes, place)
             base = GraphView(structure.to(context.device), graph.features.rows(nodes).to(context.device))
             views = [
-                augment(
-                    base,
-                    *odds,
-                    generator(context.device, "view", context.seed, step, context.rank, k),
-                    undirected=domain.views.undirected,
-                )
-                for k, odds in enumerate(zip(*domain.views.probabilities(), strict=True))
+                domain.views.make(base, k, generator(context.device, "view", context.seed, step, context.rank, k))
+                for k in range(domain.views.count)
             ]
             yield Batch(views, nodes, None, False, equal=True)
 

@@ -170,6 +170,14 @@ def test_what_the_graph_or_the_ranks_cannot_share_is_refused_with_what_to_do(tmp
         domain(tmp_path, batch_size=5).check(2)
 
 
+@pytest.mark.parametrize("batching", ["neighbours", "ego"])
+def test_views_of_a_whole_graph_which_masked_objectives_need_are_refused_with_what_takes_them(tmp_path, batching):
+    views = dict(type="chain", views=[[dict(type="node_mask", p=0.5)]])
+    made = GraphDomain(tmp_path, dataset=DATASET, views=views, batching=dict(type=batching, batch_size=2))
+    with pytest.raises(RecipeError, match=r"by itself, and has no views of type 'chain'.* type 'full' or 'parts'"):
+        made.check(1)
+
+
 @pytest.mark.parametrize(
     "batching",
     [dict(type="neighbours", batch_size=2), dict(type="parts", parts=2), dict(type="ego", batch_size=2)],
