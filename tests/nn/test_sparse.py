@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from sslcollapse.core.errors import RunError
-from sslcollapse.nn import sparse
 from sslcollapse.nn.sparse import Pattern, SparseMatrix, summed_in_order
 
 
@@ -46,12 +44,3 @@ def test_a_deterministic_product_is_the_product(monkeypatch):
     for at_a_time in (1, 1 << 20):
         monkeypatch.setattr("sslcollapse.nn.sparse.AT_A_TIME", at_a_time)
         torch.testing.assert_close(summed_in_order(matrix.to_sparse_csr(), dense), matrix @ dense)
-
-
-@pytest.mark.parametrize("most", [2, 3])
-def test_a_matrix_whose_entries_cannot_be_counted_in_32_bits_is_refused(most, monkeypatch):
-    monkeypatch.setattr(sparse, "MOST", most)
-    edges = torch.tensor([0, 1, 1, 0])
-    with pytest.raises(RunError, match=r"2 x 2 with 4 non-zeros: products count in 32 bits.*'neighbours'"):
-        Pattern.from_indices(edges, edges, (2, 2))
-    assert Pattern.from_indices(edges[:2], edges[:2], (2, 2)).row.tolist() == [0, 1]
