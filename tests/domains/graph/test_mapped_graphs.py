@@ -15,6 +15,7 @@ from sslcollapse.domains.graph.data import Graph, GraphDataset
 from sslcollapse.domains.graph.domain import GraphDomain
 from sslcollapse.domains.graph.mapped import MappedFeatures, MappedGraph, MappedStructure, graph_of_stores
 from sslcollapse.domains.graph.neighbours import InEdges
+from sslcollapse.domains.graph.view import GraphStructure
 from sslcollapse.nn.sparse import import_geometric
 
 DATASET = dict(type="csbm", nodes=120, features=12, train_per_class=5, validation_per_class=5)
@@ -141,6 +142,17 @@ def test_stores_that_do_not_fit_are_refused():
     edges.put_edge_index(torch.tensor([[1], [2]]), edge_type=kind, layout="coo", size=size)
     with pytest.raises(DataError, match="2 types of edges"):
         graph_of_stores(features, edges, graph.y, group_name="paper", attr_name="x")
+
+
+@pytest.mark.parametrize("matrix", ["with_loops", "plain"])
+def test_a_graph_whose_matrix_cannot_be_counted_in_32_bits_is_refused(matrix, monkeypatch):
+    structure = GraphStructure(tiny_edges(), 7)
+    expected = getattr(structure, matrix)
+    monkeypatch.setattr("sslcollapse.nn.sparse.MOST", 8)
+    with pytest.raises(RunError, match=r"7 x 7 with \d+ non-zeros: products count in 32 bits.*'neighbours'"):
+        getattr(GraphStructure(tiny_edges(), 7), matrix)
+    monkeypatch.setattr("sslcollapse.nn.sparse.MOST", len(expected.row))
+    assert torch.equal(getattr(GraphStructure(tiny_edges(), 7), matrix).row, expected.row)
 
 
 def test_the_probe_set_and_copies_of_a_mapped_graph_share_what_is_mapped(tmp_path):
