@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from objective_workers import LEAST, SMALL
+from objective_workers import LEAST, NAMES, SMALL
 from torch import nn
 from workers import start
 
@@ -57,6 +57,6 @@ def every_gradient(rank: int, world_size: int, store: str, results: str) -> None
     start(rank, world_size, store)
     for batching in BATCHINGS:
         samples = batch(batching, rank, world_size)
-        found = {name: gradients(name, samples, nn.parallel.DistributedDataParallel) for name in OBJECTIVES.names()}
+        found = {name: gradients(name, samples, nn.parallel.DistributedDataParallel) for name in NAMES}
         torch.save({**found, "roots": samples.index}, f"{results}/{batching}{rank}.pt")
     dist.destroy_process_group()

@@ -32,6 +32,8 @@ VARIANTS |= {
     for name, known in LOSSES.items()
     if known.momentum
 }
+NAMES = [name for name in OBJECTIVES.names() if not OBJECTIVES.get(name).needs_hidden]
+"""Objectives of samples; those of hidden nodes need the graph as a whole, which no two processes share."""
 LEAST = {"lightly": {"type": "lightly", "loss": "NTXentLoss"}}
 """The least arguments of objectives that have required ones."""
 
@@ -55,7 +57,7 @@ class Encoder(nn.Module):
 
 def cases() -> list[tuple[str, str | None]]:
     """(objective, regularizer or constraint); these two stand beside an objective that couples no samples."""
-    return [(name, None) for name in [*OBJECTIVES.names(), *VARIANTS]] + [
+    return [(name, None) for name in [*NAMES, *VARIANTS]] + [
         ("bgrl", name) for name in [*REGULARIZERS.names(), *CONSTRAINTS.names()]
     ]
 

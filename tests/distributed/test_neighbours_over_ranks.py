@@ -7,8 +7,6 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from sslcollapse.core.registry import OBJECTIVES
-
 sys.path.insert(0, str(Path(__file__).parent))
 import neighbour_workers as cases
 
@@ -35,7 +33,7 @@ def test_the_roots_of_the_ranks_in_turn_are_those_of_one(by_rank, whole, batchin
 
 
 @pytest.mark.parametrize("batching", cases.BATCHINGS)
-@pytest.mark.parametrize("objective", OBJECTIVES.names())
+@pytest.mark.parametrize("objective", cases.NAMES)
 def test_two_ranks_with_half_of_the_roots_have_the_loss_and_gradients_of_one_with_all(
     by_rank, whole, objective, batching
 ):

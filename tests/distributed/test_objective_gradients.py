@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from sslcollapse.core.registry import CONSTRAINTS, OBJECTIVES, REGULARIZERS
+from sslcollapse.core.registry import CONSTRAINTS, REGULARIZERS
 
 sys.path.insert(0, str(Path(__file__).parent))
 import objective_workers as cases
@@ -43,7 +43,7 @@ def relative_error(found, expected):
 
 
 def test_every_registered_objective_regularizer_and_constraint_is_a_case():
-    assert {objective for objective, penalty in ALL if penalty is None} == {*OBJECTIVES.names(), *cases.VARIANTS}
+    assert {objective for objective, penalty in ALL if penalty is None} == {*cases.NAMES, *cases.VARIANTS}
     assert {penalty for _, penalty in ALL if penalty} == {*REGULARIZERS.names(), *CONSTRAINTS.names()}
 
 
