@@ -1,5 +1,6 @@
 """Processes that make run after run: the runs are those of a process each, and what goes wrong costs one of them."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -271,6 +272,28 @@ def test_data_are_read_once_for_runs_of_the_same_settings_and_again_for_others(p
     other = {**recipe["domain"], "dataset": {**recipe["domain"]["dataset"], "seed": 1}}
     datasets.load(build_domain({**recipe, "domain": other}))
     assert len(read) == 2
+
+
+def test_sparse_features_are_kept_for_the_next_run_as_a_copy_of_their_own(place, monkeypatch):
+    space = {}
+    exec(written(place).read_text(), space)
+    recipe = resolve(space["recipe"])
+    load = CSBM.load
+
+    def sparse(self):
+        made = load(self)
+        (graph,) = made.graphs
+        return dataclasses.replace(made, graphs=(dataclasses.replace(graph, x=graph.x.to_sparse_csr()),))
+
+    monkeypatch.setattr(CSBM, "load", sparse)
+    datasets, first, second = Datasets(), build_domain(recipe), build_domain(recipe)
+    datasets.load(first)
+    one = first.dataset.graphs[0].x
+    assert one.layout == torch.sparse_csr
+    before = one.to_dense()
+    one.values().zero_()
+    datasets.load(second)
+    assert torch.equal(second.dataset.graphs[0].x.to_dense(), before)
 
 
 def test_data_of_a_file_that_has_changed_or_that_are_large_are_read_again(place):
