@@ -13,6 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sslcollapse.ablation.files import read_plan
+from sslcollapse.ablation.records import Records
+from sslcollapse.ablation.statistics.intervals import paired_difference
+from sslcollapse.ablation.tables.columns import Column
 from sslcollapse.runs.export import load_encoder
 from sslcollapse.runs.quantities import attainable
 
@@ -263,6 +267,38 @@ def test_the_readmes_results_are_those_of_the_recorded_tables(dataset, ablation)
     figures = [figure for row in rows for figure in re.findall(r"\d+\.\d+ ± \d+\.\d+|[+−]\d+\.\d+ \[.*?\]", row)]
     assert len(figures) == 7
     assert [figure for figure in figures if figure.replace("−", "-") not in page] == []
+
+
+def test_the_readmes_gains_under_weak_views_are_those_of_claim_1():
+    claim = json.loads((ROOT / "docs/results/claim_01_weak_views/claim.json").read_text())
+    text = " ".join((ROOT / "README.md").read_text().split())
+    tests = [test for test in claim["tests"] if test["check"] == "accuracy rises"]
+    assert [test["group"] for test in tests] == ["Cora", "CiteSeer"]
+    for test in tests:
+        assert (test["outcome"], test["n"]) == ("supported", 10)
+        assert test["shown"] in text.replace(" points", "")
+
+
+@pytest.mark.parametrize(
+    ("graph", "shown"), [("CiteSeer", "5.32 points [+2.44, +8.20]"), ("Cora", "+0.26 [−1.42, +1.94]")]
+)
+def test_the_readmes_operating_point_is_that_of_the_records_of_claim_3(graph, shown):
+    folder = ROOT / "docs/results/claim_03_view_strength"
+    ablation, _ = read_plan(folder)
+    records, column = Records(folder / "runs.jsonl"), Column("evaluation.public.test_accuracy", "", "")
+
+    def of(strength, coefficient):
+        chosen = {"domain.views.strength": strength, "regularizers.werank.coefficient": coefficient}
+        return records.of([c for c in ablation.cells if c.base == graph and c.values == chosen], 5)
+
+    found = paired_difference(*column.paired(of(1.0, 0.0), of(0.2, 0.1)), 1 - 0.05 / 2)
+    numbers = [100 * number for number in (found.mean, *found.interval)]
+    assert re.findall(r"[+−]?\d+\.\d\d", shown) == [
+        f"{number:+.2f}".replace("-", "−").removeprefix("+" if k == 0 and "points" in shown else " ")
+        for k, number in enumerate(numbers)
+    ]
+    assert found.n == 5
+    assert shown in " ".join((ROOT / "README.md").read_text().split())
 
 
 @pytest.mark.parametrize("objective", ["SimCLR", "BYOL", "SimSiam", "VICReg", "Barlow Twins"])
