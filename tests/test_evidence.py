@@ -256,6 +256,8 @@ def test_two_makings_of_the_same_runs_are_compared_metric_by_metric(folder):
     assert made["metrics"]["rank.representation.effective_rank"]["largest"] == 0.0
     page = write_reproducibility(folder.results, [folder.path / "one", folder.path / "two"], "threads").read_text()
     assert "3 runs (tiny) made twice, 1 of them with equal numbers. Differs: threads 1 / 2." in " ".join(page.split())
+    assert "| threads | threads | 1 of 3 | 0.4 | 0 |" in page
+    assert "Not varied in any of them: device, torch, torch_geometric, sslcollapse, commit, streams." in page
     again = write_reproducibility(folder.results, [], None).read_text()
     assert again == page, "comparisons are kept"
 
