@@ -14,7 +14,7 @@ ROW, LEFT, PLOT, RIGHT = 19, 430, 330, 300
 INK, GREY, BAND = "#24292f", "#6e7781", "#dbe9f6"
 COLOURS = {"supported": "#0969da", "contradicted": "#bc4c00"}
 TICKS = (-300, -100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 300)
-LONGEST = 66
+LONGEST = 70
 PANELS = (
     ("difference", True, "Accuracy: difference, points of %"),
     ("difference", False, "Effective rank: difference, dimensions"),
