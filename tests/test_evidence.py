@@ -15,7 +15,9 @@ from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.cli import run_command
 from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.recipe import load
 from tools import evidence
+from tools.bench import study
 from tools.evidence import depth, published, simulate
 from tools.evidence.mechanism import ACCURACY, LEAST_DATA_SETS, Pair, associate, collect, measured
 from tools.evidence.mechanism_page import claim_json, mechanism, write_mechanism
@@ -331,6 +333,19 @@ def test_the_page_of_published_tables_is_what_its_json_and_the_records_say():
     results = ROOT / "docs/results"
     made = json.loads((results / "published.json").read_text())
     assert (results / "published.md").read_text() == published.page(made, results) + "\n"
+
+
+def test_each_cell_that_a_gpu_is_to_fill_is_one_that_its_command_makes():
+    made = json.loads((ROOT / "docs/results/published.json").read_text())
+    planned = [(row, place) for table in made["tables"] for row in table["ours"] for place in row["from"].values()]
+    planned = [(row, place) for row, place in planned if place["folder"].startswith("published_")]
+    assert {place["folder"] for _, place in planned} == set(study.PUBLISHED) - {"published_cifar10"}
+    for row, place in planned:
+        words = study.published(place["folder"])
+        coefficients = [float(value) for value in words[2].partition("=")[2].split(",")]
+        assert place["values"]["regularizers.werank.coefficient"] in coefficients
+        probe = place.get("metric", row["metric"]).split(".")[1]
+        assert probe in load(ROOT / words[0])["evaluate"]
 
 
 def finished_run(path, name, share):

@@ -88,7 +88,8 @@ def _cell(place: Mapping[str, Any] | None, metric: str, results: Path) -> tuple[
     cells = [c for c in ablation.cells if all(plain(c.at(path)) == plain(value) for path, value in wanted.items())]
     if len(cells) != 1:
         raise KeyError(f"{len(cells)} cells of {place['folder']} have {wanted}")
-    splits = Column(metric, "", "").splits_by_seed(Records(folder / "runs.jsonl").of(cells, ablation.seeds))
+    column = Column(place.get("metric", metric), "", "")
+    splits = column.splits_by_seed(Records(folder / "runs.jsonl").of(cells, ablation.seeds))
     means = [sum(values) / len(values) for values in splits.values()]
     one = next(iter(splits.values()), [])
     summary = summarise(means if len(means) > 1 else one)
