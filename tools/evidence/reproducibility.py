@@ -150,7 +150,8 @@ def page(comparisons: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, A
         "The same recipe, seed, processor, thread count and versions give the same numbers. With another "
         "processor, thread count or version sums are added up in another order, and training carries that on. How far "
         "records then move is measured here by runs that were made twice, for what is listed and nothing else: a "
-        "longer run may move further than a short one. An effect of that size is none, whatever its interval says."
+        "longer run may move further than a short one. A difference of that size between two single runs says nothing; "
+        "a mean over seeds moves less. What another processor does to images is not measured: none is at hand."
     )
     lines += ["## How far records move", "", *_summary(comparisons)]
     for made in comparisons:
