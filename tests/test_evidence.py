@@ -388,11 +388,13 @@ def test_the_picture_of_the_repository_is_of_the_recipes_that_differ_by_werank_a
     plain, werank = json.loads((ROOT / depth.IMAGE).with_suffix(".json").read_text())["runs"]
     assert (plain["name"], werank["name"]) == ("bgrl_deep_cora", "bgrl_werank_deep_cora")
     assert plain["seed"] == werank["seed"]
+    last: list[float] = []
     for run in (plain, werank):
         assert len(run["outputs"]) == 8
-        last = [shares[str(run["steps"])] for shares in run["outputs"].values()]
-        assert last == sorted(last, reverse=True), "rank falls from layer to layer"
-        assert last[-1] == pytest.approx(run["rank"] / run["attainable"], abs=0.01)
+        ends = [shares[str(run["steps"])] for shares in run["outputs"].values()]
+        assert ends == sorted(ends, reverse=True), "rank falls from layer to layer"
+        last.append(ends[-1])
+    assert last[1] > 3 * last[0]
 
 
 def test_a_run_without_ranks_over_time_cannot_be_drawn(tmp_path):
