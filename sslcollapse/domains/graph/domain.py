@@ -22,7 +22,6 @@ from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView, augment
 from sslcollapse.nn.inputs import gcn_matrix
-from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import AtLeast, Component, Momentum, Probability
 
 MAX_MEASURED_FEATURES = 2048
@@ -171,11 +170,12 @@ class GraphDomain(Domain):
     def probe_set(self) -> ProbeSet:
         """Every graph un-augmented, one view a graph; labels and splits over their nodes in order."""
         dataset = self.dataset
-        labels = torch.cat([graph.y for graph in dataset.graphs])
+        labels = [graph.y for graph in dataset.graphs]
         views: list[Any] = [self.union([i]) for i in range(len(dataset.graphs))]
         if not self.batching.whole:
             views = [NodeChunks(view) for view in views]
-        return ProbeSet(views, labels, dataset.num_classes, dataset.splits)
+        together = labels[0] if len(labels) == 1 else torch.cat(labels)
+        return ProbeSet(views, together, dataset.num_classes, dataset.splits)
 
     def measurable(self, view: GraphView) -> Tensor | None:
         """Features of the sampled nodes with masked columns zero, or None where there are too many to be made dense."""
@@ -232,7 +232,7 @@ class GraphDomain(Domain):
         if not graphs:
             raise DataError(f"{self.dataset.name}: a batch without graphs")
         if len(graphs) == 1:
-            return GraphView(GraphStructure(graphs[0].edge_index, graphs[0].num_nodes), _features(graphs[0].x))
+            return graphs[0].view()
         sizes = torch.tensor([graph.num_nodes for graph in graphs])
         offsets = sizes.cumsum(0) - sizes
         edges = [graph.edge_index + offset for graph, offset in zip(graphs, offsets.tolist(), strict=True)]
@@ -255,7 +255,3 @@ def propagated(view: GraphView | NodeChunks, hops: int) -> Tensor | None:
     for _ in range(hops):
         x = view.adjacency(gcn_matrix) @ x
     return x
-
-
-def _features(x: Tensor) -> Features:
-    return Features(SparseMatrix.from_csr(x) if x.layout == torch.sparse_csr else x)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch.nn import functional
 
 from sslcollapse.core.memory import onto
 from sslcollapse.nn.sparse import Pattern, SparseMatrix
+
+if TYPE_CHECKING:
+    from sslcollapse.domains.graph.neighbours import InEdges
 
 
 class Features:
@@ -99,11 +102,13 @@ class GraphStructure:
         hops: of sampled surroundings, how many nodes are at most h hops from the samples, for each h; else None.
         weight: [E] how many edges of the graph each edge stands for; None for 1.
         unseen: [N] how many edges a node has beside those that are here; None for 0.
+        in_edges: of a graph that is stored by target, these edges as they are stored, which ``InEdges.of`` then gives.
     """
 
     hops: tuple[int, ...] | None = None
     weight: Tensor | None = None
     unseen: Tensor | None = None
+    in_edges: InEdges | None = None
 
     def __init__(self, edge_index: Tensor, num_nodes: int, graph_index: Tensor | None = None) -> None:
         self.edge_index = edge_index
