@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sslcollapse.core.errors import PreemptedError, SSLCollapseError, WriteError, explained
 from sslcollapse.core.texts import keep_traceback, lasting_output, launched, say, say_error
+from sslcollapse.training.graph_files import add_graph_commands
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
 """Exit codes: of an error that the user can mend, of Ctrl-C, and of one that is a fault of this package."""
@@ -189,11 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file")
     _add_overrides(train)
     _add_folder(train, "--out", "runs", "where run directories go")
-    train.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run of this recipe and seed from its newest checkpoint, if it has one",
-    )
+    words = "continue the run of this recipe and seed from its newest checkpoint, if it has one"
+    train.add_argument("--resume", action="store_true", help=words)
     train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
     train.add_argument(
         "--dry-run", action="store_true", help="show the resolved recipe, layers and data; train nothing"
@@ -298,6 +296,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_overrides(views)
     views.add_argument("--out", type=Path, default=Path("views.png"), metavar="FILE", help="default: views.png")
     views.add_argument("--samples", type=_positive, default=6, metavar="N", help="rows of the sheet (default: 6)")
+
+    add_graph_commands(commands, _command)
 
     listing = _command(commands, "list", _list, "list the registered components")
     listing.add_argument("kind", nargs="?", metavar="KIND", help="one kind, such as encoder (default: all)")

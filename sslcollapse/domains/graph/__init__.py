@@ -12,6 +12,8 @@ BUILTIN = {
         "ogbn": "ogb:OGBN",
         "digits": "synthetic:DigitsGraph",
         "csbm": "synthetic:CSBM",
+        "csbm_streamed": "blocks:StreamedCSBM",
+        "stored": "packed:PackedGraph",
     },
     "graph_batching": {
         "full": "batching:Full",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from sslcollapse.domains.base import Domain, dataset_key
 from sslcollapse.domains.graph.batching import FULL, Batching, FixedViews
 from sslcollapse.domains.graph.chunks import NodeChunks
 from sslcollapse.domains.graph.data import GraphDataset
+from sslcollapse.domains.graph.pack import pack
 from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
+from sslcollapse.domains.graph.stream import Streamed, stream_of
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView, augment
 from sslcollapse.nn.inputs import gcn_matrix
 from sslcollapse.recipe.schema import AtLeast, Component, Momentum, Probability
@@ -225,6 +228,17 @@ class GraphDomain(Domain):
                 rows.append((place, graph.edge_index, [base, *views]))
         titles = ["sample", *(f"view {view + 1}, draw {draw + 1}" for view in range(2) for draw in range(2))]
         write_neighbourhoods(rows, titles, path)
+
+    def pack(
+        self, folder: Path, *, features: str = "float32", memory: int = 2**30, progress: Callable[[str], None] = print
+    ) -> bool:
+        """Write the graphs to a folder that the dataset ``stored`` reads; see ``pack``.
+
+        A dataset that has ``stream()`` is not read into memory for it.
+        """
+        stream = self.source.stream() if isinstance(self.source, Streamed) else stream_of(self.dataset)
+        key = self.data_key() or json.dumps(self._spec, sort_keys=True, default=str)
+        return pack(stream, Path(folder), key=key, kind=features, memory=memory, progress=progress)
 
     def union(self, members: Sequence[int]) -> GraphView:
         """Some graphs as one, on the host: their disjoint union, in this order."""
