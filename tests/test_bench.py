@@ -19,7 +19,7 @@ from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.recipe import load, override, resolve
 from tools import bench
-from tools.bench import gpu, gpu_parts, gpu_runs, graph_step, large_graph, probes, study
+from tools.bench import gpu, gpu_parts, gpu_runs, graph_scale, graph_step, large_graph, probes, study
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -41,7 +41,9 @@ def test_every_benchmark_that_is_named_is_there(name):
 def test_the_help_names_the_benchmarks(capsys):
     with pytest.raises(SystemExit):
         bench.parser().parse_args(["--help"])
-    assert "which benchmark: ablate, gpu, graph-step, large-graph, memory," in " ".join(capsys.readouterr().out.split())
+    assert "which benchmark: ablate, gpu, graph-scale, graph-step, large-graph, memory," in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 WRITES = "import json, sys; json.dump({'status': 'done', 'headline': 'made'}, open(sys.argv[1], 'w'))"
@@ -286,3 +288,37 @@ def test_the_captured_contenders_of_a_graph_step_run_as_programs_where_there_are
     assert all(record["ms"][name] > 0 for name in names)
     assert record["werank_adds"].keys() == {"ours", "ours_captured"}
     assert set(names) <= graph_step.TITLES.keys()
+
+
+def test_a_size_of_the_scale_benchmark_is_packed_once_stepped_evaluated_and_measured(tmp_path):
+    first, again = (graph_scale.pack(tmp_path, nodes=500) for _ in range(2))
+    assert (first["written_now"], again["written_now"]) == (True, False)
+    assert first["bytes"] == again["bytes"] > 500 * graph_scale.FEATURES * 2
+    row = graph_scale.measure(tmp_path, nodes=500, batch=8, steps=2)
+    assert len(row["ms_all"]) == 2
+    assert row["rows_a_step"] <= 8 * (1 + 5 + 25)
+    assert row["effective_rank"] > 1
+    assert row["test_accuracy"] > 1 / 5
+    assert min(row[name] for name in ("anonymous_mib", "mapped_mib", "probe_seconds", "rank_seconds")) > 0
+
+
+def test_the_slope_of_a_power_is_its_exponent_and_of_one_size_none():
+    sizes = [10, 100, 1000]
+    assert graph_scale.slope(sizes, [3 * size**0.7 for size in sizes]) == pytest.approx(0.7)
+    assert graph_scale.slope([10], [3.0]) == 0
+
+
+def test_memory_is_watched_without_mapped_files():
+    with graph_scale.highest() as peaks:
+        kept = torch.ones(30 * 2**20 // 4)
+        time.sleep(0.1)
+        before = peaks["RssAnon"]
+    assert before > 30
+    assert len(kept)
+
+
+@pytest.mark.parametrize("text", ["", "many", "100", "1000,x"])
+def test_sizes_of_the_scale_benchmark_that_are_none_are_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        bench.parser().parse_args(["graph-scale", "--nodes", text])
+    assert "expected numbers of nodes, 500 or more" in capsys.readouterr().err

@@ -129,7 +129,7 @@ class LazyViews(Protocol):
 
 
 @runtime_checkable
-class Streamed(Protocol):
+class Partwise(Protocol):
     """An input of samples that are too many for one forward pass: it applies an encoder to them part by part.
 
     Representations are those of one forward pass, and so is what the encoder's layers put out, in parts: a hook on a
@@ -140,7 +140,7 @@ class Streamed(Protocol):
         """Number of samples."""
         ...
 
-    def only(self, rows: Tensor) -> Streamed:
+    def only(self, rows: Tensor) -> Partwise:
         """The same input, of whose samples only some are wanted, by their numbers [R], ascending."""
         ...
 
@@ -165,7 +165,7 @@ class Streamed(Protocol):
         """All samples as an input for one forward pass, on the device; None where they do not fit."""
         ...
 
-    def to(self, device: torch.device) -> Streamed:
+    def to(self, device: torch.device) -> Partwise:
         """The same input, encoded on another device."""
         ...
 
@@ -199,13 +199,13 @@ class ProbeSet:
         return replace(self, views=moved)
 
     @property
-    def streamed(self) -> bool:
-        """Whether its inputs are ``Streamed``."""
-        return not isinstance(self.views, LazyViews) and any(isinstance(view, Streamed) for view in self.views)
+    def partwise(self) -> bool:
+        """Whether its inputs are ``Partwise``."""
+        return not isinstance(self.views, LazyViews) and any(isinstance(view, Partwise) for view in self.views)
 
     def only(self, rows: Tensor | None) -> Sequence[Any] | LazyViews:
-        """Its inputs, of streamed ones only some samples [R], ascending; None for all."""
-        return restricted(list(self.views), rows) if rows is not None and self.streamed else self.views
+        """Its inputs, of partwise ones only some samples [R], ascending; None for all."""
+        return restricted(list(self.views), rows) if rows is not None and self.partwise else self.views
 
     def measured(self, samples: int | None, usual: int = MEASURED) -> tuple[Sequence[Any] | LazyViews, Tensor | None]:
         """The inputs that ranks are measured on, and which rows of what they give count; None for all rows.
@@ -225,7 +225,7 @@ class ProbeSet:
 
 
 def restricted(views: Sequence[Any], rows: Tensor) -> list[Any]:
-    """Streamed inputs of which only some samples [R] are wanted, by their numbers over all of them, ascending."""
+    """Partwise inputs of which only some samples [R] are wanted, by their numbers over all of them, ascending."""
     start, left = 0, []
     for view in views:
         own = rows[(rows >= start) & (rows < start + len(view))] - start

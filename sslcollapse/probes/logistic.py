@@ -96,7 +96,7 @@ class LogisticProbe(SplitProbe):
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
     ) -> Iterator[Outcome]:
         """The outcome of each split; splits whose training parts have one shape are fitted together."""
-        x = _Rows(features.detach(), self.rows)
+        x = FittedRows(features.detach(), self.rows)
         labels = probe_set.labels.to(features.device)
         taught = [
             Targets.of(labels[split.train], probe_set.num_classes, one_vs_rest=self.solver == "liblinear")
@@ -123,7 +123,9 @@ class LogisticProbe(SplitProbe):
         """``chosen_c`` of each split, and how many fits of all had not converged."""
         return {"chosen_c": [each["c"] for each in facts], "unconverged": sum(each["unconverged"] for each in facts)}
 
-    def _evaluate(self, x: _Rows, labels: Tensor, metric: str, batch: Sequence[tuple[Split, Targets]]) -> list[Outcome]:
+    def _evaluate(
+        self, x: FittedRows, labels: Tensor, metric: str, batch: Sequence[tuple[Split, Targets]]
+    ) -> list[Outcome]:
         """Fit on the training parts for every C, and keep for each the best on its validation part."""
         splits, taught = zip(*batch, strict=True)
         rows = torch.stack([x[split.train] for split in splits])
@@ -147,7 +149,7 @@ class LogisticProbe(SplitProbe):
         return outcomes
 
 
-class _Rows:
+class FittedRows:
     """Features as they are fitted: in float64, or in float32 where they are many, and then made where they are read.
 
     Args:
@@ -180,7 +182,7 @@ class _Rows:
         return features.double() / self._length if self._length > 0 else features.double()
 
 
-def _scored(metric: str, x: _Rows, rows: np.ndarray, labels: Tensor, weight: Tensor, bias: Tensor) -> list[float]:
+def _scored(metric: str, x: FittedRows, rows: np.ndarray, labels: Tensor, weight: Tensor, bias: Tensor) -> list[float]:
     """The metric of each of B classifiers over some rows, which are made and scored in tiles where they are many.
 
     Shapes:

@@ -15,7 +15,7 @@ from sslcollapse.core.distributed import world_size
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.memory import onto
 from sslcollapse.core.precision import device_of, full_precision
-from sslcollapse.core.types import Neighbours, Point, Streamed
+from sslcollapse.core.types import Neighbours, Partwise, Point
 from sslcollapse.layers.map import Layer, by_tensor, layer_map
 from sslcollapse.rank.batch import Route
 from sslcollapse.rank.depth import SmoothnessOfLayers, beside_ranks
@@ -105,7 +105,7 @@ def measure(
 
     Args:
         encoder: one view in, [N, d] out.
-        views: encoder inputs; those that are ``Streamed`` are encoded part by part, and have no smoothness.
+        views: encoder inputs; those that are ``Partwise`` are encoded part by part, and have no smoothness.
         projector: head that makes the embedding.
         predictor: head that makes the prediction.
         rows: numbers of the samples that count, ascending over all views; None for all. Of an output that has not one
@@ -141,7 +141,7 @@ def measure(
 
     with full_precision(device_of(encoder), convolutions=True), evaluating(encoder, *heads.values()), recorder:
         for view in views:
-            if isinstance(view, Streamed):
+            if isinstance(view, Partwise):
                 chosen = view if rows is None else view.only(_between(rows, start, len(view)))
                 for h in chosen.parts(encoder, None if rows is None else recorder.take):
                     pass_on(h)
@@ -175,16 +175,16 @@ def measure(
 def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:
     """Representations [N, d] of un-augmented views in eval mode, float32, on their device; the encoder is unchanged.
 
-    Those of a single ``Streamed`` input are as it gives them, be it in a mapped file.
+    Those of a single ``Partwise`` input are as it gives them, be it in a mapped file.
     """
     with full_precision(device_of(encoder), convolutions=True), evaluating(encoder):
-        made = [view.encoded(encoder) if isinstance(view, Streamed) else encoder(view).float() for view in views]
+        made = [view.encoded(encoder) if isinstance(view, Partwise) else encoder(view).float() for view in views]
     return made[0] if len(made) == 1 else torch.cat(made)
 
 
 def run_through(network: nn.Module, view: Any) -> None:
     """One forward pass on a view, for what it leaves in the network."""
-    if isinstance(view, Streamed):
+    if isinstance(view, Partwise):
         for _ in view.parts(network):
             pass
     else:

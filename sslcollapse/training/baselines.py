@@ -22,7 +22,7 @@ from sslcollapse.core.errors import WriteError
 from sslcollapse.core.files import PACKAGE, write_atomic
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.seeding import generator
-from sslcollapse.core.types import LazyViews, Point, ProbeSet, Streamed
+from sslcollapse.core.types import LazyViews, Partwise, Point, ProbeSet
 from sslcollapse.layers.map import LayerError, layer_map
 from sslcollapse.nn.init import random_with_spectrum
 from sslcollapse.probes.evaluate import rows_read, run_probes
@@ -87,7 +87,7 @@ class Bench:
     def measured(self, encode: Callable[[Iterable[Any]], Tensor]) -> dict[str, Any]:
         """Ranks of what comes out of the inputs that ranks are measured on."""
         views, rows = self.probe_set.measured(self.recipe["monitor"].get("samples"))
-        if rows is not None and self.probe_set.streamed:
+        if rows is not None and self.probe_set.partwise:
             views, rows = self.probe_set.only(rows), None
         h = encode(views)
         return {"representation": ranks_of(h if rows is None else h[rows.to(h.device)])}
@@ -234,10 +234,10 @@ def _joined(function: Callable[[Any], Tensor | None], views: Iterable[Any]) -> T
 @torch.no_grad()
 def _features(bench: Bench, function: Callable[[Any], Tensor | None]) -> tuple[Tensor | None, str]:
     """What a baseline gives a probe, or why it gives nothing."""
-    wanted = rows_read(bench.probes, bench.probe_set) if bench.probe_set.streamed else None
+    wanted = rows_read(bench.probes, bench.probe_set) if bench.probe_set.partwise else None
     views, labels = bench.probe_set.only(wanted), len(bench.probe_set.labels if wanted is None else wanted)
     one = next(iter(views.subset(2) if isinstance(views, LazyViews) else views))
-    first = function(one.only(torch.arange(1)) if isinstance(one, Streamed) else one)
+    first = function(one.only(torch.arange(1)) if isinstance(one, Partwise) else one)
     if first is None:
         return None, "the features of these inputs are too many to be made dense"
     if bench.largest is not None and labels * first.shape[1] > bench.largest:

@@ -17,7 +17,7 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError, place
 from sslcollapse.core.memory import bounded
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS
-from sslcollapse.core.types import Batch, Context, LazyViews, ProbeSet, Streamed
+from sslcollapse.core.types import Batch, Context, LazyViews, Partwise, ProbeSet
 from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.recorder import evaluating
@@ -204,7 +204,7 @@ def check_probe_views(encoder: Any, probe_set: ProbeSet, *, labelled: bool) -> N
     """
     views, _ = probe_set.measured(2)
     view = next(iter(views))
-    if isinstance(view, Streamed):  # its parts are as a batch's, which has been tried
+    if isinstance(view, Partwise):  # its parts are as a batch's, which has been tried
         view.check(encoder)
         count = len(view)
     else:

@@ -63,7 +63,7 @@ class CourseProbe:
         if not wanted or name is None or probe_set.multilabel:
             return None
         split, labels = probes[name].splits.of(probe_set)[0], probe_set.labels
-        rows = rows_of([split], len(labels)) if probe_set.streamed else None
+        rows = rows_of([split], len(labels)) if probe_set.partwise else None
         if rows is not None:
             split, labels = renumbered(split, rows), labels[rows]
         return cls(name, split, labels, probe_set.num_classes, rows)

@@ -23,7 +23,7 @@ def probe_features(
     Args:
         what: is done, for messages.
         make: features of inputs, [N, d].
-        probes: name → probe; of streamed inputs, those rows alone are made which are in one of their splits.
+        probes: name → probe; of partwise inputs, those rows alone are made which are in one of their splits.
         probe_set: labels and splits; on rank 0 also the inputs.
         device: of features that are sent to other ranks.
 

@@ -13,7 +13,7 @@ import torch
 
 from sslcollapse.core.distributed import meeting
 from sslcollapse.core.errors import NonFiniteLossError, RecipeError, SSLCollapseError
-from sslcollapse.core.types import MEASURED, Context, ProbeSet, Streamed
+from sslcollapse.core.types import MEASURED, Context, Partwise, ProbeSet
 from sslcollapse.probes.evaluate import run_probes
 from sslcollapse.rank.gradients import gradient_warnings
 from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure, represent
@@ -122,7 +122,7 @@ class RankMeter:
         views, rows = self._probe_set.measured(wanted["samples"])
         if wanted["smoothness"]:
             heads["neighbours"] = self._setup.domain.neighbours
-            views = [view.whole() if isinstance(view, Streamed) else view for view in views]
+            views = [view.whole() if isinstance(view, Partwise) else view for view in views]
         try:
             return measure(module.encoder, views, **heads, rows=rows, step=done, overlap=wanted["overlap"])
         except NotFiniteError as error:
@@ -132,8 +132,8 @@ class RankMeter:
 
 
 def _check_smoothness(probe_set: ProbeSet) -> None:
-    for view in probe_set.views if probe_set.streamed else ():
-        if isinstance(view, Streamed) and view.whole() is None:
+    for view in probe_set.views if probe_set.partwise else ():
+        if isinstance(view, Partwise) and view.whole() is None:
             raise RecipeError(
                 "monitor.smoothness: is measured in one forward pass over all nodes, and this graph is stored on disk; "
                 "leave it out, or read the graph into memory"

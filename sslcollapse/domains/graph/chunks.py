@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.memory import onto
-from sslcollapse.core.types import Streamed
+from sslcollapse.core.types import Partwise
 from sslcollapse.domains.graph.surroundings import EdgesOf, Surroundings, room_for
 from sslcollapse.domains.graph.view import GraphView
 from sslcollapse.nn.inputs import gcn_matrix, layer_wise
@@ -31,7 +31,7 @@ _ENTRY = 128
 _CPU = torch.device("cpu")
 
 
-class NodeChunks(Streamed):
+class NodeChunks(Partwise):
     """The nodes of a graph, which are encoded layer by layer in chunks; an input of a probe set.
 
     Of the graph are read the edges into nodes (``InEdges``) and rows of features, so that both may be on disk. An
@@ -109,7 +109,7 @@ class NodeChunks(Streamed):
 
     @torch.no_grad()
     def parts(self, encoder: nn.Module, seen: Callable[[Tensor, int], None] | None = None) -> Iterator[Tensor]:
-        """Representations [n, d] of the wanted nodes in order, in parts; see ``Streamed``.
+        """Representations [n, d] of the wanted nodes in order, in parts; see ``Partwise``.
 
         Raises:
             RecipeError: an encoder that needs a graph which is on disk as a whole.

@@ -11,7 +11,7 @@ from tiny import random_graph
 
 from sslcollapse.core.errors import RecipeError, RunError
 from sslcollapse.core.registry import ENCODERS
-from sslcollapse.core.types import Streamed
+from sslcollapse.core.types import Partwise
 from sslcollapse.domains.graph.chunks import NodeChunks
 from sslcollapse.domains.graph.domain import propagated
 from sslcollapse.domains.graph.mapped import MappedFeatures, MappedStructure
@@ -193,7 +193,7 @@ def test_ranks_over_several_graphs_count_the_rows_of_each():
     assert chunked.rows[0].n == 4
     assert chunked.rows[0].effective_rank == pytest.approx(whole.rows[0].effective_rank, rel=1e-5)
     both = [NodeChunks(first), NodeChunks(second)]
-    assert all(isinstance(each, Streamed) for each in both)
+    assert all(isinstance(each, Partwise) for each in both)
     close(represent(network, both), represent(network, [first, second]))
 
 
