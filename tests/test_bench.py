@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.recipe import load, override, resolve
 from tools import bench
-from tools.bench import gpu, gpu_parts, gpu_runs, graph_scale, graph_step, large_graph, probes, study
+from tools.bench import gpu, gpu_parts, gpu_runs, graph_scale, graph_step, large_graph, on_paper, probes, study
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -322,3 +323,32 @@ def test_sizes_of_the_scale_benchmark_that_are_none_are_refused(text, capsys):
     with pytest.raises(SystemExit):
         bench.parser().parse_args(["graph-scale", "--nodes", text])
     assert "expected numbers of nodes, 500 or more" in capsys.readouterr().err
+
+
+def test_bytes_on_paper_are_those_of_a_packed_folder(tmp_path):
+    found = graph_scale.pack(tmp_path, nodes=500)["bytes"]
+    folder = tmp_path / "500"
+    edges = len(np.load(folder / "indices.npy"))
+    labelled = sum(len(np.load(path)) for path in folder.glob("split.*.npy"))
+    size = on_paper.Size("csbm", 500, edges, graph_scale.FEATURES, labelled)
+    expected = sum(on_paper.on_disk(size, 2).values())
+    headers = sum(128 for _ in folder.glob("*.npy")) + sum(path.stat().st_size for path in folder.glob("*.json"))
+    assert found == pytest.approx(expected, abs=headers + 1000)
+    assert abs(found - expected) < 0.2 * expected
+
+
+def test_hours_on_paper_follow_the_slopes_of_the_record():
+    record = {
+        "results": [{"nodes": 10**6, "ms": 100.0, "probe_seconds": 36.0, "rank_seconds": 36.0}],
+        "slopes": {"ms": 0.0, "probe_seconds": 0.9, "rank_seconds": 1.0},
+        "processes": {"ratio": 1.8},
+        "batch": 1000,
+    }
+    size = on_paper.Size("ten times", 10**7, 10**8, 8, 10)
+    assert on_paper.hours(size, record)["pass"] == pytest.approx(1000 / 3600)
+    assert on_paper.hours(size, record, 10)["pass"] == pytest.approx(1000 / 3600 / 9)
+    assert on_paper.hours(size, record)["evaluation"] == pytest.approx(0.2)
+
+
+def test_the_table_of_bytes_in_the_docs_is_the_computed_one():
+    assert on_paper.tables() in (Path(__file__).parents[1] / "docs/scale.md").read_text()
