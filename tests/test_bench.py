@@ -20,7 +20,18 @@ from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.recipe import load, override, resolve
 from tools import bench
-from tools.bench import gpu, gpu_parts, gpu_runs, graph_scale, graph_step, large_graph, on_paper, probes, study
+from tools.bench import (
+    gpu,
+    gpu_parts,
+    gpu_runs,
+    graph_scale,
+    graph_step,
+    large_graph,
+    on_paper,
+    probes,
+    sampler,
+    study,
+)
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -254,6 +265,16 @@ def test_a_dataset_that_is_not_there_is_named_before_a_network_is_asked(tmp_path
         assert GRAPH_DATASETS.build(spec, tmp_path).files()
         with pytest.raises(MissingDataError, match="is not there; set SSLCOLLAPSE_DATA"):
             gpu_parts._check_files(spec)
+
+
+def test_the_sampler_is_measured_beside_other_ways_and_its_steps_with_and_without_a_thread():
+    found = sampler.measure(2000, roots=16, rounds=1, batches=1)
+    assert {"ours", "plain torch", "RandomNodeLoader"} <= found["edges_a_second"].keys()
+    assert ("NeighborLoader" in found["edges_a_second"]) != ("NeighborLoader" in found["failed"])
+    assert all(speed["with_features"] > 0 for speed in found["edges_a_second"].values())
+    ours, plain = (found["edges_a_second"][name]["edges_a_batch"] for name in ("ours", "plain torch"))
+    assert 0.9 < ours / plain < 1.1  # the same work
+    assert found["steps"][0].keys() == found["steps"][2].keys() == {"step", "waits"}
 
 
 def test_a_step_of_the_full_graph_and_one_of_roots_are_timed_on_one_graph_with_their_peaks():

@@ -20,6 +20,7 @@ BENCHES = {
     "monitor": "tools.bench.monitor",
     "probes": "tools.bench.probes",
     "regularizers": "tools.bench.regularizers",
+    "sampler": "tools.bench.sampler",
     "speedrun": "tools.bench.speedrun",
     "startup": "tools.bench.startup",
     "views": "tools.bench.views",
