@@ -90,11 +90,11 @@ class Split:
 
 def rows_of(splits: Iterable[Split], count: int) -> Tensor | None:
     """Numbers [R] of all rows in splits of a set, ascending; None where that is every one of its ``count``."""
-    used = torch.zeros(count, dtype=torch.bool)
+    used = np.zeros(count, dtype=bool)
     for split in splits:
         for part in (split.train, split.validation, split.test):
-            used[torch.as_tensor(part)] = True
-    return None if bool(used.all()) else used.nonzero().flatten()
+            used[part] = True
+    return None if used.all() else torch.from_numpy(np.flatnonzero(used))
 
 
 def renumbered(split: Split, rows: Tensor) -> Split:

@@ -103,13 +103,13 @@ class SplitProbe(ABC):
         )
 
 
-def rows_made(make: Callable[[Tensor], Tensor], features: Tensor, rows: np.ndarray | Tensor) -> Tensor:
+def rows_made(make: Callable[[Tensor], Tensor], features: Tensor, rows: np.ndarray) -> Tensor:
     """``make(features[rows])`` of a function of single rows, in float32, without a second copy of them all.
 
     Shapes:
         features: [N, d]; rows: [n] numbers; result: [n, d].
     """
-    index = torch.as_tensor(rows, device=features.device)
+    index = torch.tensor(np.asarray(rows), device=features.device)  # a copy, since they may be mapped and not writable
     made = torch.empty(len(index), features.shape[1], dtype=torch.float32, device=features.device)
     start = 0
     for some in index.split(max(1, TILE // 4 // max(features.shape[1], 1))):

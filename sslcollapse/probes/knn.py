@@ -101,7 +101,7 @@ class KNNProbe(SplitProbe):
             yield Outcome(test, validation, "knn", {"k": min(self.k, len(split.train))})
 
     def _chunks(self, rows: np.ndarray) -> Sequence[Tensor]:
-        return torch.as_tensor(rows).split(self.chunk)
+        return torch.tensor(np.asarray(rows)).split(self.chunk)
 
     def details(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """``k``, the neighbours that voted in each split, and the temperature."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
@@ -72,7 +73,7 @@ class CourseProbe:
     def __call__(self, h: Tensor) -> dict[str, float]:
         """Test and validation accuracy of representations [N, d]."""
         chosen = (self.split.train, self.split.validation, self.split.test)
-        parts = [torch.as_tensor(part, device=h.device) for part in chosen]
+        parts = [torch.tensor(np.asarray(part), device=h.device) for part in chosen]
         x, labels = _unit(h[parts[0]]), self.labels.to(h.device)
         mean, targets = x.mean(0), one_hot(labels[parts[0]], self.num_classes).double()
         x, offset = x - mean, targets.mean(0)
