@@ -190,8 +190,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file")
     _add_overrides(train)
     _add_folder(train, "--out", "runs", "where run directories go")
-    words = "continue the run of this recipe and seed from its newest checkpoint, if it has one"
-    train.add_argument("--resume", action="store_true", help=words)
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run of this recipe and seed from its newest checkpoint, if it has one",
+    )
     train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
     train.add_argument(
         "--dry-run", action="store_true", help="show the resolved recipe, layers and data; train nothing"
@@ -238,9 +241,8 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument(
         "--tables", action="store_true", help="write plan.json and rebuild the tables from the records; run nothing"
     )
-    ablate.add_argument(
-        "--until-decided", type=_positive, metavar="MAX", help="add seeds until the claim's tests are decided, to MAX"
-    )
+    words = "add seeds until the claim's tests are decided, to MAX"
+    ablate.add_argument("--until-decided", type=_positive, metavar="MAX", help=words)
     _add_folder(ablate, "--out", "runs", "where run directories go")
     _add_folder(ablate, "--results", "docs/results", "where records and tables are kept")
 
@@ -298,7 +300,6 @@ def _parser() -> argparse.ArgumentParser:
     views.add_argument("--samples", type=_positive, default=6, metavar="N", help="rows of the sheet (default: 6)")
 
     add_graph_commands(commands, _command)
-
     listing = _command(commands, "list", _list, "list the registered components")
     listing.add_argument("kind", nargs="?", metavar="KIND", help="one kind, such as encoder (default: all)")
     listing.add_argument(

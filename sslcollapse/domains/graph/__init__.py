@@ -10,6 +10,7 @@ BUILTIN = {
         "wikics": "datasets:WikiCS",
         "ppi": "datasets:PPI",
         "ogbn": "ogb:OGBN",
+        "ogbn_large": "ogb_large:LargeOGBN",
         "digits": "synthetic:DigitsGraph",
         "csbm": "synthetic:CSBM",
         "csbm_streamed": "blocks:StreamedCSBM",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcollapse.core.errors import RunError, in_units
+from sslcollapse.core.errors import DataError, RunError, in_units
 from sslcollapse.core.memory import machine_memory
 from sslcollapse.domains.graph.data import Graph
 from sslcollapse.domains.graph.neighbours import InEdges
@@ -172,6 +172,73 @@ class MappedGraph(Graph):
 
     def __deepcopy__(self, memo: Any) -> MappedGraph:
         return self  # a copy would be in memory, and nobody writes to it
+
+
+class StoreFeatures(MappedFeatures):
+    """Node features [N, F] in a ``FeatureStore`` of PyTorch Geometric, which is asked for the rows of a step.
+
+    Args:
+        store: where they are.
+        mask: see ``Features``.
+        attribute: which they are there: ``attr_name="x"``, and ``group_name`` where the store has several.
+    """
+
+    def __init__(self, store: Any, mask: Tensor | None = None, **attribute: Any) -> None:
+        self.mask, self._store, self._attribute, self._name = mask, store, attribute, "features of a store"
+        size = store.get_tensor_size(**attribute, index=None)
+        if size is None or len(size) != 2:
+            raise DataError(f"features {attribute} of {type(store).__name__} are {size}, where [N, F] should be")
+        self._size = (int(size[0]), int(size[1]))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, F)."""
+        return self._size
+
+    @cached_property
+    def _x(self) -> Tensor:  # type: ignore[override]
+        check_whole(4 * self.shape[0] * self.shape[1], self._name, "features of all nodes")
+        return torch.as_tensor(self._store.get_tensor(**self._attribute, index=None)).float()
+
+    def masked(self, mask: Tensor | None) -> Features:
+        """The same features under another column mask."""
+        return StoreFeatures(self._store, mask, **self._attribute)
+
+    def _read(self, index: Tensor | slice) -> Tensor:
+        rows = torch.arange(self.shape[0])[index] if isinstance(index, slice) else index.long()
+        return torch.as_tensor(self._store.get_tensor(**self._attribute, index=rows)).float()
+
+
+def graph_of_stores(features: Any, edges: Any, y: Tensor, **attribute: Any) -> MappedGraph:
+    """A graph in the stores of PyTorch Geometric, for the ``load`` of a dataset of one's own.
+
+    The graph store is asked once for all edges by target, which it may hold so; the feature store in each step for the
+    rows of its nodes.
+
+    Args:
+        features: a ``FeatureStore``.
+        edges: a ``GraphStore`` with one type of edges.
+        y: labels, see ``Graph``.
+        attribute: which features; ``attr_name="x"`` where nothing is said.
+
+    Raises:
+        DataError: no features [N, F], several types of edges, or edges of another number of nodes.
+    """
+    x = StoreFeatures(features, **(attribute or {"attr_name": "x"}))
+    row, pointers, _ = edges.csc()
+    if isinstance(row, dict):
+        if len(row) != 1:
+            raise DataError(f"a graph store with {len(row)} types of edges, where one should be")
+        (row,), (pointers,) = row.values(), pointers.values()
+    if len(pointers) - 1 != x.shape[0]:
+        raise DataError(f"a graph store with edges of {len(pointers) - 1:,} nodes, and features of {x.shape[0]:,}")
+    target = torch.repeat_interleave(torch.arange(x.shape[0]), pointers.diff())
+    loops, kept = row[row == target], row != target
+    if len(loops):  # which ``InEdges`` has not
+        pointers = torch.cat([pointers.new_zeros(1), torch.bincount(target[kept], minlength=x.shape[0]).cumsum(0)])
+        row = row[kept]
+    structure = MappedStructure(InEdges(pointers.long(), row), loops if len(loops) else None, "edges of a store")
+    return MappedGraph(x, structure, y)
 
 
 def check_whole(needed: int, name: str, what: str) -> None:

@@ -70,7 +70,7 @@ def pack(
     return True
 
 
-def _begun(folder: Path, key: str) -> _State | None:
+def _begun(folder: Path, key: str) -> _Packed | None:
     """How far an earlier packing of the same graph has come; None where it is complete."""
     for name in (DESCRIPTION, UNFINISHED):
         if (folder / name).exists():
@@ -81,14 +81,14 @@ def _begun(folder: Path, key: str) -> _State | None:
                 same = False
             if not same:
                 raise RunError(f"{folder}: has another graph, or was packed with other options; give another folder")
-            return _State(**found) if name == UNFINISHED else None
+            return _Packed(**found) if name == UNFINISHED else None
     if any(folder.iterdir()):
         raise RunError(f"{folder}: is not empty; give a new folder, in which nothing else is")
-    return _State(key)
+    return _Packed(key)
 
 
 @dataclass
-class _State:
+class _Packed:
     """How far a packing is: all that is below these numbers is on disk.
 
     Attributes:
@@ -114,7 +114,7 @@ class _State:
     edges: int = 0
 
 
-class _Array:
+class _GrowingArray:
     """A file of an array that rows are appended to; its header, which says the shape, is written when it is closed."""
 
     def __init__(self, folder: Path, name: str, kind: str, row: tuple[int, ...] = (), length: int = 0) -> None:
@@ -162,7 +162,7 @@ class _Packer:
         folder: Path,
         kind: str,
         memory: int,
-        state: _State,
+        state: _Packed,
         progress: Callable[[str], None],
     ) -> None:
         self._stream, self._folder, self._kind, self._memory = stream, folder, kind, memory
@@ -183,7 +183,7 @@ class _Packer:
         self._merge(files)
         self._describe()
 
-    def _save(self, *arrays: _Array | EdgeFiles) -> None:
+    def _save(self, *arrays: _GrowingArray | EdgeFiles) -> None:
         for array in arrays:
             array.sync()
         write_atomic(self._folder / UNFINISHED, json.dumps(asdict(self._state)).encode())
@@ -204,9 +204,9 @@ class _Packer:
             for block in numbers():
                 several = name == "y" and block.ndim == 2
                 kind = "float32" if several else "int64"
-                array = array or _Array(self._folder, name, kind, block.shape[1:])
+                array = array or _GrowingArray(self._folder, name, kind, block.shape[1:])
                 array.append(block)
-            array = array or _Array(self._folder, name, "int64")
+            array = array or _GrowingArray(self._folder, name, "int64")
             if name == "y" and array.length != stream.nodes:
                 raise DataError(f"{stream.name}: {array.length:,} labels for {stream.nodes:,} nodes")
             array.complete()
@@ -218,8 +218,8 @@ class _Packer:
         stream, state = self._stream, self._state
         if "x" in state.done:
             return
-        x = _Array(self._folder, "x", self._kind, (stream.width,), state.rows)
-        scales = _Array(self._folder, "x_scale", "float32", (), state.rows) if self._kind == "int8" else None
+        x = _GrowingArray(self._folder, "x", self._kind, (stream.width,), state.rows)
+        scales = _GrowingArray(self._folder, "x_scale", "float32", (), state.rows) if self._kind == "int8" else None
         arrays = [x] if scales is None else [x, scales]
         try:
             for block in stream.features(state.rows) if state.rows < stream.nodes else ():
@@ -244,7 +244,7 @@ class _Packer:
 
     def _throw(self, files: EdgeFiles) -> None:
         state = self._state
-        loops = _Array(self._folder, "loops", self._number, (), state.loops)
+        loops = _GrowingArray(self._folder, "loops", self._number, (), state.loops)
         try:
             for sizes in files.fill(self._pieces(loops), state.sizes):
                 self._unsaved += sum(sizes) - sum(state.sizes)
@@ -262,7 +262,7 @@ class _Packer:
         finally:
             loops.close()
 
-    def _pieces(self, loops: _Array) -> Iterator[np.ndarray]:
+    def _pieces(self, loops: _GrowingArray) -> Iterator[np.ndarray]:
         """Edges that are no self-loops; these are put aside."""
         nodes = self._stream.nodes
         for piece in self._stream.edges(self._state.pieces):
@@ -279,8 +279,8 @@ class _Packer:
         if "indices" in state.done:
             return
         begun = state.targets + 1 if state.merged else 0
-        pointers = _Array(self._folder, "indptr", "int64", (), begun)
-        sources = _Array(self._folder, "indices", self._number, (), state.edges)
+        pointers = _GrowingArray(self._folder, "indptr", "int64", (), begun)
+        sources = _GrowingArray(self._folder, "indices", self._number, (), state.edges)
         if not begun:
             pointers.append(np.zeros(1))
         try:
@@ -314,7 +314,7 @@ class _Packer:
         loops = np.fromfile(path, self._number, self._state.loops, offset=HEADER)
         if self._stream.unique:
             loops = np.unique(loops)
-        array = _Array(self._folder, "loops", self._number)
+        array = _GrowingArray(self._folder, "loops", self._number)
         array.append(loops)
         array.complete()
         array.close()

@@ -104,7 +104,7 @@ def test_edges_are_by_target_in_the_order_of_the_graph_in_memory_however_little_
     write(blocks, tmp_path / "graph", memory=memory)
     expected, found = (InEdges.of(data.graphs[0].view().structure) for data in (blocks, read(tmp_path / "graph")))
     assert torch.equal(found.pointers, expected.pointers)
-    assert torch.equal(found.sources.long(), expected.sources)
+    assert torch.equal(found.sources.long(), expected.sources.long())
     assert found.sources.dtype == torch.int32
 
 
@@ -114,7 +114,7 @@ def test_edges_of_a_graph_whose_pairs_are_one_edge_each_are_stored_once_in_order
     write(given, tmp_path / "graph", memory=4800)
     graph = read(tmp_path / "graph").graphs[0]
     expected = InEdges.of(blocks.graphs[0].view().structure)  # whose edges are sorted
-    assert torch.equal(InEdges.of(graph.view().structure).sources.long(), expected.sources)
+    assert torch.equal(InEdges.of(graph.view().structure).sources.long(), expected.sources.long())
     assert graph.num_edges == edges.shape[1] + 1
     assert graph.view().structure.loops.tolist() == [5]
 
