@@ -8,8 +8,10 @@ import pytest
 from tiny import tiny_recipe
 
 from sslcollapse import testing
+from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Context
 from sslcollapse.domains.graph.domain import GraphDomain
+from sslcollapse.domains.graph.mapped import MappedFeatures, MappedStructure
 from sslcollapse.encoders.sage import SAGE
 from sslcollapse.probes.evaluate import build_probes, run_probes
 from sslcollapse.rank.measure import measure, represent
@@ -99,6 +101,40 @@ def test_a_sampled_run_never_makes_a_forward_pass_over_all_nodes(tmp_path, monke
         assert found["effective_rank"] == pytest.approx(parts["output"]["effective_rank"], rel=1e-5)
     x = run_probes(probes, whole.baselines()["AX"](probe_set.views[0]), probe_set)[0]
     assert result["baselines"]["AX"]["public"]["test_accuracy"] == x["public"]["test_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """The graph of the recipe on disk."""
+    folder = tmp_path_factory.mktemp("packed") / "graph"
+    build_domain(resolve(RECIPE)).pack(folder, features="float32", memory=2**24, progress=lambda line: None)
+    return {"domain.dataset": {"type": "stored", "path": str(folder)}}
+
+
+def test_a_run_on_a_graph_on_disk_is_measured_and_evaluated_without_ever_having_all_of_it(
+    packed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(MappedStructure, "edge_index", property(lambda self: pytest.fail("all edges were made")))
+    monkeypatch.setattr(MappedFeatures, "_x", property(lambda self: pytest.fail("all features were made")))
+    run = train(assign(EVALUATED, packed | {"monitor.samples": None}), out=tmp_path)
+    result = json.loads((run / "result.json").read_text())
+    assert result["warnings"] == []
+    assert result["rank"]["representation"]["n"] == 120
+    assert set(result["baselines"]) == {"same_spectrum", "X", "AX", "AAX"}
+    assert len(result["course"]["test_accuracy"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": dict(type="mlp", hidden=[8, 8])}, "encoder: MLP needs the whole graph in memory"),
+        ({"monitor.smoothness": True}, "monitor.smoothness: is measured in one forward pass over all nodes"),
+    ],
+)
+def test_what_needs_one_pass_over_a_graph_on_disk_is_refused_before_the_first_step(packed, changes, message, tmp_path):
+    with pytest.raises(RecipeError, match=message):
+        train(assign(RECIPE, packed | changes), out=tmp_path)
+    assert not list(tmp_path.glob("**/metrics.jsonl"))
 
 
 def test_smoothness_of_a_sampled_run_is_measured_in_one_pass_where_the_graph_is_in_memory(tmp_path):
