@@ -16,6 +16,15 @@ BUILTIN = {
         "csbm_streamed": "blocks:StreamedCSBM",
         "stored": "packed:PackedGraph",
     },
+    "graph_view": {
+        "edge_drop": "views:EdgeDrop",
+        "feature_mask": "views:FeatureMask",
+        "node_mask": "node_views:NodeMask",
+        "half_hop": "node_views:HalfHop",
+    },
+    "graph_views": {
+        "chain": "views:ViewChain",
+    },
     "graph_batching": {
         "full": "batching:Full",
         "neighbours": "roots:NeighbourBatches",

@@ -15,7 +15,7 @@ from sslcollapse.domains.base import Order
 from sslcollapse.domains.graph.batching import AHEAD, check_ahead, prepared
 from sslcollapse.domains.graph.neighbours import InEdges, SampledStructure
 from sslcollapse.domains.graph.ppr import nearest, table_of
-from sslcollapse.domains.graph.roots import check_roots, edges_of, fit_roots, refuse_graphs, views_of
+from sslcollapse.domains.graph.roots import check_roots, edges_of, fit_roots, refuse_graphs, sampled_views
 from sslcollapse.domains.graph.view import GraphView
 from sslcollapse.nn.sparse import stable_order
 from sslcollapse.recipe.schema import Above, AtLeast, Between
@@ -45,6 +45,7 @@ class EgoBatches:
     """
 
     whole = False
+    draws_views = True
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class EgoBatches:
                 members = nearest(edges, roots, *rule) if table is None else table[roots].long()
                 structure = egos(edges, members)
                 base = GraphView(structure.to(context.device), graph.features.rows(structure.nodes).to(context.device))
-                yield Batch(views_of(domain, [base, base], step, context), roots, None, False, equal=True)
+                yield Batch(sampled_views(domain, [base, base], step, context), roots, None, False, equal=True)
 
         return prepared(made, self.ahead)
 

@@ -10,17 +10,22 @@ from torch import Tensor
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.seeding import generator
+from sslcollapse.core.texts import say
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.base import BatchPlace, Order
 from sslcollapse.domains.graph.batching import AHEAD, check_ahead, prepared
 from sslcollapse.domains.graph.clusters import clustered
 from sslcollapse.domains.graph.neighbours import InEdges
 from sslcollapse.domains.graph.roots import edges_of, refuse_graphs
-from sslcollapse.domains.graph.view import GraphStructure, GraphView, augment
+from sslcollapse.domains.graph.view import GraphStructure, GraphView
 from sslcollapse.recipe.schema import AtLeast
 
 if TYPE_CHECKING:
     from sslcollapse.domains.graph.domain import GraphDomain
+
+
+SAID_FROM = 100_000
+"""Nodes from which on grouping them takes seconds."""
 
 
 class PartBatches:
@@ -41,6 +46,7 @@ class PartBatches:
     """
 
     whole = False
+    draws_views = False
 
     def __init__(
         self,
@@ -101,13 +107,8 @@ class PartBatches:
             structure = induced(edges, nodes, place)
             base = GraphView(structure.to(context.device), graph.features.rows(nodes).to(context.device))
             views = [
-                augment(
-                    base,
-                    *odds,
-                    generator(context.device, "view", context.seed, step, context.rank, k),
-                    undirected=domain.views.undirected,
-                )
-                for k, odds in enumerate(zip(*domain.views.probabilities(), strict=True))
+                domain.views.make(base, k, generator(context.device, "view", context.seed, step, context.rank, k))
+                for k in range(domain.views.count)
             ]
             yield Batch(views, nodes, None, False, equal=True)
 
@@ -118,6 +119,8 @@ class PartBatches:
         if self.method == "random":
             yield from Order(torch.arange(count), size * self.per_batch, context).places(start_step)
         if self._clusters is None or self._clusters[0] != context.seed:
+            if count >= SAID_FROM:
+                say(f"{count:,} nodes are grouped into clusters, once")
             self._clusters = context.seed, clustered(edges, size, context.seed)
         members = self._clusters[1][: size * self.parts].view(self.parts, size)
         for step, chosen in Order(torch.arange(self.parts), self.per_batch, context).places(start_step):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from sslcollapse.core.errors import DataError
 from sslcollapse.core.files import locked, writing
+from sslcollapse.core.texts import say
 from sslcollapse.domains.graph.neighbours import InEdges, distinct
 from sslcollapse.nn.sparse import stable_order
 
@@ -89,6 +91,7 @@ def table_of(path: Path, edges: InEdges, size: int, alpha: float, epsilon: float
     nodes = len(edges.pointers) - 1
     made_of = {"size": size, "alpha": alpha, "epsilon": epsilon, "nodes": nodes, "graph": _digest(edges)}
     if not path.exists():
+        say(f"{path}: the ego graphs of {nodes:,} nodes are found, once")
         with locked(path.with_name(f".{path.name}.lock"), f"{path}: this file", patience=float("inf")):
             if not path.exists():  # another process may have made it meanwhile
                 _write(path, edges, made_of)
@@ -119,8 +122,12 @@ def _write(path: Path, edges: InEdges, made_of: dict[str, Any]) -> None:
         with writing(path):
             with open(temporary, "wb") as file:
                 file.write(json.dumps(made_of).encode().ljust(HEADER))
-                for roots in torch.arange(made_of["nodes"]).split(1 << 14):
+                began, pieces = time.monotonic(), torch.arange(made_of["nodes"]).split(1 << 14)
+                for number, roots in enumerate(pieces):
                     file.write(nearest(edges, roots, *arguments).int().numpy().tobytes())
+                    if number == 0 and len(pieces) > 1:
+                        minutes = (time.monotonic() - began) * len(pieces) / 60
+                        say(f"{path}: this takes about {minutes:.0f} minutes")
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -16,6 +16,7 @@ from sslcollapse.domains.base import Order
 from sslcollapse.domains.graph.batching import AHEAD, check_ahead, prepared
 from sslcollapse.domains.graph.neighbours import InEdges, SampledStructure, hashed, sampled
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+from sslcollapse.domains.graph.views import GraphViews
 from sslcollapse.recipe.schema import AtLeast
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class NeighbourBatches:
     """
 
     whole = False
+    draws_views = True
 
     def __init__(
         self,
@@ -142,12 +144,13 @@ class NeighbourBatches:
             keys = [derive_seed("neighbours", context.seed, step, hop, *own) for hop in range(len(self.fanout))]
             drawn = sampled(edges, onto(edges.sources.device, roots), self.fanout, keys)
             bases.append(GraphView(drawn.to(context.device), features.rows(drawn.nodes).to(context.device)))
-        return Batch(views_of(domain, bases, step, context), roots, None, False, equal=True)
+        return Batch(sampled_views(domain, bases, step, context), roots, None, False, equal=True)
 
 
-def views_of(domain: GraphDomain, bases: Sequence[GraphView], step: int, context: Context) -> list[GraphView]:
+def sampled_views(domain: GraphDomain, bases: Sequence[GraphView], step: int, context: Context) -> list[GraphView]:
     """Views of what a step has, whose structures are ``SampledStructure``; draws depend on (seed, step, view) only."""
     views = []
+    assert isinstance(domain.views, GraphViews)  # by the domain's check
     for k, (base, edge_drop, feature_mask) in enumerate(zip(bases, *domain.views.probabilities(), strict=True)):
         keep = mask = None
         structure: SampledStructure = base.structure  # type: ignore[assignment]

@@ -92,13 +92,15 @@ def test_a_root_is_what_it_is_in_the_induced_graph_of_its_ego(graph):
         torch.testing.assert_close(network(GraphView(alone, Features(x).rows(nodes)))[0], found[root])
 
 
-def test_the_file_is_made_once_and_gives_the_batches_that_are_found_without_it(tmp_path, monkeypatch):
+def test_the_file_is_made_once_and_gives_the_batches_that_are_found_without_it(tmp_path, monkeypatch, capsys):
     file = tmp_path / "new" / "ego"
     with_file = list(islice(domain(tmp_path, file=str(file)).batches(3, Context(seed=1)), 2))
     assert [each.name for each in file.parent.iterdir()] == ["ego"]
+    assert "ego: the ego graphs of 120 nodes are found, once" in capsys.readouterr().err
     monkeypatch.setattr(ppr, "nearest", None)  # it is not made again
     again = next(domain(tmp_path, file=str(file), ahead=0).batches(4, Context(seed=1)))
     monkeypatch.undo()
+    assert not capsys.readouterr().err
     without = list(islice(domain(tmp_path).batches(3, Context(seed=1)), 2))
     for batch, same in zip([*with_file, again], [*without, without[1]], strict=True):
         assert torch.equal(batch.index, same.index)
@@ -166,6 +168,14 @@ def test_what_the_graph_or_the_ranks_cannot_share_is_refused_with_what_to_do(tmp
         domain(tmp_path, batch_size=121).load()
     with pytest.raises(RecipeError, match="5 root nodes cannot be shared equally by 2 ranks; use a multiple of 2"):
         domain(tmp_path, batch_size=5).check(2)
+
+
+@pytest.mark.parametrize("batching", ["neighbours", "ego"])
+def test_views_of_a_whole_graph_which_masked_objectives_need_are_refused_with_what_takes_them(tmp_path, batching):
+    views = dict(type="chain", views=[[dict(type="node_mask", p=0.5)]])
+    made = GraphDomain(tmp_path, dataset=DATASET, views=views, batching=dict(type=batching, batch_size=2))
+    with pytest.raises(RecipeError, match=r"by itself, and has no views of type 'chain'.* type 'full' or 'parts'"):
+        made.check(1)
 
 
 @pytest.mark.parametrize(
