@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from sslcollapse.core.errors import RunError
-from sslcollapse.nn import sparse
 from sslcollapse.nn.sparse import Pattern, SparseMatrix, stable_order, summed_in_order
 
 
@@ -55,12 +53,3 @@ def test_sorting_numbers_with_their_places_is_a_stable_sort(count, below):
     order, ordered = stable_order(keys, below)
     assert torch.equal(order, torch.argsort(keys, stable=True))
     assert torch.equal(ordered, keys.sort().values)
-
-
-@pytest.mark.parametrize("most", [2, 3])
-def test_a_matrix_whose_entries_cannot_be_counted_in_32_bits_is_refused(most, monkeypatch):
-    monkeypatch.setattr(sparse, "MOST", most)
-    edges = torch.tensor([0, 1, 1, 0])
-    with pytest.raises(RunError, match=r"2 x 2 with 4 non-zeros: products count in 32 bits.*'neighbours'"):
-        Pattern.from_indices(edges, edges, (2, 2))
-    assert Pattern.from_indices(edges[:2], edges[:2], (2, 2)).row.tolist() == [0, 1]
