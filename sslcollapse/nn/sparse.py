@@ -111,7 +111,13 @@ class SparseMatrix:
     """A constant [M, K] matrix: ``matrix @ dense`` is [M, D] and sends gradient to ``dense`` only.
 
     The transpose, needed for the backward pass, is made on first use: a target network never needs it.
+
+    Attributes:
+        before_weights: whether x is multiplied by it first, and by a weight then, whichever of the two is narrower: it
+            has few of the rows of a graph, and reads many.
     """
+
+    before_weights = False
 
     def __init__(self, pattern: Pattern, values: Tensor) -> None:
         self.pattern = pattern
