@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sslcollapse.core.errors import PreemptedError, SSLCollapseError, WriteError, explained
+from sslcollapse.core.errors import CollapsedError, PreemptedError, SSLCollapseError, WriteError, explained
 from sslcollapse.core.texts import keep_traceback, lasting_output, launched, say, say_error
+from sslcollapse.runs.command import add_arguments as add_runs
+from sslcollapse.runs.command import run as _runs
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
 """Exit codes: of an error that the user can mend, of Ctrl-C, and of one that is a fault of this package."""
@@ -25,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     """Run the command that a parser finds in the arguments, a default ``run`` of it, and return its exit code.
 
-    0, or one of those above, or 75 where a signal other than Ctrl-C ended a run that can be resumed; ``diagnose`` has
-    3 and ``ablate`` 1 of their own.
+    0, or one of those above, 75 where a signal other than Ctrl-C ended a run that can be resumed, or 79 where a
+    collapse did; ``diagnose`` has 3 and ``ablate`` 1 of their own.
 
     Everything that a command raises is caught here. An error that is meant for people is printed as it is. Of any other
     it is said what was read, what went wrong and where the traceback is; ``--debug`` raises it instead.
@@ -53,9 +55,9 @@ def _run_command(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         say(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
         return INTERRUPTED
-    except PreemptedError as error:
+    except (PreemptedError, CollapsedError) as error:
         say(str(error))
-        return PreemptedError.EXIT_CODE
+        return error.EXIT_CODE
     except SSLCollapseError as error:
         if options.debug:
             raise
@@ -101,6 +103,7 @@ def _train(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             command=["sslcollapse", *options.argv],
             hash_=hash_,
+            past_collapse=options.past_collapse,
         )
     except WriteError as error:  # other commands that train have no such option
         error.args = (f"{error}, with --resume{' in place of --overwrite' if options.overwrite else ''}",)
@@ -189,11 +192,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file")
     _add_overrides(train)
     _add_folder(train, "--out", "runs", "where run directories go")
-    train.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run of this recipe and seed from its newest checkpoint, if it has one",
-    )
+    train.add_argument("--resume", action="store_true", help="continue this run from its newest checkpoint, if any")
+    train.add_argument("--past-collapse", action="store_true", help="with --resume, of a run that a collapse stopped")
     train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
     train.add_argument(
         "--dry-run", action="store_true", help="show the resolved recipe, layers and data; train nothing"
@@ -259,9 +259,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TARGET",
         help="a run directory, an exported encoder.safetensors, a .safetensors or .pt state dict, or timm:MODEL",
     )
-    diagnose.add_argument(
-        "--data", type=Path, metavar="RECIPE", help="also measure outputs, on the probe set of this recipe"
-    )
+    diagnose.add_argument("--data", type=Path, metavar="RECIPE", help="also measure outputs, on its probe set")
     _add_recipe(diagnose)
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw spectra and ranks by depth here")
@@ -293,6 +291,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_folder(report, "--runs", "runs", "where run directories of an ablation may be")
     _add_folder(report, "--results", "docs/results", "where records of an ablation file are")
 
+    add_runs(_command(commands, "runs", _runs, "list, compare and delete runs"))
+
     views = _command(commands, "views", _views, "draw a contact sheet of the views that a recipe makes")
     views.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe whose domain can draw its views")
     _add_overrides(views)
@@ -301,9 +301,7 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = _command(commands, "list", _list, "list the registered components")
     listing.add_argument("kind", nargs="?", metavar="KIND", help="one kind, such as encoder (default: all)")
-    listing.add_argument(
-        "name", nargs="?", metavar="NAME", help="one component of it: its arguments and what they mean"
-    )
+    listing.add_argument("name", nargs="?", metavar="NAME", help="one component of it: its arguments")
     _add_recipe(listing)
     return parser
 
