@@ -158,9 +158,10 @@ def _diagnose(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from sslcollapse.report.ablation_page import write_report
+    from sslcollapse.report.live import report
 
-    print(write_report(options.paths, out=options.out, runs=options.runs, results=options.results))
+    port = options.port if options.live else None
+    report(options.paths, out=options.out, runs=options.runs, results=options.results, port=port)
     return 0
 
 
@@ -237,9 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     ablate.add_argument("--retry-failed", action="store_true", help="also try the runs again that failed before")
     ablate.add_argument("--dry-run", action="store_true", help="show the cells and what is to do; run nothing")
-    ablate.add_argument(
-        "--tables", action="store_true", help="write plan.json and rebuild the tables from the records; run nothing"
-    )
+    ablate.add_argument("--tables", action="store_true", help="write plan.json and rebuild the tables; run nothing")
     ablate.add_argument(
         "--until-decided", type=_positive, metavar="MAX", help="add seeds until the claim's tests are decided, to MAX"
     )
@@ -288,6 +287,8 @@ def _parser() -> argparse.ArgumentParser:
         help="run directories or folders of them; or one ablation, its file or its results folder",
     )
     report.add_argument("--out", type=Path, metavar="DIR", help="where the page goes (default: reports/NAME)")
+    report.add_argument("--live", action="store_true", help="serve the page on this machine, redrawn while runs go on")
+    report.add_argument("--port", type=int, default=8421, metavar="N", help="of --live (default: 8421; 0: a free one)")
     _add_folder(report, "--runs", "runs", "where run directories of an ablation may be")
     _add_folder(report, "--results", "docs/results", "where records of an ablation file are")
 

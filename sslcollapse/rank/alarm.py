@@ -6,7 +6,6 @@ It is told the rows of every measurement, whoever made them: a monitor, a traine
 from __future__ import annotations
 
 import json
-import numbers
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -177,7 +176,7 @@ class CollapseAlarm:
     """
 
     def __init__(self, below: float = BELOW, patience: int = PATIENCE) -> None:
-        if isinstance(below, bool) or not isinstance(below, numbers.Real) or not 0 < below <= 1:
+        if isinstance(below, bool) or not isinstance(below, (int, float)) or not 0 < below <= 1:
             raise ValueError(f"below must be a number in (0, 1], got {below!r}")
         check_count("patience", patience)
         self.below, self.patience = float(below), patience

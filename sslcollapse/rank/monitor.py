@@ -15,7 +15,7 @@ from sslcollapse.core.distributed import world_size
 from sslcollapse.core.precision import device_of
 from sslcollapse.core.types import Point
 from sslcollapse.layers.map import Layer
-from sslcollapse.nn.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
+from sslcollapse.nn.wrappers import check_count, check_model, coverage_of, layers_of, unwrap, warn_of_unread
 from sslcollapse.rank.alarm import (
     BELOW,
     PATIENCE,
@@ -27,7 +27,7 @@ from sslcollapse.rank.alarm import (
     said_by_rank_0,
 )
 from sslcollapse.rank.batch import Route
-from sslcollapse.rank.covariance import MAX_ROWS, StreamingCovariance
+from sslcollapse.rank.covariance import MAX_ROWS, StreamingCovariance, shows_product
 from sslcollapse.rank.history import MonitorError, SummaryHistory, SummaryRecord
 from sslcollapse.rank.record import LayerRank, RankBatch
 from sslcollapse.rank.recorder import Recorder, Watch, resting
@@ -229,6 +229,20 @@ class CollapseMonitor(SummaryHistory):
             return
         self.collapse = found
         answer(found, self.on_collapse, self.folder)
+
+    @property
+    def unmeasured(self) -> dict[str, str]:
+        """Name of a part of the network, or of a layer whose outputs have no rank → why.
+
+        Parts that are no layers, such as embeddings and recurrent ones, have no rank of a weight either.
+        """
+        found = {part.name: part.reason for part in coverage_of(self._network).uncovered}
+        for name, layer in self.layers.items():
+            if not shows_product(layer):
+                found[name] = "its module puts out no product of this weight alone; the weight is measured"
+            elif self.measured and Point("output", name) not in self._recorder.streams:
+                found[name] = "it did not run in a measured forward; the weight is measured"
+        return found | self.unread
 
     @property
     def unread(self) -> dict[str, str]:

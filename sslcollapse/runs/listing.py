@@ -219,7 +219,7 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for probe, metrics in result.get("evaluation", {}).items():
         for name, value in metrics.items():
             number = value.get("mean") if isinstance(value, Mapping) else value
-            if is_number(number) and name != "n":
+            if isinstance(number, (int, float)) and is_number(number) and name != "n":
                 yield f"{probe}.{name}", float(number)
     for name, entry in result.get("rank", {}).items():
         if isinstance(entry, Mapping) and is_number(entry.get("effective_rank")):
