@@ -88,10 +88,9 @@ def test_tensorboard_has_a_curve_a_layer_and_pictures_every_third_epoch(tmp_path
 
 def test_wandb_has_them_offline(tmp_path):
     folder = logged("wandb", tmp_path)
-    (summary,) = folder.glob("wandb/offline-run-*/files/wandb-summary.json")
-    kept = json.loads(summary.read_text())
-    assert {*NAMES, "heatmap", "spectrum"} <= kept.keys()
-    assert (kept["_step"], kept["heatmap"]["_type"]) == (4, "image-file")
+    (records,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    kept = records.read_bytes()
+    assert [name for name in NAMES if kept.count(name.encode()) < 5] == []  # one record an epoch
     assert len(list(folder.glob("wandb/offline-run-*/files/media/images/*.png"))) == 4
 
 
@@ -107,7 +106,7 @@ def test_trackio_has_them_in_its_data_base(tmp_path):
 
 def test_mlflow_has_them_in_files(tmp_path):
     folder = logged("mlflow", tmp_path)
-    (run,) = folder.glob("0/*/metrics")
+    (run,) = folder.glob("mlruns/0/*/metrics")
     assert {str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()} == NAMES
     assert len((run / "effective_rank/output/2").read_text().splitlines()) == 5
     assert len(list(run.parent.glob("artifacts/images/*.png"))) == 4

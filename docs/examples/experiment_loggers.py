@@ -48,7 +48,7 @@ def mlflow(folder: Path):
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     import mlflow
 
-    mlflow.set_tracking_uri(folder.resolve().as_uri())
+    mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
     mlflow.start_run()
     return mlflow.log_metrics, lambda name, pixels, step: mlflow.log_image(pixels, key=name, step=step), mlflow.end_run
 

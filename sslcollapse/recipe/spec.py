@@ -28,7 +28,7 @@ class TrainSpec:
         cudnn_benchmark: whether cuDNN tries its convolutions on a GPU and keeps the fastest; not if ``deterministic``.
         deterministic: whether a run of one seed gives the same bits again on the same GPU, which is slower; what has no
             such form is refused in the first step.
-        trackers: Accelerate's experiment trackers, such as ``"tensorboard"`` or ``"wandb"``.
+        trackers: Accelerate's experiment trackers, such as ``"tensorboard"``, ``"trackio"`` or ``"wandb"``.
         accumulate: batches whose gradients are averaged in one optimiser step.
         accumulate_coupled: names of the objective and regularizers that couple the samples of a batch and that
             accumulation is nevertheless meant for: they see each batch by itself, not the sum of them.
