@@ -14,7 +14,7 @@ from torch import nn
 from sslcollapse.core.distributed import world_size
 from sslcollapse.core.precision import device_of
 from sslcollapse.core.types import Point
-from sslcollapse.layers.map import Layer
+from sslcollapse.layers.map import Layer, by_tensor
 from sslcollapse.nn.wrappers import check_count, check_model, coverage_of, layers_of, unwrap, warn_of_unread
 from sslcollapse.rank.alarm import (
     BELOW,
@@ -204,13 +204,16 @@ class CollapseMonitor(SummaryHistory):
     def _summary(self, step: int, all_reduce: bool, route: Route | None) -> tuple[list[LayerRank], bool]:
         self._tell_unread()
         asked = RankBatch(device_of(self._network), step=step, route=route)
+        for group in by_tensor(self.layers):  # a weight that several share is computed, or gathered, once
+            asked.ask_weights(group)
         for name, layer in self.layers.items():
-            asked.ask_weights({name: layer})
             stream = self._stream_of(name, layer, all_reduce)
             if stream is not None and stream.n:
                 asked.ask_rows(Point("output", name), stream, layer.shape, depth=layer.depth)
         with resting(self._network):
             found = asked.found()
+        order = {name: number for number, name in enumerate(self.layers)}
+        found.sort(key=lambda entry: (order[entry[0].layer], entry[0].kind == "output"))
         again = bool(self._records) and self._records[-1].measured == self.measured
         if again:
             self._records.pop()

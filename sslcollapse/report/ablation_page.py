@@ -282,7 +282,10 @@ def watched_files(paths: Sequence[Path], *, runs: Path, results: Path) -> list[P
     return [
         file
         for run in _directories(paths)
-        for file in (*(run / f"{name}.json" for name in ("result", "recipe", "environment")), run / "metrics.jsonl")
+        for file in (
+            *(run / f"{name}.json" for name in ("result", "recipe", "environment", "collapse")),
+            run / "metrics.jsonl",
+        )
     ]
 
 

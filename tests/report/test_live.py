@@ -95,6 +95,16 @@ def test_it_is_drawn_again_when_the_run_has_gone_on_and_only_then(run):
     assert b"10 steps" in report.files["index.html"]
 
 
+def test_a_collapse_of_the_run_is_told_at_the_top(run):
+    report = report_of(run)
+    report._pause_until = 0.0
+    (run / "collapse.json").write_text(json.dumps(dict(stopped=True, step=8, text="the output of <b> has collapsed")))
+    assert report.refresh()
+    assert (
+        b"A collapse has stopped it after step 8: the output of &lt;b&gt; has collapsed." in report.files["index.html"]
+    )
+
+
 def test_a_half_written_file_leaves_the_page_as_it_was(run, capsys):
     report = report_of(run)
     before = report.files
