@@ -64,12 +64,11 @@ def test_a_collapse_stops_both_of_two_processes_after_the_same_step_with_its_cod
         assert group.wait(240)
     finally:
         group.send(signal.SIGKILL, [0, 1])
-    said = (tmp_path / "log").read_text()
-    assert group.codes == {0: 79, 1: 79}, said
+    assert group.codes == {0: 79, 1: 79}, (tmp_path / "log").read_text()
     (run,) = tmp_path.glob("runs/pair/*/seed0")
     assert kill_campaign.newest_step(run) == 4
     assert json.loads((run / "collapse.json").read_text())["stopped"]
-    assert "stopped after step 4, which is saved" in said
+    assert "stopped after step 4, which is saved" in (run / "train.log").read_text()
 
 
 def test_a_sigterm_to_torchrun_saves_and_ends_without_the_error_of_a_rank(tmp_path):
