@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from sslcollapse.core.errors import RunError, SSLCollapseError
+from sslcollapse.core.errors import RunError
 from sslcollapse.core.texts import say
 from sslcollapse.report.ablation_page import page_of, watched_files, write_report
 from sslcollapse.report.page import INDEX, render_page
@@ -61,7 +61,7 @@ class LiveReport:
         """Draw again if something has changed; whether it did. What cannot be read leaves the page as it was.
 
         Raises:
-            SSLCollapseError: there is no page yet.
+            Exception: whatever is wrong, where there is no page yet.
         """
         if time.monotonic() < self._pause_until:
             return False
@@ -71,7 +71,7 @@ class LiveReport:
         began = time.monotonic()
         try:
             self.files = self._draw()
-        except (SSLCollapseError, OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # half of a file can make a plot fail in any way
             if not self.files:
                 raise
             if str(error) != self._failed:  # half of a file, perhaps; the next look will tell

@@ -102,7 +102,8 @@ def find_runs(paths: Sequence[Path], *, folders: bool = True) -> list[Path]:
         RunError: a path is none.
     """
     found: list[Path] = []
-    for path in paths:
+    for given in paths:
+        path = given if given.name not in ("", "..") else given.resolve()  # a lock lies beside the folder
         below = [path] if _is_run(path) else []
         if not below and folders and path.is_dir():
             below = sorted(file.parent for file in path.glob("**/seed*/recipe.json"))

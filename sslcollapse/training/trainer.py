@@ -12,7 +12,7 @@ from signal import Signals
 from typing import Any
 
 from sslcollapse.core.distributed import meeting
-from sslcollapse.core.errors import CollapsedError, PreemptedError
+from sslcollapse.core.errors import CollapsedError, PreemptedError, RunError
 from sslcollapse.core.files import run_lock
 from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.registry import OPTIMIZERS
@@ -87,6 +87,8 @@ def train(
     if hash_ is None:
         recipe, hash_ = identify(recipe)
     check_trackers(recipe["train"]["trackers"])
+    if past_collapse and not resume:
+        raise RunError("--past-collapse is for a run that a collapse has stopped; give it together with --resume")
     run = RunDirectory.of(recipe, out, hash_)
     if resume and not overwrite and launched() == 1 and run.has_finished(recipe):
         return run.path

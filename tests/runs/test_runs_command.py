@@ -78,6 +78,16 @@ def test_states_tell_a_signal_a_collapse_a_running_process_and_damage_apart(fold
     assert len(printed(capsys, "ls", folder)) == 4  # it hides no other
 
 
+def test_the_folder_that_one_is_in_is_a_run_too(folder, capsys, monkeypatch):
+    (run,) = folder.glob("*/*/seed7")
+    monkeypatch.chdir(run)
+    (found,) = printed(capsys, "ls", ".")
+    assert (found["path"], found["state"]) == (str(run), "unfinished")
+    with run_lock(run):
+        assert cli.main(["runs", "rm", "--yes", "."]) == 2
+    assert run.exists()
+
+
 def test_best_is_by_the_mean_over_seeds_and_by_validation_unless_said(folder, capsys):
     found = printed(capsys, "best", folder)
     assert ".validation_" in found["metric"]

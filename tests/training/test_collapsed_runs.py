@@ -7,6 +7,7 @@ import pytest
 from tiny import tiny_recipe
 
 from sslcollapse import cli
+from sslcollapse.core.errors import RunError
 from sslcollapse.recipe import recipe_hash, resolve
 from sslcollapse.training.trainer import train
 
@@ -124,6 +125,11 @@ def test_a_warning_stops_nothing_and_what_controllers_read_is_looked_at_too(stop
     (tmp_path / "stop.py").write_text(f"recipe = {recipe!r}\n")
     assert cli.main(["train", str(tmp_path / "stop.py"), "--out", str(tmp_path / "stops")]) == 79
     assert kept(run_of(tmp_path / "stops")) == [4, 6, 7]  # 6 is planned, and 7 is where it stopped
+
+
+def test_going_past_a_collapse_without_resuming_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"--past-collapse is for a run.*together with --resume"):
+        train(RECIPE, out=tmp_path, past_collapse=True)
 
 
 def test_what_is_done_about_a_collapse_changes_no_hash():
