@@ -45,7 +45,7 @@ def trackio(folder: Path):
 
 def mlflow(folder: Path):
     """MLflow with its files in a folder."""
-    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    os.environ.update(MLFLOW_ALLOW_FILE_STORE="true", MLFLOW_DISABLE_TELEMETRY="true")
     import mlflow
 
     mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
