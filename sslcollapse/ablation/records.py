@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,9 @@ FRACTION = "effective_rank_fraction"
 
 MADE_WITH = ("recipe", "streams")
 """What sets two records of one hash and seed apart."""
+
+BLOCK = 1 << 12
+"""Bytes that are read at a time from the end of the file, to see whether its last line is whole."""
 
 Key = tuple[str, int]
 """Hash and seed."""
@@ -247,14 +251,19 @@ def _whole(line: bytes) -> tuple[Key, dict[str, Any]] | None:
 
 
 def _end_last_line(file: BinaryIO) -> None:
-    """Give a whole last line its end, and cut off one that is no record."""
-    file.seek(0)
-    data = file.read()
-    last = data[data.rfind(b"\n") + 1 :]
+    """Give a whole last line its end, and cut off one that is no record; no more of the file is read than that line."""
+    size = place = file.seek(0, os.SEEK_END)
+    last = b""
+    while place > 0 and b"\n" not in last:
+        step = min(place, max(BLOCK, len(last)))
+        place -= step
+        file.seek(place)
+        last = file.read(step) + last
+    last = last[last.rfind(b"\n") + 1 :]
     if last and _whole(last):
         file.write(b"\n")
     elif last:
-        file.truncate(len(data) - len(last))
+        file.truncate(size - len(last))
 
 
 def lookup(record: Any, path: str) -> Any:
@@ -271,12 +280,25 @@ def lookup(record: Any, path: str) -> Any:
         rank, attainable = record.get("effective_rank"), record.get("attainable")
         known = isinstance(rank, (int, float)) and isinstance(attainable, (int, float)) and attainable
         return rank / attainable if known else None  # type: ignore[operator]
-    for key in record if isinstance(record, Mapping) else ():
-        if path == key or path.startswith(f"{key}."):
-            found = lookup(record[key], path[len(key) + 1 :])
-            if found is not None:
-                return found
+    if not isinstance(record, Mapping):
+        return None
+    # The path's beginnings are looked up in the record, not its keys in the path: tables ask thousands of times.
+    there = [(key, rest) for key, rest in _beginnings(path) if key in record]
+    if len(there) > 1:
+        rests = dict(there)
+        there = [(key, rests[key]) for key in record if key in rests]
+    for key, rest in there:
+        found = lookup(record[key], rest)
+        if found is not None:
+            return found
     return None
+
+
+@lru_cache(maxsize=4096)
+def _beginnings(path: str) -> tuple[tuple[str, str], ...]:
+    """Each way to divide a dotted path into a first key and the rest."""
+    ends = [end for end, letter in enumerate(path) if letter == "."]
+    return (*((path[:end], path[end + 1 :]) for end in ends), (path, ""))
 
 
 class Failures:

@@ -17,6 +17,7 @@ BENCHES = {
     "large-graph": "tools.bench.large_graph",
     "memory": "tools.bench.memory",
     "monitor": "tools.bench.monitor",
+    "plan": "tools.bench.plan",
     "probes": "tools.bench.probes",
     "regularizers": "tools.bench.regularizers",
     "speedrun": "tools.bench.speedrun",
@@ -26,7 +27,13 @@ BENCHES = {
 }
 """Name → module with ``main() -> dict`` (prints a table, returns the record)."""
 
-OPTIONS = {"minutes": ("gpu",), "out": ("gpu",), "smoke": ("gpu", "vision-step"), "runs": ("speedrun",)}
+OPTIONS = {
+    "minutes": ("gpu",),
+    "out": ("gpu",),
+    "smoke": ("gpu", "vision-step"),
+    "runs": ("speedrun",),
+    "large": ("plan",),
+}
 """Option that ``main`` of some benchmarks takes → which."""
 
 
@@ -41,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     gpu.add_argument("--out", type=Path, metavar="DIR", help="where its parts write (default: gpu)")
     gpu.add_argument("--smoke", action="store_true", help="a small scale, also on a processor; of vision-step too")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="of the benchmark speedrun: runs for its board")
+    parser.add_argument("--large", action="store_true", help="of the benchmark plan: also 5,000 cells, 20,000 records")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=_run)
     return parser

@@ -78,5 +78,4 @@ def _sizes(ablation: Ablation, records: Records, column: Column, hash_: str) -> 
 
 
 def _pair(ablation: Ablation, hash_: str) -> list[Cell]:
-    by_hash = {cell.hash: cell for cell in ablation.cells}
-    return [by_hash[hash_], by_hash[ablation.baselines[hash_]]]
+    return [ablation.by_hash[hash_], ablation.by_hash[ablation.baselines[hash_]]]
