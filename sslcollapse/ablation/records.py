@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from sslcollapse.ablation.job import Job, why_another
 from sslcollapse.ablation.values import Cell
@@ -37,6 +37,9 @@ Key = tuple[str, int]
 """Hash and seed."""
 
 
+Made = TypeVar("Made")
+
+
 class DamagedRunError(RunError):
     """The files of one finished run cannot be used."""
 
@@ -57,6 +60,7 @@ class Records:
         self.path = path
         self._records: dict[Key, list[dict[str, Any]]] = {}
         self._why: dict[tuple[int, int | None], tuple[Any, dict[int, str]]] = {}
+        self._made: dict[tuple[int, Any], tuple[Any, Any]] = {}
         data = path.read_bytes() if path.exists() else b""
         *lines, last = data.split(b"\n")
         for number, line in enumerate(lines, 1):
@@ -98,6 +102,21 @@ class Records:
                     found[why] = found.get(why, 0) + 1
         return found
 
+    def once(self, plan: object, name: Any, make: Callable[[], Made]) -> Made:
+        """What ``make`` makes of these records under a plan: made once, until a record is added.
+
+        The page and both tables of an ablation have the same differences.
+
+        Args:
+            plan: the ablation.
+            name: what is made.
+            make: makes it.
+        """
+        key = (id(plan), name)
+        if key not in self._made:
+            self._made[key] = (plan, make())  # the plan is held, so that its id stays its own
+        return self._made[key][1]
+
     def _another(self, record: Mapping[str, Any], cell: Cell) -> str:
         """``why_another``, once for each record and recipe: tables ask for every column again."""
         place = (id(cell.recipe), cell.streams)
@@ -117,6 +136,7 @@ class Records:
         return next(filter(same, self._records.get(key, ())), None)
 
     def _keep(self, key: Key, record: dict[str, Any]) -> None:
+        self._made.clear()
         same = self._same(key, record)
         if same is None:
             self._records.setdefault(key, []).append(record)

@@ -1,5 +1,6 @@
 """Planning and recording cost in proportion to what is planned and recorded: calls are counted, never seconds."""
 
+import dataclasses
 import inspect
 import json
 from collections import Counter
@@ -8,6 +9,9 @@ import pytest
 
 from sslcollapse.ablation.grid import baselines_of, plan
 from sslcollapse.ablation.records import BLOCK, Records, lookup
+from sslcollapse.ablation.tables import effects
+from sslcollapse.ablation.tables.latex import table_latex
+from sslcollapse.ablation.tables.page import columns, page, table_csv
 from sslcollapse.ablation.values import Cell
 from sslcollapse.core.registry import REGISTRIES
 from sslcollapse.recipe import assign, load, recipe_hash, resolve
@@ -135,6 +139,28 @@ def test_a_value_is_found_below_keys_with_dots_and_the_first_of_two_ways_counts(
     assert lookup({"a.b": 2, "a": {"b": 1}}, "a.b") == 2
     assert lookup({"a": {"b": {}}, "a.b": {"c": 3}}, "a.b.c") == 3  # the first way ends
     assert lookup({"a": None, "a.b": 2}, "a.c") is None
+
+
+def test_differences_are_made_once_for_the_page_and_both_tables_and_again_after_a_new_record(workspace, monkeypatch):
+    made = plan(_ablation(workspace, RATES[:2]), [], None, [])
+    bench_plan.write_records(workspace.folder / "grown", made)
+    records = Records(workspace.folder / "grown" / "runs.jsonl")
+    paired, counted = effects.paired_difference, Counter()
+
+    def counting(*arguments):
+        counted["paired"] += 1
+        return paired(*arguments)
+
+    monkeypatch.setattr(effects, "paired_difference", counting)
+    for text in (page(made, records, {}, ""), table_csv(made, records), table_latex(made, records, {})):
+        assert text
+    metrics = sum(column.metric for column in columns(made, list(records)))
+    assert counted["paired"] == metrics * len(made.baselines)
+    before = effects.effects(made, records, columns(made, list(records))[0])
+    records.add({**next(iter(records)), "seed": 7})
+    after = effects.effects(dataclasses.replace(made, seeds=8), records, columns(made, list(records))[0])
+    assert counted["paired"] > metrics * len(made.baselines)
+    assert before == after  # seed 7 has no pair
 
 
 def test_the_benchmark_of_plans_tells_seconds_exponents_and_ratios(monkeypatch, capsys):

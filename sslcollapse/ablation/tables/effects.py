@@ -30,6 +30,10 @@ def effects(ablation: Ablation, records: Records, column: Column) -> dict[str, E
     The intervals hold together at 95 %, whatever has been run, and a corrected p-value is below 0.05 just where 0 is
     outside its interval: Bonferroni over ``planned_differences``.
     """
+    return records.once(ablation, ("effects", column), lambda: _effects(ablation, records, column))
+
+
+def _effects(ablation: Ablation, records: Records, column: Column) -> dict[str, Effect]:
     found: dict[str, Effect] = {}
     tests = planned_differences(ablation, records, column)
     for hash_ in ablation.baselines:
