@@ -89,6 +89,12 @@ def machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def processes_here() -> int:
+    """How many processes of this run are on this machine, as its launcher says; 1 where none does."""
+    number = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(number)) if number.isdecimal() else 1
+
+
 def check_size(needed: int, what: str) -> None:
     """Refuse to make what this machine cannot hold, before the system ends the process for it.
 

@@ -60,9 +60,9 @@ _ROUNDS = 8
 def permuted(places: torch.Tensor, count: int, key: int) -> torch.Tensor:
     """What stands at some places of a permutation of 0 … ``count`` - 1, which is never made as a whole.
 
-    A place is a pair of numbers below a and b, where a b is at least ``count`` and hardly more. In turn a hash of one of
-    them is added to the other, modulo a or b. That is a bijection for any hash (a Feistel network on two moduli; Black &
-    Rogaway 2002), and so is going on from what is outside 0 … ``count`` - 1 until it is inside.
+    A place is a pair of numbers below a and b, where a b is at least ``count`` and hardly more. In turn a hash of one
+    of them is added to the other, modulo a or b. That is a bijection for any hash (a Feistel network on two moduli;
+    Black & Rogaway 2002), and so is going on from what is outside 0 … ``count`` - 1 until it is inside.
 
     Args:
         places: whole numbers from 0 to ``count`` - 1.

@@ -67,8 +67,8 @@ def main(*, large: bool = False) -> dict[str, Any]:
     for column in ("", "size", "seconds", "exponent", "naive, s", "naive / ours"):
         table.add_column(column, justify="right" if column else "left")
     for row in rows:
-        cells = (row["seconds"], row["exponent"], row["naive"], row["ratio"])
-        shown = ["" if value is None else f"{value:.3g}" for value in cells]
+        numbers = (row["seconds"], row["exponent"], row["naive"], row["ratio"])
+        shown = ["" if value is None else f"{value:.3g}" for value in numbers]
         table.add_row(row["what"], f"{row['size']:,}", *shown)
     Console().print(table)
     return {"benchmark": "plan", "environment": environment(1, device(), sys.argv), "rows": rows}

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from sslcollapse.core.errors import RecipeError
-from sslcollapse.core.memory import onto_together
+from sslcollapse.core.errors import RecipeError, in_units
+from sslcollapse.core.memory import check_size, machine_memory, onto_together, processes_here
 from sslcollapse.core.registry import VISION_DATASETS, VISION_VIEWS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
@@ -44,9 +44,9 @@ class VisionDomain(Domain):
         grow: ``[until, size]`` in turn, for smaller views at first, which cost less: ``[[2000, 16], [4000, 24]]`` has
             views of 16 pixels in the first 2,000 batches, then 24 up to batch 4,000, then ``size``. The encoder has
             to read all of them: convolutional networks do.
-        feed: ``"resident"`` keeps all images decoded, as uint8, on the device; ``"streamed"`` reads and decodes
-            them in worker processes as they are needed. Both give the same batches. ``"auto"`` is resident for up
-            to 4 GiB of decoded images.
+        feed: ``"resident"`` keeps all images decoded, as uint8, on the device, in each process; ``"streamed"`` reads and
+            decodes them in worker processes as they are needed. Both give the same batches. ``"auto"`` is resident for
+            up to 4 GiB of decoded images, if all processes of a machine together take at most half of its memory.
         workers: worker processes of each rank that a streamed feed has; 0 decodes in the training process.
     """
 
@@ -141,7 +141,16 @@ class VisionDomain(Domain):
                 f"domain.batch_size: {self.batch_size} is more than the {len(data.pretrain)} images to "
                 "pre-train on; lower it"
             )
-        self._dataset = self._decoded(data) if self._is_resident(data) else data
+        resident = self._is_resident(data)
+        if resident and not isinstance(data.images, MemoryImages):
+            copies = processes_here()
+            check_size(
+                copies * _bytes(data),
+                f"domain.feed: {len(data.images):,} decoded images"
+                + (f", held by each of {copies} processes" if copies > 1 else "")
+                + ', which "streamed" would read as they are needed',
+            )
+        self._dataset = self._decoded(data) if resident else data
 
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k, rank) only.
@@ -233,10 +242,20 @@ class VisionDomain(Domain):
         height, width = self.dataset.images.shape[1:]
         return augment.prepare(augment.draw(samples, height, width, rng), height, width)
 
+    def notice(self, world_size: int) -> str | None:
+        """That images are streamed, since the processes of this machine could not all hold them decoded."""
+        needed, copies = _bytes(self.dataset), processes_here()
+        if self.feed != "auto" or isinstance(self.dataset.images, MemoryImages) or needed > RESIDENT_BYTES:
+            return None
+        return (
+            f"domain.feed: images are streamed: decoded they take {in_units(needed)} in each of {copies} "
+            f"process{'es' if copies > 1 else ''}, more than half of this machine's {in_units(machine_memory())}"
+        )
+
     def _is_resident(self, dataset: ImageDataset) -> bool:
-        channels, height, width = dataset.images.shape
-        small = len(dataset.images) * channels * height * width <= RESIDENT_BYTES
-        return self.feed == "resident" or (self.feed == "auto" and small)
+        needed = _bytes(dataset)
+        fits = needed <= RESIDENT_BYTES and processes_here() * needed <= machine_memory() // 2
+        return self.feed == "resident" or (self.feed == "auto" and fits)
 
     @staticmethod
     def _decoded(dataset: ImageDataset) -> ImageDataset:
@@ -244,6 +263,11 @@ class VisionDomain(Domain):
             return dataset
         pixels = dataset.images.read(torch.arange(len(dataset.images)), decoding_threads())
         return replace(dataset, images=MemoryImages(pixels))
+
+
+def _bytes(dataset: ImageDataset) -> int:
+    """What all images take, decoded."""
+    return len(dataset.images) * math.prod(dataset.images.shape)
 
 
 def _views(given: ImageViews | Mapping[str, Any]) -> Any:
