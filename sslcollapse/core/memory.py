@@ -20,18 +20,23 @@ from sslcollapse.core.errors import RecipeError, RunError, in_units, largest_siz
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+LARGEST_KEPT = 1 << 28
+"""Bytes of the largest block that is kept when it is freed (256 MiB)."""
+
 
 def keep_freed_memory() -> bool:
     """Tell glibc to reuse large freed blocks instead of returning them to the system; True where it did.
 
     A training step allocates the same activations again and again. By default glibc unmaps each one and the
-    kernel clears every page anew, which costs as much as the arithmetic of a memory-bound operation.
+    kernel clears every page anew, which costs as much as the arithmetic of a memory-bound operation. The largest blocks
+    (``LARGEST_KEPT``) go back all the same: between those that are kept they leave gaps that none of them fits into,
+    which made the peak of a graph of a million nodes 19 GiB in place of 11, for a step that was 5 % faster.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_M_TRIM_THRESHOLD, 1 << 30))
+    return bool(mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT)) and bool(mallopt(_M_TRIM_THRESHOLD, 1 << 30))
 
 
 def onto(device: torch.device, values: Tensor) -> Tensor:
