@@ -16,6 +16,8 @@ from sslcollapse.ablation.values import Cell
 from sslcollapse.core.registry import REGISTRIES
 from sslcollapse.recipe import assign, load, recipe_hash, resolve
 from sslcollapse.recipe import check as checks
+from sslcollapse.report import plots_cells
+from sslcollapse.report.labels import factors
 from tools.bench import plan as bench_plan
 
 RATES = [0.1 * (k + 1) for k in range(12)]
@@ -161,6 +163,24 @@ def test_differences_are_made_once_for_the_page_and_both_tables_and_again_after_
     after = effects.effects(dataclasses.replace(made, seeds=8), records, columns(made, list(records))[0])
     assert counted["paired"] > metrics * len(made.baselines)
     assert before == after  # seed 7 has no pair
+
+
+def test_a_plot_of_very_many_cells_draws_those_that_differ_most_and_its_table_has_all(workspace, monkeypatch):
+    made = plan(_ablation(workspace, RATES[:5]), [], None, [])
+    bench_plan.write_records(workspace.folder / "grown", made)
+    records = Records(workspace.folder / "grown" / "runs.jsonl")
+    column = columns(made, list(records))[0]
+    (whole,) = plots_cells.forest(made, records, column, factors(made))
+    assert "the table has all" not in whole.caption
+    monkeypatch.setattr(plots_cells, "MOST_DRAWN", 2)
+    (plot,) = plots_cells.forest(made, records, column, factors(made))
+    assert plot.rows == whole.rows
+    assert len(plot.rows) == 5
+    assert "Of 5 cells the 2 that differ most; the table has all." in plot.caption
+    assert plot.height < whole.height
+    assert all(
+        "The first 2 of 10 cells." in each.caption for each in plots_cells.layer_ranks(made, records, factors(made))
+    )
 
 
 def test_the_benchmark_of_plans_tells_seconds_exponents_and_ratios(monkeypatch, capsys):
