@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -24,8 +23,6 @@ from sslcollapse.runs.quantities import (
     compact_scores,
     lacking,
 )
-
-FRACTION = "effective_rank_fraction"
 
 MADE_WITH = ("recipe", "streams")
 """What sets two records of one hash and seed apart."""
@@ -284,41 +281,6 @@ def _end_last_line(file: BinaryIO) -> None:
         file.write(b"\n")
     elif last:
         file.truncate(size - len(last))
-
-
-def lookup(record: Any, path: str) -> Any:
-    """The value at a dotted path whose keys may have dots themselves; None where there is none.
-
-    ``effective_rank_fraction`` is not stored: it is the effective rank over what is attainable.
-
-    >>> lookup({"rank": {"layers": {"convs.0": {"weight": 3.5}}}}, "rank.layers.convs.0.weight")
-    3.5
-    """
-    if not path:
-        return record
-    if path == FRACTION and isinstance(record, Mapping):
-        rank, attainable = record.get("effective_rank"), record.get("attainable")
-        known = isinstance(rank, (int, float)) and isinstance(attainable, (int, float)) and attainable
-        return rank / attainable if known else None  # type: ignore[operator]
-    if not isinstance(record, Mapping):
-        return None
-    # The path's beginnings are looked up in the record, not its keys in the path: tables ask thousands of times.
-    there = [(key, rest) for key, rest in _beginnings(path) if key in record]
-    if len(there) > 1:
-        rests = dict(there)
-        there = [(key, rests[key]) for key in record if key in rests]
-    for key, rest in there:
-        found = lookup(record[key], rest)
-        if found is not None:
-            return found
-    return None
-
-
-@lru_cache(maxsize=4096)
-def _beginnings(path: str) -> tuple[tuple[str, str], ...]:
-    """Each way to divide a dotted path into a first key and the rest."""
-    ends = [end for end, letter in enumerate(path) if letter == "."]
-    return (*((path[:end], path[end + 1 :]) for end in ends), (path, ""))
 
 
 class Failures:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.records import Records, lookup
+from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import summarise
 from sslcollapse.ablation.tables.columns import in_unit
 from sslcollapse.ablation.tables.page import Column
@@ -21,7 +21,7 @@ from sslcollapse.report.plots_ablation import gains, metric_name
 from sslcollapse.report.plots_run import WORDS
 from sslcollapse.report.runs import Run, is_run, read_run
 from sslcollapse.report.scale import Key, hollow, levels
-from sslcollapse.runs.quantities import PARTS, attainable
+from sslcollapse.runs.quantities import PARTS, attainable, lookup
 
 _BY_LAYER = "Effective rank after training over the attainable rank, mean over seeds; the first layer on top."
 _FOREST = "Paired over equal seeds: mean, interval (all hold together at 95 %), n. Pale: the interval has zero in it."

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from sslcollapse.ablation.grid import baselines_of, plan
-from sslcollapse.ablation.records import BLOCK, Records, lookup
+from sslcollapse.ablation.records import BLOCK, Records
 from sslcollapse.ablation.tables import effects
 from sslcollapse.ablation.tables.latex import table_latex
 from sslcollapse.ablation.tables.page import columns, page, table_csv
@@ -18,6 +18,7 @@ from sslcollapse.recipe import assign, load, recipe_hash, resolve
 from sslcollapse.recipe import check as checks
 from sslcollapse.report import plots_cells
 from sslcollapse.report.labels import factors
+from sslcollapse.runs.quantities import lookup
 from tools.bench import plan as bench_plan
 
 RATES = [0.1 * (k + 1) for k in range(12)]
