@@ -103,7 +103,7 @@ def mistake(capsys, *words: str, out: Path) -> str:
         (['regularizers={"keys": {"type": "werank"}}'], "regularizers.keys: PyTorch's modules have 'keys' already"),
         (["optim.lr=1e400"], "optim.lr: must be finite, got inf"),
         ([f"name={'a' * 256}"], "name: has 256 letters, at most 200 make a folder"),
-        (["train.precision=fp8"], "train.precision: expected one of 'no', 'bf16', 'fp16', got 'fp8'"),
+        (["train.precision=fp8"], "train.precision: expected one of 'no', 'bf16', 'fp16', 'auto', got 'fp8'"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_quoted_with_its_path_before_anything_is_written(tmp_path, capsys, words, message):

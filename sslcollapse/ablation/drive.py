@@ -142,7 +142,8 @@ class _Driver:
         self.jobs = list(_jobs(self.ablation, cells, seeds, self.out))
         waiting = [job for job in self.jobs if not self._is_finished(job)]
         skipped = [job for job in waiting if job in self.failures and (job.finished or not retry_failed)]
-        waiting = [job for job in waiting if job not in skipped]
+        passed = set(skipped)
+        waiting = [job for job in waiting if job not in passed]
         failed = f", {len(skipped)} failed before" if skipped else ""
         self.progress.print(
             f"{self.ablation.name}: {len(self.jobs)} runs, {self.done} finished{failed}, {len(waiting)} to do"

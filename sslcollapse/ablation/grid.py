@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ class Ablation:
     looks: Sequence[int] = ()
     judged: Sequence[int] = ()
 
+    @cached_property
+    def by_hash(self) -> dict[str, Cell]:
+        """Hash → cell."""
+        return {cell.hash: cell for cell in self.cells}
+
 
 def plan(
     target: Path,
@@ -107,7 +113,7 @@ def plan(
     for number in (count, described["seeds"]):
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MOST_SEEDS:
             raise RecipeError(f"seeds must be a number from 1 to {MOST_SEEDS}, got {quote(number)}")
-    baselines = _baselines(cells, list(axes), described["baseline"])
+    baselines = baselines_of(cells, list(axes), described["baseline"])
     probes = sorted({probe for cell in cells for probe in cell.recipe["evaluate"]})
     metrics = [check_metric("metrics", metric, probes) for metric in described["metrics"]]
     claim, tests = None, []
@@ -219,7 +225,8 @@ def _from_grid(
 def _cells(
     bases: Mapping[str, Path], axes: Mapping[tuple[str, ...], Sequence[Any]], settings: Sequence[str]
 ) -> list[Cell]:
-    from sslcollapse.recipe import assign, load, override, recipe_hash, resolve
+    from sslcollapse.recipe import identify, load, override
+    from sslcollapse.recipe.recipe import assigned
     from sslcollapse.runs.directory import streams_of
 
     choices = [_choices(paths, values) for paths, values in axes.items()]
@@ -234,10 +241,10 @@ def _cells(
             values = {path: value for choice in combination for path, value in choice.items()}
             cell = Cell(label, source, values, {}, "")
             try:
-                resolved = resolve(assign(recipe, values))
+                resolved, hash_ = identify(assigned(recipe, values))
             except ValueError as error:
                 raise RecipeError(f"cell {cell.name}: {error}") from error
-            cell = Cell(label, source, values, resolved, recipe_hash(resolved), streams_of(resolved))
+            cell = Cell(label, source, values, resolved, hash_, streams_of(resolved))
             if (other := known.setdefault(cell.hash, cell)) is not cell:
                 raise RecipeError(f"cells {other.name} and {cell.name} are the same recipe; remove one of them")
             cells.append(cell)
@@ -256,8 +263,12 @@ def _choices(paths: tuple[str, ...], values: Sequence[Any]) -> list[dict[str, An
     return [dict(zip(paths, value, strict=True)) for value in values]
 
 
-def _baselines(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]], baseline: Mapping[str, Any]) -> dict[str, str]:
-    """For every cell the one with the baseline's values and, on axes the baseline does not name, its own."""
+def baselines_of(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]], baseline: Mapping[str, Any]) -> dict[str, str]:
+    """Hash of a cell → hash of the one with the baseline's values and, on axes the baseline does not name, its own.
+
+    Raises:
+        RecipeError: the baseline names no axis, or of some cell no other, or several.
+    """
     known = ["base", *itertools.chain.from_iterable(axes)]
     for path in baseline:
         if path not in known:
@@ -266,10 +277,14 @@ def _baselines(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]], baseline:
         return {}
     free = [path for paths in axes if not set(paths) & set(baseline) for path in paths]
     wanted = {path: plain(value) for path, value in baseline.items()}
+    named = ["base", *free] if "base" not in baseline else free
+    there: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        if all(plain(cell.at(path)) == value for path, value in wanted.items()):
+            there.setdefault(_place(cell, named), []).append(cell)
     found = {}
     for cell in cells:
-        place = {**_place(cell, free, keep_base="base" not in baseline), **wanted}
-        matches = [other for other in cells if _place(other, [*free, *wanted], keep_base=True).items() >= place.items()]
+        matches = there.get(_place(cell, named), [])
         if len(matches) != 1:
             shown = " ".join(f"{path}={show(value)}" for path, value in baseline.items())
             problem = "no cell" if not matches else f"{len(matches)} cells"
@@ -281,8 +296,8 @@ def _baselines(cells: Sequence[Cell], axes: Sequence[tuple[str, ...]], baseline:
     return found
 
 
-def _place(cell: Cell, paths: Sequence[str], *, keep_base: bool) -> dict[str, str]:
-    return {path: plain(cell.at(path)) for path in (["base"] if keep_base else []) + list(paths)}
+def _place(cell: Cell, paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(plain(cell.at(path)) for path in paths)
 
 
 def _paths(key: Any) -> tuple[str, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from sslcollapse.ablation.job import Job, why_another
 from sslcollapse.ablation.values import Cell
@@ -24,13 +24,17 @@ from sslcollapse.runs.quantities import (
     lacking,
 )
 
-FRACTION = "effective_rank_fraction"
-
 MADE_WITH = ("recipe", "streams")
 """What sets two records of one hash and seed apart."""
 
+BLOCK = 1 << 12
+"""Bytes that are read at a time from the end of the file, to see whether its last line is whole."""
+
 Key = tuple[str, int]
 """Hash and seed."""
+
+
+Made = TypeVar("Made")
 
 
 class DamagedRunError(RunError):
@@ -53,6 +57,7 @@ class Records:
         self.path = path
         self._records: dict[Key, list[dict[str, Any]]] = {}
         self._why: dict[tuple[int, int | None], tuple[Any, dict[int, str]]] = {}
+        self._made: dict[tuple[int, Any], tuple[Any, Any]] = {}
         data = path.read_bytes() if path.exists() else b""
         *lines, last = data.split(b"\n")
         for number, line in enumerate(lines, 1):
@@ -94,6 +99,21 @@ class Records:
                     found[why] = found.get(why, 0) + 1
         return found
 
+    def once(self, plan: object, name: Any, make: Callable[[], Made]) -> Made:
+        """What ``make`` makes of these records under a plan: made once, until a record is added.
+
+        The page and both tables of an ablation have the same differences.
+
+        Args:
+            plan: the ablation.
+            name: what is made.
+            make: makes it.
+        """
+        key = (id(plan), name)
+        if key not in self._made:
+            self._made[key] = (plan, make())  # the plan is held, so that its id stays its own
+        return self._made[key][1]
+
     def _another(self, record: Mapping[str, Any], cell: Cell) -> str:
         """``why_another``, once for each record and recipe: tables ask for every column again."""
         place = (id(cell.recipe), cell.streams)
@@ -113,6 +133,7 @@ class Records:
         return next(filter(same, self._records.get(key, ())), None)
 
     def _keep(self, key: Key, record: dict[str, Any]) -> None:
+        self._made.clear()
         same = self._same(key, record)
         if same is None:
             self._records.setdefault(key, []).append(record)
@@ -247,36 +268,19 @@ def _whole(line: bytes) -> tuple[Key, dict[str, Any]] | None:
 
 
 def _end_last_line(file: BinaryIO) -> None:
-    """Give a whole last line its end, and cut off one that is no record."""
-    file.seek(0)
-    data = file.read()
-    last = data[data.rfind(b"\n") + 1 :]
+    """Give a whole last line its end, and cut off one that is no record; no more of the file is read than that line."""
+    size = place = file.seek(0, os.SEEK_END)
+    last = b""
+    while place > 0 and b"\n" not in last:
+        step = min(place, max(BLOCK, len(last)))
+        place -= step
+        file.seek(place)
+        last = file.read(step) + last
+    last = last[last.rfind(b"\n") + 1 :]
     if last and _whole(last):
         file.write(b"\n")
     elif last:
-        file.truncate(len(data) - len(last))
-
-
-def lookup(record: Any, path: str) -> Any:
-    """The value at a dotted path whose keys may have dots themselves; None where there is none.
-
-    ``effective_rank_fraction`` is not stored: it is the effective rank over what is attainable.
-
-    >>> lookup({"rank": {"layers": {"convs.0": {"weight": 3.5}}}}, "rank.layers.convs.0.weight")
-    3.5
-    """
-    if not path:
-        return record
-    if path == FRACTION and isinstance(record, Mapping):
-        rank, attainable = record.get("effective_rank"), record.get("attainable")
-        known = isinstance(rank, (int, float)) and isinstance(attainable, (int, float)) and attainable
-        return rank / attainable if known else None  # type: ignore[operator]
-    for key in record if isinstance(record, Mapping) else ():
-        if path == key or path.startswith(f"{key}."):
-            found = lookup(record[key], path[len(key) + 1 :])
-            if found is not None:
-                return found
-    return None
+        file.truncate(size - len(last))
 
 
 class Failures:

@@ -72,6 +72,7 @@ class Registry:
         self._builtin = builtin
         self._factories: dict[str, Callable[..., Any]] = {}
         self._parameters: dict[str, dict[str, inspect.Parameter]] = {}
+        self._supplied: dict[str, tuple[str, ...]] = {}
         self._entry_points_read = False
         self._places: dict[str, str] = {}  # file of what a decorator has registered
 
@@ -99,6 +100,7 @@ class Registry:
             self._targets[name] = target
             self._factories[name] = factory
             self._parameters.pop(name, None)
+            self._supplied.pop(name, None)
             if place:
                 self._places[name] = str(place)
             return factory
@@ -135,8 +137,14 @@ class Registry:
         """Recipe arguments of a component (its keyword-only parameters), annotations resolved."""
         if name not in self._parameters:
             signature = inspect.signature(self.get(name), eval_str=True)
+            self._supplied[name] = supplied(signature)
             self._parameters[name] = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
         return self._parameters[name]
+
+    def supplied(self, name: str) -> tuple[str, ...]:
+        """What a component cannot be constructed without, and only the framework can supply."""
+        self.parameters(name)
+        return self._supplied[name]
 
     def build(self, spec: Mapping[str, Any], *supplied: Any) -> Any:
         """``construct`` the component that ``spec["type"]`` names, and make sure that it has what its kind requires.
@@ -223,6 +231,7 @@ class Registry:
         for name in gone:
             self._factories.pop(name, None)
             self._parameters.pop(name, None)
+            self._supplied.pop(name, None)
         if by_users:
             kept = {name: self._targets[name] for name in self._places.keys() - by_users}
             self._places = {name: place for name, place in self._places.items() if name not in by_users}
@@ -256,6 +265,12 @@ class Registry:
                     )
                 self._targets[point.name] = point.value
         return self._targets
+
+
+def supplied(signature: inspect.Signature) -> tuple[str, ...]:
+    """Names of the positional parameters without a default."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(p.name for p in signature.parameters.values() if p.kind in positional and p.default is p.empty)
 
 
 def _has(component: Any, name: str) -> bool:

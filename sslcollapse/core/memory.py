@@ -20,18 +20,23 @@ from sslcollapse.core.errors import RecipeError, RunError, in_units, largest_siz
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+LARGEST_KEPT = 1 << 28
+"""Bytes of the largest block that is kept when it is freed (256 MiB)."""
+
 
 def keep_freed_memory() -> bool:
     """Tell glibc to reuse large freed blocks instead of returning them to the system; True where it did.
 
     A training step allocates the same activations again and again. By default glibc unmaps each one and the
-    kernel clears every page anew, which costs as much as the arithmetic of a memory-bound operation.
+    kernel clears every page anew, which costs as much as the arithmetic of a memory-bound operation. The largest blocks
+    (``LARGEST_KEPT``) go back all the same: between those that are kept they leave gaps that none of them fits into,
+    which made the peak of a graph of a million nodes 19 GiB in place of 11, for a step that was 5 % faster.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_M_TRIM_THRESHOLD, 1 << 30))
+    return bool(mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT)) and bool(mallopt(_M_TRIM_THRESHOLD, 1 << 30))
 
 
 def onto(device: torch.device, values: Tensor) -> Tensor:
@@ -87,6 +92,12 @@ def to_host(values: Tensor) -> Tensor:
 def machine_memory() -> int:
     """Bytes of this machine's main memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def processes_here() -> int:
+    """How many processes of this run are on this machine, as its launcher says; 1 where none does."""
+    number = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(number)) if number.isdecimal() else 1
 
 
 def check_size(needed: int, what: str) -> None:

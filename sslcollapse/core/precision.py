@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +23,28 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 TENSOR_CORES = ("cuda",)
 """Types of devices that have TF32."""
 
+CPUINFO = Path("/proc/cpuinfo")
+"""Where Linux says what a processor can do."""
+
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""What it calls products of bf16 numbers there; the last is that of ARM."""
+
 BACKENDS: Any = torch.backends
 """Switches of the libraries that torch calls; their types are written nowhere."""
+
+
+def automatic() -> str:
+    """The mixed precision that ``"auto"`` stands for here: bf16 where products in it are the hardware's own, else none.
+
+    Without such instructions bf16 is slower than float32. A GPU without them is not given fp16, which needs a scaler.
+    """
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    try:
+        words = CPUINFO.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:  # another system than Linux
+        return "no"
+    return "bf16" if set(BF16_INSTRUCTIONS) & set(words) else "no"
 
 
 def full_precision(device: torch.device, *, convolutions: bool = False) -> AbstractContextManager[Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import torch
@@ -49,6 +50,60 @@ def derive_seed(purpose: str, *key: int) -> int:
 def generator(device: torch.device, purpose: str, *key: int) -> torch.Generator:
     """A torch generator on ``device`` for this purpose and key."""
     return torch.Generator(device=device).manual_seed(derive_seed(purpose, *key))
+
+
+# Of SplitMix64, as int64 holds them.
+_STEP, _FIRST, _SECOND = (n - (1 << 64) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_ROUNDS = 8
+
+
+def permuted(places: torch.Tensor, count: int, key: int) -> torch.Tensor:
+    """What stands at some places of a permutation of 0 … ``count`` - 1, which is never made as a whole.
+
+    A place is a pair of numbers below a and b, where a b is at least ``count`` and hardly more. In turn a hash of one
+    of them is added to the other, modulo a or b. That is a bijection for any hash (a Feistel network on two moduli;
+    Black & Rogaway 2002), and so is going on from what is outside 0 … ``count`` - 1 until it is inside.
+
+    Args:
+        places: whole numbers from 0 to ``count`` - 1.
+        count: how many there are.
+        key: which permutation.
+
+    Shapes:
+        places: [n], as the result.
+    """
+    a = max(1, math.isqrt(count - 1) + 1)
+    b = -(-count // a)
+    result = places.clone()
+    left = torch.arange(len(places))
+    while len(left):
+        first, second = result[left] // b, result[left] % b
+        for number in range(0, _ROUNDS, 2):
+            first = (first + _hashed(key, number, second)) % a
+            second = (second + _hashed(key, number + 1, first)) % b
+        result[left] = first * b + second
+        left = left[result[left] >= count]
+    return result
+
+
+def _hashed(key: int, number: int, coordinate: torch.Tensor) -> torch.Tensor:
+    """Uniform whole numbers below 2^62, so that a sum with a coordinate does not overflow.
+
+    SplitMix64's output function (Steele, Lea & Flood 2014), on numbers that wrap at 64 bits.
+    """
+    x = _mixed(coordinate * _STEP + key)
+    step = (number + 1) * _STEP
+    return _mixed(x + ((step + (1 << 63)) % (1 << 64) - (1 << 63))) & ((1 << 62) - 1)
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    x = (x ^ _shifted(x, 30)) * _FIRST
+    x = (x ^ _shifted(x, 27)) * _SECOND
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch's shift brings the sign along
 
 
 def seed_default(device: torch.device, seed: int) -> None:

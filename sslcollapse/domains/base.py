@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.registry import Registry
-from sslcollapse.core.seeding import generator
+from sslcollapse.core.seeding import derive_seed, generator, permuted
 from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet, Split
 
 MAX_DIM = 3072
@@ -187,12 +187,17 @@ def dataset_key(registry: Registry, dataset: Mapping[str, Any], source: Any, *mo
     return json.dumps([registry.kind, dict(dataset), files, more], sort_keys=True, default=str)
 
 
+KEYED_ORDER = 10_000_000
+"""Samples from which on the order of an epoch is computed batch by batch; below, it is drawn at the epoch's start."""
+
+
 @dataclass(frozen=True)
 class Order:
     """Which rows each batch has.
 
     An epoch is a permutation of ``pretrain`` drawn from (seed, epoch); a last incomplete batch is left out. Each
-    rank takes its slice of every batch, so that the ranks' slices in turn are the batch of one process.
+    rank takes its slice of every batch, so that the ranks' slices in turn are the batch of one process. Of many samples
+    (``KEYED_ORDER``) no permutation is made: a batch computes its own places of it.
 
     Args:
         pretrain: rows to pre-train on [P].
@@ -212,11 +217,19 @@ class Order:
         while True:
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
-                rng = generator(CPU, "order", context.seed, epoch)
-                order = self.pretrain[torch.randperm(len(self.pretrain), generator=rng)]
+                order = self._epoch(epoch)
             start = step % per_epoch * self.batch_size + context.rank * share
-            yield BatchPlace(step, order[start : start + share])
+            yield BatchPlace(step, order(start, start + share))
             step += 1
+
+    def _epoch(self, epoch: int) -> Callable[[int, int], Tensor]:
+        """What gives the rows from one place of an epoch's order to another."""
+        count, key = len(self.pretrain), ("order", self.context.seed, epoch)
+        if count < KEYED_ORDER:
+            order = self.pretrain[torch.randperm(count, generator=generator(CPU, *key))]
+            return lambda start, stop: order[start:stop]
+        number = derive_seed(*key)
+        return lambda start, stop: self.pretrain[permuted(torch.arange(start, stop), count, number)]
 
 
 def evenly_spaced(count: int, most: int) -> Tensor:

@@ -81,8 +81,12 @@ class Measurement:
         return flat
 
     def spectra(self) -> dict[str, np.ndarray]:
-        """Arrays for ``np.savez``: ``representation``, ``weight/convs.0``, ``output/convs.0``, ..., and ``n``."""
-        return {**self.singular, "n": np.array(self.ranks["representation"]["n"])}
+        """Arrays for ``np.savez``: ``representation``, ``weight/convs.0``, ``output/convs.0``, ..., and ``n``.
+
+        They are drawn and no rank is computed from them again, so float32, which takes half the room, is enough.
+        """
+        kept = {name: sigma.astype(np.float32) for name, sigma in self.singular.items()}
+        return {**kept, "n": np.array(self.ranks["representation"]["n"])}
 
 
 def measure(

@@ -8,10 +8,12 @@ import math
 import numbers
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sslcollapse.core.errors import RecipeError, in_words, quote, suggest
+from sslcollapse.core.kind import supplied
 
 REQUIRED = inspect.Parameter.empty
 """Stands for "no default"."""
@@ -142,12 +144,16 @@ def _dataclass(value: Any, cls: type, path: str) -> Resolved:
     if not isinstance(value, Mapping):
         raise RecipeError(f"{path or 'a recipe'}: expected a dict, got {quote(value)}")
     resolved = check_fields(value, fields_of(cls), path, f"field of {path!r}" if path else "field of a recipe")
-    try_construct(cls, resolved, path)
+    try_construct(cls, resolved, path, supplied_of(cls))
     return resolved
 
 
-def fields_of(cls: type) -> dict[str, tuple[Any, Any]]:
-    """The fields of a dataclass as ``check_fields`` takes them: name → (annotation, default or REQUIRED)."""
+@lru_cache(maxsize=256)
+def fields_of(cls: type) -> Mapping[str, tuple[Any, Any]]:
+    """The fields of a dataclass as ``check_fields`` takes them: name → (annotation, default or REQUIRED).
+
+    Read once for each class: an ablation checks as many recipes as it has cells.
+    """
     hints = get_type_hints(cls, include_extras=True)
     fields: dict[str, tuple[Any, Any]] = {}
     for field in dataclasses.fields(cls):
@@ -165,12 +171,23 @@ def _plain(default: Any) -> Any:
     return default
 
 
-def try_construct(factory: Callable[..., Any], arguments: Mapping[str, Any], path: str) -> None:
-    """Let a constructor refuse its arguments, unless it needs some that only the framework can supply."""
-    for name, parameter in inspect.signature(factory).parameters.items():
-        positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        if positional and parameter.default is REQUIRED and name not in arguments:
-            return
+@lru_cache(maxsize=256)
+def supplied_of(cls: type) -> tuple[str, ...]:
+    """``supplied`` of a class, read once."""
+    return supplied(inspect.signature(cls))
+
+
+def try_construct(factory: Callable[..., Any], arguments: Mapping[str, Any], path: str, needs: Collection[str]) -> None:
+    """Let a constructor refuse its arguments, unless it needs some that only the framework can supply.
+
+    Args:
+        factory: called with ``arguments``.
+        arguments: by name.
+        path: place in the recipe, for messages.
+        needs: positional parameters that it cannot do without.
+    """
+    if any(name not in arguments for name in needs):
+        return
     try:
         factory(**arguments)
     except MemoryError:

@@ -65,7 +65,7 @@ def assign(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     Raises:
         RecipeError: an unknown path, or a value of another type than the field's.
     """
-    changed = _assigned(recipe, changes)
+    changed = assigned(recipe, changes)
     if changes:
         resolve(changed)
     return changed
@@ -84,7 +84,7 @@ def resolve(recipe: Mapping[str, Any], assignments: Sequence[str] = ()) -> Resol
         RecipeError: names the path, quotes the value and suggests what was meant.
     """
     if assignments:
-        recipe = _assigned(recipe, _parsed(assignments))
+        recipe = assigned(recipe, _parsed(assignments))
     if isinstance(recipe, Mapping):
         check_nesting(recipe, "")
     resolved: Resolved = check(recipe, RecipeSpec, "")
@@ -127,7 +127,7 @@ def _parsed(assignments: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def _assigned(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def assigned(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe with values at dotted paths; the result is not validated."""
     check_nesting(recipe, "")
     for path, value in changes.items():

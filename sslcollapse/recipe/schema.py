@@ -172,18 +172,18 @@ class Component(Marker):
                 f"adds it with REGISTRIES.add(Registry({self.kind!r}))"
             )
         registry = REGISTRIES[self.kind]
-        known = registry.names()
         if not isinstance(value, Mapping):
+            known = registry.names()
             hint = f"; did you mean {{'type': {value!r}}}?" if isinstance(value, str) and value in known else ""
             raise RecipeError(f"{path}: expected {self.describe()}, got {quote(value)}{hint}")
         if "type" not in value:
-            raise RecipeError(f"{path}: needs 'type' (known: {', '.join(known)})")
+            raise RecipeError(f"{path}: needs 'type' (known: {', '.join(registry.names())})")
         name = value["type"]
         expect(isinstance(name, str), name, str, name, f"{path}.type")
         arguments = {key: item for key, item in value.items() if key != "type"}
         fields = {parameter: (p.annotation, p.default) for parameter, p in _parameters(registry, name, path).items()}
         resolved = check_fields(arguments, fields, path, f"argument of {name!r}")
-        try_construct(registry.get(name), resolved, path)
+        try_construct(registry.get(name), resolved, path, registry.supplied(name))
         return Resolved({"type": name, **resolved}, {"type", *resolved.stated})
 
     def describe(self, annotation: Any = None) -> str:

@@ -21,7 +21,8 @@ class TrainSpec:
         keep_checkpoints: how many of the newest are kept. With ``checkpoint_every`` these are of its steps, and the
             newest that the clock or a signal asked for is kept besides.
         log_every: steps between lines of ``metrics.jsonl``.
-        precision: mixed precision, as Accelerate calls it.
+        precision: mixed precision, as Accelerate calls it. ``"auto"`` is bf16 where the processor or the GPU multiplies
+            in it, else none; the log and ``environment.json`` say which, and a resumed run keeps it.
         matmul: float32 products and convolutions on a GPU: ``"high"`` and ``"medium"`` are TF32, which keeps 10 bits of
             each factor, ``"highest"`` is float32. Penalties, losses, ranks and probes are never in TF32. On a CPU
             nothing changes.
@@ -48,7 +49,7 @@ class TrainSpec:
     checkpoint_minutes: Annotated[float, AtLeast(0)] = 5.0
     keep_checkpoints: Annotated[int, AtLeast(1)] = 2
     log_every: Annotated[int, AtLeast(1)] = 10
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     matmul: Literal["highest", "high", "medium"] = "high"
     cudnn_benchmark: bool = True
     deterministic: bool = False

@@ -67,8 +67,8 @@ def _axes(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     groups: dict[tuple[int, ...], list[str]] = {}
     for path in dict.fromkeys(path for cell in cells for path in cell.values):
         shown = [plain(cell.values.get(path)) for cell in cells]
-        order = list(dict.fromkeys(shown))
-        groups.setdefault(tuple(order.index(value) for value in shown), []).append(path)
+        order = {value: place for place, value in enumerate(dict.fromkeys(shown))}
+        groups.setdefault(tuple(order[value] for value in shown), []).append(path)
     return [tuple(paths) for paths in groups.values()]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.records import Records, lookup
+from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import summarise
 from sslcollapse.ablation.tables.columns import in_unit
 from sslcollapse.ablation.tables.page import Column
@@ -21,10 +21,13 @@ from sslcollapse.report.plots_ablation import gains, metric_name
 from sslcollapse.report.plots_run import WORDS
 from sslcollapse.report.runs import Run, is_run, read_run
 from sslcollapse.report.scale import Key, hollow, levels
-from sslcollapse.runs.quantities import PARTS, attainable
+from sslcollapse.runs.quantities import PARTS, attainable, lookup
 
 _BY_LAYER = "Effective rank after training over the attainable rank, mean over seeds; the first layer on top."
 _FOREST = "Paired over equal seeds: mean, interval (all hold together at 95 %), n. Pale: the interval has zero in it."
+
+MOST_DRAWN = 200
+"""Cells that a plot with a place for each has at most; more are no picture, and take minutes to draw."""
 
 PALE = 0.45
 """Of an interval that has zero in it. Colours have other meanings on the page, so the side of zero has none."""
@@ -37,6 +40,12 @@ def forest(ablation: Ablation, records: Records, column: Column, factors: Sequen
     if not cells:
         return []
     pitch = 0.40
+    rows = [[cell_name(cell, factors), cell.hash, *found[cell.hash]] for cell in cells]
+    of_most = {cell.hash for cell in sorted(cells, key=lambda cell: -abs(found[cell.hash].mean))[:MOST_DRAWN]}
+    fewer = (
+        f"Of {len(cells):,} cells the {MOST_DRAWN} that differ most; the table has all." if cells[MOST_DRAWN:] else ""
+    )
+    cells = [cell for cell in cells if cell.hash in of_most]
     varying, common = split_names(cells, factors)
 
     def draw(figure: Any) -> None:
@@ -57,7 +66,6 @@ def forest(ablation: Ablation, records: Records, column: Column, factors: Sequen
         axes.set(ylim=(len(cells) - 0.6, -0.85), xlabel=f"difference in {metric_name(column)}", yticks=[])
         axes.spines["left"].set_visible(False)
 
-    rows = [[cell_name(cell, factors), cell.hash, *found[cell.hash]] for cell in cells]
     alone = without_bars([cell for cell in cells if found[cell.hash].low is None], found, varying)
     bases = {cell.base for cell in cells}  # another base may have other probes
     lost = [c for c in ablation.cells if c.hash in ablation.baselines and c.hash not in found and c.base in bases]
@@ -66,7 +74,7 @@ def forest(ablation: Ablation, records: Records, column: Column, factors: Sequen
         Plot(
             slug(f"forest-{column.path.replace('evaluation.', '', 1)}"),
             f"Difference in {metric_name(column)} to the baseline",
-            " ".join(filter(None, [_FOREST, common, alone, missing, shared_words(factors)])),
+            " ".join(filter(None, [_FOREST, fewer, common, alone, missing, shared_words(factors)])),
             draw,
             ["cell", "hash", "mean", "low", "high", "n"],
             rows,
@@ -81,7 +89,9 @@ def layer_ranks(ablation: Ablation, records: Records, factors: Sequence[Factor])
     bases = list(dict.fromkeys(cell.base for cell in ablation.cells))
     inner = [factor for factor in factors if factor.title != BASE]
     for base in bases:
-        cells = [cell for cell in ablation.cells if cell.base == base]
+        every = [cell for cell in ablation.cells if cell.base == base]
+        cells = every[:MOST_DRAWN]
+        fewer = f"The first {MOST_DRAWN} of {len(every):,} cells." if every[MOST_DRAWN:] else ""
         varying, common = split_names(cells, inner)
         for part in PARTS:
             table = _fractions(ablation, records, cells, part)
@@ -92,7 +102,7 @@ def layer_ranks(ablation: Ablation, records: Records, factors: Sequence[Factor])
                 heat(
                     slug(f"layers-{part}{f'-{base}' if len(bases) > 1 else ''}"),
                     f"Rank of {WORDS[part]} by depth and cell{whose}",
-                    " ".join(filter(None, [_BY_LAYER, common, shared_words(inner)])),
+                    " ".join(filter(None, [_BY_LAYER, fewer, common, shared_words(inner)])),
                     list(table),
                     [" · ".join(factor.label(cell) for factor in varying) or base for cell in cells],
                     list(table.values()),
@@ -141,9 +151,11 @@ METRICS = {
 def find_runs(ablation: Ablation, folder: Path) -> dict[str, list[Run]]:
     """Hash of a cell → its runs below a folder of run directories, by seed; damaged ones are left out."""
     found: dict[str, list[Run]] = {}
+    names = sorted(folder.iterdir()) if folder.is_dir() else []  # listed once, not for every run
     for cell in ablation.cells:
+        there = [name / cell.hash for name in names if (name / cell.hash).is_dir()]
         for seed in range(ablation.seeds):
-            for path in sorted(folder.glob(f"*/{cell.hash}/seed{seed}")):
+            for path in (known / f"seed{seed}" for known in there):
                 if is_run(path):
                     try:
                         found.setdefault(cell.hash, []).append(read_run(path))

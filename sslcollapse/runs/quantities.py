@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sslcollapse.core.errors import quote
+
+FRACTION = "effective_rank_fraction"
+"""Not stored: the effective rank over what is attainable."""
 
 PARTS = ("weight", "output")
 """What of a layer is measured."""
@@ -180,6 +184,41 @@ def compact_evidence(result: Mapping[str, Any]) -> dict[str, Any]:
     if "course" in kept:
         kept["course"] = thinned(kept["course"], KEPT_STEPS)
     return kept
+
+
+def lookup(record: Any, path: str) -> Any:
+    """The value at a dotted path whose keys may have dots themselves; None where there is none.
+
+    ``effective_rank_fraction`` is not stored: it is the effective rank over what is attainable.
+
+    >>> lookup({"rank": {"layers": {"convs.0": {"weight": 3.5}}}}, "rank.layers.convs.0.weight")
+    3.5
+    """
+    if not path:
+        return record
+    if path == FRACTION and isinstance(record, Mapping):
+        rank, attainable = record.get("effective_rank"), record.get("attainable")
+        known = isinstance(rank, (int, float)) and isinstance(attainable, (int, float)) and attainable
+        return rank / attainable if known else None  # type: ignore[operator]
+    if not isinstance(record, Mapping):
+        return None
+    # The path's beginnings are looked up in the record, not its keys in the path: tables ask thousands of times.
+    there = [(key, rest) for key, rest in _beginnings(path) if key in record]
+    if len(there) > 1:
+        rests = dict(there)
+        there = [(key, rests[key]) for key in record if key in rests]
+    for key, rest in there:
+        found = lookup(record[key], rest)
+        if found is not None:
+            return found
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _beginnings(path: str) -> tuple[tuple[str, str], ...]:
+    """Each way to divide a dotted path into a first key and the rest."""
+    ends = [end for end, letter in enumerate(path) if letter == "."]
+    return (*((path[:end], path[end + 1 :]) for end in ends), (path, ""))
 
 
 def lacking(value: Any, fields: Mapping[str, type]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sslcollapse.core.distributed import meeting
 from sslcollapse.runs.directory import device_name, environment
 from sslcollapse.training.finite import check_losses
-from sslcollapse.training.setup import Setup
+from sslcollapse.training.setup import Setup, chosen
 
 
 class Row(Mapping[str, Tensor]):
@@ -140,10 +140,13 @@ class Journal:
         ranks: int = setup.accelerator.num_processes
         device = device_name(setup.accelerator.device)
         setup.run.write_json("recipe.json", recipe)
-        self._environment = environment(ranks, device, command, recipe)
+        precision: str = setup.accelerator.mixed_precision
+        self._environment = environment(ranks, device, command, chosen(recipe, precision))
         setup.run.write_json("environment.json", self._environment | self._facts)
         show(f"{recipe['name']}  seed {recipe['seed']}  →  {setup.run.path}")
         show(f"data: {setup.domain.describe()}; device: {device}")
+        if recipe["train"]["precision"] == "auto":
+            show(f"train.precision: 'auto' is {precision!r} on {device}")
         notice = setup.domain.notice(ranks)
         if notice:
             show(notice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from sslcollapse.core.distributed import gathering
 from sslcollapse.core.errors import RecipeError, RunError, suggest
-from sslcollapse.core.precision import numerics
+from sslcollapse.core.precision import automatic, numerics
 from sslcollapse.core.types import Context
 from sslcollapse.domains.base import Domain
 from sslcollapse.recipe.identity import unlike
@@ -69,14 +70,22 @@ class Setup:
 
 
 @contextmanager
-def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accelerator]:
+def accelerated(recipe: Mapping[str, Any], run: RunDirectory, *, resume: bool) -> Iterator[Accelerator]:
     """Accelerate and the precision of one run; both hold for the process, and are put back at the end.
+
+    Args:
+        recipe: resolved.
+        run: its directory.
+        resume: whether the run goes on, in the precision that ``train.precision="auto"`` was when it began.
 
     Raises:
         RunError: the process has an Accelerator of another precision, there is no GPU for this one, or the processes of
             the run have not met.
     """
     ours, precision = not is_initialized(), recipe["train"]["precision"]
+    if precision == "auto":
+        theirs = None if ours else AcceleratorState().mixed_precision
+        precision = theirs or (begun_in(run) if resume else None) or automatic()
     if not ours and (theirs := AcceleratorState().mixed_precision) != precision:
         raise RunError(
             f"train.precision is {precision!r}, and this process has an Accelerator with mixed_precision={theirs!r}, "
@@ -101,6 +110,20 @@ def accelerated(recipe: Mapping[str, Any], run: RunDirectory) -> Iterator[Accele
     finally:
         if ours:
             AcceleratorState._reset_state()
+
+
+def begun_in(run: RunDirectory) -> str | None:
+    """The mixed precision that the run in a directory was begun in; None where that cannot be read."""
+    try:
+        found = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))["precision"]["autocast"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if found in ("no", "bf16", "fp16") else None
+
+
+def chosen(recipe: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """A recipe with the mixed precision that was chosen for it in place of ``"auto"``."""
+    return {**recipe, "train": {**recipe["train"], "precision": precision}}
 
 
 def check_alike(recipes: Sequence[Mapping[str, Any]]) -> None:

@@ -39,7 +39,7 @@ from sslcollapse.training.hooks import Controllers, Hook, PenaltyGradients
 from sslcollapse.training.journal import Journal
 from sslcollapse.training.measuring import RankMeter, TimedProbes
 from sslcollapse.training.result import finish
-from sslcollapse.training.setup import Setup, accelerated, check_alike, check_trackers
+from sslcollapse.training.setup import Setup, accelerated, check_alike, check_trackers, chosen
 from sslcollapse.training.static import StaticStep
 from sslcollapse.training.stopping import Pace, RunAlarm, Stopped, StopSignals, check_collapse
 
@@ -121,7 +121,9 @@ def _train(
     datasets: Datasets | None,
     past_collapse: bool,
 ) -> Path:
-    with accelerated(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
+    with ExitStack() as stack:
+        accelerator = stack.enter_context(accelerated(recipe, run, resume=resume and not overwrite))
+        signals = stack.enter_context(StopSignals())
         with meeting("starting the run") as start:  # what one rank refuses is told to the others
             finished = False
             if accelerator.is_main_process:
@@ -133,7 +135,8 @@ def _train(
                     run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
                     if resume:
                         check_collapse(run, recipe["monitor"], anyway=past_collapse)
-            start.result = (finished, recipe) if accelerator.num_processes > 1 else (finished, {})
+            precise = chosen(recipe, accelerator.mixed_precision)  # processors may differ
+            start.result = (finished, precise) if accelerator.num_processes > 1 else (finished, {})
         check_alike([theirs for _, theirs in start.results])
         if start.results[0][0]:  # rank 0 says so: another host may not have its folder
             say(f"{run.path}: this run is finished; there is nothing to do")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sslcollapse.ablation.records import Records, lookup, make_record
+from sslcollapse.ablation.records import Records, make_record
 from sslcollapse.ablation.statistics.intervals import Difference, paired_difference, summarise
 from sslcollapse.ablation.tables.columns import Column
 from sslcollapse.ablation.tables.page import best_by_validation
 from sslcollapse.ablation.values import Cell
 from sslcollapse.core.errors import RunError
-from sslcollapse.runs.quantities import RECORD, lacking
+from sslcollapse.runs.quantities import RECORD, lacking, lookup
 
 
 def record(hash="a", seed=0, **more):

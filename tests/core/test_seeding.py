@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslcollapse.core.seeding import derive_seed, generator
+from sslcollapse.core.seeding import derive_seed, generator, permuted
 
 CPU = torch.device("cpu")
 PURPOSES = ("order", "step", "probe order", "sheet", "sigreg directions", "neighbours")
@@ -40,3 +40,29 @@ def test_views_draw_what_they_drew_in_the_first_version():
 def test_a_key_of_another_length_than_its_purpose_has_is_refused():
     with pytest.raises(ValueError, match="'view' has 4 coordinates, got 3"):
         derive_seed("view", 0, 1, 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 17, 97, 1000, 4096])
+def test_a_keyed_permutation_has_every_number_once_and_differs_by_its_key(count):
+    first, second = (permuted(torch.arange(count), count, derive_seed("order", 0, epoch)) for epoch in (0, 1))
+    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(count))
+    assert count < 16 or not torch.equal(first, second)
+
+
+def test_any_part_of_a_keyed_permutation_is_that_part_of_the_whole():
+    whole = permuted(torch.arange(1000), 1000, 7)
+    assert torch.equal(permuted(torch.tensor([999, 3, 500]), 1000, 7), whole[[999, 3, 500]])
+
+
+def test_keyed_permutations_put_every_number_in_every_place_equally_often_whatever_its_neighbours_do():
+    count, draws = 8, 4000
+    made = torch.stack([permuted(torch.arange(count), count, derive_seed("order", 0, k)) for k in range(draws)])
+    counts = torch.stack([torch.bincount(made[:, place], minlength=count) for place in range(count)]).double()
+    assert ((counts - draws / count) ** 2 / (draws / count)).sum() < 90  # chi squared of 49 degrees: 1 in 3,000 above
+    steps = torch.bincount((made[:, 1:] - made[:, :-1] + count).flatten(), minlength=2 * count).double()
+    expected = (count - (torch.arange(2 * count) - count).abs()).double()
+    expected[count] = 0
+    expected *= draws * (count - 1) / expected.sum()
+    there = expected > 0
+    assert steps[~there].sum() == 0
+    assert (steps[there] / expected[there] - 1).abs().max() < 0.2

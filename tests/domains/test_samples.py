@@ -1,5 +1,6 @@
 """``SampleDomain``: batches, ranks, splits and probe sets of anything that has a length and an item."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from sslcollapse import Context, DataError, RecipeError, SampleDomain, Samples, Split, fraction_split, testing
+from sslcollapse.core.seeding import generator
 from sslcollapse.domains.base import Order, flat_rows
 
 
@@ -59,6 +61,48 @@ def test_the_shares_of_two_ranks_in_turn_are_the_batch_of_one():
     domain = loaded()
     shares = [next(domain.batches(7, Context(seed=1, rank=rank, world_size=2))).index for rank in range(2)]
     assert torch.equal(torch.cat(shares), next(domain.batches(7, Context(seed=1))).index)
+
+
+def test_the_order_of_a_small_set_is_the_permutation_that_recorded_runs_had():
+    drawn = torch.randperm(100, generator=generator(torch.device("cpu"), "order", 3, 2))
+    assert next(Order(torch.arange(100), 25, Context(seed=3)).places(9)).rows.tolist() == drawn[25:50].tolist()
+
+
+def test_an_epoch_of_a_large_set_is_a_permutation_that_resumes_exactly_and_that_ranks_share(monkeypatch):
+    monkeypatch.setattr("sslcollapse.domains.base.KEYED_ORDER", 50)
+    rows = torch.arange(100, 200)
+    every = [place.rows for place in islice(Order(rows, 20, Context(seed=3)).places(0), 15)]
+    epochs = [torch.cat(every[k : k + 5]) for k in (0, 5, 10)]
+    assert all(epoch.sort().values.tolist() == rows.tolist() for epoch in epochs)
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) == 3
+    resumed = [place.rows for place in islice(Order(rows, 20, Context(seed=3)).places(7), 8)]
+    assert all(map(torch.equal, resumed, every[7:]))
+    shares = [[p.rows for p in islice(Order(rows, 20, Context(3, rank, 4)).places(0), 15)] for rank in range(4)]
+    assert all(torch.equal(torch.cat(parts), whole) for *parts, whole in zip(*shares, every, strict=True))
+
+
+def test_a_hundred_million_samples_have_an_order_that_is_never_made(monkeypatch):
+    monkeypatch.setattr(torch, "randperm", lambda *_, **__: pytest.fail("a permutation of all samples was drawn"))
+    rows = _Numbers(100_000_000)
+    places = list(islice(Order(rows, 512, Context(seed=1)).places(195_311), 4))  # over the end of the first epoch
+    assert rows.most == 512
+    drawn = torch.cat([place.rows for place in places])
+    assert 0 <= drawn.min() < drawn.max() < len(rows)
+    assert len(drawn.unique()) > 2000
+
+
+class _Numbers:
+    """As ``torch.arange(count)``, without its memory; ``most`` is how many were asked for at a time."""
+
+    def __init__(self, count):
+        self.count, self.most = count, 0
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, rows):
+        self.most = max(self.most, len(rows))
+        return rows
 
 
 def test_images_of_the_vision_domain_come_in_the_same_order():

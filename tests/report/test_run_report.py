@@ -114,7 +114,7 @@ def test_the_heat_map_holds_each_rank_against_what_the_layer_can_attain(trained,
 def test_the_numbers_of_a_fan_are_the_stored_singular_values_over_the_largest(trained, index):
     rows = table(index.parent / "plots" / "fan-weight_convs.0.csv")
     for step in (0, 3, 6):
-        sigma = np.load(trained / "spectra" / f"{step:08d}.npz")["weight/convs.0"]
+        sigma = np.load(trained / "spectra" / f"{step:08d}.npz")["weight/convs.0"].astype(float)
         np.testing.assert_allclose([float(row[str(step)]) for row in rows], sigma / sigma[0], rtol=1e-12)
 
 
@@ -131,7 +131,7 @@ def test_a_layer_that_widens_is_drawn_against_what_it_can_attain_with_a_mark_at_
     *lines, mark = axes.lines
     assert (list(mark.get_xdata()), mark.get_linestyle()) == ([1, 1], "--")
     assert {line.get_xdata()[-1] for line in lines} == {1.0}
-    sigma = np.sort(np.load(sorted((trained / "spectra").iterdir())[-1])["output/convs.0"])[::-1]
+    sigma = np.sort(np.load(sorted((trained / "spectra").iterdir())[-1])["output/convs.0"].astype(float))[::-1]
     np.testing.assert_allclose(lines[-1].get_ydata(), np.maximum(sigma[:12] / sigma[0], 1e-5))
     assert "A fall before the dashed line is lost rank" in next(s for s in page.sections if s.name == "spectra").html
 

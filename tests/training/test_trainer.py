@@ -120,16 +120,17 @@ def test_monitor_steps_have_ranks_and_the_penaltys_gradient_beside_the_objective
     assert -1 <= lines[2]["gradient/convs.0/cosine"] <= 1
 
 
-def test_the_logged_rank_is_that_of_the_saved_spectrum(run):
+def test_the_logged_rank_is_that_of_the_saved_spectrum_which_is_in_float32(run):
     (last,) = [record for record in metrics(run) if record["step"] == 6 and "rank/representation/n" in record]
     with np.load(run / "spectra/00000006.npz") as spectra:
         assert spectra["n"] == 120
+        assert {spectra[name].dtype for name in spectra.files if name != "n"} == {np.dtype(np.float32)}
         for part in ("representation", "prediction"):
             rank = effective_rank_from_singular_values(torch.from_numpy(spectra[part]))
-            assert last[f"rank/{part}/effective_rank"] == pytest.approx(rank)
+            assert last[f"rank/{part}/effective_rank"] == pytest.approx(rank, rel=1e-5)
         weight = effective_rank_from_singular_values(torch.from_numpy(spectra["weight/convs.1"]))
-    assert last["rank/layers/convs.1/weight/effective_rank"] == pytest.approx(weight)
-    assert read(run)["rank"]["layers"]["convs.1"]["weight"]["effective_rank"] == pytest.approx(weight)
+    assert last["rank/layers/convs.1/weight/effective_rank"] == pytest.approx(weight, rel=1e-5)
+    assert read(run)["rank"]["layers"]["convs.1"]["weight"]["effective_rank"] == pytest.approx(weight, rel=1e-5)
 
 
 def test_the_splits_evaluated_on_are_saved_and_disjoint(run):

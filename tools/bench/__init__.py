@@ -18,6 +18,7 @@ BENCHES = {
     "large-graph": "tools.bench.large_graph",
     "memory": "tools.bench.memory",
     "monitor": "tools.bench.monitor",
+    "plan": "tools.bench.plan",
     "probes": "tools.bench.probes",
     "regularizers": "tools.bench.regularizers",
     "sampler": "tools.bench.sampler",
@@ -33,6 +34,7 @@ OPTIONS = {
     "out": ("gpu",),
     "smoke": ("gpu", "vision-step"),
     "runs": ("speedrun",),
+    "large": ("plan",),
     "nodes": ("graph-scale",),
     "folder": ("graph-scale",),
     "batch": ("graph-scale",),
@@ -51,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     gpu.add_argument("--out", type=Path, metavar="DIR", help="where its parts write (default: gpu)")
     gpu.add_argument("--smoke", action="store_true", help="a small scale, also on a processor; of vision-step too")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="of the benchmark speedrun: runs for its board")
+    parser.add_argument("--large", action="store_true", help="of the benchmark plan: also 5,000 cells, 20,000 records")
     scale = parser.add_argument_group("of the benchmark graph-scale")
     scale.add_argument("--nodes", type=_sizes, metavar="N,N,...", help="sizes (default: 10 thousand to 10 million)")
     scale.add_argument("--folder", type=Path, metavar="DIR", help="for its graphs (default: a temporary folder)")

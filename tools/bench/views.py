@@ -68,6 +68,13 @@ def main() -> dict[str, Any]:
         cells = [f"{found[c]['max']:.1e} ({found[c]['mean']:.1e})" if c in found else "" for c in columns]
         table.add_row(operation, *cells)
     console.print(table)
+    larger = by_size()
+    table = Table(title="SimCLR views by size, one thread: this way of cropping beside matrices for a batch")
+    for title in ("", "views/s", "by matrices", "ratio"):
+        table.add_column(title, justify="right" if title else "left")
+    for size, speeds in larger.items():
+        table.add_row(f"{size} pixels", *(f"{speeds[key]:,.2f}" for key in ("views_a_second", "by_matrices", "ratio")))
+    console.print(table)
     if missing:
         console.print(f"left out, since their package is not installed: {', '.join(missing)}")
     packages = ("torchvision", "lightly", "kornia", "pillow")
@@ -87,8 +94,33 @@ def main() -> dict[str, Any]:
         "quartiles": {name: _quartiles([turn[name] for turn in rounds]) for name in made},
         "times_lightly": ratio,
         "difference_from_torchvision": differences,
+        "by_size": larger,
         "left_out": missing,
     }
+
+
+def by_size(sizes: Sequence[int] = (32, 96, 224), rounds: int = 5, batch: int = 16) -> dict[int, dict[str, float]]:
+    """Size → views a second of processor time as they are made, by matrices alone, and the median ratio of a round."""
+    from sslcollapse.domains.vision import augment
+    from sslcollapse.domains.vision.views import ImageViews
+
+    found, usual = {}, augment.LARGE
+    for size in sizes:
+        images = torch.nn.functional.interpolate(photographs(batch).float(), size, mode="bilinear").to(torch.uint8)
+        views, rng = ImageViews().augmentations(size, 3, MEAN, STD), torch.Generator().manual_seed(0)
+        rates: dict[int, list[float]] = {usual: [], size + 1: []}  # from which side on crops are made one by one
+        try:
+            for turn in range(1 + rounds):
+                for least, speeds in rates.items():
+                    augment.LARGE = least
+                    speed = rate(lambda v=views, i=images, r=rng: sum(len(view(i, r)) for view in v))
+                    speeds.extend([speed] if turn else [])  # the first round is for caches
+        finally:
+            augment.LARGE = usual
+        now, before = rates.values()
+        ratio = median(a / b for a, b in zip(now, before, strict=True))
+        found[size] = {"views_a_second": median(now), "by_matrices": median(before), "ratio": ratio}
+    return found
 
 
 def available(name: str) -> bool:

@@ -15,10 +15,10 @@ import numpy as np
 from sslcollapse.ablation.claims.needs import data_of
 from sslcollapse.ablation.files import read_plan
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.records import Records, lookup
+from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import expanded_tail, rounded
 from sslcollapse.ablation.tables.columns import Column, columns
-from sslcollapse.runs.quantities import is_number
+from sslcollapse.runs.quantities import is_number, lookup
 
 RESAMPLES = 20_000
 LEAST_DATA_SETS = 10

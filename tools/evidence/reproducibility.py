@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sslcollapse.ablation.records import Records, lookup
+from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import rounded
 from sslcollapse.ablation.tables.columns import Column, markdown
 from sslcollapse.core.errors import RecipeError, RunError
-from sslcollapse.runs.quantities import RESULT, is_number, lacking
+from sslcollapse.runs.quantities import RESULT, is_number, lacking, lookup
 from tools.evidence import paragraph, write_json, write_text
 
 PAGE, FIGURES = "reproducibility.md", "reproducibility.json"

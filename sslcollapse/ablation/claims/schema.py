@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sslcollapse.ablation.records import FRACTION
 from sslcollapse.ablation.values import plain, short
 from sslcollapse.core.errors import RecipeError, suggest
 from sslcollapse.probes import METRICS
 from sslcollapse.recipe.schema import folder_name
-from sslcollapse.runs.quantities import FEATURES, MEASURES, RANKS, is_number
+from sslcollapse.runs.quantities import FEATURES, FRACTION, MEASURES, RANKS, is_number
 
 EXPECTATIONS = ("positive", "negative", "none", "not positive", "not negative", "equivalent")
 WITHIN = EXPECTATIONS[2:]

@@ -93,12 +93,14 @@ def _tests(place: str, check: Check, cells: Sequence[Cell], axes: Sequence[tuple
         raise RecipeError(f"{place}.{missing}: no cell of the ablation is left to {_USES[check.kind]}")
     free = [path for axis in axes for path in axis if path not in (*compared, *along)]
     group_paths = ["base"] if check.kind == "correlation" else free
+    telling = [path for path in group_paths if len(_by(cells, [path])) > 1]
+    opposites = _by(other, group_paths)
     tests = []
     for group, members in _by(own, group_paths).items():
-        opposite = _by(other, group_paths).get(group, [])
+        opposite = opposites.get(group, [])
         if check.against and not opposite:
             raise RecipeError(f"{place}.against: no cell to compare {members[0].name} with")
-        title = _title(members[0], group_paths, cells)
+        title = ", ".join(_named(members[0], path) for path in telling) or members[0].base
         for left, right in _sides(check, members, opposite, compared):
             tests.append(Planned(check, title, compared, _points(place, check, left, right, compared)))
     return tests
@@ -157,12 +159,6 @@ def _by(cells: Sequence[Cell], paths: Sequence[str]) -> dict[tuple[str, ...], li
     for cell in cells:
         found.setdefault(tuple(plain(cell.at(path)) for path in paths), []).append(cell)
     return found
-
-
-def _title(cell: Cell, paths: Sequence[str], cells: Sequence[Cell]) -> str:
-    """The values by which a group differs from others; the base recipe's label where there are none."""
-    telling = [path for path in paths if len(_by(cells, [path])) > 1]
-    return ", ".join(_named(cell, path) for path in telling) or cell.base
 
 
 def _named(cell: Cell, path: str) -> str:

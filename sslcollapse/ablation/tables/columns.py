@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.records import FRACTION, lookup
 from sslcollapse.ablation.statistics.intervals import Difference, PairingError, Summary
 from sslcollapse.ablation.statistics.pairing import best_of
 from sslcollapse.ablation.values import Cell, labelled, plain
 from sslcollapse.core.texts import printable
-from sslcollapse.runs.quantities import RANK_MARGIN, RANKS, is_number
+from sslcollapse.runs.quantities import FRACTION, RANK_MARGIN, RANKS, is_number, lookup
 
 DEFAULT_RANKS = ("rank.representation.effective_rank", "rank.prediction.effective_rank")
 SECTIONS = ("Evaluation", "Effective rank", "Other")

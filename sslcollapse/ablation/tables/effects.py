@@ -30,6 +30,10 @@ def effects(ablation: Ablation, records: Records, column: Column) -> dict[str, E
     The intervals hold together at 95 %, whatever has been run, and a corrected p-value is below 0.05 just where 0 is
     outside its interval: Bonferroni over ``planned_differences``.
     """
+    return records.once(ablation, ("effects", column), lambda: _effects(ablation, records, column))
+
+
+def _effects(ablation: Ablation, records: Records, column: Column) -> dict[str, Effect]:
     found: dict[str, Effect] = {}
     tests = planned_differences(ablation, records, column)
     for hash_ in ablation.baselines:
@@ -78,5 +82,4 @@ def _sizes(ablation: Ablation, records: Records, column: Column, hash_: str) -> 
 
 
 def _pair(ablation: Ablation, hash_: str) -> list[Cell]:
-    by_hash = {cell.hash: cell for cell in ablation.cells}
-    return [by_hash[hash_], by_hash[ablation.baselines[hash_]]]
+    return [ablation.by_hash[hash_], ablation.by_hash[ablation.baselines[hash_]]]

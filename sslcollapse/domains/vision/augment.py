@@ -26,6 +26,9 @@ ATTEMPTS = 10
 CHUNK = 1 << 20
 """Values that the operations work on at a time on a CPU: what its caches hold."""
 
+LARGE = 128
+"""Side of images or views in pixels from which on a CPU crops them one by one; below, matrices are faster."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSettings:
@@ -246,7 +249,12 @@ class Augmentation:
     def make(self, images: Tensor, prepared: Prepared, out: Tensor | None = None) -> Tensor:
         """The views that were prepared, of uint8 images [B, C, H, W] that are where the prepared tensors are."""
         (there, back), box, flip, kinds, factors, hue, grey, blur, sigma, solarise, statistics = prepared.tensors
-        x = ops.crop_of(images.index_select(0, there), box, self.size, flip if self.settings.flip > 0 else None)
+        mirrored = flip if self.settings.flip > 0 else None
+        # Torch has an assertion that fails where the result is a single pixel.
+        if images.device.type == "cpu" and max(self.size, *images.shape[-2:]) >= LARGE and self.size > 1:
+            x = ops.crop_by_sample(images, there, box, self.size, mirrored)
+        else:
+            x = ops.crop_of(images.index_select(0, there), box, self.size, mirrored)
         self._jitter(x, kinds, factors, hue, prepared.counts)
         if self.channels == 3 and len(grey):
             x.index_copy_(0, grey, ops.greyscale(x.index_select(0, grey)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +13,8 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from sslcollapse.core.errors import RecipeError
-from sslcollapse.core.memory import onto_together
+from sslcollapse.core.errors import RecipeError, in_units
+from sslcollapse.core.memory import check_size, machine_memory, onto_together, processes_here
 from sslcollapse.core.registry import VISION_DATASETS, VISION_VIEWS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, ProbeSet
@@ -21,7 +22,7 @@ from sslcollapse.domains.base import BatchPlace, Domain, Order, dataset_key, fla
 from sslcollapse.domains.vision.augment import Augmentation, Prepared, plain
 from sslcollapse.domains.vision.data import ImageDataset, Images, ImageSource, MemoryImages
 from sslcollapse.domains.vision.decode import decoding_threads
-from sslcollapse.domains.vision.feed import streamed
+from sslcollapse.domains.vision.feed import makes_views_ahead, stage_at, streamed, views_of
 from sslcollapse.domains.vision.views import ImageViews, contact_sheet
 from sslcollapse.recipe.schema import AtLeast, Between, Component, FieldsOrComponent, Width
 
@@ -44,10 +45,10 @@ class VisionDomain(Domain):
         grow: ``[until, size]`` in turn, for smaller views at first, which cost less: ``[[2000, 16], [4000, 24]]`` has
             views of 16 pixels in the first 2,000 batches, then 24 up to batch 4,000, then ``size``. The encoder has
             to read all of them: convolutional networks do.
-        feed: ``"resident"`` keeps all images decoded, as uint8, on the device; ``"streamed"`` reads and decodes
-            them in worker processes as they are needed. Both give the same batches. ``"auto"`` is resident for up
-            to 4 GiB of decoded images.
-        workers: worker processes of each rank that a streamed feed has; 0 decodes in the training process.
+        feed: ``"resident"`` keeps all images decoded, as uint8, on the device, in each process; ``"streamed"`` reads
+            and decodes them in worker processes as they are needed. Both give the same batches. ``"auto"`` is resident
+            for up to 4 GiB of decoded images, if all processes of a machine together take at most half of its memory.
+        workers: processes of each rank for a streamed feed, which on a CPU also make views of 128 pixels on; 0 is none.
     """
 
     kind = "image"
@@ -141,7 +142,13 @@ class VisionDomain(Domain):
                 f"domain.batch_size: {self.batch_size} is more than the {len(data.pretrain)} images to "
                 "pre-train on; lower it"
             )
-        self._dataset = self._decoded(data) if self._is_resident(data) else data
+        resident = self._is_resident(data)
+        if resident and not isinstance(data.images, MemoryImages):
+            copies = processes_here()
+            held = f", held by each of {copies} processes" if copies > 1 else ""
+            what = f'domain.feed: {len(data.images):,} decoded images{held}, which "streamed" reads as they are needed'
+            check_size(copies * _bytes(data), what)
+        self._dataset = self._decoded(data) if resident else data
 
     def batches(self, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k, rank) only.
@@ -152,15 +159,22 @@ class VisionDomain(Domain):
         dataset, device = self.dataset, context.device
         labels = dataset.all_labels().to(device)
         order = Order(dataset.pretrain, self.batch_size, context)
-        pixels, stream = None, None
-        if isinstance(dataset.images, MemoryImages) and self.feed != "streamed":
+        pixels, stream, stages = None, None, self._stages()
+        streams, largest = (
+            self.loaded() is None or self.feed == "streamed",
+            max(self.view_size, *dataset.images.shape[1:]),
+        )
+        ahead = streams and self.workers > 0 and makes_views_ahead(stages, largest, device)
+        if not streams and isinstance(dataset.images, MemoryImages):
             pixels = dataset.images.pixels.to(device)
         else:
-            stream = streamed(dataset.images, order, start_step, self.workers)
-        stages = self._stages()
-        for place, *read in ((place,) for place in order.places(start_step)) if stream is None else stream:
-            augmentations = next(made for until, made in stages if place.step < until)
-            index, views = self._made(place, read, pixels, augmentations, context)
+            make = partial(views_of, stages, (context.seed, context.rank)) if ahead else None
+            stream = streamed(dataset.images, order, start_step, self.workers, make)
+        for place, read in ((place, []) for place in order.places(start_step)) if stream is None else stream:
+            if ahead:
+                index, views = place.rows, read
+            else:
+                index, views = self._made(place, read, pixels, stage_at(stages, place.step), context)
             yield Batch(views, index, labels[index], self.replicated, equal=True)
 
     def _made(
@@ -233,10 +247,20 @@ class VisionDomain(Domain):
         height, width = self.dataset.images.shape[1:]
         return augment.prepare(augment.draw(samples, height, width, rng), height, width)
 
+    def notice(self, world_size: int) -> str | None:
+        """That images are streamed, since the processes of this machine could not all hold them decoded."""
+        needed, copies = _bytes(self.dataset), processes_here()
+        if self.feed != "auto" or isinstance(self.dataset.images, MemoryImages) or needed > RESIDENT_BYTES:
+            return None
+        return (
+            f"domain.feed: images are streamed: decoded they take {in_units(needed)} in each of {copies} "
+            f"process{'es' if copies > 1 else ''}, more than half of this machine's {in_units(machine_memory())}"
+        )
+
     def _is_resident(self, dataset: ImageDataset) -> bool:
-        channels, height, width = dataset.images.shape
-        small = len(dataset.images) * channels * height * width <= RESIDENT_BYTES
-        return self.feed == "resident" or (self.feed == "auto" and small)
+        needed = _bytes(dataset)
+        fits = needed <= RESIDENT_BYTES and processes_here() * needed <= machine_memory() // 2
+        return self.feed == "resident" or (self.feed == "auto" and fits)
 
     @staticmethod
     def _decoded(dataset: ImageDataset) -> ImageDataset:
@@ -244,6 +268,11 @@ class VisionDomain(Domain):
             return dataset
         pixels = dataset.images.read(torch.arange(len(dataset.images)), decoding_threads())
         return replace(dataset, images=MemoryImages(pixels))
+
+
+def _bytes(dataset: ImageDataset) -> int:
+    """What all images take, decoded."""
+    return len(dataset.images) * math.prod(dataset.images.shape)
 
 
 def _views(given: ImageViews | Mapping[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from sslcollapse.core.errors import DataError
 from sslcollapse.core.memory import onto
@@ -22,6 +23,9 @@ BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
 """What ``blend`` can do to a sample."""
 
 _TINY = 1e-12
+
+_NOTHING = 1e-30
+"""Weights of a blur below this are left out: they change no value that is not as small."""
 
 
 def resized_crop(images: Tensor, box: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
@@ -56,6 +60,30 @@ def crop_of(images: Tensor, box: Tensor, size: int, flip: Tensor | None = None) 
     rows = resizing_matrix(top, height, size, H, antialias=size < H, scale=scale)
     columns = resizing_matrix(left, width, size, W, antialias=size < W, mirror=flip)
     return separable(images.float(), rows, columns)
+
+
+def crop_by_sample(images: Tensor, samples: Tensor, box: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
+    """``crop_of`` of some uint8 images on the host, resized one by one and rounded to bytes, as Pillow does.
+
+    The work of a matrix of a whole axis grows with the cube of the side, this with its square.
+
+    Args:
+        images: uint8.
+        samples: which of them.
+        box: [4, B] of these samples.
+        size: side of the square result, at least 2.
+        flip: [B] bool, which samples are mirrored left to right.
+
+    Shapes: [N, C, H, W], [B], [4, B] → [B, C, size, size] float32 in [0, 1].
+    """
+    made = torch.empty(len(samples), images.shape[1], size, size, dtype=torch.uint8)
+    mirrored = [False] * len(samples) if flip is None else flip.tolist()
+    boxes = box.long().T.tolist()
+    for place, (row, (top, left, h, w), mirror) in enumerate(zip(samples.tolist(), boxes, mirrored, strict=True)):
+        part = images[row : row + 1, :, top : top + h, left : left + w]
+        resized = interpolate(part, (size, size), mode="bilinear", antialias=True)[0]
+        made[place] = resized.flip(2) if mirror else resized
+    return made.float().mul_(1 / 255)
 
 
 def check_box(box: Tensor, height: int, width: int) -> None:
@@ -218,6 +246,8 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
         raise ValueError(f"kernel must be odd and less than twice the image of {H}×{W}, got {kernel}")
     x = torch.arange(-half, half + 1, device=images.device)
     density = torch.exp(-0.5 * (x / sigma[:, None]).square())  # [B, kernel]
+    # Far from the middle a narrow density has numbers so small that processors take many times as long for each.
+    density = torch.where(density < _NOTHING, 0.0, density)
     density = density / density.sum(1, keepdim=True)
     rows = _blur_matrix(density, H)
     return separable(images, rows, rows if H == W else _blur_matrix(density, W))

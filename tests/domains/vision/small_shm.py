@@ -15,7 +15,7 @@ for options in ("size=64k", "size=1m", "ro", "rw,size=64m"):
     order = Order(torch.arange(512), 64, Context(0))
     feed = streamed(MemoryImages(torch.ones(512, 3, 64, 64, dtype=torch.uint8)), order, 0, 2)
     try:
-        print(options, sum(int(next(feed)[1].sum()) for _ in range(4)), flush=True)
+        print(options, sum(int(next(feed)[1][0].sum()) for _ in range(4)), flush=True)
     except RunError as error:
         print(options, error, flush=True)
     feed.close()

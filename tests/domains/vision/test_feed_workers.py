@@ -15,7 +15,9 @@ from namespaces import in_a_namespace
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.types import Context
 from sslcollapse.domains.base import Order
+from sslcollapse.domains.vision.augment import LARGE, Augmentation
 from sslcollapse.domains.vision.data import MemoryImages
+from sslcollapse.domains.vision.domain import VisionDomain
 from sslcollapse.domains.vision.feed import streamed
 
 HERE = Path(__file__).parent
@@ -53,7 +55,7 @@ def test_a_signal_to_all_processes_of_a_job_leaves_the_workers_to_finish_the_ste
     assert len(workers) == 2
     for name in ("TERM", "INT", "USR1", "USR2"):
         subprocess.run(["kill", f"-{name}", *map(str, workers)], check=True)
-    read = torch.cat([images.flatten() for _, images in (next(batches) for _ in range(8))])
+    read = torch.cat([images.flatten() for _, (images,) in (next(batches) for _ in range(8))])
     assert len(set(read.tolist())) >= 28
     batches.close()
     deadline = time.monotonic() + 20
@@ -68,3 +70,31 @@ def test_a_worker_ends_at_the_sigterm_of_its_parent_and_the_run_with_a_sentence(
         os.kill(pid, signal.SIGTERM)
     with pytest.raises(RunError, match=r"domain.feed: a worker process that reads images has ended .*domain.workers=0"):
         list(islice(batches, 100))
+
+
+class _Here(Augmentation):
+    """Says in a pixel in which process it made the views."""
+
+    def __call__(self, images, rng):
+        views = super().__call__(images, rng)
+        views[:, 0, 0, 0] = os.getpid() % 2**20
+        return views
+
+
+@pytest.mark.parametrize(("size", "ahead"), [(LARGE, True), (LARGE - 1, False)])
+def test_workers_make_the_views_of_large_images_and_the_same_ones(size, ahead, monkeypatch):
+    dataset = dict(type="fake", train=8, test=4, size=16, classes=2)
+
+    def batches(feed, workers):
+        made = VisionDomain(None, dataset=dataset, batch_size=4, size=size, feed=feed, workers=workers)
+        return list(islice(made.batches(1, Context(seed=3, rank=1, world_size=2)), 3))
+
+    for a, b in zip(batches("resident", 0), batches("streamed", 2), strict=True):
+        assert torch.equal(a.index, b.index)
+        assert all(map(torch.equal, a.views, b.views))
+    monkeypatch.setattr("sslcollapse.domains.vision.views.Augmentation", _Here)
+    makers = {int(view[0, 0, 0, 0]) for batch in batches("streamed", 1) for view in batch.views}
+    if ahead:
+        assert os.getpid() % 2**20 not in makers
+    else:
+        assert makers == {os.getpid() % 2**20}

@@ -144,3 +144,30 @@ def test_what_becomes_of_a_sample_does_not_depend_on_the_others():
     for call in calls.values():
         alone = torch.cat([call(slice(k, k + 1)) for k in range(6)])
         close(call(slice(None)), alone, 1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 8, 20, 33])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crops_one_by_one_are_those_by_matrices_rounded_to_bytes_mirrored_and_in_the_asked_order(size, channels):
+    x = (images(channels=channels) * 255).to(torch.uint8)
+    samples, flip = torch.tensor([4, 0, 5, 2, 1, 3]), torch.arange(6) % 2 == 0
+    box = BOXES[:, samples]
+    found = ops.crop_by_sample(x, samples, box.float(), size, flip)
+    expected = ops.crop_of(x[samples], box.float(), size, flip)
+    close(found, expected, 1.02 / 255)
+    assert (found - expected).abs().mean() < 0.3 / 255
+    assert torch.equal((255 * found).round(), 255 * found) or torch.allclose((255 * found).round(), 255 * found)
+    close(ops.crop_by_sample(x, samples, box.float(), size), ops.crop_of(x[samples], box.float(), size), 1.02 / 255)
+
+
+def test_a_blur_has_no_weights_that_are_too_small_to_matter_and_too_small_to_be_fast():
+    x = images(height=32, width=32)
+    for sigma in (0.1, 0.3, 0.8, 2.0):
+        theirs = each(lambda s, value: reference.gaussian_blur(s, [23, 23], [value, value]), x, [sigma] * 6)
+        close(ops.gaussian_blur(x, torch.full((6,), sigma), 23), theirs, 2e-6)
+    smallest = torch.finfo(torch.float32).tiny
+    impulse = torch.zeros(1, 1, 64, 64)
+    impulse[..., 32, 32] = 1.0
+    for sigma in torch.linspace(0.1, 2.0, 60):
+        spread = ops.gaussian_blur(impulse, sigma[None], 23)[0, 0, 32]
+        assert not ((spread > 0) & (spread < smallest)).any()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcollapse.core.errors import DataError, MissingDataError, RecipeError
+from sslcollapse.core.errors import DataError, MissingDataError, RecipeError, RunError
 from sslcollapse.core.registry import DOMAINS
 from sslcollapse.core.types import Context
 from sslcollapse.domains.vision.domain import VisionDomain
@@ -191,6 +191,52 @@ def test_auto_feeds_small_sets_resident_and_large_ones_streamed(folder, monkeypa
     assert isinstance(domain(folder, FOLDER).dataset.images, MemoryImages)
     monkeypatch.setattr(module, "RESIDENT_BYTES", 24 * 3 * 10 * 10 - 1)
     assert not isinstance(domain(folder, FOLDER).dataset.images, MemoryImages)
+
+
+BYTES = 24 * 3 * 10 * 10
+"""Of the folder's images, decoded."""
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Gives the machine so many bytes of memory, and the run so many processes on it."""
+
+    def given(memory, processes):
+        monkeypatch.setattr("sslcollapse.core.memory.machine_memory", lambda: memory)
+        monkeypatch.setattr("sslcollapse.domains.vision.domain.machine_memory", lambda: memory)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+
+    return given
+
+
+@pytest.mark.parametrize(
+    ("memory", "processes", "resident"), [(4, 2, True), (4, 3, False), (2, 1, True), (1, 1, False)]
+)
+def test_auto_is_resident_while_all_processes_of_the_machine_take_half_of_its_memory(
+    folder, machine, memory, processes, resident
+):
+    machine(memory * BYTES, processes)
+    made = domain(folder, FOLDER)
+    made.load()
+    assert (made.loaded() is not None) == resident
+    told = made.notice(processes)
+    if resident:
+        assert told is None
+    else:
+        assert told.startswith(
+            f"domain.feed: images are streamed: decoded they take 7200 bytes in each of {processes} pro"
+        )
+        assert len(next(made.batches(0, Context())).index) == 8
+
+
+def test_images_that_are_to_be_resident_and_do_not_fit_are_refused_before_any_is_decoded(folder, machine, monkeypatch):
+    machine(2 * BYTES, 3)
+    made = domain(folder, FOLDER, feed="resident")
+    monkeypatch.setattr(made, "_decoded", lambda data: pytest.fail("decoded"))
+    with pytest.raises(
+        RunError, match=r'24 decoded images, held by each of 3 proc.*"streamed".*21600 bytes.*14400 byt'
+    ):
+        made.load()
 
 
 def test_the_probe_set_is_every_labelled_image_un_augmented():
