@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sslcollapse.cli import main
-from sslcollapse.rank.diagnose import diagnosis
+from sslcollapse.rank.diagnose import verdicts as diagnosis
 from sslcollapse.rank.diagnose.state_dict import WRAPPERS
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +28,7 @@ def test_the_collapsed_network_is_made_and_answered_as_shown(monkeypatch, tmp_pa
     (command,) = [words for words in COMMANDS if words[1] == "collapsed.pt"]
     monkeypatch.chdir(tmp_path)
     exec(re.search(r"```python\n(.*?)```", TEXT, re.S)[1], {})
-    assert main(command) == 3
+    assert main(command) == 1
     shown = capsys.readouterr().out.splitlines()
     promised = [line.strip() for line in TEXT.splitlines() if re.match(r"    \d+(:| layers)", line)]
     assert len(promised) == 6
@@ -42,7 +42,7 @@ def test_a_command_on_a_run_reads_a_run(monkeypatch):
     (command,) = [words for words in COMMANDS if "<hash>" in words[1]]
     called = {}
     monkeypatch.setattr(
-        "sslcollapse.rank.diagnose.report.run_diagnosis", lambda target, **rest: called.update(rest) or 0
+        "sslcollapse.rank.diagnose.entry.run_diagnosis", lambda targets, **rest: called.update(rest) or 0
     )
     assert main(command) == 0
     assert called["data"].name == "recipe.json"
