@@ -18,7 +18,7 @@ from sslcollapse.rank.spectrum import effective_rank_from_singular_values, singu
 COLUMNS = {
     "alpha": "α of a power law λ^−α, fitted to the tail of λ = σ² (Clauset et al. 2009, as WeightWatcher does)",
     "alpha_distance": "the distance of Kolmogorov and Smirnov between that tail and its fit",
-    "alpha_farms": "α of square cuts of the matrix, so that its shape has no say (FARMS, Hu et al. 2025)",
+    "alpha_farms": "α of the upper half of λ of square cuts, so that the shape has no say (FARMS, Hu et al. 2025)",
     "spikes": "number of λ above the bulk of a random matrix of the same entries (Marchenko and Pastur 1967)",
     "soft_rank": "the upper edge of that bulk over the largest λ",
     "shuffled_rank": "effective rank of the same entries in random places",
@@ -58,7 +58,7 @@ def columns_of(weight: Tensor, sigma: np.ndarray, names: Sequence[str]) -> dict[
     if {"alpha", "alpha_distance"} & set(names):
         found["alpha"], found["alpha_distance"] = tail_exponent(energies)
     if "alpha_farms" in names:
-        found["alpha_farms"] = tail_exponent(_square_energies(weight))[0]
+        found["alpha_farms"] = upper_half_exponent(_square_energies(weight))
     if {"spikes", "soft_rank"} & set(names):
         found["spikes"], found["soft_rank"] = spikes(energies, (weight.shape[0], weight.shape[1]))
     if "shuffled_rank" in names:
@@ -92,6 +92,21 @@ def tail_exponent(values: np.ndarray) -> tuple[float, float]:
         fitted = 1 - np.exp((1 - alpha) * (logs[first:] - logs[first]))
         best = min(best, (float(np.abs(fitted - np.arange(n) / n).max()), float(alpha)))
     return best[1], best[0] if math.isfinite(best[0]) else math.nan
+
+
+def upper_half_exponent(values: np.ndarray) -> float:
+    """α of the values from their median on, by the maximum of the likelihood; NaN for fewer than eight of them.
+
+    Where the tail begins is fixed, as FARMS has it: a search for the best x_min finds another part of a spectrum
+    the more values there are.
+
+    Source: Hill 1975.
+    """
+    x = np.sort(values[values > 1e-12 * values.max(initial=0.0)])
+    upper = x[len(x) // 2 :]
+    if len(upper) < _LEAST or upper[0] == upper[-1]:
+        return math.nan
+    return float(1 + len(upper) / np.log(upper / upper[0]).sum())
 
 
 def spikes(energies: np.ndarray, shape: tuple[int, int]) -> tuple[float, float]:

@@ -38,8 +38,8 @@ def add_entry(diagnosis: Diagnosis, target: str, folder: Path, *, pretrained: bo
     Raises:
         TargetError: an entry in the folder that is none.
     """
-    name = target if ":" in target else "/".join(Path(target).parts[-2:])
-    words = ["sslcollapse", "diagnose", name, *(["--pretrained"] if pretrained else [])]
+    name = _name(target)
+    words = ["sslcollapse", "diagnose", target if ":" in target else "PATH", *(["--pretrained"] if pretrained else [])]
     entry = {
         "format": FORMAT,
         "name": name,
@@ -66,6 +66,17 @@ def add_entry(diagnosis: Diagnosis, target: str, folder: Path, *, pretrained: bo
     write_atomic(path, (json.dumps(entry, indent=1) + "\n").encode())
     draw_page(folder)
     return path
+
+
+def _name(target: str) -> str:
+    """Of a name itself; of a run its recipe's and how long it was trained; of another path its last two parts."""
+    if ":" in target:
+        return target
+    try:
+        recipe = json.loads((Path(target) / "recipe.json").read_text(encoding="utf-8"))
+        return f"recipe {recipe['name']}, {recipe['train']['steps']:,} steps, seed {recipe['seed']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "/".join(Path(target).parts[-2:])
 
 
 def read_entries(folder: Path) -> list[dict[str, Any]]:
@@ -112,8 +123,8 @@ def table_of(entries: list[dict[str, Any]]) -> str:
         lowest, where = min(shares, default=(0.0, "none"))
         middle = median(share for share, _ in shares) if shares else 0.0
         lines.append(
-            f"| `{_cell(entry['name'])}` | {entry['parameters']:,} | {len(entry['layers'])} | {middle:.2f} | {lowest:.2f} "
-            f"| `{_cell(where)}` | {entry['verdict']} |"
+            f"| `{_cell(entry['name'])}` | {entry['parameters']:,} | {len(entry['layers'])} | {middle:.2f} "
+            f"| {lowest:.2f} | `{_cell(where)}` | {entry['verdict']} |"
         )
     return "\n".join(lines)
 
