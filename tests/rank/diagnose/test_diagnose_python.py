@@ -13,7 +13,7 @@ import sslcollapse
 from sslcollapse.cli import main
 from sslcollapse.rank.diagnose.compare import change_of
 from sslcollapse.rank.diagnose.diagnosis import DiagnosisError
-from sslcollapse.rank.diagnose.series import steps_of
+from sslcollapse.rank.diagnose.series import recorded_falls, steps_of
 from sslcollapse.rank.diagnose.state_dict import TargetError
 
 
@@ -273,3 +273,29 @@ def test_steps_are_the_numbers_of_names_and_else_their_order():
     assert steps_of(["step00000400.pt", "step00001000.pt"]) == [400, 1000]
     assert steps_of(["run1/step9/model.pt", "run1/step12/model.pt"]) == [9, 12]
     assert steps_of(["base.pt", "tuned.pt", "x1.pt", "y1.pt"]) == [0, 1, 2, 3]
+
+
+def test_a_run_says_since_when_by_what_it_has_recorded(network, tmp_path):
+    found = sslcollapse.diagnose(network)
+    course = {0: (33.0, 30.0), 100: (8.0, 29.0), 200: (2.0, 5.0)}
+    lines = [
+        {"step": step, "rank/layers/3/weight/effective_rank": w, "rank/layers/3/output/effective_rank": o}
+        for step, (w, o) in course.items()
+    ]
+    lines.append({"step": 200, "loss": 0.1})
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3')
+    falls = recorded_falls(tmp_path / "metrics.jsonl", found)
+    assert [(fall.part, fall.step, fall.healthy_step, fall.verdict) for fall in falls] == [
+        ("weight", 100, 0, "collapsed"),
+        ("output", 200, 100, "degrading"),
+    ]
+    assert str(falls[0]).startswith("3 weight: last healthy at step 0, 0.25 of its reference at step 100")
+    assert recorded_falls(tmp_path / "nothing.jsonl", found) is None
+
+
+def test_a_collapsed_network_is_told_since_when_and_what_to_try_and_a_healthy_one_is_not(network):
+    shown = str(sslcollapse.diagnose(network))
+    assert shown.index("3: weight collapsed") < shown.index("since when: ") < shown.index("what to try: ")
+    healthy = str(sslcollapse.diagnose(network[0]))
+    assert "since when" not in healthy
+    assert "what to try" not in healthy
