@@ -312,7 +312,11 @@ def into_page(text: str, record: dict[str, Any]) -> str:
 def write_calibration(seeds: int, record_file: Path = RECORD, page: Path = PAGE) -> Path:
     """Make the collection, write the record, and bring the page up to date."""
     with tempfile.TemporaryDirectory() as folder:
-        record = counts(list(collection(seeds, Path(folder))))
+        samples = []
+        for sample in collection(seeds, Path(folder)):
+            print(f"{sample.name}: {sample.found.verdict}", flush=True)
+            samples.append(sample)
+        record = counts(samples)
     write_json(record_file, record)
     if page.exists() and BEGIN in (text := page.read_text(encoding="utf-8")):
         page.write_text(into_page(text, record), encoding="utf-8")
