@@ -74,13 +74,13 @@ def _convolutional(dim: int) -> nn.Module:
     side = round(dim**0.5)
     return nn.Sequential(
         nn.Unflatten(1, (1, side, side)),
-        nn.Conv2d(1, 24, 3, padding=1),
-        nn.BatchNorm2d(24),
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
         nn.ReLU(),
-        nn.Conv2d(24, 48, 3, padding=1, stride=2),
-        nn.BatchNorm2d(48),
+        nn.Conv2d(16, 32, 3, padding=1, stride=2),
+        nn.BatchNorm2d(32),
         nn.ReLU(),
-        nn.Conv2d(48, 64, 3, padding=1, stride=2),
+        nn.Conv2d(32, 64, 3, padding=1, stride=2),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
@@ -112,10 +112,10 @@ def _pulled_together(z: Tensor, other: Tensor, _: Tensor, head: nn.Module) -> Te
 
 
 TRAININGS: dict[str, tuple[Callable[..., Tensor], str, int, float]] = {
-    "supervised": (_supervised, TRAINED, 100, 0.0),
-    "SimCLR": (_contrastive, TRAINED, 150, 0.0),
-    "SimCLR without negatives": (_without_negatives, COLLAPSED_ONES, 300, 1e-2),
-    "views pulled together": (_pulled_together, COLLAPSED_ONES, 300, 1e-2),
+    "supervised": (_supervised, TRAINED, 80, 0.0),
+    "SimCLR": (_contrastive, TRAINED, 120, 0.0),
+    "SimCLR without negatives": (_without_negatives, COLLAPSED_ONES, 200, 1e-2),
+    "views pulled together": (_pulled_together, COLLAPSED_ONES, 200, 1e-2),
 }
 """Name → loss, what becomes of the network, steps, weight decay."""
 
@@ -124,7 +124,7 @@ def _train(network: nn.Module, loss: Callable[..., Tensor], x: Tensor, y: Tensor
     head = nn.Linear(64, 64)
     optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=2e-3, weight_decay=decay)
     for _ in range(steps):
-        rows = torch.randint(len(x), (256,))
+        rows = torch.randint(len(x), (128,))
         first, second = _views(x[rows])
         optimizer.zero_grad()
         loss(network(first), network(second), y[rows], head).backward()
@@ -172,6 +172,7 @@ def collection(seeds: int, runs: Path) -> Iterator[Sample]:
         seeds: of each way to make one.
         runs: folder for the runs of recipes.
     """
+    yield from _recipes(runs)
     x, y, held_x, held_y = _digits()
     for seed in range(seeds):
         for kind, make in ENCODERS.items():
@@ -190,17 +191,16 @@ def collection(seeds: int, runs: Path) -> Iterator[Sample]:
             low = _truncated(make(64))
             yield Sample(f"{kind}, truncated, seed {seed}", COLLAPSED_ONES, None, diagnose(low, data=held_x))
         yield _noise_dropped(seed)
-    yield from _recipes(runs)
 
 
 _SHORT = {
     "quickstart": (
         TRAINED,
-        dict(encoder=dict(type="gcn", hidden=[128, 64], norm="batch"), train=dict(steps=80), monitor=dict(every=0)),
+        dict(encoder=dict(type="gcn", hidden=[128, 64], norm="batch"), train=dict(steps=60), monitor=dict(every=0)),
     ),
     "simclr_digits": (
         TRAINED,
-        dict(encoder=dict(type="resnet_narrow", width=8), train=dict(steps=40), monitor=dict(every=0)),
+        dict(encoder=dict(type="resnet_narrow", width=8), train=dict(steps=30), monitor=dict(every=0)),
     ),
 }
 """Recipe → what becomes of its network, and what makes it short."""
@@ -316,8 +316,7 @@ def write_calibration(seeds: int, record_file: Path = RECORD, page: Path = PAGE)
         for sample in collection(seeds, Path(folder)):
             print(f"{sample.name}: {sample.found.verdict}", flush=True)
             samples.append(sample)
-        record = counts(samples)
-    write_json(record_file, record)
+            write_json(record_file, record := counts(samples))  # what is there counts, should it be stopped
     if page.exists() and BEGIN in (text := page.read_text(encoding="utf-8")):
         page.write_text(into_page(text, record), encoding="utf-8")
     return record_file

@@ -28,7 +28,7 @@ DEGRADING_BELOW = 0.5
 COLLAPSED_BELOW = 0.1
 """Share of the reference rank below which a layer has collapsed: nine directions in ten are lost."""
 
-OUTPUT_DEGRADING_BELOW = 0.25
+OUTPUT_DEGRADING_BELOW = 0.2
 """The same for an output. It is lower, since a good network may have less rank than an untrained one, which passes
 all noise of its inputs on; ``python tools/evidence.py calibration`` counts false alarms and misses by it."""
 

@@ -1,5 +1,6 @@
 """Columns that people know from elsewhere, against their definitions and against what the page says of them."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -131,3 +132,11 @@ def test_every_column_is_on_the_page_and_can_be_asked_for():
     assert all(f"| `{name}` |" in TEXT for name in COLUMNS)
     found = sslcollapse.diagnose({"a.weight": torch.randn(20, 30)}, columns="all")
     assert list(found.rows[0].columns) == list(COLUMNS)
+
+
+def test_what_the_page_says_of_weightwatcher_is_in_the_record():
+    record = json.loads((Path(__file__).parents[3] / "docs/benchmarks/diagnose-weightwatcher.json").read_text())
+    said = record["agreement"]
+    assert f"Both name {said['layers']} layers alike" in " ".join(TEXT.split())
+    equal = said["stable_rank"]["within_1_percent"], said["alpha"]["within_1_percent"]
+    assert f"stable rank of {equal[0]} of them and the α of {equal[1]} agree" in " ".join(TEXT.split())
