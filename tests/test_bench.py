@@ -152,7 +152,23 @@ def test_a_planned_run_resolves(name):
 
 def test_the_study_follows_claim_after_claim_after_all_that_is_planned_to_be_short():
     names = list(gpu_runs.RUNS)
-    assert names[-len(study.STUDY) :] == ["depth-10-seeds", *study.STUDY[1:]]
+    assert names[-len(study.STUDY) - len(study.PUBLISHED) :] == ["depth-10-seeds", *study.STUDY[1:], *study.PUBLISHED]
+
+
+@pytest.mark.parametrize("name", study.PUBLISHED)
+def test_published_settings_are_run_in_full_with_and_without_werank_at_the_recipes_coefficient(name):
+    recipe, _, grid, _, baseline, _, seeds, *_ = study.published(name)
+    described = load(Path(bench.__file__).parents[2] / recipe)
+    planned = plan(
+        Path(bench.__file__).parents[2] / recipe, [grid], int(seeds), ["monitor.every=0"], baseline=[baseline]
+    )
+    coefficients = [cell.values["regularizers.werank.coefficient"] for cell in planned.cells]
+    assert coefficients == [0.0, described["regularizers"]["werank"]["coefficient"]]
+    assert {cell.recipe["train"]["steps"] for cell in planned.cells} == {described["train"]["steps"]}
+    random = {"photo", "computers", "cs", "physics", "wikics"}
+    if name.partition("_")[2] in random:
+        assert (described["train"]["steps"], int(seeds)) == (10_000, 20)
+    assert random < {each.partition("_")[2] for each in study.PUBLISHED}
 
 
 def test_the_hundred_runs_are_a_hundred_whole_runs_of_cora_with_their_evaluation():

@@ -61,25 +61,38 @@ class Datasets:
         # A subclass may change what it has read, so it has to say for itself that its data can be kept.
         key = domain.data_key() if "data_key" in vars(type(domain)) else None
         if key in self._kept:
-            domain.use(copy.deepcopy(self._kept[key]))
+            domain.use(_copied(self._kept[key]))
         domain.load()  # also makes sure that the data fit the recipe
         data = None if key is None or key in self._kept else domain.loaded()
         if key is not None and data is not None and size_of([data, *self._kept.values()]) <= self._most:
-            self._kept[key] = copy.deepcopy(data)
+            self._kept[key] = _copied(data)
 
 
 def size_of(data: Any) -> int:
     """Bytes of all tensors and arrays in nested containers and objects."""
-    if isinstance(data, torch.Tensor):
-        parts = (data.values(), data.col_indices(), data.crow_indices()) if data.layout == torch.sparse_csr else (data,)
-        return sum(part.nbytes for part in parts)
-    if isinstance(data, np.ndarray):
-        return data.nbytes
-    if isinstance(data, Mapping):
-        return sum(map(size_of, data.values()))
-    if isinstance(data, (list, tuple)):
-        return sum(map(size_of, data))
-    return sum(map(size_of, vars(data).values())) if hasattr(data, "__dict__") else 0
+    size = 0
+    for each in _arrays(data):
+        csr = isinstance(each, torch.Tensor) and each.layout == torch.sparse_csr
+        parts = (each.values(), each.col_indices(), each.crow_indices()) if csr else (each,)
+        size += sum(part.nbytes for part in parts)
+    return size
+
+
+def _copied(data: Any) -> Any:
+    """``copy.deepcopy``, which does not know sparse rows by itself: torch has no storage of them."""
+    sparse = [x for x in _arrays(data) if isinstance(x, torch.Tensor) and x.layout == torch.sparse_csr]
+    return copy.deepcopy(data, {id(x): x.clone() for x in sparse})
+
+
+def _arrays(data: Any) -> Iterator[Any]:
+    """All tensors and arrays in nested containers and objects."""
+    if isinstance(data, (torch.Tensor, np.ndarray)):
+        yield data
+    elif isinstance(data, (list, tuple)):
+        for each in data:
+            yield from _arrays(each)
+    elif isinstance(data, Mapping) or hasattr(data, "__dict__"):
+        yield from _arrays(list((data if isinstance(data, Mapping) else vars(data)).values()))
 
 
 def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:
