@@ -17,7 +17,7 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError, place
 from sslcollapse.core.memory import bounded
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES
-from sslcollapse.core.types import Batch, Context, LazyViews, ProbeSet
+from sslcollapse.core.types import Batch, Context, LazyViews, Partwise, ProbeSet
 from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.recorder import evaluating
@@ -217,14 +217,19 @@ def check_probe_views(encoder: Any, probe_set: ProbeSet, *, labelled: bool) -> N
         RecipeError: it cannot read them, or they are not as many as the labels.
     """
     views, _ = probe_set.measured(2)
-    with evaluating(encoder), _tried("encoder", "the inputs of the probe set"):
-        view = next(iter(views))
-        h = encoder(view)
-    _check_representation(encoder, h)
+    view = next(iter(views))
+    if isinstance(view, Partwise):  # its parts are as a batch's, which has been tried
+        view.check(encoder)
+        count = len(view)
+    else:
+        with evaluating(encoder), _tried("encoder", "the inputs of the probe set"):
+            h = encoder(view)
+        _check_representation(encoder, h)
+        count = len(h)
     whole = not isinstance(probe_set.views, LazyViews) and len(probe_set.views) == 1
-    if labelled and whole and len(h) != len(probe_set.labels):
+    if labelled and whole and count != len(probe_set.labels):
         raise RecipeError(
-            f"domain: its probe set has {len(probe_set.labels)} labels and inputs of {len(h)} samples; a probe needs "
+            f"domain: its probe set has {len(probe_set.labels)} labels and inputs of {count} samples; a probe needs "
             "one label for each, or pre-train without probes (evaluate={})"
         )
 

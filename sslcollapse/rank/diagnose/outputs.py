@@ -18,7 +18,7 @@ from sslcollapse.rank.diagnose.networks import Target
 from sslcollapse.rank.diagnose.state_dict import TargetError
 from sslcollapse.rank.diagnose.targets import with_data
 from sslcollapse.rank.diagnose.verdicts import Judged, output_verdict
-from sslcollapse.rank.measure import measure
+from sslcollapse.rank.measure import measure, run_through
 from sslcollapse.rank.record import LayerRank
 from sslcollapse.rank.spectrum import NotFiniteError
 
@@ -86,7 +86,7 @@ def with_statistics(network: nn.Module, views: Iterable[Any]) -> nn.Module:
             seen += 1
             for norm in norms:
                 norm.momentum = 1 / seen
-            network(view)
+            run_through(network, view)
     return network.eval()
 
 
