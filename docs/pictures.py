@@ -27,7 +27,7 @@ from torch import nn
 
 from sslcollapse import CollapseMonitor, WERank
 from sslcollapse.rank.diagnose.diagnosis import Diagnosis, diagnose_weights
-from sslcollapse.rank.diagnose.report import draw
+from sslcollapse.rank.diagnose.picture import draw
 from sslcollapse.rank.diagnose.targets import load_target
 from sslcollapse.rank.plots import (
     attainable_over_time,

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from sslcollapse.rank.alarm import CollapseAlarm
     from sslcollapse.rank.covariance import StreamingCovariance
     from sslcollapse.rank.depth import smoothness, subspace_overlap
+    from sslcollapse.rank.diagnose.diagnosis import Diagnosis
+    from sslcollapse.rank.diagnose.entry import diagnose
     from sslcollapse.rank.measures import (
         alignment,
         alpha_req,
@@ -121,6 +123,8 @@ _NAMES = {
     "sslcollapse.rank.alarm": "CollapseAlarm",
     "sslcollapse.rank.covariance": "StreamingCovariance",
     "sslcollapse.rank.depth": "smoothness subspace_overlap",
+    "sslcollapse.rank.diagnose.diagnosis": "Diagnosis",
+    "sslcollapse.rank.diagnose.entry": "diagnose",
     "sslcollapse.rank.measures": (
         "alignment alpha_req effective_rank feature_std lidar local_intrinsic_dimension nesum numerical_rank "
         "participation_ratio rankme stable_rank uniformity"
@@ -178,6 +182,7 @@ __all__ = [
     "Constraint",
     "Context",
     "DataError",
+    "Diagnosis",
     "Distinct",
     "Domain",
     "FeaturePenalty",
@@ -219,6 +224,7 @@ __all__ = [
     "alpha_req",
     "alpha_req_from_singular_values",
     "derive_seed",
+    "diagnose",
     "effective_rank",
     "effective_rank_from_singular_values",
     "extend",

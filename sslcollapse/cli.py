@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sslcollapse.core.errors import CollapsedError, PreemptedError, SSLCollapseError, WriteError, explained
 from sslcollapse.core.texts import keep_traceback, lasting_output, launched, say, say_error
+from sslcollapse.rank.diagnose import options as diagnose_options
 from sslcollapse.runs.command import add_arguments as add_runs
 from sslcollapse.runs.command import run as _runs
 from sslcollapse.training.graph_files import add_graph_commands
@@ -28,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     """Run the command that a parser finds in the arguments, a default ``run`` of it, and return its exit code.
 
-    0, or one of those above, 75 where a signal other than Ctrl-C ended a run that can be resumed, or 79 where a
-    collapse did; ``diagnose`` has 3 and ``ablate`` 1 of their own.
+    0, or one of those above, or 75 where a signal other than Ctrl-C ended a run that can be resumed; ``diagnose``
+    and ``ablate`` have 1 of their own, for what they found.
 
     Everything that a command raises is caught here. An error that is meant for people is printed as it is. Of any other
     it is said what was read, what went wrong and where the traceback is; ``--debug`` raises it instead.
@@ -144,20 +145,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _diagnose(options: argparse.Namespace) -> int:
-    from sslcollapse.rank.diagnose.report import run_diagnosis
-
-    return run_diagnosis(
-        options.target,
-        data=options.data,
-        json_file=options.json,
-        plot_file=options.plot,
-        samples=options.samples,
-        pretrained=options.pretrained,
-        fail_on=options.fail_on,
-    )
-
-
 def _report(options: argparse.Namespace) -> int:
     from sslcollapse.report.live import report
 
@@ -252,31 +239,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_recipe(evaluate)
 
-    diagnose = _command(commands, "diagnose", _diagnose, "say which layers of a trained network have lost rank")
-    diagnose.add_argument(
-        "target",
-        metavar="TARGET",
-        help="a run directory, an exported encoder.safetensors, a .safetensors or .pt state dict, or timm:MODEL",
-    )
-    diagnose.add_argument("--data", type=Path, metavar="RECIPE", help="also measure outputs, on its probe set")
+    diagnose = _command(commands, "diagnose", diagnose_options.run, "say which layers of a network have lost rank")
+    diagnose_options.add_options(diagnose)
     _add_recipe(diagnose)
-    diagnose.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
-    diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw spectra and ranks by depth here")
-    diagnose.add_argument(
-        "--samples",
-        type=_positive,
-        metavar="N",
-        help="most samples that are used (default: 1024; of graphs all nodes)",
-    )
-    diagnose.add_argument(
-        "--pretrained", action="store_true", help="published weights of timm:MODEL (default: random initialisation)"
-    )
-    diagnose.add_argument(
-        "--fail-on",
-        choices=("collapsed", "degrading", "never"),
-        default="collapsed",
-        help="the mildest verdict on a layer that makes the exit code 3 (default: collapsed)",
-    )
 
     report = _command(commands, "report", _report, "make an HTML page of runs or of an ablation, with tables and plots")
     report.add_argument(

@@ -41,7 +41,10 @@ EXCEPTIONS = {
     ("rank.diagnose.targets", "training.checkpoint"): "the same, of a run without an export",
     ("rank.diagnose.targets", "training.build"): "the domain of a recipe gives the inputs that the network is run on",
     ("rank.diagnose.targets", "recipe"): "the recipe that --data names",
-    ("rank.diagnose.targets", "encoders.timm"): "a target timm:MODEL",
+    ("rank.diagnose.networks", "encoders.timm"): "a target timm:MODEL",
+    ("rank.diagnose.document", "report.page"): "a diagnosis is also a page, which looks like every other",
+    ("rank.diagnose.document", "report.plot"): "the same",
+    ("rank.diagnose.document", "report.tables"): "the same",
 }
 """(Room, folder or file that imports, module that is imported) → why no other way is better."""
 

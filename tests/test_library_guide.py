@@ -26,7 +26,7 @@ def program(tmp_path_factory):
 
 def test_every_block_of_the_guide_runs_in_order(program):
     names, folder = program
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
     assert (folder / "ranks.png").exists()
     assert [part.name for part in names["coverage"].unread] == ["1"]
     assert all(torch.isfinite(parameter).all() for parameter in names["model"].parameters())

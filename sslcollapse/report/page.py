@@ -154,6 +154,28 @@ def _html(page: Page, sections: Sequence[str], refresh: float) -> str:
     )
 
 
+def one_file(page: Page) -> str:
+    """The page with all in it: no files beside it, and so no links to plots and tables."""
+    sections = []
+    for section in page.sections:
+        if section.empty:
+            continue
+        tables = "".join(
+            f"{table.html()}" + (f'<p class="note">{in_html(table.note)}</p>\n' if table.note else "")
+            for table in section.tables
+            if table.rows
+        )
+        figures = "".join(
+            f"<figure>\n<h3>{in_html(plot.title)}</h3>\n{inline(plot.render()[0], plot.name, plot.title)}\n"
+            f"<figcaption>{in_html(plot.caption)}</figcaption>\n</figure>\n"
+            for plot in section.plots
+        )
+        plots = f'<div class="plots">\n{figures}</div>\n' if figures else ""
+        title = f"<h2>{in_html(section.title)}</h2>"
+        sections.append(f'<section id="{section.name}">\n{title}\n{section.html}{tables}{plots}</section>\n')
+    return _html(page, sections)
+
+
 def _section(section: Section, written: dict[str, bytes]) -> str:
     tables = "".join(_table(table, written) for table in section.tables if table.rows)
     if section.closed and tables:

@@ -206,7 +206,7 @@ def same_spectrum(encoder: nn.Module, views: Iterable[Any], seed: int) -> nn.Mod
     Raises:
         LayerError: it has no layers, or one whose weight cannot be set, such as one that is standardised.
     """
-    from sslcollapse.rank.diagnose.diagnosis import with_statistics
+    from sslcollapse.rank.diagnose.outputs import with_statistics
 
     twin = copy.deepcopy(encoder).eval()
     layers = layer_map(twin)

@@ -20,7 +20,7 @@ from sslcollapse.domains.base import flat_rows
 from sslcollapse.layers.map import layer_map
 from sslcollapse.probes.evaluate import run_probes
 from sslcollapse.probes.linear import OnlineProbe
-from sslcollapse.rank.diagnose.diagnosis import with_statistics
+from sslcollapse.rank.diagnose.outputs import with_statistics
 from sslcollapse.rank.measure import measure, represent
 from sslcollapse.rank.views import measure_shared
 from sslcollapse.recipe import identify

@@ -41,7 +41,7 @@ def test_an_encoding_that_lacks_characters_changes_neither_the_verdict_nor_the_e
     found = command("diagnose", files["healthy"], environment={"PYTHONIOENCODING": encoding})
     assert (found.returncode, found.stderr) == (0, b"")
     assert b"1 layers: 1 healthy" in found.stdout
-    assert command("diagnose", files["collapsed"], environment={"PYTHONIOENCODING": encoding}).returncode == 3
+    assert command("diagnose", files["collapsed"], environment={"PYTHONIOENCODING": encoding}).returncode == 1
 
 
 def test_a_pipe_that_nobody_reads_changes_no_exit_code(files):
@@ -52,14 +52,14 @@ def test_a_pipe_that_nobody_reads_changes_no_exit_code(files):
         listed = command("list", stdout=writing)
     finally:
         os.close(writing)
-    assert (found.returncode, found.stderr) == (3, b"")
+    assert (found.returncode, found.stderr) == (1, b"")
     assert (listed.returncode, listed.stderr) == (0, b"")
 
 
 def test_a_command_without_stdout_does_its_work(files, tmp_path):
     line = f"{sys.executable} -m sslcollapse.cli diagnose {files['collapsed']} --json {tmp_path / 'a.json'} >&-"
     found = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert (found.returncode, found.stderr) == (3, b"")
+    assert (found.returncode, found.stderr) == (1, b"")
     assert '"verdict": "collapsed"' in (tmp_path / "a.json").read_text()
 
 

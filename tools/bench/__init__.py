@@ -12,6 +12,7 @@ from sslcollapse.core.errors import RecipeError, suggest
 
 BENCHES = {
     "ablate": "tools.bench.ablate",
+    "diagnose": "tools.bench.diagnose",
     "gpu": "tools.bench.gpu",
     "graph-scale": "tools.bench.graph_scale",
     "graph-step": "tools.bench.graph_step",

@@ -32,6 +32,11 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--label", metavar="TEXT", help="what differs between the two, for the page")
     compare.set_defaults(run=_reproducibility)
 
+    calibration = commands.add_parser("calibration", help="how often the verdicts of diagnose are wrong")
+    calibration.add_argument("--seeds", type=int, default=2, metavar="N", help="of each kind of network (default: 2)")
+    calibration.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    calibration.set_defaults(run=_calibration)
+
     published = commands.add_parser("published", help="accuracy in the records beside published tables")
     published.set_defaults(run=_published)
 
@@ -60,6 +65,13 @@ def _simulate(options: argparse.Namespace) -> int:
     from tools.evidence.simulate import write_simulations
 
     print(write_simulations(options.results, options.trials, options.seed))
+    return 0
+
+
+def _calibration(options: argparse.Namespace) -> int:
+    from tools.evidence.calibration import write_calibration
+
+    print(write_calibration(options.seeds))
     return 0
 
 

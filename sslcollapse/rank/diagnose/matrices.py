@@ -1,12 +1,12 @@
 """Weight matrices among the tensors of a file, found by name and shape, as they act.
 
-What pruning, weight norm and spectral norm store in parts is put together again, by name.
+In memory, or read from a file a tensor at a time. What is stored in parts is put together again (``acting.py``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +23,17 @@ from sslcollapse.layers.layer import (
     is_vector,
     is_weight,
 )
+from sslcollapse.rank.diagnose.acting import acting, acting_value, groups_of
 
 EMBEDDING = "an embedding, by its name"
 DEPTHWISE = "a depthwise kernel: vectors, one a channel"
 AFFINE = "it scales entry by entry: a normalisation's, by its name or by a bias of its shape"
 NUMBERS = "whole numbers"
-QUANTISED = "a weight of whole numbers: quantised"
+QUANTISED = "a weight of whole numbers, or of few bits with scales beside it: quantised"
 _NO_LAYERS = (EMBEDDING, DEPTHWISE, AFFINE, NUMBERS)
 
-_CHAIN = re.compile(r"^(?:(.*)\.)?parametrizations\.([^.]+)\.(original\d*|\d+\..+)$")
-_ROLE = re.compile(r"^(.*)_(orig|mask|g|v|u)$")
 _WEIGHTS = re.compile(r"(weight|[qkv]_proj_weight)$")
+_PACKED = ("qweight", "weight_packed")
 _RECURRENT = re.compile(r"^weight_(ih|hh|hr)(_l\d+)?(_reverse)?$")
 _PLAIN_ATTENTION = {
     *("qkv", "proj", "q_norm", "k_norm", "norm", "gate", "q_bias", "k_bias", "v_bias", "proj_l", "proj_w"),
@@ -48,13 +48,65 @@ theirs head by head."""
 class Matrix:
     """One weight matrix by name.
 
-    Shapes:
+    Attributes:
+        name, depth: of the layer.
         weight: [out, in].
+        adapter: rank that a low-rank adapter allows, whose change BA of a weight this is; 0 of a weight.
     """
 
     name: str
     depth: int
     weight: Tensor
+    adapter: int = 0
+
+
+Parts = list[tuple[str, Tensor]]
+"""(name, matrix) of each layer in a tensor."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor that holds layers: their names, their depth, what reads and cuts it, the rank of an adapter."""
+
+    names: Sequence[str]
+    depth: int
+    parts: Callable[[], Parts]
+    adapter: int = 0
+
+
+class StoredMatrices:
+    """Matrices whose values are read when they are asked for, a tensor at a time, and not kept."""
+
+    def __init__(self, stored: Sequence[_Stored]) -> None:
+        self._stored = stored
+        self._places = {name: tensor for tensor in stored for name in tensor.names}
+
+    def __len__(self) -> int:
+        return sum(len(tensor.names) for tensor in self._stored)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[Matrix]:
+        for tensor in self._stored:
+            parts = tensor.parts()
+            parts.reverse()
+            while parts:  # nothing here holds on to what has been given, so that it is gone before the next is read
+                yield _popped(parts, tensor)
+
+    def names(self) -> list[str]:
+        """Names of the layers, in order."""
+        return list(self._places)
+
+    def get(self, name: str) -> Matrix:
+        """One of them."""
+        tensor = self._places[name]
+        return Matrix(name, tensor.depth, dict(tensor.parts())[name], tensor.adapter)
+
+
+def _popped(parts: Parts, tensor: _Stored) -> Matrix:
+    name, weight = parts.pop()
+    return Matrix(name, tensor.depth, weight, tensor.adapter)
 
 
 def find_matrices(tensors: Mapping[str, Tensor]) -> tuple[list[Matrix], Coverage]:
@@ -66,30 +118,84 @@ def find_matrices(tensors: Mapping[str, Tensor]) -> tuple[list[Matrix], Coverage
     as depthwise unless it is the first matrix of the file. A grouped convolution cannot be told from a plain one and is
     one matrix. A tensor under two names appears once.
     """
+    found, coverage = find_stored(tensors)
+    return list(found), coverage
+
+
+def find_stored(
+    tensors: Mapping[str, Tensor],
+    read: Callable[[str], Tensor] | None = None,
+    scaling: Callable[[str, int], float] = lambda name, rank: 1.0,
+) -> tuple[StoredMatrices, Coverage]:
+    """What ``find_matrices`` gives, read a tensor at a time.
+
+    Args:
+        tensors: name → tensor; where values are to be read later, on the meta device, which has shapes alone.
+        read: name → the values of that tensor; None where ``tensors`` has them.
+        scaling: name of a layer and rank of its adapter → what the change BA is multiplied with.
+    """
     whole, left = acting(tensors)
     beside = _modules(whole)
-    found: list[Matrix] = []
+    groups = groups_of(tensors)
+    found: list[_Stored] = []
     others: dict[tuple[Any, ...], Uncovered] = {}
     taken: set[tuple[Any, ...]] = set()
     covered, depth = 0, 0
+    entries = {name: tensor.numel() for name, tensor in whole.items()}
+    for name, roles in groups.items():
+        if "lora A" in roles and name in entries:
+            entries[name] = sum(tensors[part].numel() for part in roles.values())
     for name, tensor in whole.items():
         identity = _identity(name, tensor)
         if tensor.dim() < 2 or identity in taken or (is_vector(tensor.shape) and _layer_name(name) is None):
             continue
-        matrices = _matrices(name, tensor.detach(), beside, first=not found)
+        matrices = _matrices(name, tensor.detach(), beside, first=not found, later=read is not None)
         if isinstance(matrices, str):
             others.setdefault(identity, Uncovered(name, matrices, tensor.numel(), matrices not in _NO_LAYERS))
             continue
         if matrices:
-            found += [Matrix(label, depth, matrix) for label, matrix in matrices]
+            group = groups.get(name, {})
+            adapter = tensors[group["lora A"]].shape[0] if "lora A" in group else 0
+            parts = _known(matrices) if read is None else _reader(name, beside, not found, group, read)
+            if adapter:
+                parts = _scaled(parts, scaling(name.rpartition(".lora")[0], adapter))
+            found.append(_Stored([label for label, _ in matrices], depth, parts, adapter))
             depth += 1
         taken.add(identity)
         others.pop(identity, None)  # an embedding that is the output map as well
-        covered += tensor.numel()
-    sizes = {_identity(name, tensor): tensor.numel() for name, tensor in whole.items() if tensor.dim()}
+        covered += entries[name]
+    sizes = {_identity(name, tensor): entries[name] for name, tensor in whole.items() if tensor.dim()}
     total = sum(sizes.values()) + sum(size for _, size in left.values())
-    parts = [Uncovered(name, reason, size) for name, (reason, size) in left.items()]
-    return found, Coverage(total, covered, (*parts, *others.values()))
+    unread = [Uncovered(name, reason, size) for name, (reason, size) in left.items()]
+    return StoredMatrices(found), Coverage(total, covered, (*unread, *others.values()))
+
+
+def _known(parts: Parts) -> Callable[[], Parts]:
+    return lambda: list(parts)
+
+
+def _scaled(parts: Callable[[], Parts], factor: float) -> Callable[[], Parts]:
+    return lambda: [(name, change * factor) for name, change in parts()]
+
+
+def _reader(
+    name: str,
+    beside: Mapping[str, Mapping[str, Tensor]],
+    first: bool,
+    group: Mapping[str, str],
+    read: Callable[[str], Tensor],
+) -> Callable[[], Parts]:
+    """Reads a tensor, or the parts that it is put together from, and cuts it as was planned."""
+
+    def parts() -> Parts:
+        module = name.rpartition(".")[0]
+        value = acting_value({role: read(part) for role, part in group.items()}) if group else read(name)
+        mix = {"comp": read(f"{module}.comp" if module else "comp")} if "comp" in beside[module] else {}
+        siblings = {**beside, module: {**beside[module], **mix}}
+        found = _matrices(name, value, siblings, first=first) if value is not None else ""
+        return [] if isinstance(found, str) else found
+
+    return parts
 
 
 def _identity(name: str, tensor: Tensor) -> tuple[Any, ...]:
@@ -108,17 +214,19 @@ def _modules(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def _matrices(
-    name: str, tensor: Tensor, beside: Mapping[str, Mapping[str, Tensor]], *, first: bool
-) -> list[tuple[str, Tensor]] | str:
+    name: str, tensor: Tensor, beside: Mapping[str, Mapping[str, Tensor]], *, first: bool, later: bool = False
+) -> Parts | str:
     """(name, matrix) of each layer in a tensor; none where another tensor has been mixed with it; else why not."""
     module, _, leaf = name.rpartition(".")
     siblings = beside[module]
     bias = siblings["bias"].shape if "bias" in siblings else None
     label = _layer_name(name)
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.numel() == 0:
+    if tensor.layout != torch.strided or (tensor.is_meta and not later) or tensor.numel() == 0:
         return "it holds no values that can be read"
     if not (tensor.is_floating_point() or tensor.is_complex()):
-        return QUANTISED if label is not None else NUMBERS
+        return QUANTISED if label is not None or leaf in _PACKED else NUMBERS
+    if any(sibling.startswith("weight_scale") for sibling in siblings):
+        return QUANTISED
     if tensor.dim() == 2 and leaf in ("root", "comp") and siblings.get("weight", tensor).dim() > 2:
         return [(name, tensor.mT)] if leaf == "root" else []  # of relations; the other mixes them and is in each
     if _RECURRENT.search(leaf) is not None:
@@ -142,7 +250,7 @@ def _matrices(
     return [(_join(label, part), rows) for part, rows in parts]
 
 
-def _items(name: str, tensor: Tensor, siblings: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+def _items(name: str, tensor: Tensor, siblings: Mapping[str, Tensor]) -> Parts:
     mix = siblings.get("comp")
     if mix is not None and mix.dim() == 2 and mix.shape[1] == tensor.shape[0]:
         tensor = torch.einsum("rb,bio->rio", mix.to(tensor.dtype), tensor)
@@ -160,12 +268,10 @@ def _layer_name(name: str) -> str | None:
         return None
     if match.group(1).endswith("_proj_weight"):  # the separate query, key and value maps of an attention
         return name[: match.start()] + f"in_proj.{match.group(1)[0]}"
-    return name[: match.start()].rstrip(".") or name
+    return name[: match.start()].rstrip(".").removesuffix(".base_layer") or name  # PEFT's name of what it wraps
 
 
-def _parts(
-    module: str, leaf: str, weight: Tensor, beside: Mapping[str, Mapping[str, Tensor]]
-) -> list[tuple[str, Tensor]]:
+def _parts(module: str, leaf: str, weight: Tensor, beside: Mapping[str, Mapping[str, Tensor]]) -> Parts:
     """The parts of a fused map where the tensors beside it show that it is three equal ones; else itself."""
     attention, _, own = module.rpartition(".")
     output = _join(module, "out_proj") if leaf == "in_proj_weight" else _join(attention, "proj")
@@ -187,93 +293,18 @@ def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def acting(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, tuple[str, int]]]:
-    """Name → tensor as a forward pass would use it, in the order of the file; name → why not, and how many entries.
-
-    * ``weight_orig`` with ``weight_mask`` (pruning) is their product.
-    * ``weight_g`` with ``weight_v`` and ``parametrizations.weight.original0`` with ``original1`` (weight norm) are
-      v · g/‖v‖, the norm over the dimensions in which g has one entry.
-    * ``weight_orig`` with ``weight_u`` and ``parametrizations.weight.original`` with ``0._u`` and ``0._v`` (spectral
-      norm) are W/σ, σ = uᵀWv.
-    * Of other parametrizations (orthogonal ones, say) a file has the inputs and not the computation.
-    """
-    groups = _groups(tensors)
-    member = {name: base for base, roles in groups.items() for name in roles.values()}
-    found: dict[str, Tensor] = {}
-    unread: dict[str, tuple[str, int]] = {}
-    for name, tensor in tensors.items():
-        base = member.get(name)
-        if base is None:
-            found[name] = tensor
-        elif base not in found and base not in unread:
-            roles = {role: tensors[part] for role, part in groups[base].items()}
-            value = _value(roles)
-            if value is not None:
-                found[base] = value
-            else:
-                size = sum(part.numel() for role, part in roles.items() if role.startswith("orig"))
-                unread[base] = (_reason(roles), size)
-    return found, unread
+_KINDS = {
+    "experts": r"experts?(\.|_|$)",
+    "router": r"(router|gate)$",
+    "attention": (
+        r"attn|attention|mha|(^|[._])(in_proj|out_proj|qkv|c_attn|query|key|value|query_key_value)(\.|$)"
+        r"|(^|\.)(q|k|v|o|qkv)_proj"
+    ),
+    "MLP": r"mlp|ffn|feed_?forward|(^|\.)(fc\d?|c_fc|w[123io](_\d)?|intermediate|(up|down|gate)_proj|linear[12])(\.|$)",
+    "output map": r"(^|\.)(lm_head|embed_out|head|classifier|score)$",
+}
 
 
-def _groups(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
-    """Name of a weight → role → name of the tensor that plays it, of weights that are stored in parts."""
-    groups: dict[str, dict[str, str]] = {}
-    for name in tensors:
-        chain, role = _CHAIN.match(name), _ROLE.match(name)
-        if chain is not None:
-            base = f"{chain[1]}.{chain[2]}" if chain[1] else chain[2]
-            groups.setdefault(base, {})[chain[3]] = name
-        elif role is not None:
-            groups.setdefault(role[1], {})[role[2]] = name
-    return {
-        base: roles
-        for base, roles in groups.items()
-        if base not in tensors and ("orig" in roles or {"g", "v"} <= set(roles) or any(len(role) > 4 for role in roles))
-    }
-
-
-def _value(roles: Mapping[str, Tensor]) -> Tensor | None:
-    names = set(roles)
-    if names == {"orig", "mask"} and roles["orig"].shape == roles["mask"].shape:
-        return roles["orig"] * roles["mask"].to(roles["orig"].dtype)
-    if names == {"g", "v"}:
-        return _weight_norm(roles["g"], roles["v"])
-    if names == {"original0", "original1"}:
-        return _weight_norm(roles["original0"], roles["original1"])
-    if names in ({"orig", "u", "v"}, {"orig", "u"}):
-        return _spectral_norm(roles["orig"], roles["u"], roles.get("v"))
-    if names == {"original", "0._u", "0._v"}:
-        return _spectral_norm(roles["original"], roles["0._u"], roles["0._v"])
-    return None
-
-
-def _weight_norm(length: Tensor, direction: Tensor) -> Tensor | None:
-    if length.dim() == 0:
-        return direction * (length / direction.norm())
-    one = [dim for dim, size in enumerate(length.shape) if size != 1]
-    if length.dim() != direction.dim() or len(one) > 1 or any(length.shape[dim] != direction.shape[dim] for dim in one):
-        return None  # two tensors of another parametrization: factors of a product, say
-    over = [dim for dim, size in enumerate(length.shape) if size == 1]
-    return direction * (length / torch.linalg.vector_norm(direction, dim=over, keepdim=True))
-
-
-def _spectral_norm(weight: Tensor, left: Tensor, right: Tensor | None) -> Tensor | None:
-    for dim in (0, 1):  # a transposed convolution has its outputs in the second dimension
-        matrix = weight.movedim(dim, 0).flatten(1) if weight.dim() > dim else weight[:0]
-        if left.dim() != 1 or matrix.shape[0] != len(left):
-            continue
-        if right is None:
-            return weight / (matrix.mT @ left).norm()
-        if right.shape == matrix.shape[1:]:
-            return weight / (left @ (matrix @ right))
-    return None
-
-
-def _reason(roles: Mapping[str, Tensor]) -> str:
-    if "orig" in roles:
-        return "the file has its original and not the mask or the vectors that act on it"
-    return (
-        "a parametrization computes it, and a file does not say how; diagnose the state dict after "
-        "torch.nn.utils.parametrize.remove_parametrizations"
-    )
+def kind_of_layer(name: str) -> str:
+    """``attention``, ``MLP``, ``experts``, ``router`` or ``output map`` by a layer's name; else ``other``."""
+    return next((kind for kind, pattern in _KINDS.items() if re.search(pattern, name)), "other")

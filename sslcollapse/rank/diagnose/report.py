@@ -1,92 +1,29 @@
-"""A diagnosis as a table, as JSON and as a picture, and the command that makes them."""
+"""A diagnosis, a comparison and a series as tables and sentences."""
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from sslcollapse.core.console import PlainConsole, Table, Text
-from sslcollapse.core.files import write_atomic
 from sslcollapse.core.texts import printable
 from sslcollapse.layers.layer import Uncovered
-from sslcollapse.rank.diagnose.diagnosis import (
+from sslcollapse.rank.diagnose.diagnosis import Diagnosis, LayerReport
+from sslcollapse.rank.diagnose.verdicts import (
     COLLAPSED,
-    COLLAPSED_BELOW,
-    CONDITION_LIMIT,
     DEGRADING,
-    DEGRADING_BELOW,
-    FEW_DIRECTIONS,
     HEALTHY,
-    Diagnosis,
     Judged,
-    LayerReport,
-    add_outputs,
-    diagnose_weights,
 )
-from sslcollapse.rank.diagnose.state_dict import TargetError
-from sslcollapse.rank.diagnose.targets import load_data, load_target
-from sslcollapse.rank.plots import draw_fan, layer_labels, shorten
 
-FOUND = 3
-"""Exit code of a diagnosis that finds what ``--fail-on`` names; no failure has it."""
+if TYPE_CHECKING:
+    from sslcollapse.rank.diagnose.compare import Change
+    from sslcollapse.rank.diagnose.series import Series
 
-NEVER = "never"
-FAIL_ON = (COLLAPSED, DEGRADING, NEVER)
 _STYLES = {HEALTHY: "green", DEGRADING: "yellow", COLLAPSED: "bold red"}
-_COLOURS = {HEALTHY: "#2a7f62", DEGRADING: "#e0a100", COLLAPSED: "#c8321f"}
 _WIDTH = 150
-_MARKED = 3
-
-
-def run_diagnosis(
-    target: str,
-    *,
-    data: Path | None = None,
-    json_file: Path | None = None,
-    plot_file: Path | None = None,
-    samples: int = 1024,
-    pretrained: bool = False,
-    fail_on: str = COLLAPSED,
-) -> int:
-    """Diagnose a target, print the table, write the files asked for.
-
-    Args:
-        target: run directory, exported encoder, state dict, or ``timm:MODEL``.
-        data: recipe whose probe set the network is run on.
-        json_file: where the record goes.
-        plot_file: where the picture goes; its suffix is the format.
-        samples: at most this many images of the probe set.
-        pretrained: the published weights of a timm model.
-        fail_on: the mildest verdict that makes the exit code 3; ``"never"`` for none.
-
-    Returns:
-        0, or 3 where a layer's verdict is ``fail_on`` or worse: no other error has this code.
-
-    Raises:
-        TargetError: see ``load_target`` and ``add_outputs``; also a file that cannot be written.
-    """
-    recipe = None if data is None else load_data(data)  # first: it may register the components of the target
-    loaded = load_target(target, pretrained=pretrained)
-    diagnosis = diagnose_weights(loaded)
-    if recipe is not None:
-        diagnosis = add_outputs(diagnosis, loaded, recipe, samples)
-    _print(diagnosis)
-    try:
-        if json_file is not None:
-            write_atomic(json_file, (json.dumps(to_json(diagnosis), indent=2) + "\n").encode())
-        if plot_file is not None:
-            draw(diagnosis, plot_file)
-    except (OSError, ValueError) as error:
-        where = " or ".join(str(path) for path in (json_file, plot_file) if path is not None)
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise TargetError(f"{where}: cannot be written: {reason}") from error
-    return FOUND if fail_on != NEVER and diagnosis.fails(fail_on) else 0
+_FALLS = 5
 
 
 def table(diagnosis: Diagnosis) -> Table:
@@ -95,83 +32,20 @@ def table(diagnosis: Diagnosis) -> Table:
     view = Table(title=diagnosis.title, title_justify="left")
     view.add_column("layer", overflow="fold")
     titles = ["shape", "effective rank", "of random", "stable rank", "condition", "‖WᵀW−I‖"]
+    columns = columns_shown(diagnosis)
+    titles += columns
     titles += ["output's rank", "of untrained"] if outputs else []
     for title in titles:
         view.add_column(title, justify="right")
     view.add_column("verdict")
     for layer in diagnosis.layers:
-        cells = _weight_cells(layer.weight) + (_output_cells(layer.output) if outputs else [])
+        more = [_number(layer.weight.columns.get(name)) for name in columns]
+        cells = _weight_cells(layer.weight) + more + (_output_cells(layer.output) if outputs else [])
         view.add_row(printable(layer.name), *cells, _styled(layer.verdict))
     if diagnosis.representation is not None:
-        cells = [""] * 6 + _output_cells(diagnosis.representation)
+        cells = [""] * (6 + len(columns)) + _output_cells(diagnosis.representation)
         view.add_row("representation", *cells, _styled(diagnosis.representation.verdict))
     return view
-
-
-def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The record that ``--json`` writes; None stands for what is not finite or not measured."""
-    return {
-        "target": diagnosis.title,
-        "verdict": diagnosis.verdict,
-        "counts": {verdict: diagnosis.count(verdict) for verdict in _STYLES},
-        "thresholds": {
-            "degrading_below": DEGRADING_BELOW,
-            "collapsed_below": COLLAPSED_BELOW,
-            "few_directions": FEW_DIRECTIONS,
-            "condition_limit": CONDITION_LIMIT,
-        },
-        "data": diagnosis.data,
-        "unmeasured": diagnosis.unmeasured,
-        "layers": [_layer_record(layer) for layer in diagnosis.layers],
-        "representation": None if diagnosis.representation is None else _output_record(diagnosis.representation),
-        "coverage": {
-            "parameters": diagnosis.coverage.parameters,
-            "covered": diagnosis.coverage.covered,
-            "share": diagnosis.coverage.share,
-            "uncovered": [asdict(part) for part in diagnosis.coverage.uncovered],
-        },
-    }
-
-
-def draw(diagnosis: Diagnosis, path: Path) -> None:
-    """Write the picture: weights in the first row, outputs in a second one where there were data.
-
-    Left, σ_k/σ₁ against k over the attainable rank: a healthy layer reaches the dashed mark, a collapsed one drops
-    off a cliff before it. Right, effective rank over its reference by depth, with the thresholds.
-
-    Raises:
-        OSError, ValueError: a file that cannot be written, a suffix that is no picture's.
-    """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    rows: list[tuple[str, str, list[tuple[str, int, Judged]]]] = [
-        (
-            "weights",
-            "of a random matrix of its shape",
-            [(layer.name, layer.depth, layer.weight) for layer in diagnosis.layers],
-        )
-    ]
-    if diagnosis.representation is not None:
-        rows.append(("outputs", "of the untrained network", _outputs(diagnosis.layers, diagnosis.representation)))
-    figure = Figure(figsize=(11, 4.2 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), 2, squeeze=False)
-    deepest = max(depth for *_, entries in rows for _, depth, _ in entries)
-    colours = ScalarMappable(Normalize(0, max(deepest, 1)), matplotlib.colormaps["viridis"])
-    for (word, reference, entries), (left, right) in zip(rows, axes, strict=True):
-        _fan(left, word, entries, colours)
-        _ranks(right, word, reference, entries)
-        figure.colorbar(colours, ax=left, label="depth").ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    title = shorten(printable(diagnosis.title), 120)
-    figure.suptitle(title, fontsize=10, parse_math=False)  # names may have dollar signs
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.removeprefix(".") or "png", dpi=120)
-    write_atomic(path, buffer.getvalue())
 
 
 def left_out(diagnosis: Diagnosis) -> list[str]:
@@ -205,24 +79,178 @@ def findings(diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
-def _print(diagnosis: Diagnosis) -> None:
-    console = PlainConsole()
-    if not console.is_terminal:
-        console = PlainConsole(width=_WIDTH)  # a log has no width, and folded numbers cannot be read
+def since_when(diagnosis: Diagnosis) -> list[str]:
+    """When the layers fell, as far as it is known; nothing of a healthy network."""
+    if diagnosis.verdict == HEALTHY:
+        return []
+    if diagnosis.falls is None:
+        return ["one checkpoint does not say; give several, the oldest first: sslcollapse diagnose A B C ..."]
+    if not diagnosis.falls:
+        return ["at no step that was recorded: layers were judged as healthy during the run"]
+    more = len(diagnosis.falls) - _FALLS
+    return [str(fall) for fall in diagnosis.falls[:_FALLS]] + ([f"and {more} more"] if more > 0 else [])
+
+
+def what_to_try(diagnosis: Diagnosis) -> list[str]:
+    """Advice by what was found; nothing of a healthy network."""
+    bad = [layer for layer in diagnosis.layers if layer.verdict != HEALTHY]
+    weights = [layer for layer in bad if layer.weight.verdict != HEALTHY]
+    outputs = [layer for layer in bad if layer.output is not None and layer.output.verdict != HEALTHY]
+    whole = diagnosis.representation
+    advice = []
+    if diagnosis.unmeasured or any(not layer.weight.rank.finite for layer in bad):
+        advice.append(
+            "entries that are not finite: go back to the last healthy checkpoint; lower the learning rate, clip "
+            "gradients, and use bf16 or float32 where it was fp16"
+        )
+    if any(layer.weight.rank.finite and not layer.weight.rank.effective_rank for layer in weights):
+        advice.append("a weight of zeros: see whether the layer is used at all, and whether it was initialised")
+    low = [layer for layer in weights if layer.weight.rank.finite and layer.weight.rank.effective_rank]
+    if low:
+        advice.append(
+            f"weights have lost rank, the first at {low[0].name}: WERank on the encoder (a coefficient of 1e-3 to "
+            "1e-1), less weight decay there; unless the layer was pruned, factorised or distilled on purpose"
+        )
+    if (outputs or (whole is not None and whole.verdict != HEALTHY)) and not weights:
+        advice.append(
+            "outputs have lost rank and weights have not: look at the objective first (negatives or a variance term, "
+            "the predictor and its stop-gradient, the temperature, the strength of the views)"
+        )
+    elif outputs and weights and outputs[0].depth < weights[0].depth:
+        advice.append(f"outputs fall before weights do, from {outputs[0].name} on: look at the objective and the views")
+    return advice
+
+
+def text_of(diagnosis: Diagnosis) -> str:
+    """What the command prints."""
+    stream = io.StringIO()
+    show(diagnosis, PlainConsole(file=stream, width=_width(diagnosis)))
+    return stream.getvalue()
+
+
+def show(diagnosis: Diagnosis, console: PlainConsole | None = None) -> None:
+    """Print the table, what was left out; which layers are bad, since when, and what to try."""
+    console = _console(_width(diagnosis)) if console is None else console
     console.print(table(diagnosis))
     if diagnosis.data:
         n = f", N = {diagnosis.representation.rank.n}" if diagnosis.representation else ""
         _line(console, f"outputs: {diagnosis.data}{n}, un-augmented, eval mode, un-centred")
     for line in left_out(diagnosis):
         _line(console, line)
+    kinds = kinds_of(diagnosis.layers)
+    if len(kinds) > 1:
+        _line(console, f"by kind: {'; '.join(kinds)}")
     for line in findings(diagnosis):
         _line(console, line)
+    for word, lines in (("since when", since_when(diagnosis)), ("what to try", what_to_try(diagnosis))):
+        for line in lines:
+            _line(console, f"{word}: {line}")
+    if diagnosis.against is not None:
+        console.print(change_table(diagnosis))
+        for line in diagnosis.unmatched:
+            _line(console, f"not compared: {line}")
     counts = ", ".join(f"{diagnosis.count(verdict)} {verdict}" for verdict in _STYLES)
     _line(console, f"{len(diagnosis.layers)} layers: {counts}")
 
 
+def kinds_of(layers: Sequence[LayerReport]) -> list[str]:
+    """Attention, MLP, experts, ...: how many layers, their median share and the lowest; nothing where none is known."""
+    from statistics import median
+
+    from sslcollapse.rank.diagnose.matrices import kind_of_layer
+
+    groups: dict[str, list[float]] = {}
+    for layer in layers:
+        groups.setdefault(kind_of_layer(layer.name), []).append(layer.weight.share)
+    return [
+        f"{kind}: {len(shares)} layers, median {median(shares):.2f} of random, lowest {min(shares):.2f}"
+        for kind, shares in groups.items()
+    ]
+
+
+def change_table(diagnosis: Diagnosis) -> Table:
+    """One row a layer, the most changed first."""
+    view = Table(title=f"against {printable(diagnosis.against or '')}", title_justify="left")
+    view.add_column("layer", overflow="fold")
+    for title in CHANGE_HEADS[1:]:
+        view.add_column(title, justify="right")
+    for change in diagnosis.changes:
+        view.add_row(printable(change.layer), *change_cells(change)[1:])
+    return view
+
+
+CHANGE_HEADS = ["layer", "‖B−A‖/‖A‖", "rank A", "rank B", "rank B−A", "stable B−A", "intruders", "largest angle"]
+"""Of ``change_cells``."""
+
+
+def change_cells(change: Change) -> list[str]:
+    """One layer of a comparison."""
+    if not change.change:
+        return [change.layer, "0", f"{change.rank_before:.1f}", f"{change.rank_after:.1f}", "no change", "", "0", "0°"]
+    return [
+        change.layer,
+        f"{change.change:.3g}",
+        f"{change.rank_before:.1f}",
+        f"{change.rank_after:.1f}",
+        f"{change.rank_of_change:.1f}",
+        f"{change.stable_of_change:.1f}",
+        f"{change.intruders}",
+        f"{change.largest_angle:.0f}°",
+    ]
+
+
+def text_of_series(series: Series) -> str:
+    """What the command prints."""
+    stream = io.StringIO()
+    show_series(series, PlainConsole(file=stream, width=_WIDTH))
+    return stream.getvalue()
+
+
+def show_series(series: Series, console: PlainConsole | None = None) -> None:
+    """Print the share of the reference by step, a row a layer; then which fell first, since when, and what to try."""
+    console = _console() if console is None else console
+    steps = sorted(series.diagnoses)
+    shown = steps if len(steps) <= 8 else [steps[round(k * (len(steps) - 1) / 7)] for k in range(8)]
+    view = Table(title=f"effective rank / reference by step: {printable(series.last.title)}", title_justify="left")
+    view.add_column("layer", overflow="fold")
+    for step in shown:
+        view.add_column(f"{step:,}", justify="right")
+    view.add_column("verdict")
+    for (layer, part), course in series.courses.items():
+        shares = {step: share for step, share, _ in course}
+        cells = [f"{shares[step]:.2f}" if step in shares else "" for step in shown]
+        label = layer if part in ("weight", "representation") else f"{layer} {part}"
+        view.add_row(printable(label), *cells, _styled(course[-1][2]))
+    console.print(view)
+    falls = series.falls
+    for place, fall in enumerate(falls):
+        _line(console, f"{'first to fall' if not place else 'then'}: {fall}")
+    for line in what_to_try(series.last):
+        _line(console, f"what to try: {line}")
+    counts = ", ".join(f"{series.last.count(verdict)} {verdict}" for verdict in _STYLES)
+    _line(console, f"{len(steps)} checkpoints; of the last, {len(series.last.layers)} layers: {counts}")
+
+
+def columns_shown(diagnosis: Diagnosis) -> list[str]:
+    """Names of the columns that were asked for."""
+    return list(dict.fromkeys(name for layer in diagnosis.layers for name in layer.weight.columns))
+
+
+def _console(width: int = _WIDTH) -> PlainConsole:
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=width)  # a log has no width
+
+
+def _width(diagnosis: Diagnosis) -> int:
+    return _WIDTH + sum(len(name) + 4 for name in columns_shown(diagnosis))
+
+
 def _line(console: PlainConsole, text: str) -> None:
     console.print(printable(text), soft_wrap=True)  # a line break in a name would begin a line of its own
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.3g}"
 
 
 def _weight_cells(weight: Judged) -> list[str]:
@@ -248,94 +276,3 @@ def _output_cells(output: Judged | None) -> list[str]:
 
 def _styled(verdict: str) -> Text:
     return Text(verdict, style=_STYLES[verdict])
-
-
-def _layer_record(layer: LayerReport) -> dict[str, Any]:
-    return {
-        "name": layer.name,
-        "depth": layer.depth,
-        "verdict": layer.verdict,
-        "weight": _weight_record(layer.weight),
-        "output": None if layer.output is None else _output_record(layer.output),
-    }
-
-
-def _weight_record(weight: Judged) -> dict[str, Any]:
-    rank = weight.rank
-    return {
-        "shape": weight.shape,
-        "attainable": rank.attainable,
-        "reference": weight.reference,
-        "effective_rank": rank.effective_rank if rank.finite else None,
-        "stable_rank": rank.stable_rank if rank.finite else None,
-        "numerical_rank": rank.numerical_rank if rank.finite else None,
-        "condition": weight.condition,
-        "orthogonality_defect": weight.orthogonality_defect,
-        "verdict": weight.verdict,
-        "reason": weight.reason,
-    }
-
-
-def _output_record(output: Judged) -> dict[str, Any]:
-    rank = output.rank
-    return {
-        "n": rank.n,
-        "attainable": rank.reachable,
-        "reference": output.reference,
-        "effective_rank": rank.effective_rank,
-        "effective_rank_centred": rank.effective_rank_centred,
-        "verdict": output.verdict,
-        "reason": output.reason,
-    }
-
-
-def _outputs(layers: Sequence[LayerReport], representation: Judged) -> list[tuple[str, int, Judged]]:
-    entries = [(layer.name, layer.depth, layer.output) for layer in layers if layer.output is not None]
-    last = max((layer.depth for layer in layers), default=-1)
-    return [*entries, ("representation", last + 1, representation)]
-
-
-def _fan(axis: Any, word: str, entries: Sequence[tuple[str, int, Judged]], colours: Any) -> None:
-    draw_fan(
-        axis,
-        (
-            (
-                part.sigma,
-                part.rank.reachable,
-                {"color": colours.to_rgba(np.array(depth)), "linewidth": 1.1, "alpha": 0.85},
-            )
-            for _, depth, part in entries
-            if part.sigma is not None
-        ),
-    )
-    axis.set_title(f"spectra of the {word}")
-
-
-def _ranks(axis: Any, word: str, reference: str, entries: Sequence[tuple[str, int, Judged]]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    shares = [part.share for *_, part in entries]
-    for verdict, colour in _COLOURS.items():
-        chosen = [k for k, (*_, part) in enumerate(entries) if part.verdict == verdict]
-        axis.scatter(
-            [entries[k][1] for k in chosen],
-            [shares[k] for k in chosen],
-            color=colour,
-            s=26,
-            label=f"{verdict} ({len(chosen)})",
-            zorder=3,
-        )
-    for threshold, verdict in ((DEGRADING_BELOW, DEGRADING), (COLLAPSED_BELOW, COLLAPSED)):
-        axis.axhline(threshold, color=_COLOURS[verdict], linewidth=1, linestyle="--")
-    worst = sorted((k for k, (*_, part) in enumerate(entries) if part.verdict != HEALTHY), key=shares.__getitem__)
-    names, _ = layer_labels([name for name, *_ in entries])
-    top = max(1.15, 1.05 * max(shares)) * (1.25 if worst else 1.0)  # room for names, above all points
-    if worst:
-        lines = [f"{names[k]}: {shares[k]:.2f} at depth {entries[k][1]}" for k in worst[:_MARKED]]
-        lowest = "\n".join(["lowest:", *lines])
-        axis.text(0.98, 0.97, lowest, transform=axis.transAxes, ha="right", va="top", fontsize=8, parse_math=False)
-    axis.set(ylim=(0, top), title=f"rank of the {word} by depth")
-    axis.set(xlabel="depth", ylabel=f"effective rank / that\n{reference}")
-    axis.grid(alpha=0.25)
-    axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False)

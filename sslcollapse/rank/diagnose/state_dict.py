@@ -6,14 +6,14 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sslcollapse.core.errors import SSLCollapseError
+from sslcollapse.core.errors import SSLCollapseError, suggest
 from sslcollapse.core.texts import printable
 from sslcollapse.core.untrusted import check_regular, check_zip
 
@@ -23,19 +23,41 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "enc
 DEEPEST = 20
 """How deep in a checkpoint the state dict is looked for."""
 
+_MOST_CLASSES = 50
+_SETTINGS = re.compile(
+    r"(argparse|types|pathlib|datetime|collections|enum|omegaconf|hydra|easydict|yacs|addict|munch|ml_collections"
+    r"|fvcore|detectron2\.config|mmengine\.config|pytorch_lightning|lightning|lightning_fabric|numpy|__main__)"
+    r"(\.\w+)*\.[A-Za-z_]\w*|builtins\.(set|frozenset|slice|range|complex|bytearray|object)"
+)
+"""Names in checkpoints that hold settings or numbers beside the network. None of them is imported: each is replaced by
+a class that does nothing."""
+
 MOST_VIEWS = 4
 """All tensors together may have this many times what is stored: some are views of others."""
+
+
+class Read(NamedTuple):
+    """Tensors of a file by name, the entry that they were in, and other entries that hold a network."""
+
+    tensors: dict[str, Tensor]
+    entry: str
+    others: Sequence[str]
 
 
 class TargetError(SSLCollapseError, ValueError):
     """What should be diagnosed cannot be found or read, or holds no weight matrices."""
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Tensors of a ``.safetensors`` file or of what ``torch.save`` wrote, and the entries they were found in.
+def read_tensors(path: Path, entry: str | None = None) -> Read:
+    """Tensors of what ``torch.save`` wrote, and the entries they were found in.
 
-    A pickle is read with torch's weights-only reader, which builds tensors and plain containers and nothing else.
-    In a safetensors file, which does not keep the order of a network, names are sorted, numbers in them as numbers.
+    A pickle is read with torch's weights-only reader, which builds tensors and plain containers and nothing else. What
+    holds settings (an ``argparse.Namespace``, say) becomes an object that does nothing; it is not looked at.
+
+    Args:
+        path: of the file.
+        entry: the entry that holds the state dict, dots between levels, or what its names begin with; None for the
+            first of ``WRAPPERS`` that is there.
 
     Raises:
         TargetError: a damaged file, one that needs code to be run or claims more than it stores, or one without a
@@ -43,21 +65,93 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
         DataError: no regular file, or one that unpacks to far more than its size.
     """
     check_regular(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path), ""
     if zipfile.is_zipfile(path):
         check_zip(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats: what cannot be read is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, str(error)) from None
-    except Exception as error:  # damaged files fail in as many ways as there are bytes
-        raise _damaged(path, error) from None
-    tensors, entry = _unwrap(content, path, "")
+    content = _loaded(path)
+    tensors, place = tensors_of(content, path, entry)
     check_stored(tensors, path)
-    return _without_prefix(tensors), entry
+    return Read(tensors, place, _others(content, place) if entry is None else [])
+
+
+def tensors_of(content: Any, path: Path | str, entry: str | None) -> tuple[dict[str, Tensor], str]:
+    """The state dict in what was loaded, without what wrappers put into names, and the entries it was found in."""
+    tensors, place = _unwrap(content, path, "") if entry is None else _entry(content, path, entry)
+    return {name: tensors[own] for own, name in plain_names(tensors).items()}, place
+
+
+def _loaded(path: Path) -> Any:
+    inert: dict[str, type] = {}
+    while True:
+        try:
+            with warnings.catch_warnings(), torch.serialization.safe_globals([(kind, n) for n, kind in inert.items()]):
+                warnings.simplefilter("ignore")  # about formats: what cannot be read is refused below
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            name = _asked_for(str(error))
+            if name is None or name in inert or len(inert) >= _MOST_CLASSES or not _SETTINGS.fullmatch(name):
+                raise _refused(path, str(error)) from None
+            inert[name] = type("Inert", (_Inert,), {"__module__": __name__})
+        except Exception as error:  # damaged files fail in as many ways as there are bytes
+            raise damaged(path, error) from None
+
+
+class _Inert:
+    """Stands for an object of settings: takes whatever a pickle gives it, and does nothing with it."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _entry(content: Any, path: Path | str, entry: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors below an entry; where no dict has the rest of it as a key, those whose names begin with it."""
+    rest, found = entry, content
+    while rest and isinstance(found, Mapping):
+        keys = [key for key in found if isinstance(key, str) and (rest == key or rest.startswith(f"{key}."))]
+        if not keys or not isinstance(found[max(keys, key=len)], Mapping):
+            break
+        key = max(keys, key=len)
+        found, rest = found[key], rest[len(key) :].removeprefix(".")
+    if not rest:
+        tensors, inside = _unwrap(found, path, "")
+        return tensors, _join(entry, inside)
+    below = found.items() if isinstance(found, Mapping) else ()
+    named = {key: value for key, value in below if isinstance(key, str) and isinstance(value, Tensor)}
+    tensors = {key.removeprefix(f"{rest}."): value for key, value in named.items() if key.startswith(f"{rest}.")}
+    if tensors:
+        return tensors, entry
+    known = entries(content) or sorted({key.partition(".")[0] for key in named})
+    raise TargetError(
+        f"{path}: has no entry {printable(entry)!r}{suggest(entry, known)} (it has: {printable(_listed(known))})"
+    )
+
+
+def entries(content: Any, place: str = "") -> list[str]:
+    """Entries of a checkpoint that hold tensors, dots between levels, two levels deep."""
+    found = []
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(key, str) and isinstance(value, Mapping) and "." not in place:
+            if any(isinstance(item, Tensor) for item in value.values()):
+                found.append(_join(place, key))
+            found += entries(value, _join(place, key))
+    return found
+
+
+def _others(content: Any, taken: str) -> list[str]:
+    """Entries that could have been taken as well, where a file has several networks."""
+    above, _, last = taken.rpartition(".")
+    for key in above.split(".") if above else ():
+        content = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or last not in WRAPPERS:
+        return []
+    return [
+        _join(above, key) for key in WRAPPERS if key != last and isinstance(content.get(key), Mapping) and content[key]
+    ]
 
 
 def check_stored(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -85,24 +179,14 @@ def check_stored(tensors: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from None
-    return _without_prefix({name: tensors[name] for name in sorted(tensors, key=_natural)})
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Key that sorts names with the numbers in them as numbers."""
     parts = re.split(r"([0-9]+)", name)
     numbers = {part: part.lstrip("0") for part in parts[1::2]}  # compared by their lengths first: they may be endless
     return [(1, len(numbers[part]), numbers[part]) if part in numbers else (0, 0, part) for part in parts]
 
 
-def _unwrap(content: Any, path: Path, entry: str) -> tuple[dict[str, Tensor], str]:
+def _unwrap(content: Any, path: Path | str, entry: str) -> tuple[dict[str, Tensor], str]:
     if entry.count(".") > DEEPEST:
         raise TargetError(f"{path}: its entries lie more than {DEEPEST} deep, or a dict in it contains itself")
     if not isinstance(content, Mapping):
@@ -119,19 +203,20 @@ def _unwrap(content: Any, path: Path, entry: str) -> tuple[dict[str, Tensor], st
         return tensors, entry
     if len(nested) == 1:
         return _unwrap(content[nested[0]], path, _join(entry, nested[0]))
-    keys = ", ".join(key[:50] for key in list(content)[:8]) or "none"
+    keys = _listed(list(content)) or "none"
     raise TargetError(
         f"{path}: no state dict in it (its entries: {keys}); save model.state_dict() by itself, or under one of "
-        f"the names {', '.join(WRAPPERS)}"
+        f"the names {', '.join(WRAPPERS)}; or name the entry that holds it with --entry"
     )
 
 
-def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what data-parallel wrappers and ``torch.compile`` put in."""
-    plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
-    matrices = [name for name, tensor in plain.items() if tensor.dim() >= 2]
-    if matrices and all(name.startswith("module.") for name in matrices):
-        return {name.removeprefix("module."): tensor for name, tensor in plain.items()}
+def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name → name without what data-parallel wrappers, ``torch.compile`` and PEFT put in."""
+    plain = {name: name.replace("_orig_mod.", "") for name in tensors}
+    for prefix in ("module.", "base_model.model."):
+        matrices = [plain[name] for name, tensor in tensors.items() if tensor.dim() >= 2]
+        if matrices and all(name.startswith(prefix) for name in matrices):
+            plain = {name: shown.removeprefix(prefix) for name, shown in plain.items()}
     return plain
 
 
@@ -139,16 +224,27 @@ def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _refused(path: Path, reason: str) -> TargetError:
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name[:50] for name in names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+
+
+def _asked_for(reason: str) -> str | None:
+    """The class or function that torch's reader refused."""
     name = re.search(r"GLOBAL (\S+)", reason)
-    why = f"reading it would run code ({name.group(1)})" if name else "it is damaged or no file of torch.save"
+    return name.group(1) if name else None
+
+
+def _refused(path: Path, reason: str) -> TargetError:
+    name = _asked_for(reason)
+    why = f"reading it would run code ({name})" if name else "it is damaged or no file of torch.save"
     return TargetError(
         f"{path}: refused: {why}; only tensors and plain containers are read, and nothing was run. If you trust the "
         "file, load it yourself and save model.state_dict(), best as .safetensors"
     )
 
 
-def _damaged(path: Path, error: Exception) -> TargetError:
+def damaged(path: Path, error: Exception) -> TargetError:
+    """What is said of a file that cannot be read."""
     text = " ".join(str(error).split())[:200]
     return TargetError(
         f"{path}: cannot be read ({type(error).__name__}: {text}); it is truncated, or no .safetensors file or "

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,52 +19,49 @@ from torch import Tensor, nn
 from sslcollapse.core.errors import RecipeError, SSLCollapseError
 from sslcollapse.core.registry import RegistryError, remedy
 from sslcollapse.core.untrusted import check_regular, check_zip, read_regular
-from sslcollapse.layers.layer import Coverage, described
-from sslcollapse.layers.map import layer_coverage, layer_map, weights
-from sslcollapse.rank.diagnose.matrices import Matrix, find_matrices
-from sslcollapse.rank.diagnose.state_dict import TargetError, check_stored, read_tensors
+from sslcollapse.nn.wrappers import coverage_of
+from sslcollapse.rank.diagnose.matrices import find_stored
+from sslcollapse.rank.diagnose.networks import (
+    HUB,
+    KINDS,
+    TIMM,
+    TORCHVISION,
+    Target,
+    matrices_of,
+    network_target,
+    timm_target,
+    torchvision_target,
+    unread,
+)
+from sslcollapse.rank.diagnose.shards import (
+    StoredTensors,
+    adapter_scaling,
+    is_folder_of_weights,
+    read_folder,
+    read_safetensors,
+)
+from sslcollapse.rank.diagnose.state_dict import TargetError, check_stored, read_tensors, tensors_of
 
 ENCODER = "encoder."
 """What names of the encoder's tensors begin with in a checkpoint."""
-
-TIMM = "timm:"
-KINDS = "a run directory, an exported encoder.safetensors, a .safetensors or .pt state dict, or timm:MODEL"
-
-Networks = Callable[[tuple[int, ...]], tuple[nn.Module, nn.Module]]
-"""Shape of one input → the network and an untrained one of the same architecture."""
-
 
 DIAGNOSED = 1024
 """Samples of inputs that are made a batch at a time, where nobody says how many."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is diagnosed.
-
-    Attributes:
-        title: one line on what it is.
-        matrices: weight matrices by depth, or in the order of the file.
-        coverage: how much of the parameters the matrices hold, and what is left out, with the reason.
-        networks: makes the networks for inputs of a shape; None where only tensors are known.
-        trained: whether the network has seen data, so that its BatchNorms have statistics of their own.
-        reads: kinds of input that the network reads; None where it does not say.
-    """
-
-    title: str
-    matrices: Sequence[Matrix]
-    coverage: Coverage
-    networks: Networks | None = None
-    trained: bool = True
-    reads: Sequence[str] | None = None
+Given = nn.Module | Mapping[str, Any] | str | Path
 
 
-def load_target(target: str, *, pretrained: bool = False) -> Target:
-    """Read a run directory, an exported encoder, a state dict or a model of timm; torch's random state is kept.
+def load_target(
+    target: Given, *, pretrained: bool = False, entry: str | None = None, untrained: nn.Module | None = None
+) -> Target:
+    """Read whatever can be diagnosed; torch's random state is kept.
 
     Args:
-        target: path, or ``timm:`` and a model's name.
-        pretrained: with the published weights of the timm model instead of a random initialisation.
+        target: a network, wrapped or not; a state dict; a path; or ``timm:``, ``torchvision:`` or ``hf:`` and a name.
+        pretrained: with the published weights of a timm or torchvision model instead of a random initialisation.
+        entry: of a checkpoint that holds several networks, which; see ``read_tensors``.
+        untrained: of a network, what its outputs are held against; None for a copy with new weights.
 
     Raises:
         TargetError: not there, damaged, or without weight matrices.
@@ -72,7 +69,15 @@ def load_target(target: str, *, pretrained: bool = False) -> Target:
         RunError: a run directory whose files do not belong together.
     """
     with torch.random.fork_rng(devices=[]):
-        return _load(target, pretrained)
+        if isinstance(target, (nn.Module, Mapping)):
+            if pretrained:
+                raise TargetError(f"pretrained is for {TIMM}MODEL and {TORCHVISION}MODEL, not for what is in memory")
+            return network_target(target, untrained) if isinstance(target, nn.Module) else _mapping(target, entry)
+        if not isinstance(target, (str, Path)):
+            raise TargetError(
+                f"cannot diagnose a {type(target).__name__}: a target is a network, a state dict, {KINDS}"
+            )
+        return _load(str(target), pretrained, entry)
 
 
 def load_data(path: Path) -> dict[str, Any]:
@@ -126,11 +131,14 @@ def with_data(
     return trained.to(device), untrained, views, rows, f"{recipe['name']} ({domain.describe()})"
 
 
-def _load(target: str, pretrained: bool) -> Target:
-    if target.startswith(TIMM):
-        return _timm(target.removeprefix(TIMM), pretrained)
+def _load(target: str, pretrained: bool, entry: str | None) -> Target:
+    if target.startswith((TIMM, TORCHVISION)):
+        return (timm_target if target.startswith(TIMM) else torchvision_target)(target.partition(":")[2], pretrained)
     if pretrained:
-        raise TargetError(f"--pretrained: is for {TIMM}MODEL, and {target!r} is not one")
+        raise TargetError(f"--pretrained: is for {TIMM}MODEL or {TORCHVISION}MODEL, and {target!r} is neither")
+    if target.startswith(HUB):
+        found = _folder(_downloaded(target.removeprefix(HUB)), entry)
+        return replace(found, title=target + (f" ({found.title.partition(' (')[2]}" if " (" in found.title else ""))
     path = Path(target)
     try:
         there = path.exists()
@@ -139,18 +147,80 @@ def _load(target: str, pretrained: bool) -> Target:
     if not there:
         raise TargetError(f"{target[:1000]}: no such file or folder; a target is {KINDS}")
     if path.is_dir():
-        return _run(path)
+        return _folder(path, entry) if is_folder_of_weights(path) else replace(_run(path), run=path)
     check_regular(path)
     if path.name == "encoder.safetensors" and path.with_name("encoder.json").exists():
         return _exported(path)
-    tensors, entry = read_tensors(path)
-    matrices, coverage = find_matrices(tensors)
-    if not matrices:
+    if path.suffix == ".safetensors":
+        return _stored(str(path), read_safetensors(path), entry)
+    tensors, place, others = read_tensors(path, entry)
+    also = f"; --entry takes another: {', '.join(others)}" if others else ""
+    return _stored(f"{path}{f', entry {place}{also}' if place else ''}", StoredTensors(tensors, tensors.__getitem__))
+
+
+def _mapping(content: Mapping[str, Any], entry: str | None) -> Target:
+    tensors, place = tensors_of(content, "the state dict", entry)
+    title = f"a state dict of {len(tensors)} tensors{f', entry {place}' if place else ''}"
+    return _stored(title, StoredTensors(tensors, tensors.__getitem__))
+
+
+def _stored(
+    title: str, tensors: StoredTensors, entry: str | None = None, scaling: Callable[[str, int], float] | None = None
+) -> Target:
+    if entry is not None:
+        tensors = tensors.below(entry, title)
+    later = tensors.is_file
+    read, rule = tensors.read if later else None, {} if scaling is None else {"scaling": scaling}
+    matrices, coverage = find_stored(tensors.shapes, read, **rule)
+    if not len(matrices):
         raise TargetError(
-            f"{path}: no weight matrices among its {len(tensors)} tensors; a layer is a tensor called 'weight' "
-            f"of two or more dimensions that is no embedding{_unread(coverage)}"
+            f"{title}: no weight matrices among its {len(tensors.shapes)} tensors; a layer is a tensor called 'weight' "
+            f"of two or more dimensions that is no embedding{unread(coverage)}"
         )
-    return Target(f"{path}{f', entry {entry}' if entry else ''}", matrices, coverage)
+    return Target(title, matrices if later else list(matrices), coverage)
+
+
+def _folder(path: Path, entry: str | None) -> Target:
+    """Weights as Hugging Face saves them; its config.json says what they are of."""
+    config, scaling = _json(path / "config.json"), None
+    adapter = _json(path / "adapter_config.json")
+    words = [", ".join(map(str, config.get("architectures") or [])), str(config.get("model_type") or "")]
+    if adapter:
+        base = str(adapter.get("base_model_name_or_path") or "an unknown network")
+        words, scaling = [f"an adapter of {base}"], adapter_scaling(adapter)
+    said = ", ".join(word for word in words if word)
+    return _stored(f"{path}{f' ({said})' if said else ''}", read_folder(path), entry, scaling)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_regular(path)) if path.exists() else {}
+    except (ValueError, RecursionError) as error:
+        raise TargetError(f"{path}: is no JSON ({error}); download it again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _downloaded(name: str) -> Path:
+    """The folder of a repository of the Hugging Face hub: its weights, as safetensors where it has them."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        try:
+            files = HfApi().list_repo_files(name)
+        except HFValidationError:
+            raise
+        except Exception:  # without a network what is in the cache will do
+            files = []
+        kinds = ("*.safetensors",) if any(file.endswith(".safetensors") for file in files) else ("*.bin",)
+        # what a cache holds is taken as it is, so patterns matter only where something is downloaded
+        return Path(snapshot_download(name, allow_patterns=["*.json", *(kinds if files else ("*",))]))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TargetError(
+            f"{HUB}{name}: cannot be downloaded ({type(error).__name__}: {reason}); with no network, download it where "
+            "there is one, and give the folder"
+        ) from None
 
 
 def _run(path: Path) -> Target:
@@ -214,53 +284,4 @@ def _encoder(title: str, encoder: nn.Module, spec: dict[str, Any], in_shape: tup
             return encoder, ENCODERS.construct(offline(spec), in_shape)
 
     reads: Any = getattr(encoder, "reads", None)
-    return Target(title, _matrices(encoder, title), layer_coverage(encoder), networks, reads=reads)
-
-
-def _timm(name: str, pretrained: bool) -> Target:
-    import timm
-
-    known = timm.is_model(name)
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if known else None
-    default = tuple(config.input_size) if config is not None else (3, 224, 224)
-    kind = "published weights" if pretrained else "random initialisation; --pretrained takes the published weights"
-
-    def networks(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
-        return _timm_model(name, shape, pretrained, 0), _timm_model(name, shape, False, 1)
-
-    model = _timm_model(name, default, pretrained, 0)
-    return Target(
-        f"{TIMM}{name} ({kind})",
-        _matrices(model, name),
-        layer_coverage(model),
-        networks=networks,
-        trained=pretrained,
-        reads=("image",),
-    )
-
-
-def _timm_model(name: str, in_shape: tuple[int, ...], pretrained: bool, seed: int) -> nn.Module:
-    """The model without its classifier, with the names that timm's own state dict has."""
-    from sslcollapse.encoders.timm import Timm
-
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return Timm(in_shape, model=name, pretrained=pretrained).model.eval()
-    except SSLCollapseError:
-        raise
-    except ValueError as error:
-        raise TargetError(f"{TIMM}{name}: {error}") from error
-
-
-def _matrices(network: nn.Module, title: str) -> list[Matrix]:
-    with torch.no_grad():
-        layers = layer_map(network)
-        found = [Matrix(name, layers[name].depth, weight) for name, weight in weights(layers).items()]
-    if not found:
-        raise TargetError(f"{title}: no weight matrices in this network{_unread(layer_coverage(network))}")
-    return found
-
-
-def _unread(coverage: Coverage) -> str:
-    return f"; {described(coverage.unread)}" if coverage.unread else ""
+    return Target(title, matrices_of(encoder, title), coverage_of(encoder), networks, reads=reads)

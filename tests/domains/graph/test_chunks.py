@@ -18,7 +18,7 @@ from sslcollapse.domains.graph.mapped import MappedFeatures, MappedStructure
 from sslcollapse.domains.graph.neighbours import InEdges
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
 from sslcollapse.nn.sparse import SparseMatrix
-from sslcollapse.rank.diagnose.diagnosis import with_statistics
+from sslcollapse.rank.diagnose.outputs import with_statistics
 from sslcollapse.rank.measure import measure, represent
 
 NODES = 300

@@ -59,7 +59,7 @@ def test_pruned_rows_count_as_lost(tmp_path):
     linear = nn.Linear(64, 64)
     prune.ln_structured(linear, "weight", 0.95, n=2, dim=0)
     torch.save(nn.Sequential(linear).state_dict(), tmp_path / "pruned.pt")
-    assert main(["diagnose", str(tmp_path / "pruned.pt"), "--json", str(tmp_path / "report.json")]) == 3
+    assert main(["diagnose", str(tmp_path / "pruned.pt"), "--json", str(tmp_path / "report.json")]) == 1
     (layer,) = json.loads((tmp_path / "report.json").read_text())["layers"]
     assert layer["weight"]["effective_rank"] == pytest.approx(3.0, abs=0.1)
     assert layer["verdict"] == "collapsed"

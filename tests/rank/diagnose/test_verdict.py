@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sslcollapse.rank.diagnose.diagnosis import (
+from sslcollapse.rank.diagnose.verdicts import (
     COLLAPSED,
     DEGRADING,
     HEALTHY,
@@ -56,7 +56,8 @@ def test_a_projection_onto_fewer_directions_degrades_then_collapses(kept, verdic
 
 def test_outputs_are_judged_against_the_untrained_network():
     assert output_verdict(6.0, 7.0, 64) == HEALTHY
-    assert output_verdict(3.0, 7.0, 64) == DEGRADING
+    assert output_verdict(3.0, 7.0, 64) == HEALTHY  # a good encoder drops noise that an untrained one passes on
+    assert output_verdict(1.3, 7.0, 16) == DEGRADING
     assert output_verdict(6.0, 70.0, 128) == COLLAPSED
 
 
