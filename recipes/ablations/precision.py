@@ -18,7 +18,7 @@ ablation = dict(
     seeds=5,
     baseline={"train.precision": "no"},
     claim=dict(
-        number=14,
+        number=15,
         statement="Training in bf16 gives the accuracy of training in float32, within one point.",
         note="Margin of equivalence, set before the grid ran: one point of accuracy, each way. Ranks, losses, "
         "penalties and probes are in float32 in both.",
