@@ -138,7 +138,7 @@ def render_page(page: Page, refresh: float = 0.0) -> dict[str, bytes]:
     return written | {INDEX: _html(page, sections, refresh).encode()}
 
 
-def _html(page: Page, sections: Sequence[str], refresh: float) -> str:
+def _html(page: Page, sections: Sequence[str], refresh: float = 0.0) -> str:
     shown = [section for section in page.sections if not section.empty]
     notes = "".join(f"<li>{in_html(note)}</li>" for note in page.notes)
     return _PAGE.format(
