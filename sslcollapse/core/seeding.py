@@ -74,36 +74,44 @@ def permuted(places: torch.Tensor, count: int, key: int) -> torch.Tensor:
     """
     a = max(1, math.isqrt(count - 1) + 1)
     b = -(-count // a)
+    below = (1 << 62) - 1  # a hash of so many bits and a coordinate have a sum without overflow
     result = places.clone()
     left = torch.arange(len(places))
     while len(left):
         first, second = result[left] // b, result[left] % b
         for number in range(0, _ROUNDS, 2):
-            first = (first + _hashed(key, number, second)) % a
-            second = (second + _hashed(key, number + 1, first)) % b
+            first = (first + hashed(key, second, number + 1).bitwise_and_(below)) % a
+            second = (second + hashed(key, first, number + 2).bitwise_and_(below)) % b
         result[left] = first * b + second
         left = left[result[left] >= count]
     return result
 
 
-def _hashed(key: int, number: int, coordinate: torch.Tensor) -> torch.Tensor:
-    """Uniform whole numbers below 2^62, so that a sum with a coordinate does not overflow.
+def hashed(key: int, first: torch.Tensor, *others: torch.Tensor | int) -> torch.Tensor:
+    """Uniform whole numbers of 63 bits from a key and coordinates, which are whole numbers.
 
-    SplitMix64's output function (Steele, Lea & Flood 2014), on numbers that wrap at 64 bits.
+    SplitMix64's output function (Steele, Lea & Flood 2014), once for each coordinate, on numbers that wrap at 64 bits.
     """
-    x = _mixed(coordinate * _STEP + key)
-    step = (number + 1) * _STEP
-    return _mixed(x + ((step + (1 << 63)) % (1 << 64) - (1 << 63))) & ((1 << 62) - 1)
+    state = _mixed(first * _STEP + key)
+    for other in others:
+        state = _mixed(state + (other * _STEP if isinstance(other, torch.Tensor) else _wrapped(other * _STEP)))
+    return state.bitwise_and_((1 << 63) - 1)
+
+
+def _wrapped(number: int) -> int:
+    """As int64 holds it."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _mixed(x: torch.Tensor) -> torch.Tensor:
-    x = (x ^ _shifted(x, 30)) * _FIRST
-    x = (x ^ _shifted(x, 27)) * _SECOND
-    return x ^ _shifted(x, 31)
+    """Of numbers that nobody else has, which are written to: a step is bound by memory, and by the pages of new one."""
+    x.bitwise_xor_(_shifted(x, 30)).mul_(_FIRST)
+    x.bitwise_xor_(_shifted(x, 27)).mul_(_SECOND)
+    return x.bitwise_xor_(_shifted(x, 31))
 
 
 def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch's shift brings the sign along
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)  # torch's shift brings the sign along
 
 
 def seed_default(device: torch.device, seed: int) -> None:

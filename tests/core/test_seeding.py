@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslcollapse.core.seeding import derive_seed, generator, permuted
+from sslcollapse.core.seeding import derive_seed, generator, hashed, permuted
 
 CPU = torch.device("cpu")
 PURPOSES = ("order", "step", "probe order", "sheet", "sigreg directions", "neighbours")
@@ -42,6 +42,23 @@ def test_a_key_of_another_length_than_its_purpose_has_is_refused():
         derive_seed("view", 0, 1, 2)
 
 
+def splitmix64(state):
+    mask = (1 << 64) - 1
+    z = state & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
+
+
+def test_the_hash_is_splitmix64_of_each_coordinate_in_turn():
+    step, mask = 0x9E3779B97F4A7C15, (1 << 64) - 1
+    for key, node, slot in [(0, 1, 0), (2**63 - 1, 12345678901, 9), (77, 0, 3)]:
+        expected = splitmix64(splitmix64(key + node * step) + slot * step) & (mask >> 1)
+        assert hashed(key, torch.tensor([node]), slot).item() == expected
+        assert hashed(key, torch.tensor([node]), torch.tensor([slot])).item() == expected
+    assert hashed(0, torch.tensor([1])).item() == 0xE220A8397B1DCDAF & (mask >> 1)  # first output of the published code
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 17, 97, 1000, 4096])
 def test_a_keyed_permutation_has_every_number_once_and_differs_by_its_key(count):
     first, second = (permuted(torch.arange(count), count, derive_seed("order", 0, epoch)) for epoch in (0, 1))
@@ -52,6 +69,11 @@ def test_a_keyed_permutation_has_every_number_once_and_differs_by_its_key(count)
 def test_any_part_of_a_keyed_permutation_is_that_part_of_the_whole():
     whole = permuted(torch.arange(1000), 1000, 7)
     assert torch.equal(permuted(torch.tensor([999, 3, 500]), 1000, 7), whole[[999, 3, 500]])
+
+
+def test_keyed_permutations_are_those_that_recorded_runs_had():
+    assert permuted(torch.arange(10), 10, 7).tolist() == [1, 6, 3, 9, 0, 4, 2, 8, 7, 5]
+    assert permuted(torch.arange(3), 10**9, 2**62 + 5).tolist() == [764081011, 814130917, 308387791]
 
 
 def test_keyed_permutations_put_every_number_in_every_place_equally_often_whatever_its_neighbours_do():

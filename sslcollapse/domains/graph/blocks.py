@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from sslcollapse.core.memory import check_size
-from sslcollapse.core.seeding import derive_seed
+from sslcollapse.core.seeding import derive_seed, hashed
 from sslcollapse.core.types import Split
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
-from sslcollapse.domains.graph.neighbours import hashed
 from sslcollapse.domains.graph.stream import GraphStream
 from sslcollapse.domains.graph.synthetic import CSBM, draw_distinct, triangle
 

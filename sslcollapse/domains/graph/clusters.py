@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslcollapse.core.seeding import derive_seed
-from sslcollapse.domains.graph.neighbours import InEdges, distinct, hashed
+from sslcollapse.core.seeding import derive_seed, hashed
+from sslcollapse.domains.graph.neighbours import InEdges, distinct
 from sslcollapse.nn.sparse import stable_order
 
 ROUNDS = 6

@@ -14,38 +14,9 @@ import torch
 from torch import Tensor
 
 from sslcollapse.core.memory import onto
+from sslcollapse.core.seeding import hashed
 from sslcollapse.domains.graph.view import GraphStructure
 from sslcollapse.nn.sparse import Pattern, stable_order
-
-# Of SplitMix64, as int64 holds them.
-_STEP, _FIRST, _SECOND = (n - (1 << 64) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-
-
-def hashed(key: int, first: Tensor, *others: Tensor | int) -> Tensor:
-    """Uniform whole numbers of 63 bits from a key and coordinates, which are whole numbers.
-
-    SplitMix64's output function (Steele, Lea & Flood 2014), once for each coordinate, on numbers that wrap at 64 bits.
-    """
-    state = _mixed(first * _STEP + key)
-    for other in others:
-        state = _mixed(state + (other * _STEP if isinstance(other, Tensor) else _wrapped(other * _STEP)))
-    return state.bitwise_and_((1 << 63) - 1)
-
-
-def _wrapped(number: int) -> int:
-    """As int64 holds it."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
-def _mixed(x: Tensor) -> Tensor:
-    """Of numbers that nobody else has, which are written to: a step is bound by memory, and by the pages of new one."""
-    x.bitwise_xor_(_shifted(x, 30)).mul_(_FIRST)
-    x.bitwise_xor_(_shifted(x, 27)).mul_(_SECOND)
-    return x.bitwise_xor_(_shifted(x, 31))
-
-
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)  # torch's shift brings the sign along
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,11 @@ def pack(
         WriteError: the disk is full; the same command goes on.
         DataError: a feature is not finite, an edge leads nowhere, or there are none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()  # so that two names of one folder, such as a link, have one lock
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is no folder; give a new one, in which nothing else is")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f".{folder.name}.lock"), f"{folder}: this folder"):
         key = hashlib.sha256(json.dumps([key, kind, VERSION]).encode()).hexdigest()
         packing = _begun(folder, key)
@@ -307,19 +311,21 @@ class _Packer:
         self._save()
 
     def _put_aside(self) -> None:
-        """Complete the self-loops, which are few."""
+        """Complete the self-loops, which are few; those that were thrown are there until they are complete."""
         path = self._folder / "loops.npy"
         if not path.exists():  # there were none
             return
         loops = np.fromfile(path, self._number, self._state.loops, offset=HEADER)
         if self._stream.unique:
             loops = np.unique(loops)
-        array = _GrowingArray(self._folder, "loops", self._number)
+        array = _GrowingArray(self._folder, "loops.complete", self._number)
         array.append(loops)
         array.complete()
         array.close()
-        if not len(loops):
-            path.unlink()
+        with writing(path):
+            os.replace(array.path, path)
+            if not len(loops):
+                path.unlink()
 
     def _describe(self) -> None:
         stream, arrays = self._stream, {}

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.memory import onto
-from sslcollapse.core.seeding import derive_seed, generator
+from sslcollapse.core.seeding import derive_seed, generator, hashed
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.base import Order
 from sslcollapse.domains.graph.batching import AHEAD, check_ahead, prepared
-from sslcollapse.domains.graph.neighbours import InEdges, SampledStructure, hashed, sampled
+from sslcollapse.domains.graph.neighbours import InEdges, SampledStructure, sampled
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
 from sslcollapse.domains.graph.views import GraphViews
 from sslcollapse.recipe.schema import AtLeast

@@ -6,6 +6,7 @@ import resource
 import signal
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +206,49 @@ def test_a_packing_that_was_killed_anywhere_goes_on_and_writes_the_same_bytes(tm
 
     assert failing(folder, 30, attempt) > 1
     assert contents(folder) == contents(tmp_path / "at once")
+
+
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_packing_that_ended_while_it_completed_self_loops_loses_none(tmp_path, monkeypatch, unique):
+    graph = replace(stream_of(small()), unique=unique)
+    write(graph, tmp_path / "at once")
+    assert len(np.load(tmp_path / "at once" / "loops.npy"))
+    for ends in ("append", "complete", "close"):
+        usual = getattr(packing._GrowingArray, ends)
+        with monkeypatch.context() as during:
+
+            def stopped(array, *arguments, usual=usual):
+                if array.path.name.startswith("loops") and os.path.exists(tmp_path / "graph" / "indices.npy"):
+                    raise KeyboardInterrupt
+                return usual(array, *arguments)
+
+            during.setattr(packing._GrowingArray, ends, stopped)
+            with pytest.raises(KeyboardInterrupt):
+                write(graph, tmp_path / "graph")
+    write(graph, tmp_path / "graph")
+    assert contents(tmp_path / "graph") == contents(tmp_path / "at once")
+
+
+def test_a_folder_has_one_lock_whatever_it_is_called(tmp_path, monkeypatch):
+    (tmp_path / "graph").mkdir()
+    (tmp_path / "link").symlink_to("graph")
+    monkeypatch.chdir(tmp_path / "graph")
+
+    def again(text):  # another packing, while this one is under way
+        with pytest.raises(RunError, match="graph: this folder is in use by process"):
+            write(small(), tmp_path / "link")
+        told.append(text)
+
+    told = []
+    assert write(small(), Path("."), progress=again)
+    assert told
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "graph").write_text("mine")
+    with pytest.raises(RunError, match="graph: is no folder; give a new one"):
+        write(small(), tmp_path / "graph")
+    assert (tmp_path / "graph").read_text() == "mine"
 
 
 def test_another_graph_or_files_of_somebody_else_are_not_mixed_with_a_stored_one(stored, tmp_path):
