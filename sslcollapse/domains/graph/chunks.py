@@ -56,8 +56,12 @@ class NodeChunks(Partwise):
     ) -> None:
         if memory < 1:
             raise ValueError(f"memory must be >= 1 byte, got {memory}")
-        self.device, self.rows, self.memory = device, rows, memory
+        if graph.graph_index is not None:
+            raise ValueError("NodeChunks takes one graph; of several, whose nodes are in one view, make one for each")
+        self.device, self.rows, self.memory = device, None if rows is None else rows.to("cpu"), memory
         self._graph = EdgesOf(graph)
+        if self.rows is not None:
+            _check_rows(self.rows, graph.num_nodes)
 
     def __len__(self) -> int:
         """How many nodes are wanted."""
@@ -71,6 +75,7 @@ class NodeChunks(Partwise):
     def only(self, rows: Tensor) -> NodeChunks:
         """The same graph, of whose nodes that are wanted only some are, by their numbers among them, ascending."""
         rows = rows.to("cpu")
+        _check_rows(rows, len(self))
         return self._other(rows=rows if self.rows is None else self.rows[rows])
 
     def to(self, device: torch.device) -> NodeChunks:
@@ -247,6 +252,12 @@ class NodeChunks(Partwise):
         matrix: SparseMatrix = whole.corner(len(chunk), len(entries))
         matrix.before_weights = True
         return x, matrix, below.carried(chunk, self.device)
+
+
+def _check_rows(rows: Tensor, count: int) -> None:
+    """Refuse numbers that are not ascending, of which others would be encoded in the place of some."""
+    if len(rows) and (int(rows[0]) < 0 or int(rows[-1]) >= count or not bool((rows[1:] > rows[:-1]).all())):
+        raise ValueError(f"rows must be different numbers from 0 to {count - 1}, ascending; sort them first")
 
 
 class _Below(NamedTuple):

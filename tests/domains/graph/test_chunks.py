@@ -200,3 +200,20 @@ def test_ranks_over_several_graphs_count_the_rows_of_each():
 def test_a_memory_below_a_byte_is_refused():
     with pytest.raises(ValueError, match="memory must be >= 1 byte, got 0"):
         NodeChunks(graph(), memory=0)
+
+
+@pytest.mark.parametrize("rows", [[5, 3, 20], [3, 3, 5], [3, 300], [-1, 4]])
+def test_rows_that_would_give_those_of_other_nodes_are_refused(rows):
+    with pytest.raises(ValueError, match="rows must be different numbers from 0 to 299, ascending"):
+        NodeChunks(graph(), rows=torch.tensor(rows))
+    with pytest.raises(ValueError, match="from 0 to 299, ascending"):
+        NodeChunks(graph()).only(torch.tensor(rows))
+    with pytest.raises(ValueError, match="from 0 to 1, ascending"):
+        NodeChunks(graph(), rows=torch.tensor([7, 9])).only(torch.tensor([1, 0]))
+
+
+def test_several_graphs_in_one_view_are_refused_since_a_graph_norm_would_take_them_for_one():
+    view = graph()
+    several = GraphView(GraphStructure(view.structure.edge_index, NODES, torch.arange(NODES) // 150), view.features)
+    with pytest.raises(ValueError, match="takes one graph"):
+        NodeChunks(several)
