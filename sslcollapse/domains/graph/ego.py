@@ -14,7 +14,7 @@ from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.base import Order
 from sslcollapse.domains.graph.batching import AHEAD, check_ahead, prepared
 from sslcollapse.domains.graph.neighbours import InEdges, SampledStructure
-from sslcollapse.domains.graph.ppr import nearest, table_of
+from sslcollapse.domains.graph.ppr import nearest, read_from, table_of
 from sslcollapse.domains.graph.roots import check_roots, edges_of, fit_roots, refuse_graphs, sampled_views
 from sslcollapse.domains.graph.view import GraphView
 from sslcollapse.nn.sparse import stable_order
@@ -67,6 +67,8 @@ class EgoBatches:
             raise RecipeError(f"alpha must be in (0, 1], got {alpha}")
         if not epsilon > 0:
             raise RecipeError(f"epsilon must be > 0, got {epsilon}")
+        if file == "":
+            raise RecipeError("file: names no file; leave it out to find the ego graphs of each step anew")
         check_ahead(ahead)
         self.batch_size, self.size, self.alpha, self.epsilon = batch_size, size, alpha, epsilon
         self.file, self.ahead = file, ahead
@@ -95,12 +97,14 @@ class EgoBatches:
         graph = domain.union(sorted(domain.dataset.train_graphs))
         edges = edges_of(graph.structure, domain.dataset.name)
         rule = (self.size, self.alpha, self.epsilon)
-        table = None if self.file is None else table_of(Path(self.file).expanduser(), edges, *rule)
+        table, file = None, Path(self.file or "").expanduser()
+        if self.file is not None:
+            table = table_of(file, edges, *rule)
 
         def made() -> Iterator[Batch]:
             order = Order(torch.arange(graph.num_nodes), self.batch_size, context)
             for step, roots in order.places(start_step):
-                members = nearest(edges, roots, *rule) if table is None else table[roots].long()
+                members = nearest(edges, roots, *rule) if table is None else read_from(table, roots, file)
                 structure = egos(edges, members)
                 base = GraphView(structure.to(context.device), graph.features.rows(structure.nodes).to(context.device))
                 yield Batch(sampled_views(domain, [base, base], step, context), roots, None, False, equal=True)

@@ -115,6 +115,21 @@ def table_of(path: Path, edges: InEdges, size: int, alpha: float, epsilon: float
     return torch.from_numpy(np.memmap(path, np.int32, mode="c", offset=HEADER, shape=(nodes, size)))
 
 
+def read_from(table: Tensor, roots: Tensor, path: Path) -> Tensor:
+    """Rows [n, size] int64 of a table, each of which is looked at, since a file that is mapped is not read before.
+
+    Raises:
+        DataError: no ego graph of these roots.
+    """
+    members = table[roots].long()
+    if not (torch.equal(members[:, 0], roots) and int(members.min()) >= -1 and int(members.max()) < len(table)):
+        raise DataError(
+            f"{path}: damaged, its row of node {int(roots[0])} or of another of the same step is no ego graph; delete "
+            "it, and it is made anew"
+        )
+    return members
+
+
 def _write(path: Path, edges: InEdges, made_of: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     arguments = (made_of["size"], made_of["alpha"], made_of["epsilon"])

@@ -127,6 +127,16 @@ def test_a_file_of_another_graph_or_of_other_arguments_or_that_is_damaged_is_ref
         assert file.read_bytes() == damaged
 
 
+@pytest.mark.parametrize("byte", [b"\0", b"\x7f", b"\xfe"])
+def test_a_file_whose_numbers_were_damaged_is_refused_by_the_step_that_reads_them(tmp_path, byte):
+    made = domain(tmp_path, batch_size=12, size=8, file=str(tmp_path / "ego"))
+    next(made.batches(0, Context()))
+    whole = (tmp_path / "ego").read_bytes()
+    (tmp_path / "ego").write_bytes(whole[: ppr.HEADER] + byte * (len(whole) - ppr.HEADER))
+    with pytest.raises(DataError, match=r"ego: damaged, its row of node .* delete it, and it is made anew"):
+        next(made.batches(0, Context()))
+
+
 def test_a_file_that_could_not_be_finished_leaves_nothing(tmp_path, monkeypatch):
     def fails(*arguments):
         raise KeyboardInterrupt
@@ -155,6 +165,7 @@ def test_the_domain_keeps_its_contract_and_ranks_share_the_roots(tmp_path):
         (dict(alpha=0.0), r"alpha must be in \(0, 1\], got 0.0"),
         (dict(epsilon=0.0), "epsilon must be > 0, got 0.0"),
         (dict(method="hops"), "method must be 'ppr', got 'hops'"),
+        (dict(file=""), "file: names no file; leave it out"),
         (dict(ahead=-1), "ahead must be >= 0, got -1"),
     ],
 )
