@@ -2,7 +2,7 @@
 
 BGRL's authors did not train on it. GraphMAE2's authors report BGRL on it, 62.18, and do not list its settings. The
 graph is read from a folder in the data root that was written before; docs/large-graphs.md says how. An epoch with 8,192
-roots is 13,556 steps, so that 27,000 are 2. Batches are for several processes: 1,024 roots each on 8 of them.
+roots is 13,557 steps, so that 27,000 are 2. Batches are for several processes: 1,024 roots each on 8 of them.
 """
 
 from pathlib import Path

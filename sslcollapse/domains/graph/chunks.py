@@ -120,6 +120,8 @@ class NodeChunks(Partwise):
             RecipeError: an encoder that needs a graph which is on disk as a whole.
             RunError: the temporary folder has no room for what a layer puts out.
         """
+        if not len(self):
+            return
         tell = seen or (lambda own, samples: None)
         if not layer_wise(encoder):
             yield from self._at_once(encoder, tell)

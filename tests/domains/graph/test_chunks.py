@@ -212,6 +212,15 @@ def test_rows_that_would_give_those_of_other_nodes_are_refused(rows):
         NodeChunks(graph(), rows=torch.tensor([7, 9])).only(torch.tensor([1, 0]))
 
 
+@pytest.mark.parametrize("norm", ["layer", "graph"])
+def test_no_wanted_rows_are_no_rows_whatever_couples_them(norm):
+    view = graph()
+    network = encoder("gcn", view, norm=norm)
+    none = NodeChunks(view, rows=torch.tensor([], dtype=torch.int64))
+    assert none.encoded(network).shape == (0, 8)
+    assert measure(network, [none.only(none.rows), NodeChunks(view)]).rows[-1].n == NODES
+
+
 def test_several_graphs_in_one_view_are_refused_since_a_graph_norm_would_take_them_for_one():
     view = graph()
     several = GraphView(GraphStructure(view.structure.edge_index, NODES, torch.arange(NODES) // 150), view.features)
