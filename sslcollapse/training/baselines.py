@@ -237,7 +237,7 @@ def _features(bench: Bench, function: Callable[[Any], Tensor | None]) -> tuple[T
     wanted = rows_read(bench.probes, bench.probe_set) if bench.probe_set.partwise else None
     views, labels = bench.probe_set.only(wanted), len(bench.probe_set.labels if wanted is None else wanted)
     one = next(iter(views.subset(2) if isinstance(views, LazyViews) else views))
-    first = function(one.only(torch.arange(1)) if isinstance(one, Partwise) else one)
+    first = function(one.only(torch.arange(min(1, len(one)))) if isinstance(one, Partwise) else one)
     if first is None:
         return None, "the features of these inputs are too many to be made dense"
     if bench.largest is not None and labels * first.shape[1] > bench.largest:

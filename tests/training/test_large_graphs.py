@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from tiny import tiny_recipe
 
 from sslcollapse import testing
 from sslcollapse.core.errors import RecipeError
-from sslcollapse.core.types import Context
+from sslcollapse.core.types import Context, Split
 from sslcollapse.domains.graph.domain import GraphDomain
 from sslcollapse.domains.graph.mapped import MappedFeatures, MappedStructure
+from sslcollapse.domains.graph.pack import pack
+from sslcollapse.domains.graph.stream import stream_of
 from sslcollapse.encoders.sage import SAGE
 from sslcollapse.probes.evaluate import build_probes, run_probes
 from sslcollapse.rank.measure import measure, represent
@@ -31,6 +34,7 @@ RECIPE = tiny_recipe(
     evaluate={},
 )
 RECIPE = assign(RECIPE, {"domain.batching": NEIGHBOURS})
+AT_ONCE = dict(key="", kind="float32", memory=2**24, progress=lambda line: None)
 OBJECTIVES = {
     "bgrl": dict(type="bgrl", predictor_hidden=7),
     "grace": dict(type="simclr", projector=[9, 6], norm="none"),
@@ -122,6 +126,18 @@ def test_a_run_on_a_graph_on_disk_is_measured_and_evaluated_without_ever_having_
     assert result["rank"]["representation"]["n"] == 120
     assert set(result["baselines"]) == {"same_spectrum", "X", "AX", "AAX"}
     assert len(result["course"]["test_accuracy"]) == 3
+
+
+def test_a_run_on_several_graphs_of_which_two_are_in_no_split_is_measured_and_evaluated(tmp_path):
+    one = build_domain(resolve(RECIPE)).dataset
+    (graph,), (split,) = one.graphs, one.splits["public"]
+    splits = {"public": (Split(*(part + 240 for part in (split.train, split.validation, split.test))),)}
+    pack(stream_of(replace(one, graphs=(graph, graph, graph), splits=splits)), tmp_path / "three", **AT_ONCE)
+    stored = {"domain.dataset": {"type": "stored", "path": str(tmp_path / "three")}, "monitor.samples": 2}
+    result = json.loads((train(assign(EVALUATED, stored), out=tmp_path) / "result.json").read_text())
+    assert result["warnings"] == []
+    assert result["rank"]["representation"]["n"] == 2
+    assert set(result["baselines"]) == {"same_spectrum", "X", "AX", "AAX"}
 
 
 @pytest.mark.parametrize(

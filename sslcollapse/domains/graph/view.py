@@ -169,6 +169,7 @@ class GraphStructure:
         graph_index = None if self.graph_index is None else onto(device, self.graph_index)
         moved = GraphStructure(onto(device, self.edge_index), self.num_nodes, graph_index)
         moved.proper_edges = onto(device, self.proper_edges)
+        moved.samples = self.samples
         if "undirected_edges" in vars(self):
             moved.num_undirected_edges = self.num_undirected_edges
             moved.undirected_edges = onto(device, self.undirected_edges)

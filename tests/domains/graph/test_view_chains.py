@@ -114,6 +114,11 @@ def test_half_hop_puts_a_slow_node_into_each_edge_to_a_chosen_node():
     torch.testing.assert_close(view.features.linear(weight), view.x @ weight.t())
 
 
+def test_slow_nodes_are_no_samples_on_another_device_either(graph):
+    view = HalfHop(p=1.0)(graph, rng())
+    assert view.to(torch.device("meta")).sample_rows == view.sample_rows == graph.num_nodes
+
+
 def test_half_hop_of_some_nodes_slows_all_edges_to_these_and_no_others(graph):
     view = HalfHop(p=0.5)(graph, rng())
     chosen = torch.rand(NODES, generator=rng()) < 0.5
