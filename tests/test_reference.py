@@ -1,6 +1,7 @@
 """The reference: every public name and every component has an entry, and every example in it is run."""
 
 import doctest
+import importlib.util
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import sslcollapse
 from sslcollapse import REGISTRIES
 
-PAGES = sorted((Path(__file__).parents[1] / "docs/reference").glob("*.md"))
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs/reference").glob("*.md"))
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 ENTRY = re.compile(r"^```\{(?:entry|component)\}\n(.*)\n```\n\n```pycon\n((?:.+\n)+?)```$", re.MULTILINE)
 
@@ -63,3 +65,28 @@ def test_every_example_of_a_page_gives_what_it_shows(page, own_components):
     told: list[str] = []
     doctest.DocTestRunner(optionflags=FLAGS).run(test, out=told.append)
     assert not told, "".join(told)
+
+
+def from_site(module: str):
+    """A file of tools/site."""
+    spec = importlib.util.spec_from_file_location(f"site_{module}", ROOT / f"tools/site/{module}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_the_page_of_all_methods_is_what_its_command_writes():
+    expected = from_site("methods").page()
+    assert expected.count("\n| `") > 30
+    assert (ROOT / "docs/methods.md").read_text(encoding="utf-8") == expected, "run python tools/docs.py methods"
+
+
+def test_every_objective_and_regularizer_is_held_by_a_test_that_there_is():
+    held = from_site("methods").EQUALITY
+    for kind in ("objective", "regularizer"):
+        assert {
+            f"{kind} {name}" for name, at in REGISTRIES[kind]._targets.items() if at.startswith("sslcollapse.")
+        } <= {*held}
+    for place in held.values():
+        file, _, name = place.partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")

@@ -44,14 +44,31 @@ def build(out: Path) -> int:
     return sphinx(["-q", "-W", "--keep-going", "-b", "html", "-c", str(SITE), str(source), str(out)])
 
 
+def methods(check: bool) -> int:
+    """Write the page of all methods; or, with ``check``, only compare it, and return 1 where it differs."""
+    sys.path[:0] = [str(ROOT), str(SITE)]
+    from methods import page
+
+    path, text = ROOT / "docs" / "methods.md", page()
+    if check:
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return 0
+        print("docs/methods.md is not what `python tools/docs.py methods` writes; run it", file=sys.stderr)
+        return 1
+    path.write_text(text, encoding="utf-8")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands and return its exit code."""
     parser = argparse.ArgumentParser(description="Build the site of the documentation.")
     commands = parser.add_subparsers(dest="command", required=True)
     building = commands.add_parser("build", help="the site; any warning is an error")
     building.add_argument("--out", type=Path, default=ROOT / "build" / "site", metavar="DIR")
+    table = commands.add_parser("methods", help="the page of all methods")
+    table.add_argument("--check", action="store_true", help="write nothing; fail where the page is another")
     options = parser.parse_args(argv)
-    return build(options.out)
+    return build(options.out) if options.command == "build" else methods(options.check)
 
 
 if __name__ == "__main__":
