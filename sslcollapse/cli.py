@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sslcollapse.core.errors import PreemptedError, SSLCollapseError, WriteError, explained
 from sslcollapse.core.texts import keep_traceback, lasting_output, launched, say, say_error
+from sslcollapse.start import add_commands
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
 """Exit codes: of an error that the user can mend, of Ctrl-C, and of one that is a fault of this package."""
@@ -195,9 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         help="continue the run of this recipe and seed from its newest checkpoint, if it has one",
     )
     train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
-    train.add_argument(
-        "--dry-run", action="store_true", help="show the resolved recipe, layers and data; train nothing"
-    )
+    train.add_argument("--dry-run", action="store_true", help="show the recipe, layers and data; train nothing")
 
     ablate = _command(commands, "ablate", _ablate, "train a grid of recipes over seeds and tabulate the results")
     ablate.add_argument("target", type=Path, metavar="ABLATION|RECIPE", help="a file that defines one of the two")
@@ -305,6 +304,7 @@ def _parser() -> argparse.ArgumentParser:
         "name", nargs="?", metavar="NAME", help="one component of it: its arguments and what they mean"
     )
     _add_recipe(listing)
+    add_commands(commands, _command)
     return parser
 
 
