@@ -176,8 +176,8 @@ def _written(recipe: Mapping[str, Any]) -> str:
     lines = [
         f'"""{described}: change what you like.',
         "",
-        "`sslcollapse list KIND` shows what else there is, `sslcollapse list KIND NAME` the arguments of one. A setting can",
-        "be changed for one run: `sslcollapse train FILE train.steps=50`. `--dry-run` shows defaults too.",
+        "`sslcollapse list KIND` shows what there is, `sslcollapse list KIND NAME` the arguments of one. To change",
+        "a setting for one run: `sslcollapse train FILE train.steps=50`. `--dry-run` shows defaults too.",
         '"""',
         "",
         "recipe = dict(",
