@@ -33,10 +33,10 @@ def entry(match: re.Match[str]) -> str:
     target = getattr(sslcollapse, name)
     module, attribute = sslcollapse._LAZY.get(name, ("sslcollapse", name))
     if inspect.isclass(target):
-        return autodoc("class", f"{module}.{attribute}", public=name)
+        return autodoc("class", f"sslcollapse.{name}")
     if inspect.isfunction(target):
-        return autodoc("function", f"{module}.{attribute}", public=name)
-    return autodoc("data", f"{module}.{attribute}", public=name)
+        return autodoc("function", f"sslcollapse.{name}")
+    return autodoc("data", f"{module}.{attribute}")  # what stands below an assignment is found in its own file alone
 
 
 def component(match: re.Match[str]) -> str:
@@ -51,7 +51,7 @@ def component(match: re.Match[str]) -> str:
     return f"{autodoc(what, f'{target.__module__}.{target.__qualname__}')}\n{written}"
 
 
-def autodoc(what: str, target: str, public: str = "") -> str:
+def autodoc(what: str, target: str) -> str:
     """A directive of autodoc, within Markdown."""
     options = {"class": "   :members:\n", "data": "   :no-value:\n"}.get(what, "")
     return f"```{{eval-rst}}\n.. auto{what}:: {target}\n{options}```"
