@@ -114,6 +114,8 @@ def table_row(line: str, first: bool) -> list[str]:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    code = "".join(file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.[pm]*")))
+    app.add_config_value("site_code", code, "env", str)  # where this changes, every page is read anew
     app.connect("source-read", read)
     app.connect("autodoc-process-docstring", plain_text, priority=400)  # before Napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}
