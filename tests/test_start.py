@@ -82,6 +82,7 @@ def test_doctor_tells_without_a_network_which_data_are_there(no_network, tmp_pat
     assert found["data_root_from"] == "SSLCOLLAPSE_DATA"
     assert found["components"]["objective"] >= 8
     assert "processor" in found["devices"]
+    assert "bgrl_werank_cora" in found["examples"]
 
 
 def test_doctor_names_a_package_that_is_missing_or_too_old_and_ends_with_1(monkeypatch, capsys):

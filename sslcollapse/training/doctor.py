@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 from sslcollapse import __version__
 from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.core.registry import REGISTRIES
+from sslcollapse.recipe.files import examples
 from sslcollapse.training.build import DATA_ROOT_VARIABLE
 
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?\s*([<>=!~][^;]*)?(?:;.*extra\s*==\s*[\"'](\w+)[\"'])?")
@@ -41,6 +42,8 @@ def examine() -> dict[str, Any]:
         "data_root": str(_root().resolve()),
         "data_root_from": DATA_ROOT_VARIABLE if os.environ.get(DATA_ROOT_VARIABLE) else "the default, ./data",
         "data": list(_data()),
+        "examples": sorted(path.stem for path in examples().glob("*.py")),
+        "examples_in": str(examples()),
         "problems": [*problems, *broken, *_unwritable()],
     }
 
@@ -68,7 +71,8 @@ def shown(found: dict[str, Any]) -> str:
     lines += ["", f"data in {found['data_root']} (from {found['data_root_from']})"]
     lines += [f"  {each['name']:<28} {each['state']}" for each in found["data"]]
     counted = ", ".join(f"{count} of {kind}" for kind, count in found["components"].items())
-    lines += ["", f"components: {counted}", ""]
+    lines += ["", f"components: {counted}"]
+    lines += [f"examples: {len(found['examples'])} recipes in {found['examples_in']}, found by name (quickstart)", ""]
     if not found["problems"]:
         return "\n".join([*lines, "Everything that is required is there."])
     return "\n".join([*lines, "What does not work:", *(f"  {problem}" for problem in found["problems"])])
