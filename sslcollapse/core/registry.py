@@ -57,8 +57,12 @@ GRAPH_DATASETS = Registry(
     "graph_dataset", "sslcollapse.domains.graph", requires=("num_features", "files", "describe", "load")
 )
 GRAPH_BATCHING = Registry(
-    "graph_batching", "sslcollapse.domains.graph", requires=("whole", "check", "fit", "notice", "batches")
+    "graph_batching",
+    "sslcollapse.domains.graph",
+    requires=("whole", "draws_views", "check", "fit", "notice", "batches"),
 )
+GRAPH_VIEWS = Registry("graph_view", "sslcollapse.domains.graph", requires=("scaled", "__call__"))
+GRAPH_CHAINS = Registry("graph_views", "sslcollapse.domains.graph", requires=("count", "undirected", "make"))
 VISION_DATASETS = Registry(
     "vision_dataset",
     "sslcollapse.domains.vision",
@@ -174,6 +178,8 @@ REGISTRIES = Registries(
     DOMAINS,
     GRAPH_DATASETS,
     GRAPH_BATCHING,
+    GRAPH_VIEWS,
+    GRAPH_CHAINS,
     VISION_DATASETS,
     VISION_VIEWS,
     PROBES,

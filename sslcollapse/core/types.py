@@ -49,12 +49,37 @@ def sample_rows(rows: Tensor, view: Any) -> Tensor:
     return rows if samples is None else rows[:samples]
 
 
+class Hidden(NamedTuple):
+    """What a view hides from the encoder, for a decoder to find again.
+
+    A view that hides something has it as ``hidden``, and ``with_token(token)``, the same view with a learned vector in
+    the places that say nothing.
+
+    Shapes:
+        rows: [M] int64, which rows of the representation are of hidden samples.
+        values: [M, F] what these have in truth.
+    """
+
+    rows: Tensor
+    values: Tensor
+
+
 class Branch(NamedTuple):
-    """One view through one network: representation h, embedding z, prediction p ([N, d] each)."""
+    """One view through one network.
+
+    Shapes:
+        h, z, p: [N, d] each; representation, embedding, prediction.
+        d: [M, F] what a decoder makes of the hidden samples; None without a decoder.
+
+    Attributes:
+        hidden: what the view hides; None where there is no decoder to find it.
+    """
 
     h: Tensor
     z: Tensor
     p: Tensor | None
+    d: Tensor | None = None
+    hidden: Hidden | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ BUILTIN = {
     "encoder": {
         "gcn": "gcn:GCN",
         "sage": "sage:SAGE",
+        "gat": "gat:GAT",
         "mlp": "mlp:MLP",
         "linear": "linear:DeepLinear",
         "pyg": "pyg:PyG",

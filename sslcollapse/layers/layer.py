@@ -16,6 +16,9 @@ from sslcollapse.core.errors import SSLCollapseError
 from sslcollapse.layers.effective import CONVOLUTIONS as CONVOLUTIONS
 from sslcollapse.layers.effective import effective, is_mixed, oriented, stored
 
+HEADS = ("projector", "predictor", "decoder")
+"""Networks beside the encoder, whose names begin those of their layers: ``projector.0``."""
+
 
 class LayerError(SSLCollapseError, ValueError):
     """A network's layers cannot be mapped, or a name or glob matches none of them."""

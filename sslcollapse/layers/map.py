@@ -38,6 +38,7 @@ from torch import nn
 
 from sslcollapse.core.errors import suggest
 from sslcollapse.layers.effective import CONVOLUTIONS as CONVOLUTIONS
+from sslcollapse.layers.layer import HEADS as HEADS
 from sslcollapse.layers.layer import Coverage
 from sslcollapse.layers.layer import Layer as Layer
 from sslcollapse.layers.layer import LayerError as LayerError

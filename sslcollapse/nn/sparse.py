@@ -158,6 +158,37 @@ class _Product(torch.autograd.Function):
         return _multiply(ctx.matrix.backward_matrix, grad).to(ctx.dtype), None
 
 
+def weighted_sum(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
+    """The matrix with these values, one a head, times ``dense``; gradients go to both.
+
+    Shapes:
+        values: [nnz, H].
+        dense: [K, H, D].
+        result: [M, H, D].
+    """
+    return _WeightedSum.apply(values, dense, pattern)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """A(v) @ X a head: gradient A(v)ᵀ G for X, and for each value the product of its row of G with its row of X."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, dense: Tensor, pattern: Pattern) -> Tensor:
+        ctx.pattern = pattern
+        ctx.save_for_backward(values, dense)
+        heads = zip(values.t(), dense.unbind(1), strict=True)
+        return torch.stack([_multiply(pattern.matrix(v.contiguous()), x) for v, x in heads], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        (grad,), (values, dense), pattern = grads, ctx.saved_tensors, ctx.pattern
+        of_dense, of_values = [], []
+        for v, x, g in zip(values.t(), dense.unbind(1), grad.unbind(1), strict=True):
+            of_dense.append(_multiply(pattern.transposed(v.contiguous()), g).to(dense.dtype))
+            of_values.append(torch.linalg.vecdot(g[pattern.row], x[pattern.col]))
+        return torch.stack(of_values, dim=1).to(values.dtype), torch.stack(of_dense, dim=1), None
+
+
 def _multiply(matrix: Tensor, dense: Tensor) -> Tensor:
     # Autocast would turn the sparse factor to half precision, which CSR kernels do not take everywhere.
     with full_precision(dense.device):

@@ -9,6 +9,7 @@ BUILTIN = {
         "vicreg": "vicreg:VICReg",
         "barlow_twins": "barlow_twins:BarlowTwins",
         "cca_ssg": "cca_ssg:CCASSG",
+        "graphmae": "graphmae:GraphMAE",
         "lightly": "lightly:Lightly",
     },
 }

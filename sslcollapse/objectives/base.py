@@ -28,6 +28,8 @@ class Objective(nn.Module):
         couples_batch: whether a sample's loss depends on the other samples of the batch. Every objective says it;
             ``sslcollapse.testing.check_objective`` compares it with what its loss does. It decides whether several
             batches may be accumulated in the place of one.
+        needs_hidden: whether views must hide something, which a decoder finds again.
+        reads: kinds of views that it is for; None for any.
         step: the optimiser step, from 0, that the next ``forward`` is for; set before each. What depends on it is a
             function of it, so that a resumed run repeats it.
         total_steps: how many steps there are.
@@ -37,6 +39,8 @@ class Objective(nn.Module):
     target_initialization: str = "copy"
     target_buffers: str = "own"
     couples_batch: bool | None = None
+    needs_hidden: bool = False
+    reads: tuple[str, ...] | None = None
     step: int = 0
     total_steps: int = 1
 
@@ -46,6 +50,19 @@ class Objective(nn.Module):
 
     def predictor(self, in_dim: int) -> nn.Module | None:
         """A new predictor for embeddings of this width, or None."""
+        return None
+
+    def decoder(self, in_dim: int, in_shape: Sequence[int]) -> nn.Module | None:
+        """A new decoder, which makes of (representations, view) what the view hides; None, the default, for none.
+
+        Args:
+            in_dim: width of the representation.
+            in_shape: of one sample, as the domain says it.
+        """
+        return None
+
+    def token(self, in_shape: Sequence[int]) -> Tensor | None:
+        """Initial value of the learned vector that stands where a view hides a sample; None for none."""
         return None
 
     def momentum_at(self, step: int, total: int) -> float:

@@ -15,6 +15,7 @@ from torch import nn
 
 from sslcollapse.core.errors import RecipeError, in_words, suggest
 from sslcollapse.core.schedules import ScheduleName
+from sslcollapse.layers.map import HEADS
 from sslcollapse.nn.init import check_arguments
 from sslcollapse.optim.base import OptimizerSpec, check_momentum, check_nesterov
 from sslcollapse.recipe.check import quote
@@ -255,7 +256,7 @@ def _class_of(name: str) -> Any:
 
 def _named(name: str, layers: Mapping[str, Any]) -> list[Any]:
     """Layers of a name, a glob, or ``"first"`` or ``"last"``."""
-    encoder = [layer for key, layer in layers.items() if not key.startswith(("projector.", "predictor."))]
+    encoder = [layer for key, layer in layers.items() if key.partition(".")[0] not in HEADS]
     if name == "first":
         return encoder[:1]
     if name == "last":

@@ -9,13 +9,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.layers.map import Layer, select
+from sslcollapse.layers.map import HEADS, Layer, select
 
-Network = Literal["encoder", "projector", "predictor"]
+Network = Literal["encoder", "projector", "predictor", "decoder"]
 FEATURES = ("representation", "embedding", "prediction")
 
 
-HEADS = ("projector.", "predictor.")
+OUTSIDE = tuple(f"{head}." for head in HEADS)
 """How the names of layers outside the encoder begin."""
 
 
@@ -25,10 +25,10 @@ def chosen_layers(layers: Mapping[str, Layer], patterns: Sequence[str]) -> dict[
     Raises:
         LayerError: one of them matches nothing; the message lists the layers.
     """
-    encoder = {name: layer for name, layer in layers.items() if not name.startswith(HEADS)}
+    encoder = {name: layer for name, layer in layers.items() if not name.startswith(OUTSIDE)}
     found: set[str] = set()
     for pattern in patterns:
-        found |= select(layers if pattern.startswith(HEADS) else encoder, pattern).keys()
+        found |= select(layers if pattern.startswith(OUTSIDE) else encoder, pattern).keys()
     return {name: layer for name, layer in layers.items() if name in found}
 
 

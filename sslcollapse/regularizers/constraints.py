@@ -24,7 +24,7 @@ from sslcollapse.layers.map import Layer, LayerError, by_tensor
 from sslcollapse.nn.init import polar_factor
 from sslcollapse.nn.parametrized import Chain, Matrices
 from sslcollapse.recipe.schema import Distinct, Width
-from sslcollapse.regularizers.base import HEADS, chosen_layers
+from sslcollapse.regularizers.base import OUTSIDE, chosen_layers
 
 
 class Constraint:
@@ -192,7 +192,7 @@ class Constrained:
         self.tensors: list[tuple[nn.Module, str]] = []
         self.of: dict[str, str] = {}  # layer → its constraint
         for name, constraint in self.constraints.items():
-            patterns = [pattern for pattern in constraint.on if heads or not pattern.startswith(HEADS)]
+            patterns = [pattern for pattern in constraint.on if heads or not pattern.startswith(OUTSIDE)]
             try:
                 self.layers[name] = chosen_layers(layers, patterns)
             except LayerError as error:

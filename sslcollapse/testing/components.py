@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.registry import COEFFICIENTS, ENCODERS, OBJECTIVES, OPTIMIZERS, PROBES, REGULARIZERS
-from sslcollapse.core.types import Batch, Branch, ProbeSet, Split
+from sslcollapse.core.types import Batch, Branch, Hidden, ProbeSet, Split
 from sslcollapse.layers.map import layer_map
 from sslcollapse.objectives.base import Objective
 from sslcollapse.probes.base import ProbeResult
@@ -285,10 +285,19 @@ def _branches(
             z = torch.randn(rows, embedding)
             h = z if projector is None else h
             p = None if p is None else torch.randn(p.shape)
-        online.append(Branch(h, z, p))
+        online.append(Branch(h, z, p, *_decoded(h)))
     target = [Branch(torch.randn(rows, width), torch.randn(rows, embedding), None) for _ in range(2)]
     return online, target if objective.needs_target else None
 
 
+def _decoded(h: Tensor) -> tuple[Tensor, Hidden]:
+    """What a decoder might make of hidden samples, all of them, and what they have in truth."""
+    return h.tanh(), Hidden(torch.arange(len(h)), torch.randn(h.shape))
+
+
 def _cut(branch: Branch, part: slice) -> Branch:
-    return Branch(branch.h[part], branch.z[part], None if branch.p is None else branch.p[part])
+    def of(rows: Tensor | None) -> Any:
+        return None if rows is None else rows[part]
+
+    hidden = None if branch.hidden is None else Hidden(*(rows[part] for rows in branch.hidden))
+    return Branch(of(branch.h), of(branch.z), of(branch.p), of(branch.d), hidden)

@@ -16,13 +16,14 @@ from torch import nn
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError, place
 from sslcollapse.core.memory import bounded
-from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS
+from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES
 from sslcollapse.core.types import Batch, Context, LazyViews, ProbeSet
 from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.recorder import evaluating
 from sslcollapse.regularizers.constraints import Constrained
-from sslcollapse.training.module import SSLModule, encoder_from_recipe
+from sslcollapse.training.encoder import encoder_from_recipe
+from sslcollapse.training.module import SSLModule
 
 DATA_ROOT_VARIABLE = "SSLCOLLAPSE_DATA"
 KEPT_BYTES = 1 << 30
@@ -263,7 +264,7 @@ def prepare_networks(recipe: Mapping[str, Any], module: SSLModule, domain: Domai
     if settings["sync_batchnorm"] and devices > 1 and torch.cuda.is_available() and not domain.replicated:
         nn.SyncBatchNorm.convert_sync_batchnorm(module)
     if settings["compile"]:
-        networks = [module.encoder, module.projector, module.predictor]
+        networks = [module.encoder, module.projector, module.predictor, module.decoder]
         if module.target is not None:
             networks += [module.target.encoder, module.target.projector]
         for network in networks:
@@ -272,15 +273,17 @@ def prepare_networks(recipe: Mapping[str, Any], module: SSLModule, domain: Domai
 
 
 def _check_kind(recipe: Mapping[str, Any], domain: Domain) -> None:
-    """Refuse an encoder that says that it reads other kinds of input; one that says nothing is tried on a batch."""
-    name, of = recipe["encoder"]["type"], recipe["domain"]["type"]
-    reads = getattr(ENCODERS.get(name), "reads", None)
-    kinds = (reads,) if isinstance(reads, str) else reads
-    if kinds is not None and domain.kind not in kinds:
-        raise RecipeError(
-            f"encoder.type: {name!r} reads views of kind {', '.join(kinds)}, and those of the domain {of!r} are of "
-            f"kind {domain.kind}; choose an encoder that reads them"
-        )
+    """Refuse a component that says that it reads other kinds of input; one that says nothing is tried on a batch."""
+    of = recipe["domain"]["type"]
+    for kind, registry in (("encoder", ENCODERS), ("objective", OBJECTIVES)):
+        name = recipe[kind]["type"]
+        reads = getattr(registry.get(name), "reads", None)
+        kinds = (reads,) if isinstance(reads, str) else reads
+        if kinds is not None and domain.kind not in kinds:
+            raise RecipeError(
+                f"{kind}.type: {name!r} reads views of kind {', '.join(kinds)}, and those of the domain {of!r} are of "
+                f"kind {domain.kind}; choose an {kind} that reads them"
+            )
 
 
 def _check_accumulation(recipe: Mapping[str, Any], module: SSLModule) -> None:

@@ -38,7 +38,7 @@ def dry_run(recipe: Mapping[str, Any], hash_: str) -> None:
     console.print(layer_table(module))
     counts = {
         name: sum(p.numel() for p in part.parameters())
-        for name in ("encoder", "projector", "predictor", "target")
+        for name in ("encoder", "projector", "predictor", "decoder", "target")
         if (part := getattr(module, name)) is not None
     }
     console.print("parameters: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))

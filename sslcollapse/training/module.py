@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from sslcollapse.core.distributed import Gather
-from sslcollapse.core.errors import MissingDataError, RecipeError, in_words
-from sslcollapse.core.registry import CONSTRAINTS, ENCODERS, OBJECTIVES, REGULARIZERS
-from sslcollapse.core.types import Batch, Branch, sample_rows
-from sslcollapse.layers.map import Layer, LayerError, layer_map
-from sslcollapse.nn.init import initialize
+from sslcollapse.core.errors import RecipeError
+from sslcollapse.core.registry import CONSTRAINTS, OBJECTIVES, REGULARIZERS
+from sslcollapse.core.types import Batch, Branch, Hidden, sample_rows
+from sslcollapse.layers.map import HEADS, Layer, LayerError, layer_map
 from sslcollapse.objectives.base import Objective
 from sslcollapse.probes.linear import OnlineProbe
 from sslcollapse.regularizers.base import FEATURE_POINTS, FeaturePenalty, FeaturePoint, WeightPenalty, chosen_layers
 from sslcollapse.regularizers.coefficients import CoefficientFunction, Placed, resolve_coefficient
 from sslcollapse.regularizers.constraints import Constrained, Constraint
 from sslcollapse.regularizers.rank_floor import RankFloorController
+from sslcollapse.training.encoder import checked_width, encoder_from_recipe
 from sslcollapse.training.outputs import LayerOutputs
 from sslcollapse.training.target import TargetNetwork, target_of
 
@@ -41,6 +41,7 @@ class SSLModule(nn.Module):
         initialization: scheme that the encoder was initialised by, for a target with an initialisation of its own.
         total_steps: length of training, which schedules are relative to.
         online_probe: classifier of representations, trained beside the network and cut off from its gradient.
+        in_shape: of one sample of a view, for objectives with a decoder.
 
     Attributes:
         layers: layer name → ``Layer`` of the online network; head layers are prefixed with the head's name.
@@ -55,6 +56,8 @@ class SSLModule(nn.Module):
     encoder: Any
     projector: Any
     predictor: Any
+    decoder: Any
+    token: nn.Parameter | None
     objective: Objective
     target: TargetNetwork | None
 
@@ -68,12 +71,16 @@ class SSLModule(nn.Module):
         online_probe: OnlineProbe | None = None,
         constraints: Mapping[str, Constraint] | None = None,
         initialization: str | None = None,
+        in_shape: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = objective.projector(self.encoder.out_dim)
         embedded = (self.encoder, "encoder") if self.projector is None else (self.projector, "objective.projector")
-        self.predictor = objective.predictor(_width(*embedded))
+        self.predictor = objective.predictor(checked_width(*embedded))
+        self.decoder = objective.decoder(self.encoder.out_dim, in_shape)
+        token = objective.token(in_shape)
+        self.token = None if token is None else nn.Parameter(token)
         self.objective = objective
         for name in regularizers or {}:
             if hasattr(nn.ModuleDict, name) or name == "training":
@@ -121,6 +128,7 @@ class SSLModule(nn.Module):
             online_probe=probe,
             constraints=constraints,
             initialization=recipe.get("initialization"),
+            in_shape=in_shape,
         )
 
     def forward(self, batch: Batch, step: int, coefficients: Coefficients | None = None) -> dict[str, Tensor]:
@@ -160,9 +168,21 @@ class SSLModule(nn.Module):
 
     def branch(self, view: Any) -> Branch:
         """One view through the online network."""
-        h = sample_rows(self.encoder(view), view)
+        hidden = None if self.decoder is None else self._hidden_of(view)
+        shown = view if self.token is None else view.with_token(self.token)
+        h = sample_rows(self.encoder(shown), view)
         z = h if self.projector is None else self.projector(h)
-        return Branch(h, z, None if self.predictor is None else self.predictor(z))
+        d = None if self.decoder is None else self.decoder(h, view)
+        return Branch(h, z, None if self.predictor is None else self.predictor(z), d, hidden)
+
+    def _hidden_of(self, view: Any) -> Hidden:
+        hidden: Hidden | None = getattr(view, "hidden", None)
+        if hidden is None:
+            raise RecipeError(
+                f"objective: {type(self.objective).__name__} finds again what views hide, and these hide nothing; give "
+                "the domain views that do, such as node_mask of graphs (docs/masked.md)"
+            )
+        return hidden
 
     def weight_penalties(self, step: int, *, inactive: bool = False) -> Iterator[tuple[str, str, Tensor, float]]:
         """(regularizer, layer, penalty, coefficient) at a step; those with coefficient 0 only if ``inactive``."""
@@ -263,9 +283,8 @@ class SSLModule(nn.Module):
             raise RecipeError(f"regularizers.{regularizer}.coefficient: {error}") from error
 
     def _layers_of(self, regularizer: str, penalty: WeightPenalty) -> dict[str, Layer]:
-        heads = ("projector", "predictor")
         network = {
-            name: next((head for head in heads if name.startswith(f"{head}.")), "encoder") for name in self.layers
+            name: next((head for head in HEADS if name.startswith(f"{head}.")), "encoder") for name in self.layers
         }
         chosen = {name: layer for name, layer in self.layers.items() if network[name] in penalty.networks}
         if not chosen:
@@ -296,52 +315,9 @@ BRANCH_FIELD = {"representation": "h", "embedding": "z", "prediction": "p"}
 def _layers(networks: Any) -> dict[str, Layer]:
     """Layers of an encoder and its heads, if any."""
     layers = layer_map(networks.encoder)
-    for head in ("projector", "predictor"):
+    for head in HEADS:
         module = getattr(networks, head, None)
         if module is not None:
             for name, layer in layer_map(module).items():
                 layers[f"{head}.{name}"] = replace(layer, name=f"{head}.{name}")
     return layers
-
-
-def encoder_from_recipe(recipe: Mapping[str, Any], in_shape: Sequence[int]) -> Any:
-    """The encoder of a resolved recipe, from torch's global random state.
-
-    Raises:
-        RecipeError: its constructor refuses the shape of the data, or it is not what an encoder has to be.
-    """
-    spec, scheme = recipe["encoder"], recipe.get("initialization")
-    arguments = {key: value for key, value in spec.items() if key != "type"}
-    own = ("pretrained", "decay", "initial_rank")
-    overwritten = [name for name in own if not (arguments.get(name) is None or arguments[name] is False)]
-    if scheme is not None and overwritten:
-        raise RecipeError(f"initialization: {scheme!r} would overwrite encoder.{overwritten[0]}; leave one out")
-    try:
-        encoder = ENCODERS.get(spec["type"])(tuple(in_shape), **arguments)
-        ENCODERS.check(encoder, spec["type"])
-    except (MissingDataError, MemoryError):
-        raise
-    except Exception as error:  # only now has its constructor seen the shape of the data; it may check by failing
-        raise RecipeError(f"encoder: {in_words(error)}") from error
-    _width(encoder, "encoder")
-    if scheme is not None:
-        try:
-            initialize(layer_map(encoder).values(), scheme)
-        except LayerError as error:
-            raise RecipeError(f"initialization: {error}") from error
-    return encoder
-
-
-def _width(network: Any, place: str) -> int:
-    """The width of what a network puts out, as it says itself.
-
-    Raises:
-        RecipeError: it says none, or one that cannot be.
-    """
-    width = getattr(network, "out_dim", None)
-    if not isinstance(width, int) or width < 1:
-        raise RecipeError(
-            f"{place}: {type(network).__name__}.out_dim must be the width of its output, a whole number >= 1, "
-            f"got {width!r}"
-        )
-    return width

@@ -12,8 +12,7 @@ from tiny import random_graph, tiny_view
 from sslcollapse.core.memory import onto_together
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Context
-from sslcollapse.domains.graph.domain import augment
-from sslcollapse.domains.graph.view import GraphView
+from sslcollapse.domains.graph.view import GraphView, augment
 from sslcollapse.domains.vision.domain import VisionDomain
 from sslcollapse.domains.vision.torchvision import TorchvisionViews
 from sslcollapse.domains.vision.views import PRESETS, ImageViews

@@ -9,7 +9,8 @@ from tiny import random_graph, tiny_recipe, tiny_view
 from torch import nn
 
 from sslcollapse.core.types import Neighbours
-from sslcollapse.domains.graph.domain import GraphDomain, augment
+from sslcollapse.domains.graph.domain import GraphDomain
+from sslcollapse.domains.graph.view import augment
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.layers.map import layer_map
 from sslcollapse.nn.heads import Head

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch
-from sslcollapse.domains.graph.domain import augment
+from sslcollapse.domains.graph.view import augment
 from sslcollapse.encoders.gcn import GCN
 from sslcollapse.nn.norm import NormAct
 from sslcollapse.objectives.byol import BGRL

@@ -13,7 +13,8 @@ from sslcollapse.core.errors import NonFiniteLossError, RecipeError, RunError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Context
 from sslcollapse.domains.graph.batching import FixedViews
-from sslcollapse.domains.graph.domain import GraphViews, augment
+from sslcollapse.domains.graph.view import augment
+from sslcollapse.domains.graph.views import GraphViews
 from sslcollapse.recipe import identify
 from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.training.build import build_domain, build_module

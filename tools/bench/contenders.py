@@ -16,7 +16,7 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.seeding import derive_seed, generator, seed_default
 from sslcollapse.core.types import Batch, Context
-from sslcollapse.domains.graph.domain import augment
+from sslcollapse.domains.graph.view import augment
 from sslcollapse.encoders.gcn import gcn_matrix
 from sslcollapse.nn.sparse import import_geometric
 from sslcollapse.recipe import resolve

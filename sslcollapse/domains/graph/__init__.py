@@ -13,6 +13,15 @@ BUILTIN = {
         "digits": "synthetic:DigitsGraph",
         "csbm": "synthetic:CSBM",
     },
+    "graph_view": {
+        "edge_drop": "views:EdgeDrop",
+        "feature_mask": "views:FeatureMask",
+        "node_mask": "node_views:NodeMask",
+        "half_hop": "node_views:HalfHop",
+    },
+    "graph_views": {
+        "chain": "views:ViewChain",
+    },
     "graph_batching": {
         "full": "batching:Full",
         "neighbours": "neighbours:NeighbourBatches",

@@ -10,10 +10,11 @@ import torch
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.seeding import derive_seed, generator
 from sslcollapse.core.types import Batch, Context
-from sslcollapse.domains.graph.view import GraphView, augment, draw_sizes, drawn_view
+from sslcollapse.domains.graph.view import GraphView, draw_sizes, drawn_view
 
 if TYPE_CHECKING:
-    from sslcollapse.domains.graph.domain import GraphDomain, GraphViews
+    from sslcollapse.domains.graph.domain import GraphDomain
+    from sslcollapse.domains.graph.views import GraphViews
 
 FULL: dict[str, Any] = {"type": "full"}
 """The default."""
@@ -25,9 +26,11 @@ class Batching(Protocol):
     Attributes:
         whole: whether a step has whole graphs; then all of them at once are one batch that every rank has, unless the
             domain's ``batch_size`` says how many.
+        draws_views: whether it draws edges and columns of the views itself, so that it needs their probabilities.
     """
 
     whole: bool
+    draws_views: bool
 
     def check(self, domain: GraphDomain, world_size: int) -> None:
         """Raise RecipeError for settings that so many ranks cannot share; before data are read."""
@@ -47,6 +50,7 @@ class Full:
     """Whole graphs: all graphs to pre-train on, or ``domain.batch_size`` of them, with all their nodes and edges."""
 
     whole = True
+    draws_views = False
 
     def check(self, domain: GraphDomain, world_size: int) -> None:
         """Refuse a number of graphs that ranks cannot share equally."""
@@ -90,16 +94,9 @@ class Full:
             if union is None or union[0] != members:
                 union = members, domain.on(context.device, members)
             base = union[1]
-            edge_drop, feature_mask = domain.views.probabilities()
             views = [
-                augment(
-                    base,
-                    edge,
-                    feature,
-                    generator(context.device, "view", context.seed, step, context.rank, k),
-                    undirected=domain.views.undirected,
-                )
-                for k, (edge, feature) in enumerate(zip(edge_drop, feature_mask, strict=True))
+                domain.views.make(base, k, generator(context.device, "view", context.seed, step, context.rank, k))
+                for k in range(domain.views.count)
             ]
             yield Batch(views, torch.tensor(members), None, domain.replicated)
             step += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +18,12 @@ from sslcollapse.domains.base import Domain, dataset_key
 from sslcollapse.domains.graph.batching import FULL, Batching, FixedViews
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
-from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView, augment
+from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+from sslcollapse.domains.graph.views import GraphViews as GraphViews
+from sslcollapse.domains.graph.views import Views, views_of
 from sslcollapse.nn.inputs import gcn_matrix
 from sslcollapse.nn.sparse import SparseMatrix
-from sslcollapse.recipe.schema import AtLeast, Component, Momentum, Probability
+from sslcollapse.recipe.schema import AtLeast, Component, FieldsOrComponent
 
 MAX_MEASURED_FEATURES = 2048
 """Node features of more dimensions are not measured, since they may be sparse and would be made dense."""
@@ -31,40 +32,7 @@ MAX_DENSE = 2**26
 """Features of a graph of more numbers are not made dense for baselines."""
 
 
-@dataclass(frozen=True)
-class GraphViews:
-    """How the two views of a graph are made: edges dropped, feature columns masked.
-
-    A masked column is zero for all nodes.
-
-    Args:
-        edge_drop: probability that an edge is dropped, one entry a view.
-        feature_mask: probability that a feature column is masked, one entry a view.
-        undirected: whether the two directions of an edge are dropped together, so that an undirected graph stays one;
-            by default each is dropped independently, as in the authors' code.
-        strength: in [0, 1], multiplies all four probabilities: 0 leaves the graph as it is, 1 is the full preset.
-
-    Raises:
-        RecipeError: not two probabilities in [0, 1), or a strength outside [0, 1].
-
-    Source: You et al. 2020; Zhu et al. 2020 (GRACE).
-    """
-
-    edge_drop: Sequence[Momentum] = (0.5, 0.4)
-    feature_mask: Sequence[Momentum] = (0.5, 0.4)
-    strength: Probability = 1.0
-    undirected: bool = False
-
-    def __post_init__(self) -> None:
-        for name, values in (("edge_drop", self.edge_drop), ("feature_mask", self.feature_mask)):
-            if len(values) != 2 or not all(0.0 <= p < 1.0 for p in values):
-                raise RecipeError(f"{name}: needs two probabilities in [0, 1), one a view, got {list(values)}")
-        if not 0.0 <= self.strength <= 1.0:
-            raise RecipeError(f"strength: must be in [0, 1], got {self.strength}")
-
-    def probabilities(self) -> tuple[list[float], list[float]]:
-        """Edge-drop and feature-mask probabilities of the two views."""
-        return [self.strength * p for p in self.edge_drop], [self.strength * p for p in self.feature_mask]
+DEFAULT_VIEWS = GraphViews()
 
 
 class GraphDomain(Domain):
@@ -73,7 +41,7 @@ class GraphDomain(Domain):
     Args:
         data_root: folder in which the dataset's files are looked for.
         dataset: which graphs.
-        views: how the views are made.
+        views: how the views are made; with a ``type`` by a component of the kind ``graph_views`` (``chain``).
         batch_size: graphs a step over all ranks; None trains on all graphs at once, on the full graph
             where there is one.
         batching: what a step is made of: ``full`` graphs, or ``neighbours`` of some root nodes.
@@ -91,7 +59,7 @@ class GraphDomain(Domain):
         data_root: Path,
         *,
         dataset: Annotated[dict[str, Any], Component("graph_dataset")],
-        views: GraphViews = GraphViews(),
+        views: Annotated[GraphViews, FieldsOrComponent("graph_views")] = DEFAULT_VIEWS,
         batch_size: Annotated[int, AtLeast(1)] | None = None,
         batching: Annotated[Mapping[str, Any], Component("graph_batching")] = FULL,
     ) -> None:
@@ -104,7 +72,7 @@ class GraphDomain(Domain):
         except (RecipeError, RegistryError) as error:
             raise RecipeError(f"domain.batching: {error}") from error
         self._spec = dataset
-        self.views = views if isinstance(views, GraphViews) else GraphViews(**views)
+        self.views: Views = views_of(views)
         self.batch_size = batch_size
         self.in_shape = (self.source.num_features,)
         self.replicated = self.batching.whole and batch_size is None
@@ -143,7 +111,13 @@ class GraphDomain(Domain):
         return self._dataset
 
     def check(self, world_size: int) -> None:
-        """Raise RecipeError for a batch size that ranks cannot share or graphs cannot fill."""
+        """Raise RecipeError for batches that ranks cannot share or graphs cannot fill, or views they cannot have."""
+        if self.batching.draws_views and not isinstance(self.views, GraphViews):
+            raise RecipeError(
+                f"domain.views.type: {type(self.batching).__name__} draws edges and feature columns by itself, and has "
+                "no views of type 'chain'; use views by the fields edge_drop and feature_mask, or domain.batching of "
+                "type 'full' or 'parts'"
+            )
         self.batching.check(self, world_size)
 
     def notice(self, world_size: int) -> str | None:
@@ -155,10 +129,17 @@ class GraphDomain(Domain):
         self.check(context.world_size)
         return self.batching.batches(self, start_step, context)
 
-    def fixed_batches(self, context: Context) -> FixedViews:
-        """The same batches from draws in fixed tensors; of a replicated domain, in which all graphs are one batch."""
+    @property
+    def fixed_batches(self) -> Callable[[Context], FixedViews] | None:
+        """Makes the same batches from draws in fixed tensors; of a replicated domain, whose graphs are one batch.
+
+        None with views of type ``chain``, which may have another size in every step.
+        """
+        views = self.views
+        if not isinstance(views, GraphViews):
+            return None
         members = sorted(self.dataset.train_graphs)
-        return FixedViews(self.on(context.device, members), members, self.views, context)
+        return lambda context: FixedViews(self.on(context.device, members), members, views, context)
 
     def on(self, device: torch.device, members: Sequence[int]) -> GraphView:
         """Some graphs as one, on a device."""
@@ -194,11 +175,11 @@ class GraphDomain(Domain):
         return Neighbours(edges[:, source != target], view.num_nodes)
 
     def draw(self, path: Path, samples: int, seed: int) -> None:
-        """Write a picture of so many neighbourhoods at most: as they are, and in two draws of each of the two views.
+        """Write a picture of so many neighbourhoods at most: as they are, and in two draws of each view.
 
         Their nodes are evenly spaced over those that have an edge, of graphs evenly spaced over those to pre-train on.
         """
-        dataset, (edge_drop, feature_mask) = self.dataset, self.views.probabilities()
+        dataset = self.dataset
         members = dataset.train_graphs
         chosen = [members[row * len(members) // samples] for row in range(samples)]
         rows = []
@@ -206,21 +187,20 @@ class GraphDomain(Domain):
             graph, base, count = dataset.graphs[number], self.union([number]), chosen.count(number)
             nodes = graph.edge_index.unique()
             views = [
-                augment(
-                    base,
-                    edge_drop[view],
-                    feature_mask[view],
-                    generator(torch.device("cpu"), "sheet", seed, draw, view),
-                    undirected=self.views.undirected,
-                )
-                for view in range(2)
+                self.views.make(base, view, generator(torch.device("cpu"), "sheet", seed, draw, view))
+                for view in range(self.views.count)
                 for draw in range(2)
             ]
+            if any(view.num_nodes != base.num_nodes for view in views):
+                raise RecipeError("domain.views: views with nodes of their own, by half_hop, cannot be drawn")
             for row in range(min(count, len(nodes))):
                 center = int(nodes[(2 * row + 1) * len(nodes) // (2 * min(count, len(nodes)))])
                 place = neighbourhood(graph.edge_index, graph.x, graph.y, center)
                 rows.append((place, graph.edge_index, [base, *views]))
-        titles = ["sample", *(f"view {view + 1}, draw {draw + 1}" for view in range(2) for draw in range(2))]
+        titles = [
+            "sample",
+            *(f"view {view + 1}, draw {draw + 1}" for view in range(self.views.count) for draw in range(2)),
+        ]
         write_neighbourhoods(rows, titles, path)
 
     def union(self, members: Sequence[int]) -> GraphView:

@@ -20,6 +20,7 @@ from sslcollapse.core.seeding import derive_seed, generator
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.base import Order
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+from sslcollapse.domains.graph.views import GraphViews
 from sslcollapse.nn.sparse import Pattern
 from sslcollapse.recipe.schema import AtLeast
 
@@ -217,6 +218,7 @@ class NeighbourBatches:
     """
 
     whole = False
+    draws_views = True
 
     def __init__(
         self,
@@ -272,6 +274,7 @@ class NeighbourBatches:
         self, domain: GraphDomain, features: Features, edges: InEdges, step: int, roots: Tensor, context: Context
     ) -> Batch:
         views: list[GraphView] = []
+        assert isinstance(domain.views, GraphViews)  # by the domain's check
         for k, (edge_drop, feature_mask) in enumerate(zip(*domain.views.probabilities(), strict=True)):
             if not views or not self.shared:
                 own = () if self.shared else (k,)

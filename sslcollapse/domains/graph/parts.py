@@ -13,7 +13,7 @@ from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context
 from sslcollapse.domains.base import Order
 from sslcollapse.domains.graph.neighbours import InEdges, refuse_graphs
-from sslcollapse.domains.graph.view import GraphStructure, GraphView, augment
+from sslcollapse.domains.graph.view import GraphStructure, GraphView
 from sslcollapse.recipe.schema import AtLeast
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class PartBatches:
     """
 
     whole = False
+    draws_views = False
 
     def __init__(self, *, parts: Annotated[int, AtLeast(1)], per_batch: Annotated[int, AtLeast(1)] = 1) -> None:
         for name, number in (("parts", parts), ("per_batch", per_batch)):
@@ -81,13 +82,8 @@ class PartBatches:
             structure = induced(edges, nodes, place)
             base = GraphView(structure.to(context.device), graph.features.rows(nodes).to(context.device))
             views = [
-                augment(
-                    base,
-                    *odds,
-                    generator(context.device, "view", context.seed, step, context.rank, k),
-                    undirected=domain.views.undirected,
-                )
-                for k, odds in enumerate(zip(*domain.views.probabilities(), strict=True))
+                domain.views.make(base, k, generator(context.device, "view", context.seed, step, context.rank, k))
+                for k in range(domain.views.count)
             ]
             yield Batch(views, nodes, None, False)
 

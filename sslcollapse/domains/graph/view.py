@@ -7,6 +7,7 @@ values per view) for the encoders of this package. Both see exactly the same dro
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sslcollapse.core.memory import onto
+from sslcollapse.core.types import Hidden
 from sslcollapse.nn.sparse import Pattern, SparseMatrix
 
 
@@ -55,6 +57,13 @@ class Features:
     def dtype(self) -> torch.dtype:
         """Of the values."""
         return self._x.values.dtype if isinstance(self._x, SparseMatrix) else self._x.dtype
+
+    def dropout(self, p: float) -> Features:
+        """The same features with a share of their entries dropped, and the others scaled by 1 / (1 − p)."""
+        x = self._x
+        if isinstance(x, SparseMatrix):  # an entry that is zero is the same when it is dropped
+            return Features(SparseMatrix(x.pattern, functional.dropout(x.values, p)), self.mask)
+        return Features(functional.dropout(x, p), self.mask)
 
     def propagated(self, adjacency: SparseMatrix) -> Features:
         """``adjacency @ x`` for dense features, [N, F]; the mask commutes with it and stays pending."""
@@ -99,11 +108,13 @@ class GraphStructure:
         hops: of sampled surroundings, how many nodes are at most h hops from the samples, for each h; else None.
         weight: [E] how many edges of the graph each edge stands for; None for 1.
         unseen: [N] how many edges a node has beside those that are here; None for 0.
+        samples: how many of the first nodes are samples, where others were put between them; None for all.
     """
 
     hops: tuple[int, ...] | None = None
     weight: Tensor | None = None
     unseen: Tensor | None = None
+    samples: int | None = None
 
     def __init__(self, edge_index: Tensor, num_nodes: int, graph_index: Tensor | None = None) -> None:
         self.edge_index = edge_index
@@ -167,12 +178,18 @@ class GraphView:
 
     Shapes:
         keep: [E] bool, which edges the view has, or None for all.
+
+    Attributes:
+        hidden: what of some nodes an encoder does not see; None where it sees all.
     """
 
-    def __init__(self, structure: GraphStructure, features: Features, keep: Tensor | None = None) -> None:
+    def __init__(
+        self, structure: GraphStructure, features: Features, keep: Tensor | None = None, hidden: Hidden | None = None
+    ) -> None:
         self.structure = structure
         self.features = features
         self.keep = keep
+        self.hidden = hidden
         self._adjacency: dict[Propagation, SparseMatrix] = {}
         self._corners: dict[tuple[Propagation, int], list[SparseMatrix]] = {}
 
@@ -209,7 +226,7 @@ class GraphView:
     @property
     def sample_rows(self) -> int | None:
         """How many of the first nodes are samples; None for all."""
-        return None if self.structure.hops is None else self.structure.hops[0]
+        return self.structure.samples if self.structure.hops is None else self.structure.hops[0]
 
     def adjacencies(self, normalized: Propagation, layers: int) -> list[SparseMatrix]:
         """The matrix of each of so many convolutions, the first one's first: the same [N, N] one for a whole graph.
@@ -226,8 +243,23 @@ class GraphView:
             self._corners[normalized, layers] = [whole.corner(*shape) for shape in shapes]
         return self._corners[normalized, layers]
 
+    def with_features(self, features: Features | Tensor) -> GraphView:
+        """The same edges with other features of the nodes; a tensor is [N, d]."""
+        other = copy.copy(self)  # shares what was made of the edges
+        other.features = features if isinstance(features, Features) else Features(features)
+        return other
+
+    def undropped(self, x: Tensor) -> GraphView:
+        """All edges of the graph, with other features [N, d] of its nodes."""
+        return GraphView(self.structure, Features(x))
+
+    def with_token(self, token: Tensor) -> GraphView:
+        """The same view with a vector [F] in the place of features that are hidden by none."""
+        features: Any = self.features
+        return self.with_features(features.with_token(token))
+
     def to(self, device: torch.device) -> GraphView:
-        """The same view on another device."""
+        """The same view on another device, without what it hides."""
         keep = None if self.keep is None else onto(device, self.keep)
         return GraphView(self.structure.to(device), self.features.to(device), keep)
 

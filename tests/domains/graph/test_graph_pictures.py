@@ -7,7 +7,7 @@ from PIL import Image
 
 from sslcollapse.core.errors import MissingDataError
 from sslcollapse.domains.graph.data import Graph, GraphDataset, csr_tensor
-from sslcollapse.domains.graph.domain import GraphDomain, augment
+from sslcollapse.domains.graph.domain import GraphDomain
 from sslcollapse.domains.graph.picture import (
     DROPPED,
     GAP,
@@ -20,6 +20,7 @@ from sslcollapse.domains.graph.picture import (
     _edges,
     neighbourhood,
 )
+from sslcollapse.domains.graph.view import augment
 
 PATH_EDGES = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4], [1, 0, 2, 1, 3, 2, 4, 3]])  # 0 – 1 – 2 – 3 – 4, and 5 alone
 X = torch.eye(6)

@@ -9,8 +9,9 @@ from torch_geometric.nn import SAGEConv as LibrarySAGEConv
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Context
-from sslcollapse.domains.graph.domain import GraphDomain, GraphViews, augment
-from sslcollapse.domains.graph.view import GraphStructure
+from sslcollapse.domains.graph.domain import GraphDomain
+from sslcollapse.domains.graph.view import GraphStructure, augment
+from sslcollapse.domains.graph.views import GraphViews
 from sslcollapse.encoders.gcn import gcn_matrix
 from sslcollapse.encoders.sage import mean_matrix
 from sslcollapse.nn.sparse import SparseMatrix

@@ -8,9 +8,9 @@ from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.registry import ENCODERS
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Context
-from sslcollapse.domains.graph.domain import GraphDomain, augment
+from sslcollapse.domains.graph.domain import GraphDomain
 from sslcollapse.domains.graph.neighbours import InEdges, hashed, sampled
-from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView, augment
 from sslcollapse.nn.inputs import gcn_matrix
 from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe import recipe_hash, resolve

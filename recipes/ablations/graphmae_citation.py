@@ -1,0 +1,9 @@
+"""GraphMAE on Cora and CiteSeer at its authors' settings: ten seeds, on the public split."""
+
+ablation = dict(
+    name="graphmae_citation",
+    base={"Cora": "../graphmae_cora.py", "CiteSeer": "../graphmae_citeseer.py"},
+    axes={},
+    seeds=10,
+    metrics=["evaluation.public.test_accuracy", "rank.representation.effective_rank"],
+)
