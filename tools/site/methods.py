@@ -45,6 +45,8 @@ EQUALITY = {
     "constraint retraction": "tests/regularizers/test_constraints.py::test_the_polar_factor_has_singular_values_of_one_and_is_the_nearest_such_matrix",
     "coefficient rank_floor": "tests/regularizers/test_rank_floor.py::test_a_coefficient_rises_by_up_below_the_floor_and_falls_by_down_otherwise_after_the_first_reading",
     "encoder gcn": "tests/encoders/test_encoders.py::test_gcn_is_the_authors_encoder_convolution_batchnorm_prelu_after_every_layer",
+    "objective graphmae": "tests/objectives/test_graphmae.py::test_the_loss_is_the_mean_over_nodes_of_a_power_of_one_minus_the_cosine",
+    "encoder gat": "tests/encoders/test_gat.py::test_attention_and_its_gradients_are_those_of_pytorch_geometric",
     "encoder sage": "tests/encoders/test_encoders.py::test_sage_is_the_authors_encoder_with_skips_from_the_input",
     "encoder linear": "tests/encoders/test_initial_spectrum.py::test_a_linear_network_is_the_product_of_its_weights_and_starts_with_the_same_spectra_again",
     "encoder resnet18": "tests/encoders/test_vision_encoders.py::test_resnet18_without_its_classifier_is_torchvisions",
