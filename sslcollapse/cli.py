@@ -13,6 +13,7 @@ from pathlib import Path
 from sslcollapse.core.errors import PreemptedError, SSLCollapseError, WriteError, explained
 from sslcollapse.core.texts import keep_traceback, lasting_output, launched, say, say_error
 from sslcollapse.start import add_commands
+from sslcollapse.training.graph_files import add_graph_commands
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
 """Exit codes: of an error that the user can mend, of Ctrl-C, and of one that is a fault of this package."""
@@ -239,9 +240,8 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument(
         "--tables", action="store_true", help="write plan.json and rebuild the tables from the records; run nothing"
     )
-    ablate.add_argument(
-        "--until-decided", type=_positive, metavar="MAX", help="add seeds until the claim's tests are decided, to MAX"
-    )
+    words = "add seeds until the claim's tests are decided, to MAX"
+    ablate.add_argument("--until-decided", type=_positive, metavar="MAX", help=words)
     _add_folder(ablate, "--out", "runs", "where run directories go")
     _add_folder(ablate, "--results", "docs/results", "where records and tables are kept")
 
@@ -298,6 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     views.add_argument("--out", type=Path, default=Path("views.png"), metavar="FILE", help="default: views.png")
     views.add_argument("--samples", type=_positive, default=6, metavar="N", help="rows of the sheet (default: 6)")
 
+    add_graph_commands(commands, _command)
     listing = _command(commands, "list", _list, "list the registered components")
     listing.add_argument("kind", nargs="?", metavar="KIND", help="one kind, such as encoder (default: all)")
     listing.add_argument(

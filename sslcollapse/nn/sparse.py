@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcollapse.core.errors import RunError
 from sslcollapse.core.memory import onto
 from sslcollapse.core.precision import full_precision
+
+MOST = 2**31 - 1
+"""Rows, columns and non-zeros of a matrix."""
 
 AT_A_TIME = 1 << 26
 """Products of non-zeros that a deterministic sum has in memory at once."""
@@ -31,6 +35,14 @@ class Pattern:
     col: Tensor
     order: Tensor
     shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if max(len(self.row), *self.shape) > MOST:
+            raise RunError(
+                f"a sparse matrix of {self.shape[0]:,} x {self.shape[1]:,} with {len(self.row):,} non-zeros: products "
+                f"count in 32 bits, so {MOST:,} are the most; train a graph of this size with domain.batching of type "
+                "'neighbours'"
+            )
 
     @staticmethod
     def from_indices(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:

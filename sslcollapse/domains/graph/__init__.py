@@ -10,8 +10,11 @@ BUILTIN = {
         "wikics": "datasets:WikiCS",
         "ppi": "datasets:PPI",
         "ogbn": "ogb:OGBN",
+        "ogbn_large": "ogb_large:LargeOGBN",
         "digits": "synthetic:DigitsGraph",
         "csbm": "synthetic:CSBM",
+        "csbm_streamed": "blocks:StreamedCSBM",
+        "stored": "packed:PackedGraph",
     },
     "graph_view": {
         "edge_drop": "views:EdgeDrop",

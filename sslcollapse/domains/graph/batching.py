@@ -61,8 +61,10 @@ class Full:
             )
 
     def fit(self, domain: GraphDomain) -> None:
-        """Refuse a batch of more graphs than there are."""
+        """Refuse a batch of more graphs than there are, and stored graphs that do not fit into memory as a whole."""
         _ = self._graphs_a_step(domain)
+        for graph in domain.dataset.train_graphs:
+            domain.dataset.graphs[graph].check_whole()
 
     def notice(self, domain: GraphDomain, world_size: int) -> str | None:
         """Of a graph that every rank has."""

@@ -1,4 +1,4 @@
-"""Graphs in memory: the types, the checks every graph passes, and feature preparation."""
+"""Graphs: the types, the checks every graph passes, and feature preparation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sslcollapse.core.errors import DataError
 from sslcollapse.core.types import Split
+from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
+from sslcollapse.nn.sparse import SparseMatrix
 
 SPARSE_BELOW = 0.25
 """Features with a smaller share of non-zeros than this are stored as CSR."""
@@ -38,6 +40,25 @@ class Graph:
         """N."""
         return self.x.shape[0]
 
+    @property
+    def num_features(self) -> int:
+        """F."""
+        return self.x.shape[1]
+
+    @property
+    def num_edges(self) -> int:
+        """E."""
+        return self.edge_index.shape[1]
+
+    def view(self) -> GraphView:
+        """The graph as it is. A step takes ``InEdges.of(view.structure)`` and ``view.features.rows(nodes)`` of it."""
+        x = self.x
+        features = Features(SparseMatrix.from_csr(x) if x.layout == torch.sparse_csr else x)
+        return GraphView(GraphStructure(self.edge_index, self.num_nodes), features)
+
+    def check_whole(self) -> None:
+        """Raise RunError where all of the graph does not fit into memory; in memory it is already."""
+
 
 @dataclass(frozen=True)
 class GraphDataset:
@@ -60,7 +81,7 @@ class GraphDataset:
     @property
     def num_features(self) -> int:
         """F, the width of the node features."""
-        return self.graphs[0].x.shape[1]
+        return self.graphs[0].num_features
 
     @property
     def multilabel(self) -> bool:

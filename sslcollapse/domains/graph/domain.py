@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,13 @@ from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet, sample_
 from sslcollapse.domains.base import Domain, dataset_key
 from sslcollapse.domains.graph.batching import FULL, Batching, FixedViews
 from sslcollapse.domains.graph.data import GraphDataset
+from sslcollapse.domains.graph.pack import pack
 from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
+from sslcollapse.domains.graph.stream import Streamed, stream_of
 from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
 from sslcollapse.domains.graph.views import GraphViews as GraphViews
 from sslcollapse.domains.graph.views import Views, views_of
 from sslcollapse.nn.inputs import gcn_matrix
-from sslcollapse.nn.sparse import SparseMatrix
 from sslcollapse.recipe.schema import AtLeast, Component, FieldsOrComponent
 
 MAX_MEASURED_FEATURES = 2048
@@ -151,9 +153,11 @@ class GraphDomain(Domain):
     def probe_set(self) -> ProbeSet:
         """Every graph un-augmented, one view a graph; labels and splits over their nodes in order."""
         dataset = self.dataset
-        labels = torch.cat([graph.y for graph in dataset.graphs])
+        labels = [graph.y for graph in dataset.graphs]
         views = [self.union([i]) for i in range(len(dataset.graphs))]
-        return ProbeSet(views, labels, dataset.num_classes, dataset.splits)
+        return ProbeSet(
+            views, labels[0] if len(labels) == 1 else torch.cat(labels), dataset.num_classes, dataset.splits
+        )
 
     def measurable(self, view: GraphView) -> Tensor | None:
         """Features of the sampled nodes with masked columns zero, or None where there are too many to be made dense."""
@@ -203,13 +207,24 @@ class GraphDomain(Domain):
         ]
         write_neighbourhoods(rows, titles, path)
 
+    def pack(
+        self, folder: Path, *, features: str = "float32", memory: int = 2**30, progress: Callable[[str], None] = print
+    ) -> bool:
+        """Write the graphs to a folder that the dataset ``stored`` reads; see ``pack``.
+
+        A dataset that has ``stream()`` is not read into memory for it.
+        """
+        stream = self.source.stream() if isinstance(self.source, Streamed) else stream_of(self.dataset)
+        key = self.data_key() or json.dumps(self._spec, sort_keys=True, default=str)
+        return pack(stream, Path(folder), key=key, kind=features, memory=memory, progress=progress)
+
     def union(self, members: Sequence[int]) -> GraphView:
         """Some graphs as one, on the host: their disjoint union, in this order."""
         graphs = [self.dataset.graphs[i] for i in members]
         if not graphs:
             raise DataError(f"{self.dataset.name}: a batch without graphs")
         if len(graphs) == 1:
-            return GraphView(GraphStructure(graphs[0].edge_index, graphs[0].num_nodes), _features(graphs[0].x))
+            return graphs[0].view()
         sizes = torch.tensor([graph.num_nodes for graph in graphs])
         offsets = sizes.cumsum(0) - sizes
         edges = [graph.edge_index + offset for graph, offset in zip(graphs, offsets.tolist(), strict=True)]
@@ -227,7 +242,3 @@ def propagated(view: GraphView, hops: int) -> Tensor | None:
     for _ in range(hops):
         x = view.adjacency(gcn_matrix) @ x
     return x
-
-
-def _features(x: Tensor) -> Features:
-    return Features(SparseMatrix.from_csr(x) if x.layout == torch.sparse_csr else x)

@@ -62,8 +62,8 @@ class InEdges:
     """The edges into each node, without self-loops; where there are none, the node has itself alone.
 
     Shapes:
-        pointers: [N + 1] where the edges of each node begin.
-        sources: [E'] in the order of the targets.
+        pointers: [N + 1] int64, where the edges of each node begin.
+        sources: [E'] int64 or int32, in the order of the targets; may be mapped from a file, so never written to.
     """
 
     pointers: Tensor
@@ -71,7 +71,9 @@ class InEdges:
 
     @staticmethod
     def of(structure: GraphStructure) -> InEdges:
-        """Those of a graph."""
+        """Those of a graph; of one that is stored by target, the stored ones."""
+        if structure.in_edges is not None:
+            return structure.in_edges
         source, target = structure.edge_index
         proper = source != target
         source, target = source[proper], target[proper]
@@ -88,7 +90,7 @@ class InEdges:
         degree = self.degree(nodes)
         row = torch.repeat_interleave(torch.arange(len(nodes), device=nodes.device), degree)
         before = (self.pointers[nodes] - degree.cumsum(0) + degree)[row]
-        return row, self.sources[before + torch.arange(len(row), device=row.device)]
+        return row, self.sources[before + torch.arange(len(row), device=row.device)].long()
 
     def drawn(self, nodes: Tensor, fanout: int, key: int) -> tuple[Tensor, Tensor]:
         """At most ``fanout`` neighbours of each node [n], without replacement, all sets of them equally likely.
@@ -105,7 +107,7 @@ class InEdges:
         if len(many):
             slots[many] = _subsets(degree[many], nodes[many], fanout, key)
         row, column = (slots < degree[:, None]).nonzero(as_tuple=True)
-        return row, self.sources[self.pointers[nodes[row]] + slots[row, column]]
+        return row, self.sources[self.pointers[nodes[row]] + slots[row, column]].long()
 
 
 def _subsets(degree: Tensor, nodes: Tensor, size: int, key: int) -> Tensor:

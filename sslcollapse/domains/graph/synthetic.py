@@ -13,6 +13,7 @@ from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.memory import check_size
 from sslcollapse.domains.base import DIGITS, SMALLEST_DIGIT_CLASS, check_parts, stratified_split
 from sslcollapse.domains.graph.data import GraphDataset, make_graph
+from sslcollapse.domains.graph.stream import GraphStream
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Probability, Weight, Width
 
 
@@ -84,7 +85,8 @@ class CSBM:
 
         x_i = signal · u_{y_i} + z_i,   u_c, z_i ~ N(0, I/F),
 
-    so that ``signal`` is the length of a class mean over that of the noise.
+    so that ``signal`` is the length of a class mean over that of the noise. ``graph pack`` writes the graph of
+    ``csbm_streamed`` in its place, which has other draws.
 
     Args:
         data_root: ignored; the graph is drawn, not read.
@@ -153,6 +155,14 @@ class CSBM:
             f"(drawn with seed {self.seed}, no files)"
         )
 
+    def stream(self) -> GraphStream:
+        """What ``graph pack`` writes: the graph of ``csbm_streamed``, which need not be in memory."""
+        from sslcollapse.domains.graph.blocks import StreamedCSBM
+
+        pieces = StreamedCSBM.__new__(StreamedCSBM)
+        pieces.__dict__.update(vars(self))
+        return pieces.stream()
+
     def load(self) -> GraphDataset:
         """Draw the graph."""
         arrays = 4 * self.nodes * self.num_features + 32 * self.nodes * self.degree  # features; edges, while sorted
@@ -181,10 +191,10 @@ class CSBM:
         blocks = []
         for nodes in members:
             n = len(nodes)
-            i, j = _triangle(_draw(n * (n - 1) // 2, self.within, rng), n)
+            i, j = triangle(draw_distinct(n * (n - 1) // 2, self.within, rng), n)
             blocks.append(np.stack([nodes[i], nodes[j]]))
         for a, b in combinations(members, 2):
-            i, j = np.divmod(_draw(len(a) * len(b), self.between, rng), len(b))
+            i, j = np.divmod(draw_distinct(len(a) * len(b), self.between, rng), len(b))
             blocks.append(np.stack([a[i], b[j]]))
         return np.concatenate(blocks, axis=1)
 
@@ -204,7 +214,7 @@ def _nearest_neighbour_edges(points: np.ndarray, k: int) -> np.ndarray:
     return np.stack(np.nonzero(joined | joined.T))
 
 
-def _draw(population: int, probability: float, rng: np.random.Generator) -> np.ndarray:
+def draw_distinct(population: int, probability: float, rng: np.random.Generator) -> np.ndarray:
     """Distinct numbers below ``population``, each there independently with this probability; int64."""
     count = int(rng.binomial(population, probability))
     if 3 * count > population:  # dense: memory is proportional to the result anyway
@@ -215,8 +225,13 @@ def _draw(population: int, probability: float, rng: np.random.Generator) -> np.n
     return rng.permutation(drawn)[:count]
 
 
-def _triangle(index: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+def triangle(index: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The pair i < j < n at each position of the list (0, 1), (0, 2), ..., (n-2, n-1)."""
-    # Row i starts at i(2n - i - 1)/2. Exact below n = 1e7: the radicand is an integer below 2**53.
-    i = np.floor((2 * n - 1 - np.sqrt((2.0 * n - 1) ** 2 - 8.0 * index)) / 2).astype(np.int64)
+    # Counted from the end rows start at k(k + 1)/2, whose root is right to a row whatever n is: no two large numbers
+    # are subtracted in it.
+    left = n * (n - 1) // 2 - 1 - index
+    k = ((np.sqrt(8.0 * left + 1) - 1) / 2).astype(np.int64)
+    k -= left < k * (k + 1) // 2
+    k += left >= (k + 1) * (k + 2) // 2
+    i = n - 2 - k
     return i, index - i * (2 * n - i - 1) // 2 + i + 1

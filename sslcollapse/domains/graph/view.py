@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch.nn import functional
 from sslcollapse.core.memory import onto
 from sslcollapse.core.types import Hidden
 from sslcollapse.nn.sparse import Pattern, SparseMatrix
+
+if TYPE_CHECKING:
+    from sslcollapse.domains.graph.neighbours import InEdges
 
 
 class Features:
@@ -108,12 +111,14 @@ class GraphStructure:
         hops: of sampled surroundings, how many nodes are at most h hops from the samples, for each h; else None.
         weight: [E] how many edges of the graph each edge stands for; None for 1.
         unseen: [N] how many edges a node has beside those that are here; None for 0.
+        in_edges: of a graph that is stored by target, these edges as they are stored, which ``InEdges.of`` then gives.
         samples: how many of the first nodes are samples, where others were put between them; None for all.
     """
 
     hops: tuple[int, ...] | None = None
     weight: Tensor | None = None
     unseen: Tensor | None = None
+    in_edges: InEdges | None = None
     samples: int | None = None
 
     def __init__(self, edge_index: Tensor, num_nodes: int, graph_index: Tensor | None = None) -> None:

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.registry import GRAPH_DATASETS
-from sslcollapse.domains.graph.synthetic import CSBM, DigitsGraph, _draw, _triangle
+from sslcollapse.domains.graph.synthetic import CSBM, DigitsGraph, draw_distinct, triangle
 
 NOWHERE = Path("/nonexistent")
 
@@ -144,7 +144,7 @@ def test_csbm_arguments_are_checked_with_the_value_quoted(arguments, message):
 
 @pytest.mark.parametrize("n", [2, 3, 50, 333])
 def test_triangle_lists_every_pair_once_in_order(n):
-    i, j = _triangle(np.arange(n * (n - 1) // 2), n)
+    i, j = triangle(np.arange(n * (n - 1) // 2), n)
     wanted = np.triu_indices(n, 1)
     assert np.array_equal(i, wanted[0])
     assert np.array_equal(j, wanted[1])
@@ -154,13 +154,13 @@ def test_triangle_is_exact_at_row_ends_of_a_large_list():
     n = 2_000_000
     rows = np.array([0, 1, 999_999, n - 3, n - 2])
     starts = rows * (2 * n - rows - 1) // 2
-    assert np.array_equal(_triangle(starts, n)[0], rows)
-    assert np.array_equal(_triangle(starts[1:] - 1, n)[0], rows[1:] - 1)
+    assert np.array_equal(triangle(starts, n)[0], rows)
+    assert np.array_equal(triangle(starts[1:] - 1, n)[0], rows[1:] - 1)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.01, 0.5, 1.0])
 def test_drawn_numbers_are_distinct_and_as_many_as_the_probability_says(probability):
-    drawn = _draw(10_000, probability, np.random.default_rng(0))
+    drawn = draw_distinct(10_000, probability, np.random.default_rng(0))
     assert len(np.unique(drawn)) == len(drawn)
     assert abs(len(drawn) - 10_000 * probability) <= 5 * np.sqrt(10_000 * probability * (1 - probability))
 
