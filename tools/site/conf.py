@@ -29,6 +29,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Shapes", "params_style")]
 napoleon_include_init_with_doc = False
+napoleon_use_ivar = True  # what Attributes names and what a member's own docstring says would be two entries
 
 html_theme = "furo"
 html_title = f"sslcollapse {release}"

@@ -64,7 +64,14 @@ def read(app: Sphinx, page: str, source: list[str]) -> None:
     text = re.sub(r"```\{component\}\n(\w+ \w+)\n```", component, text)
     if page != "index":
         text = re.sub(r"(\]\((?:\.\./)+)README\.md", lambda found: linked(found, page), text)
-    source[0] = text + APPENDED.get(page, "")
+    source[0] = text + APPENDED.get(page, "") + (others(Path(app.srcdir)) if page == "index" else "")
+
+
+def others(folder: Path) -> str:
+    """The pages of docs/ that the contents do not name yet: a new page is found without a line there."""
+    pages = sorted(f"docs/{path.stem}" for path in (folder / "docs").glob("*.md"))
+    new = [page for page in pages if not re.search(rf"^{re.escape(page)}$", CONTENTS, re.MULTILINE)]
+    return "\n```{toctree}\n:hidden:\n:caption: More\n\n%s\n```\n" % "\n".join(new) if new else ""
 
 
 def linked(found: re.Match[str], page: str) -> str:
