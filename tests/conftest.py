@@ -1,6 +1,7 @@
 import os
 import socket
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,31 @@ def data_root() -> Path:
     return Path(root)
 
 
+@contextmanager
+def forgotten_components():
+    """What is registered inside is not known afterwards."""
+    kinds = dict(REGISTRIES._known)
+    parts = ("_targets", "_factories", "_places")
+    before = [(registry, {part: dict(getattr(registry, part)) for part in parts}) for registry in REGISTRIES.values()]
+    yield
+    REGISTRIES._known = kinds
+    for registry, kept in before:
+        vars(registry).update(kept)
+        registry._parameters.clear()
+
+
 @pytest.fixture(scope="module")
 def own_components():
     """What a test module registers is known to that module only."""
-    registries = REGISTRIES.values()
-    before = [(registry, dict(registry._targets), dict(registry._factories)) for registry in registries]
-    yield
-    for registry, targets, factories in before:
-        registry._targets, registry._factories = targets, factories
-        registry._parameters.clear()
+    with forgotten_components():
+        yield
+
+
+@pytest.fixture
+def own_components_of_a_test():
+    """What a test registers is known to that test only."""
+    with forgotten_components():
+        yield
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +20,18 @@ from sslcollapse.core.errors import MissingDataError
 from sslcollapse.core.registry import GRAPH_DATASETS
 from sslcollapse.recipe import load, override, resolve
 from tools import bench
-from tools.bench import gpu, gpu_parts, gpu_runs, graph_step, large_graph, probes, study
+from tools.bench import (
+    gpu,
+    gpu_parts,
+    gpu_runs,
+    graph_scale,
+    graph_step,
+    large_graph,
+    on_paper,
+    probes,
+    sampler,
+    study,
+)
 
 
 def test_a_benchmark_that_does_not_exist_lists_those_that_do(capsys):
@@ -41,7 +53,9 @@ def test_every_benchmark_that_is_named_is_there(name):
 def test_the_help_names_the_benchmarks(capsys):
     with pytest.raises(SystemExit):
         bench.parser().parse_args(["--help"])
-    assert "which benchmark: ablate, gpu, graph-step, large-graph, memory," in " ".join(capsys.readouterr().out.split())
+    assert "which benchmark: ablate, gpu, graph-scale, graph-step, large-graph, memory," in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 WRITES = "import json, sys; json.dump({'status': 'done', 'headline': 'made'}, open(sys.argv[1], 'w'))"
@@ -152,7 +166,23 @@ def test_a_planned_run_resolves(name):
 
 def test_the_study_follows_claim_after_claim_after_all_that_is_planned_to_be_short():
     names = list(gpu_runs.RUNS)
-    assert names[-len(study.STUDY) :] == ["depth-10-seeds", *study.STUDY[1:]]
+    assert names[-len(study.STUDY) - len(study.PUBLISHED) :] == ["depth-10-seeds", *study.STUDY[1:], *study.PUBLISHED]
+
+
+@pytest.mark.parametrize("name", study.PUBLISHED)
+def test_published_settings_are_run_in_full_with_and_without_werank_at_the_recipes_coefficient(name):
+    recipe, _, grid, _, baseline, _, seeds, *_ = study.published(name)
+    described = load(Path(bench.__file__).parents[2] / recipe)
+    planned = plan(
+        Path(bench.__file__).parents[2] / recipe, [grid], int(seeds), ["monitor.every=0"], baseline=[baseline]
+    )
+    coefficients = [cell.values["regularizers.werank.coefficient"] for cell in planned.cells]
+    assert coefficients == [0.0, described["regularizers"]["werank"]["coefficient"]]
+    assert {cell.recipe["train"]["steps"] for cell in planned.cells} == {described["train"]["steps"]}
+    random = {"photo", "computers", "cs", "physics", "wikics"}
+    if name.partition("_")[2] in random:
+        assert (described["train"]["steps"], int(seeds)) == (10_000, 20)
+    assert random < {each.partition("_")[2] for each in study.PUBLISHED}
 
 
 def test_the_hundred_runs_are_a_hundred_whole_runs_of_cora_with_their_evaluation():
@@ -253,6 +283,16 @@ def test_a_dataset_that_is_not_there_is_named_before_a_network_is_asked(tmp_path
             gpu_parts._check_files(spec)
 
 
+def test_the_sampler_is_measured_beside_other_ways_and_its_steps_with_and_without_a_thread():
+    found = sampler.measure(2000, roots=16, rounds=1, batches=1)
+    assert {"ours", "plain torch", "RandomNodeLoader"} <= found["edges_a_second"].keys()
+    assert ("NeighborLoader" in found["edges_a_second"]) != ("NeighborLoader" in found["failed"])
+    assert all(speed["with_features"] > 0 for speed in found["edges_a_second"].values())
+    ours, plain = (found["edges_a_second"][name]["edges_a_batch"] for name in ("ours", "plain torch"))
+    assert 0.9 < ours / plain < 1.1  # the same work
+    assert found["steps"][0].keys() == found["steps"][2].keys() == {"step", "waits"}
+
+
 def test_a_step_of_the_full_graph_and_one_of_roots_are_timed_on_one_graph_with_their_peaks():
     batchings = {**large_graph.BATCHINGS, "neighbours": {"type": "neighbours", "batch_size": 32, "fanout": [3, 3]}}
     row = large_graph.measure(1000, batchings, rounds=1)
@@ -286,3 +326,66 @@ def test_the_captured_contenders_of_a_graph_step_run_as_programs_where_there_are
     assert all(record["ms"][name] > 0 for name in names)
     assert record["werank_adds"].keys() == {"ours", "ours_captured"}
     assert set(names) <= graph_step.TITLES.keys()
+
+
+def test_a_size_of_the_scale_benchmark_is_packed_once_stepped_evaluated_and_measured(tmp_path):
+    first, again = (graph_scale.pack(tmp_path, nodes=500) for _ in range(2))
+    assert (first["written_now"], again["written_now"]) == (True, False)
+    assert first["bytes"] == again["bytes"] > 500 * graph_scale.FEATURES * 2
+    row = graph_scale.measure(tmp_path, nodes=500, batch=8, steps=2)
+    assert len(row["ms_all"]) == 2
+    assert row["rows_a_step"] <= 8 * (1 + 5 + 25)
+    assert row["effective_rank"] > 1
+    assert row["test_accuracy"] > 1 / 5
+    assert min(row[name] for name in ("anonymous_mib", "mapped_mib", "probe_seconds", "rank_seconds")) > 0
+
+
+def test_the_slope_of_a_power_is_its_exponent_and_of_one_size_none():
+    sizes = [10, 100, 1000]
+    assert graph_scale.slope(sizes, [3 * size**0.7 for size in sizes]) == pytest.approx(0.7)
+    assert graph_scale.slope([10], [3.0]) == 0
+
+
+def test_memory_is_watched_without_mapped_files():
+    with graph_scale.highest() as peaks:
+        kept = torch.ones(30 * 2**20 // 4)
+        time.sleep(0.1)
+        before = peaks["RssAnon"]
+    assert before > 30
+    assert len(kept)
+
+
+@pytest.mark.parametrize("text", ["", "many", "100", "1000,x"])
+def test_sizes_of_the_scale_benchmark_that_are_none_are_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        bench.parser().parse_args(["graph-scale", "--nodes", text])
+    assert "expected numbers of nodes, 500 or more" in capsys.readouterr().err
+
+
+def test_bytes_on_paper_are_those_of_a_packed_folder(tmp_path):
+    found = graph_scale.pack(tmp_path, nodes=500)["bytes"]
+    folder = tmp_path / "500"
+    edges = len(np.load(folder / "indices.npy"))
+    labelled = sum(len(np.load(path)) for path in folder.glob("split.*.npy"))
+    size = on_paper.Size("csbm", 500, edges, graph_scale.FEATURES, labelled)
+    expected = sum(on_paper.on_disk(size, 2).values())
+    headers = sum(128 for _ in folder.glob("*.npy")) + sum(path.stat().st_size for path in folder.glob("*.json"))
+    assert found == pytest.approx(expected, abs=headers + 1000)
+    assert abs(found - expected) < 0.2 * expected
+
+
+def test_hours_on_paper_follow_the_slopes_of_the_record():
+    record = {
+        "results": [{"nodes": 10**6, "ms": 100.0, "probe_seconds": 36.0, "rank_seconds": 36.0}],
+        "slopes": {"ms": 0.0, "probe_seconds": 0.9, "rank_seconds": 1.0},
+        "processes": {"ratio": 1.8},
+        "batch": 1000,
+    }
+    size = on_paper.Size("ten times", 10**7, 10**8, 8, 10)
+    assert on_paper.hours(size, record)["pass"] == pytest.approx(1000 / 3600)
+    assert on_paper.hours(size, record, 10)["pass"] == pytest.approx(1000 / 3600 / 9)
+    assert on_paper.hours(size, record)["evaluation"] == pytest.approx(0.2)
+
+
+def test_the_table_of_bytes_in_the_docs_is_the_computed_one():
+    assert on_paper.tables() in (Path(__file__).parents[1] / "docs/scale.md").read_text()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -13,11 +14,14 @@ from sslcollapse.ablation.files import write_plan
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.records import Records
 from sslcollapse.cli import run_command
-from sslcollapse.core.errors import RunError
+from sslcollapse.core.errors import RecipeError, RunError
+from sslcollapse.recipe import load
 from tools import evidence
-from tools.evidence import simulate
+from tools.bench import study
+from tools.evidence import depth, published, simulate
 from tools.evidence.mechanism import ACCURACY, LEAST_DATA_SETS, Pair, associate, collect, measured
 from tools.evidence.mechanism_page import claim_json, mechanism, write_mechanism
+from tools.evidence.published import write_published
 from tools.evidence.reproducibility import compare, made_runs, shared, write_reproducibility
 
 ROOT = Path(__file__).parents[1]
@@ -254,6 +258,8 @@ def test_two_makings_of_the_same_runs_are_compared_metric_by_metric(folder):
     assert made["metrics"]["rank.representation.effective_rank"]["largest"] == 0.0
     page = write_reproducibility(folder.results, [folder.path / "one", folder.path / "two"], "threads").read_text()
     assert "3 runs (tiny) made twice, 1 of them with equal numbers. Differs: threads 1 / 2." in " ".join(page.split())
+    assert "| threads | threads | 1 of 3 | 0.4 | 0 |" in page
+    assert "Not varied in any of them: device, torch, torch_geometric, sslcollapse, commit, streams." in page
     again = write_reproducibility(folder.results, [], None).read_text()
     assert again == page, "comparisons are kept"
 
@@ -288,6 +294,116 @@ def test_runs_that_several_folders_share_are_listed_once_with_their_seeds(folder
 def test_a_command_that_cannot_be_is_answered(words, message, tmp_path, capsys):
     assert run_command(evidence.parser(), [*words, "--results", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+TABLES = """{"sources": {"S": ["Somebody, 2020", "https://example.org"]}, "tables": [{
+  "title": "T", "protocol": "P.", "data": ["One", "Two"],
+  "published": [{"method": "A", "source": "S", "n": 20, "figures": {"Two": "70.10 ± 0.30"}}],
+  "ours": [{"method": "B", "metric": "evaluation.public.test_accuracy", "from": {
+    "One": {"folder": "a", "values": {"encoder.hidden": [4], "regularizers.werank": null}},
+    "Two": {"folder": "not_run", "values": {}}}}]}]}"""
+
+
+def test_our_accuracy_stands_beside_published_figures_and_what_is_not_run_is_an_empty_cell(folder):
+    folder.grid("a", [4, 5])
+    (folder.results / "published.json").write_text(TABLES)
+    text = write_published(folder.results).read_text()
+    assert "| method | from | One | Two | n | budget |" in text
+    assert "| A | S | – | 70.10 ± 0.30 | 20 | – |" in text
+    assert "| B | ours | 50.00 ± 0.16 | – | 5 | 2 steps |" in text
+    assert "* S: [Somebody, 2020](https://example.org)" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[4], ", "[9], ", r"damaged \(KeyError: .0 cells of a have"),
+        ('"encoder.hidden": [4], ', "", r"2 cells of a have"),
+        ("}]}", "", r"published.json: damaged"),
+    ],
+)
+def test_published_figures_beside_no_cell_of_ours_or_several_are_refused(folder, old, new, message):
+    folder.grid("a", [4, 5])
+    (folder.results / "published.json").write_text(TABLES.replace(old, new))
+    with pytest.raises(RunError, match=message):
+        write_published(folder.results)
+
+
+def test_the_page_of_published_tables_is_what_its_json_and_the_records_say():
+    results = ROOT / "docs/results"
+    made = json.loads((results / "published.json").read_text())
+    assert (results / "published.md").read_text() == published.page(made, results) + "\n"
+
+
+def test_each_cell_that_a_gpu_is_to_fill_is_one_that_its_command_makes():
+    made = json.loads((ROOT / "docs/results/published.json").read_text())
+    planned = [(row, place) for table in made["tables"] for row in table["ours"] for place in row["from"].values()]
+    planned = [(row, place) for row, place in planned if place["folder"].startswith("published_")]
+    assert {place["folder"] for _, place in planned} == set(study.PUBLISHED) - {"published_cifar10"}
+    for row, place in planned:
+        words = study.published(place["folder"])
+        coefficients = [float(value) for value in words[2].partition("=")[2].split(",")]
+        assert place["values"]["regularizers.werank.coefficient"] in coefficients
+        probe = place.get("metric", row["metric"]).split(".")[1]
+        assert probe in load(ROOT / words[0])["evaluate"]
+
+
+def finished_run(path, name, share):
+    layers = {f"convs.{k}": {} for k in range(2)} | {"predictor.layers.0": {}}
+    rank = {"representation": {"effective_rank": 4 * share, "attainable": 4, "n": 8}, "layers": layers}
+    scores = {"public": {"test_accuracy": {"mean": share}}}
+    path.mkdir()
+    (path / "recipe.json").write_text(json.dumps({"name": name, "seed": 3}))
+    (path / "result.json").write_text(
+        json.dumps(
+            {"hash": "h", "seed": 3, "steps": 2, "evaluation": scores, "untrained": scores, "rank": rank,
+             "recipe": {"name": name}, "regularizers": {}, "seconds": {}}
+        )
+    )  # fmt: skip
+    rows = []
+    for step in (0, 2):
+        row = {"step": step}
+        for k, layer in enumerate(layers):
+            row[f"rank/layers/{layer}/output/effective_rank"] = 4 * share / (1 + k * step)
+            row[f"rank/layers/{layer}/output/attainable"] = 4
+        rows.append(json.dumps(row))
+    (path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_the_picture_of_rank_by_depth_has_its_figures_beside_it(tmp_path):
+    runs = [finished_run(tmp_path / name, name, share) for name, share in (("plain", 0.5), ("werank", 1.0))]
+    image = tmp_path / "images/depth.png"
+    words = ["depth", *map(str, runs), "--image", str(image), "--titles", "without", "with"]
+    assert run_command(evidence.parser(), words) == 0
+    first, second = json.loads(image.with_suffix(".json").read_text())["runs"]
+    assert first["outputs"] == {"convs.0": {"0": 0.5, "2": 0.5}, "convs.1": {"0": 0.5, "2": 0.1667}}
+    assert (second["accuracy"], second["untrained"], second["rank"]) == (100.0, 100.0, 4.0)
+    assert depth.title(first) == "without: 50.0 %, rank 2"
+    with Image.open(image) as picture:
+        assert picture.width > picture.height > 100
+
+
+def test_the_picture_of_the_repository_is_of_the_recipes_that_differ_by_werank_alone():
+    plain, werank = json.loads((ROOT / depth.IMAGE).with_suffix(".json").read_text())["runs"]
+    assert (plain["name"], werank["name"]) == ("bgrl_deep_cora", "bgrl_werank_deep_cora")
+    assert plain["seed"] == werank["seed"]
+    last: list[float] = []
+    for run in (plain, werank):
+        assert len(run["outputs"]) == 8
+        ends = [shares[str(run["steps"])] for shares in run["outputs"].values()]
+        assert ends == sorted(ends, reverse=True), "rank falls from layer to layer"
+        last.append(ends[-1])
+    assert last[1] > 3 * last[0]
+
+
+def test_a_run_without_ranks_over_time_cannot_be_drawn(tmp_path):
+    run = finished_run(tmp_path / "plain", "plain", 0.5)
+    with pytest.raises(RecipeError, match="--titles: give one a run, got 1 for 2 runs"):
+        depth.write_depth([run, run], tmp_path / "x.png", ["one"])
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(RunError, match="not a finished run whose layers were measured on the way"):
+        depth.write_depth([run], tmp_path / "x.png")
 
 
 def test_simulated_sequences_of_looks_keep_the_error_where_looks_without_a_rule_do_not():

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims.judge import judge
+from sslcollapse.ablation.claims.overview import refresh_overview
 from sslcollapse.ablation.claims.schema import check_metric, read_claim
-from sslcollapse.ablation.claims.verdict import refresh_overview, verdict_json
+from sslcollapse.ablation.claims.verdict import verdict_json
 from sslcollapse.ablation.grid import Ablation, axis_values
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.pairing import planned

@@ -68,6 +68,28 @@ def short(value: Any) -> str:
     return ", ".join(shown) if all(named) else f"{{{', '.join(shown)}}}"
 
 
+def labelled(path: str, value: Any) -> str:
+    """A value as a table shows it under the name of its path: widths of layers by their number.
+
+    >>> labelled("encoder.hidden", [256] * 8), labelled("encoder.hidden", [512, 256]), labelled("optim.lr", 0.1)
+    ('8 layers of 256', '[512, 256]', '0.1')
+    """
+    width = layer_width(path, value)
+    return short(value) if width is None else f"{_layers(len(value))} of {width}"
+
+
+def layer_width(path: str, value: Any) -> int | None:
+    """The one width that all layers of an encoder have; None of anything else."""
+    widths = value if path.rpartition(".")[2] == "hidden" and isinstance(value, (list, tuple)) else ()
+    first = widths[0] if widths else None
+    same = isinstance(first, int) and not isinstance(first, bool) and all(width == first for width in widths)
+    return first if same else None
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' if count > 1 else ''}"
+
+
 def plain(value: Any) -> str:
     """Equal for values that are equal in a recipe: tuples as lists, 1.0 as 1."""
     if isinstance(value, float) and value.is_integer():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -113,6 +113,21 @@ class Split:
     test: np.ndarray
 
 
+def rows_of(splits: Iterable[Split], count: int) -> Tensor | None:
+    """Numbers [R] of all rows in splits of a set, ascending; None where that is every one of its ``count``."""
+    used = np.zeros(count, dtype=bool)
+    for split in splits:
+        for part in (split.train, split.validation, split.test):
+            used[part] = True
+    return None if used.all() else torch.from_numpy(np.flatnonzero(used))
+
+
+def renumbered(split: Split, rows: Tensor) -> Split:
+    """A split with the places of its rows among ``rows`` [R], ascending, which has all of them."""
+    places = rows.cpu().numpy()
+    return Split(*(np.searchsorted(places, part) for part in (split.train, split.validation, split.test)))
+
+
 @runtime_checkable
 class LazyViews(Protocol):
     """Encoder inputs that are made one batch at a time, where all at once would not fit."""
@@ -135,6 +150,48 @@ class LazyViews(Protocol):
 
     def subset(self, samples: int) -> LazyViews:
         """At most this many samples, evenly spaced, always the same ones."""
+        ...
+
+
+@runtime_checkable
+class Partwise(Protocol):
+    """An input of samples that are too many for one forward pass: it applies an encoder to them part by part.
+
+    Representations are those of one forward pass, and so is what the encoder's layers put out, in parts: a hook on a
+    layer sees each row once.
+    """
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def only(self, rows: Tensor) -> Partwise:
+        """The same input, of whose samples only some are wanted, by their numbers [R], ascending."""
+        ...
+
+    def parts(self, encoder: Any, seen: Callable[[Tensor, int], None] | None = None) -> Iterator[Tensor]:
+        """Representations [n, d] of all samples in their order, in parts of any size.
+
+        Args:
+            encoder: in the mode that it is to have, without gradients; its own ``forward`` need not be called.
+            seen: called whenever layers have put out rows, with the places of wanted samples among them, and how many
+                there are. Others are put out where wanted samples depend on them.
+        """
+        ...
+
+    def encoded(self, encoder: Any) -> Tensor:
+        """All of them [N, d]: in memory, or where they do not fit in a file that is mapped to it."""
+        ...
+
+    def check(self, encoder: Any) -> None:
+        """Raise RecipeError for an encoder that cannot be applied part by part, where it cannot be in one pass."""
+
+    def whole(self) -> Any | None:
+        """All samples as an input for one forward pass, on the device; None where they do not fit."""
+        ...
+
+    def to(self, device: torch.device) -> Partwise:
+        """The same input, encoded on another device."""
         ...
 
 
@@ -166,6 +223,15 @@ class ProbeSet:
         moved = views.to(device) if isinstance(views, LazyViews) else [send_to_device(view, device) for view in views]
         return replace(self, views=moved)
 
+    @property
+    def partwise(self) -> bool:
+        """Whether its inputs are ``Partwise``."""
+        return not isinstance(self.views, LazyViews) and any(isinstance(view, Partwise) for view in self.views)
+
+    def only(self, rows: Tensor | None) -> Sequence[Any] | LazyViews:
+        """Its inputs, of partwise ones only some samples [R], ascending; None for all."""
+        return restricted(list(self.views), rows) if rows is not None and self.partwise else self.views
+
     def measured(self, samples: int | None, usual: int = MEASURED) -> tuple[Sequence[Any] | LazyViews, Tensor | None]:
         """The inputs that ranks are measured on, and which rows of what they give count; None for all rows.
 
@@ -181,3 +247,13 @@ class ProbeSet:
         if samples is None or samples >= len(self.labels):
             return self.views, None
         return self.views, torch.linspace(0, len(self.labels) - 1, samples, dtype=torch.float64).long()
+
+
+def restricted(views: Sequence[Any], rows: Tensor) -> list[Any]:
+    """Partwise inputs of which only some samples [R] are wanted, by their numbers over all of them, ascending."""
+    start, left = 0, []
+    for view in views:
+        own = rows[(rows >= start) & (rows < start + len(view))] - start
+        left.append(view.only(own))
+        start += len(view)
+    return left

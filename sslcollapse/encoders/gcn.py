@@ -88,6 +88,8 @@ class GCN(nn.Module):
 
     reads = ("graph",)
 
+    propagation = staticmethod(gcn_matrix)
+
     def __init__(
         self,
         in_shape: int | Sequence[int],
@@ -131,12 +133,14 @@ class GCN(nn.Module):
     def forward(self, view: Any) -> Tensor:
         """A graph view of N nodes → [N, out_dim]; with sampled surroundings, [B, out_dim] of the B samples."""
         x = view.features
-        adjacencies = view.adjacencies(gcn_matrix, len(self.convs))
-        layers = zip(self.convs, self.norm_acts, self.adds_input, adjacencies, strict=True)
-        for conv, norm_act, adds, adjacency in layers:
-            out = norm_act(conv(x, adjacency), view.graph_index)
-            x = out + x[: len(out)] if adds else out
+        layers = zip(self.convs, self.norm_acts, view.adjacencies(gcn_matrix, len(self.convs)), strict=True)
+        for depth, (conv, norm_act, adjacency) in enumerate(layers):
+            (x,) = self.combine(depth, norm_act(conv(x, adjacency), view.graph_index), (x,), view.features)
         return x
+
+    def combine(self, depth: int, out: Tensor, state: tuple[Any, ...], features: Any) -> tuple[Tensor]:
+        """What a layer puts out for the first M nodes of its input, [M, d] → what the next one reads."""
+        return (out + state[0][: len(out)] if self.adds_input[depth] else out,)
 
     def _lower_rank(self) -> None:
         if self.initial_rank is not None:

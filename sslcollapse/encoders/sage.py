@@ -79,6 +79,8 @@ class SAGE(nn.Module):
 
     shortcuts = ("skips",)
 
+    propagation = staticmethod(mean_matrix)
+
     def __init__(
         self,
         in_shape: int | Sequence[int],
@@ -117,13 +119,16 @@ class SAGE(nn.Module):
     def forward(self, view: Any) -> Tensor:
         """A graph view of N nodes → [N, out_dim]; with sampled surroundings, [B, out_dim] of the B samples."""
         layers = zip(self.convs, self.norm_acts, view.adjacencies(mean_matrix, len(self.convs)), strict=True)
-        x = view.features
-        total = None  # h_1 + ... + h_{l-1}
+        state: tuple[Any, ...] = (view.features,)
         for depth, (conv, norm_act, adjacency) in enumerate(layers):
-            out = norm_act(conv(x, adjacency), view.graph_index)
-            if depth < len(self.skips):
-                total = out if total is None else first_rows(total, len(out)) + out
-                x = total + self.skips[depth](first_rows(view.features, len(out)))
-            else:
-                x = out
-        return x
+            out = norm_act(conv(state[0], adjacency), view.graph_index)
+            state = self.combine(depth, out, state, view.features)
+        out = state[0]
+        return out
+
+    def combine(self, depth: int, out: Tensor, state: tuple[Any, ...], features: Any) -> tuple[Tensor, ...]:
+        """What a layer puts out [M, d], and what it read → what the next one reads, and h_1 + ... + h_l beside it."""
+        if depth >= len(self.skips):
+            return (out,)
+        total = first_rows(state[1], len(out)) + out if depth else out
+        return total + self.skips[depth](first_rows(features, len(out))), total

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sslcollapse.nn.norm import NormAct
 from sslcollapse.nn.sparse import Pattern, SparseMatrix
 
 
@@ -33,6 +35,42 @@ class Edges(Protocol):
     @property
     def unseen(self) -> Tensor | None:
         """[N] how many edges of each node were not looked for, which its degree has all the same; None for none."""
+
+
+@runtime_checkable
+class LayerWise(Protocol):
+    """An encoder of graphs whose forward pass is its convolutions in turn, so that all nodes can be encoded in chunks.
+
+    Layer l is ``combine(l, norm_acts[l](convs[l](state[0], A)), state, features)`` from ``state = (features,)`` on, A
+    being what ``propagation`` makes of the edges. Its rows depend on others through A and ``norm_acts`` alone.
+
+    Attributes:
+        propagation: what a convolution makes of edges, those kept and a type of numbers: a sparse [N, N] matrix.
+        convs: the convolutions; each reads features or [N, d], and [M, N] rows of the matrix.
+        norm_acts: what follows each.
+    """
+
+    propagation: Callable[[Any, Any, torch.dtype], SparseMatrix]
+    convs: nn.ModuleList
+    norm_acts: nn.ModuleList
+
+    def combine(self, depth: int, out: Tensor, state: tuple[Any, ...], features: Any) -> tuple[Tensor, ...]:
+        """What the next layer reads, and what else later ones need of the same nodes, from what a layer puts out.
+
+        Args:
+            depth: of the layer, from 0.
+            out: [M, d] of the first M nodes.
+            state: what this returned for the layer before; its rows belong to these nodes.
+            features: of these nodes.
+        """
+        ...
+
+
+def layer_wise(encoder: Any) -> bool:
+    """Whether an encoder offers the protocol, with one normalisation a convolution."""
+    if not isinstance(encoder, LayerWise) or len(encoder.convs) != len(encoder.norm_acts):
+        return False
+    return all(isinstance(each, NormAct) for each in encoder.norm_acts)
 
 
 def gcn_matrix(edges: Edges, keep: Tensor | None, dtype: torch.dtype) -> SparseMatrix:
@@ -74,7 +112,7 @@ def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def propagate_and_transform(x: Any, weight: Tensor, adjacency: Any) -> Tensor:
     """``A x Wᵀ`` [N, out] with the sparse product on the narrower side."""
-    narrow_input = weight.shape[1] < weight.shape[0]
+    narrow_input = getattr(adjacency, "before_weights", False) or weight.shape[1] < weight.shape[0]
     if isinstance(x, Tensor):
         return linear(adjacency @ x, weight) if narrow_input else adjacency @ linear(x, weight)
     if narrow_input and not x.sparse:

@@ -7,11 +7,13 @@ full-size gradient for the single slope. ``BatchNormPReLU`` keeps the parameters
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcollapse.nn.init import check_norm_momentum
 
@@ -54,6 +56,33 @@ class NormAct(nn.Module):
             return self.activation(self.norm(x, graph_index))
         return self.activation(self.norm(x))
 
+    @property
+    def couples(self) -> bool:
+        """Whether what becomes of a row depends on the others, as it is now: BatchNorm does so in train mode."""
+        norm = self.norm
+        own = isinstance(norm, _BatchNorm) and (norm.training or norm.running_mean is None)
+        return own or isinstance(norm, GraphNorm)
+
+    def given(self, moments: Moments) -> Callable[[Tensor], Tensor]:
+        """The function of some rows [n, d] of one graph that ``forward`` is, from the moments of all its rows.
+
+        Of a BatchNorm in train mode the running statistics are updated, once.
+        """
+        norm: Any = self.norm
+        if isinstance(norm, GraphNorm):
+            centre, spread = moments.of_all_channels()
+            return lambda x: self.activation(norm.scaled(x - centre.to(x), spread.to(x)))
+        mean, variance = moments.mean, moments.squares / max(moments.n, 1)
+        if norm.training and norm.running_mean is not None:
+            norm.num_batches_tracked.add_(1)
+            share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+            unbiased = moments.squares / max(moments.n - 1, 1)
+            norm.running_mean.lerp_(mean.to(norm.running_mean), share)
+            norm.running_var.lerp_(unbiased.to(norm.running_var), share)
+        return lambda x: self.activation(
+            functional.batch_norm(x, mean.to(x), variance.to(x), norm.weight, norm.bias, False, 0.0, norm.eps)
+        )
+
     def _own_kernels(self) -> bool:
         """Not where the norm has become a SyncBatchNorm, somebody hooked a module, or the compiler fuses better."""
         plain = type(self.norm) is nn.BatchNorm1d and not torch.compiler.is_compiling()
@@ -81,7 +110,7 @@ class GraphNorm(nn.Module):
         """[N, d] → [N, d]; without ``graph_index`` [N] all nodes are one graph."""
         if graph_index is None:
             x = x - x.mean()
-            return x / (x.std(unbiased=False) + self.eps) * self.weight + self.bias
+            return self.scaled(x, x.std(unbiased=False))
         # As many places as there are nodes, since a device would make the host wait to say how many graphs there are.
         # Those of no graph get the variance 1, whose root has a gradient.
         nodes = torch.zeros_like(graph_index).index_add_(0, graph_index, torch.ones_like(graph_index))
@@ -91,6 +120,43 @@ class GraphNorm(nn.Module):
         x = x - mean[graph_index, None]
         var = absent.index_add(0, graph_index, x.square().sum(1)) / count
         return x / (var.sqrt() + self.eps)[graph_index, None] * self.weight + self.bias
+
+    def scaled(self, x: Tensor, spread: Tensor) -> Tensor:
+        """Rows [n, d] of one graph less its mean, and its standard deviation → [n, d]."""
+        return x / (spread + self.eps) * self.weight + self.bias
+
+
+class Moments:
+    """Mean and sum of squares about it of each channel, of rows that come in parts; in float64.
+
+    Source: Chan et al. 1983.
+
+    Attributes:
+        n: rows so far.
+        mean: [d].
+        squares: [d] of differences from the mean.
+    """
+
+    def __init__(self, dim: int, device: torch.device) -> None:
+        self.n = 0
+        self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.squares = torch.zeros_like(self.mean)
+
+    def add(self, rows: Tensor) -> None:
+        """Further rows [n, d]."""
+        if not len(rows):
+            return
+        variance, mean = torch.var_mean(rows.detach().double(), dim=0, correction=0)
+        total, missed = self.n + len(rows), mean - self.mean
+        self.squares += variance * len(rows) + missed.square() * (self.n * len(rows) / total)
+        self.mean += missed * (len(rows) / total)
+        self.n = total
+
+    def of_all_channels(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over rows and channels."""
+        mean = self.mean.mean()
+        variance = self.squares.mean() / max(self.n, 1) + (self.mean - mean).square().mean()
+        return mean, variance.sqrt()
 
 
 def batch_norm_prelu(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:

@@ -22,6 +22,25 @@ AT_A_TIME = 1 << 26
 """Products of non-zeros that a deterministic sum has in memory at once."""
 
 
+def stable_order(keys: Tensor, below: int) -> tuple[Tensor, Tensor]:
+    """The permutation that sorts whole numbers [n], equal ones in the order in which they are, and them sorted.
+
+    On a host a number and its place are sorted as one number, where 63 bits hold both: NumPy sorts these with vector
+    instructions, in a third of the time of a stable sort.
+
+    Args:
+        keys: from 0 on.
+        below: a number that is above all of them.
+    """
+    bits = max(1, len(keys) - 1).bit_length()
+    if keys.device.type != "cpu" or bits + below.bit_length() > 63:
+        order = torch.argsort(keys, stable=True)
+        return order, keys[order]
+    packed = (keys.long() << bits).bitwise_or_(torch.arange(len(keys)))
+    packed.numpy().sort()
+    return packed & ((1 << bits) - 1), packed >> bits
+
+
 @dataclass(frozen=True)
 class Pattern:
     """Where the non-zeros of a [rows, columns] matrix are, sorted by row, then by column.
@@ -47,7 +66,7 @@ class Pattern:
     @staticmethod
     def from_indices(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:
         """Sort index pairs [nnz] into a pattern; duplicates stay and add up in products."""
-        order = torch.argsort(row * shape[1] + col, stable=True)
+        order, _ = stable_order(row * shape[1] + col, shape[0] * shape[1])
         return Pattern(row[order], col[order], order, shape)
 
     @cached_property
@@ -63,7 +82,7 @@ class Pattern:
     @cached_property
     def transposition(self) -> Tensor:
         """[nnz] permutation that sorts the non-zeros by column, then by row."""
-        return torch.argsort(self.col * self.shape[0] + self.row, stable=True)
+        return stable_order(self.col * self.shape[0] + self.row, self.shape[0] * self.shape[1])[0]
 
     @cached_property
     def _transposed_indices(self) -> tuple[Tensor, Tensor]:
@@ -92,7 +111,13 @@ class SparseMatrix:
     """A constant [M, K] matrix: ``matrix @ dense`` is [M, D] and sends gradient to ``dense`` only.
 
     The transpose, needed for the backward pass, is made on first use: a target network never needs it.
+
+    Attributes:
+        before_weights: whether x is multiplied by it first, and by a weight then, whichever of the two is narrower: it
+            has few of the rows of a graph, and reads many.
     """
+
+    before_weights = False
 
     def __init__(self, pattern: Pattern, values: Tensor) -> None:
         self.pattern = pattern

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,9 @@ from sslcollapse.core.errors import DataError, RecipeError
 from sslcollapse.core.types import ProbeSet, Split
 from sslcollapse.probes.metrics import metric_for
 from sslcollapse.probes.splits import SplitChoice
+
+TILE = 2**26
+"""Numbers of rows that are made at once from features of which there may be more, for memory only: 256 MB."""
 
 
 class Outcome(NamedTuple):
@@ -100,6 +103,21 @@ class SplitProbe(ABC):
         )
 
 
+def rows_made(make: Callable[[Tensor], Tensor], features: Tensor, rows: np.ndarray) -> Tensor:
+    """``make(features[rows])`` of a function of single rows, in float32, without a second copy of them all.
+
+    Shapes:
+        features: [N, d]; rows: [n] numbers; result: [n, d].
+    """
+    index = torch.tensor(np.asarray(rows), device=features.device)  # a copy, since they may be mapped and not writable
+    made = torch.empty(len(index), features.shape[1], dtype=torch.float32, device=features.device)
+    start = 0
+    for some in index.split(max(1, TILE // 4 // max(features.shape[1], 1))):
+        made[start : start + len(some)] = make(features[some])
+        start += len(some)
+    return made
+
+
 def scaled(x: Tensor, dim: int) -> Tensor:
     """x with each row (``dim`` 1) or column (0) times a power of two, so that its largest entry is near 1; it is exact.
 
@@ -140,7 +158,11 @@ def check_features(features: Tensor, labels: Tensor) -> None:
             f"features must be [N, d] with a row for each of the {len(labels)} labels, "
             f"got shape {tuple(features.shape)}"
         )
-    bad = (~torch.isfinite(features)).any(1).nonzero().flatten()
+    tile = max(1, TILE // max(features.shape[1], 1))
+    found = [
+        (~torch.isfinite(some)).any(1).nonzero().flatten() + k * tile for k, some in enumerate(features.split(tile))
+    ]
+    bad = torch.cat(found) if found else features.new_zeros(0, dtype=torch.long)
     if len(bad):
         raise DataError(
             f"{len(bad)} of {len(features)} feature rows hold NaN or infinite values, the first is row "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +15,7 @@ from sslcollapse.core.distributed import Meeting, meeting, rank, world_size
 from sslcollapse.core.errors import DataError, RecipeError, RunError, SSLCollapseError
 from sslcollapse.core.precision import full_precision
 from sslcollapse.core.registry import PROBES
-from sslcollapse.core.types import ProbeSet, Split
+from sslcollapse.core.types import ProbeSet, Split, renumbered, rows_of
 
 if TYPE_CHECKING:
     from sslcollapse.probes.base import Outcome, ProbeResult
@@ -55,11 +56,22 @@ def count_splits(probes: Mapping[str, Any], probe_set: ProbeSet) -> dict[str, in
     return {n: probe.splits.count(probe_set) if isinstance(probe, SplitProbe) else 1 for n, probe in probes.items()}
 
 
+def rows_read(probes: Mapping[str, Any], probe_set: ProbeSet) -> Tensor | None:
+    """Numbers [R] of the rows of a set that are in a split of a probe, ascending; None where probes may read any."""
+    from sslcollapse.probes.base import SplitProbe
+
+    if not all(isinstance(probe, SplitProbe) for probe in probes.values()):
+        return None
+    splits = (split for probe in probes.values() for split in probe.splits.of(probe_set))
+    return rows_of(splits, len(probe_set.labels))
+
+
 def run_probes(
     probes: Mapping[str, Any],
     features: Tensor,
     probe_set: ProbeSet,
     *,
+    rows: Tensor | None = None,
     shared: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -67,8 +79,10 @@ def run_probes(
 
     Args:
         probes: name → probe.
-        features: [N, d], one row a label.
+        features: [N, d], one row a label, or [R, d] with ``rows``.
         probe_set: labels and splits; its inputs are not read.
+        rows: numbers [R] of the rows of the set that features are of, ascending, all that probes read (``rows_read``);
+            None for all.
         shared: whether the splits are divided over the ranks of the process group, all of which call this with the
             same arguments and get the same results. A probe that does not work split by split runs on rank 0, which
             alone has its result.
@@ -93,7 +107,8 @@ def run_probes(
     precise = full_precision(features.device)
     with meeting("evaluating") if ranks > 1 else nullcontext(Meeting()) as together, precise:
         found = _run_whole(whole, features, probe_set, done)
-        together.result = _run_splits(probes, plans, units[own::ranks], features, probe_set, done)
+        seen = probe_set if rows is None else replace(probe_set, views=(), labels=probe_set.labels[rows])
+        together.result = _run_splits(probes, plans, units[own::ranks], features, seen, done, rows)
     shares = together.results or [together.result]
     outcomes: dict[str, list[Outcome]] = {name: [] for name in plans}
     for i, (name, _) in enumerate(units):
@@ -130,6 +145,7 @@ def _run_splits(
     features: Tensor,
     probe_set: ProbeSet,
     done: Callable[[str], None],
+    rows: Tensor | None,
 ) -> list[Outcome]:
     """The outcome of each (probe, number of the split), those of one probe together."""
     from sslcollapse.probes.base import check_features
@@ -137,7 +153,7 @@ def _run_splits(
     outcomes = []
     for name, several in groupby(units, key=lambda unit: unit[0]):
         splits, metric = plans[name]
-        own = [splits[k] for _, k in several]
+        own = [splits[k] if rows is None else renumbered(splits[k], rows) for _, k in several]
         with _place(name):
             check_features(features, probe_set.labels)
             for outcome in probes[name].outcomes(features, probe_set, own, metric):

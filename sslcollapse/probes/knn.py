@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.probes.base import Outcome, SplitProbe, scaled
+from sslcollapse.probes.base import Outcome, SplitProbe, rows_made, scaled
 from sslcollapse.probes.metrics import check_metric, score
 from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import Above, AtLeast, Between, Share, Width
@@ -33,8 +34,8 @@ class KNNProbe(SplitProbe):
     part is smaller than k, all of it votes. Source: Wu et al. 2018, "Unsupervised feature learning via
     non-parametric instance discrimination", section 3.4.
 
-    Works in float32 on the features' device. Beside a normalised copy of the features it holds a tile of
-    similarities at once, of ``chunk`` queries and at most 2^16 training rows: 67 MB for 256.
+    Works in float32 on the features' device. Beside the features it holds a normalised copy of the training rows, and a
+    tile of similarities at once, of ``chunk`` queries and at most 2^16 training rows: 67 MB for 256.
 
     Args:
         split: ``"random"``, or a name among the probe set's own splits.
@@ -81,24 +82,35 @@ class KNNProbe(SplitProbe):
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
     ) -> Iterator[Outcome]:
         """The outcome of each split, one after the other."""
-        x = normalize(scaled(features.detach(), 1).float())  # [N, d]; zero rows stay zero
+        x = features.detach()
         labels = probe_set.labels.to(x.device)
         for split in splits:
             shares = partial(
                 vote_shares,
-                bank=x[split.train],
+                bank=rows_made(_unit, x, split.train),
                 labels=labels[split.train],
                 num_classes=probe_set.num_classes,
                 k=self.k,
                 temperature=self.temperature,
                 chunk=self.chunk,
             )
-            test, validation = (score(metric, shares(x[rows]), labels[rows]) for rows in (split.test, split.validation))
+            test, validation = (
+                score(metric, torch.cat([shares(_unit(x[some])) for some in self._chunks(rows)]), labels[rows])
+                for rows in (split.test, split.validation)
+            )
             yield Outcome(test, validation, "knn", {"k": min(self.k, len(split.train))})
+
+    def _chunks(self, rows: np.ndarray) -> Sequence[Tensor]:
+        return torch.tensor(np.asarray(rows)).split(self.chunk)
 
     def details(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """``k``, the neighbours that voted in each split, and the temperature."""
         return {"k": [each["k"] for each in facts], "temperature": self.temperature}
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows [n, d] of length 1, float32; zero rows stay zero."""
+    return normalize(scaled(x, 1).float())
 
 
 def vote_shares(

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
@@ -16,8 +17,8 @@ from torch.nn.functional import normalize, one_hot
 from sslcollapse.core.errors import DataError
 from sslcollapse.core.memory import map_on_threads
 from sslcollapse.core.types import ProbeSet, Split
-from sslcollapse.probes.base import Outcome, SplitProbe, scaled
-from sslcollapse.probes.metrics import check_metric, scores
+from sslcollapse.probes.base import TILE, Outcome, SplitProbe, rows_made, scaled
+from sslcollapse.probes.metrics import Tally, check_metric
 from sslcollapse.probes.newton import solve
 from sslcollapse.probes.splits import SplitChoice
 from sslcollapse.recipe.schema import AtLeast, Between, Share, Width
@@ -95,23 +96,22 @@ class LogisticProbe(SplitProbe):
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
     ) -> Iterator[Outcome]:
         """The outcome of each split; splits whose training parts have one shape are fitted together."""
-        features = features.detach()
-        x = self._scaled(features)  # [N, d]
-        if x.numel() >= SINGLE:
-            x = x.float()
-        labels = probe_set.labels.to(x.device)
+        x = FittedRows(features.detach(), self.rows)
+        labels = probe_set.labels.to(features.device)
         taught = [
             Targets.of(labels[split.train], probe_set.num_classes, one_vs_rest=self.solver == "liblinear")
             for split in splits
         ]
-        host = x.device.type == "cpu"
+        host = features.device.type == "cpu"
         most, workers = (CACHED, torch.get_num_threads()) if host else (RESIDENT, 1)
         for (shape, _), same in groupby(zip(splits, taught, strict=True), key=lambda each: each[1].kind):
             group = list(same)
             size = max(1, most // (math.prod(shape) * len(self.cs)))
             batches = [group[start : start + size] for start in range(0, len(group), size)]
             evaluate = partial(self._evaluate, x, labels, metric)
-            if host and math.prod(shape) * x.shape[1] * len(self.cs) < LARGE:  # batches in turns, each on one thread
+            if (
+                host and math.prod(shape) * features.shape[1] * len(self.cs) < LARGE
+            ):  # batches in turns, each on one thread
                 for start in range(0, len(batches), workers):
                     for found in map_on_threads(evaluate, batches[start : start + workers]):
                         yield from found
@@ -123,16 +123,8 @@ class LogisticProbe(SplitProbe):
         """``chosen_c`` of each split, and how many fits of all had not converged."""
         return {"chosen_c": [each["c"] for each in facts], "unconverged": sum(each["unconverged"] for each in facts)}
 
-    def _scaled(self, features: Tensor) -> Tensor:
-        """Rows of length 1, or of mean length 1, in float64; zero rows stay zero."""
-        if self.rows == "unit":
-            return normalize(scaled(features.double(), 1))
-        x = features.double()
-        mean = torch.linalg.vector_norm(x, dim=1).mean()
-        return x / mean if mean > 0 else x
-
     def _evaluate(
-        self, x: Tensor, labels: Tensor, metric: str, batch: Sequence[tuple[Split, Targets]]
+        self, x: FittedRows, labels: Tensor, metric: str, batch: Sequence[tuple[Split, Targets]]
     ) -> list[Outcome]:
         """Fit on the training parts for every C, and keep for each the best on its validation part."""
         splits, taught = zip(*batch, strict=True)
@@ -149,27 +141,65 @@ class LogisticProbe(SplitProbe):
         outcomes = []
         for k, (split, targets) in enumerate(batch):
             weight, bias = targets.model(fits.weight[k], fits.bias[k])
-            validation = _scored(metric, x[split.validation], labels[split.validation], weight, bias)
+            validation = _scored(metric, x, split.validation, labels, weight, bias)
             best = validation.index(max(validation))  # the first of equals: the smallest C
-            (test,) = _scored(metric, x[split.test], labels[split.test], weight[best, None], bias[best, None])
+            (test,) = _scored(metric, x, split.test, labels, weight[best, None], bias[best, None])
             facts = {"c": self.cs[best], "unconverged": int((~fits.converged[k]).sum())}
             outcomes.append(Outcome(test, validation[best], solver, facts))
         return outcomes
 
 
-def _scored(metric: str, x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> list[float]:
-    """The metric of each of B classifiers.
+class FittedRows:
+    """Features as they are fitted: in float64, or in float32 where they are many, and then made where they are read.
+
+    Args:
+        features: [N, d].
+        kind: ``"unit"``: of length 1; ``"raw"``: divided by the mean length. Zero rows stay zero.
+    """
+
+    def __init__(self, features: Tensor, kind: str) -> None:
+        self._features, self._length = features, features.new_zeros((), dtype=torch.float64)
+        if kind == "raw":
+            parts = features.split(max(1, TILE // max(features.shape[1], 1)))
+            self._length = torch.cat([torch.linalg.vector_norm(some.double(), dim=1) for some in parts]).mean()
+        self._make = self._unit if kind == "unit" else self._raw
+        self._made = None if features.numel() >= SINGLE else self._make(features)
+
+    def __getitem__(self, rows: np.ndarray) -> Tensor:
+        if self._made is not None:
+            return self._made[rows]
+        return rows_made(self._make, self._features, rows)
+
+    @property
+    def width(self) -> int:
+        """d."""
+        return self._features.shape[1]
+
+    def _unit(self, features: Tensor) -> Tensor:
+        return normalize(scaled(features.double(), 1))
+
+    def _raw(self, features: Tensor) -> Tensor:
+        return features.double() / self._length if self._length > 0 else features.double()
+
+
+def _scored(metric: str, x: FittedRows, rows: np.ndarray, labels: Tensor, weight: Tensor, bias: Tensor) -> list[float]:
+    """The metric of each of B classifiers over some rows, which are made and scored in tiles where they are many.
 
     Shapes:
-        x: [N, d]; labels: [N] or [N, C]; weight: [B, C, d]; bias: [B, C].
+        rows: [n]; labels: [N] or [N, C]; weight: [B, C, d]; bias: [B, C].
     """
-    found: list[float] = []
-    size = max(1, RESIDENT // (len(x) * bias.shape[1]))
-    for some, offset in zip(weight.split(size), bias.split(size), strict=True):
-        found += scores(
-            metric, torch.baddbmm(offset[:, None].to(x), x.expand(len(some), -1, -1), some.to(x).mT), labels
-        )
-    return found
+    classes = bias.shape[1]
+    tile = len(rows) if len(rows) * x.width <= TILE else max(1, min(TILE // x.width, RESIDENT // classes))
+    size = max(1, RESIDENT // (tile * classes))
+    parts = list(zip(weight.split(size), bias.split(size), strict=True))
+    tallies = [Tally(metric) for _ in parts]
+    for start in range(0, len(rows), tile):
+        some = rows[start : start + tile]
+        own, known = x[some], labels[some]
+        for (weights, offset), tally in zip(parts, tallies, strict=True):
+            expanded = own.expand(len(weights), -1, -1)
+            tally.add(torch.baddbmm(offset[:, None].to(own), expanded, weights.to(own).mT), known)
+    return [value for tally in tallies for value in tally.values()]
 
 
 @dataclass(frozen=True)

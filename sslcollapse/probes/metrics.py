@@ -94,14 +94,50 @@ def scores(metric: str, class_scores: Tensor, labels: Tensor) -> list[float]:
     Shapes:
         class_scores: [B, N, C], see ``score``; labels: [N] classes, or [N, C] in {0, 1}.
     """
-    found: Tensor
-    if metric == "roc_auc":
-        found = _auc(class_scores[..., 1] - class_scores[..., 0], labels)
-    elif labels.dim() == 2:
-        found = _f1(class_scores > 0, labels.bool())
-    else:  # where micro-F1 is the accuracy
-        found = _hits(class_scores.argmax(-1), labels)
-    return [float(value) for value in found.tolist()]
+    tally = Tally(metric)
+    tally.add(class_scores, labels)
+    return tally.values()
+
+
+class Tally:
+    """A metric of each of B classifiers over rows that come in parts; what ``scores`` gives of all of them at once.
+
+    Args:
+        metric: its name. Of ROC-AUC a number a row and classifier is kept, of others counts.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric, self._rows = metric, 0
+        self._counts: Tensor | None = None  # hits [B], or hits and marked [2, B]
+        self._margins: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def add(self, class_scores: Tensor, labels: Tensor) -> None:
+        """Further rows.
+
+        Shapes:
+            class_scores: [B, n, C], see ``score``; labels: [n] classes, or [n, C] in {0, 1}.
+        """
+        self._rows += len(labels)
+        if self._metric == "roc_auc":
+            self._margins.append(class_scores[..., 1] - class_scores[..., 0])
+            self._labels.append(labels)
+            return
+        if labels.dim() == 2:
+            found = torch.stack(_f1_counts(class_scores > 0, labels.bool()))
+        else:  # where micro-F1 is the accuracy
+            found = (class_scores.argmax(-1) == labels).sum(-1)
+        self._counts = found if self._counts is None else self._counts + found
+
+    def values(self) -> list[float]:
+        """The metric of each classifier; the host waits for a device once."""
+        if self._counts is None:
+            found = _auc(torch.cat(self._margins, -1), torch.cat(self._labels))
+        elif self._counts.dim() == 2:
+            found = _f1_of(*self._counts)
+        else:
+            found = self._counts.double() / self._rows
+        return [float(value) for value in found.tolist()]
 
 
 def _hits(predicted: Tensor, labels: Tensor) -> Tensor:
@@ -111,8 +147,15 @@ def _hits(predicted: Tensor, labels: Tensor) -> Tensor:
 
 def _f1(predicted: Tensor, labels: Tensor) -> Tensor:
     """Micro-averaged F1 [...] of [..., N, C] predicted labels, bool."""
-    hits = (predicted & labels).sum((-2, -1))
-    marked = predicted.sum((-2, -1)) + labels.sum()  # = 2 TP + FP + FN
+    return _f1_of(*_f1_counts(predicted, labels))
+
+
+def _f1_counts(predicted: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """True positives, and 2 TP + FP + FN, which is how many are marked."""
+    return (predicted & labels).sum((-2, -1)), predicted.sum((-2, -1)) + labels.sum()
+
+
+def _f1_of(hits: Tensor, marked: Tensor) -> Tensor:
     return 2 * hits / marked.clamp(min=1).double()
 
 

@@ -15,7 +15,7 @@ from sslcollapse.core.distributed import world_size
 from sslcollapse.core.errors import RunError
 from sslcollapse.core.memory import onto
 from sslcollapse.core.precision import device_of, full_precision
-from sslcollapse.core.types import Neighbours, Point
+from sslcollapse.core.types import Neighbours, Partwise, Point
 from sslcollapse.layers.map import Layer, by_tensor, layer_map
 from sslcollapse.rank.batch import Route
 from sslcollapse.rank.depth import SmoothnessOfLayers, beside_ranks
@@ -105,7 +105,7 @@ def measure(
 
     Args:
         encoder: one view in, [N, d] out.
-        views: encoder inputs.
+        views: encoder inputs; those that are ``Partwise`` are encoded part by part, and have no smoothness.
         projector: head that makes the embedding.
         predictor: head that makes the prediction.
         rows: numbers of the samples that count, ascending over all views; None for all. Of an output that has not one
@@ -129,17 +129,31 @@ def measure(
     }
     sources |= {Point("output", name): layer for name, layer in layers.items()}
     smooth = SmoothnessOfLayers(neighbours or (lambda view: None))
+    representation = Point("feature", FEATURES[0])
+    del sources[representation]  # since an encoder that is applied part by part is not called
     recorder, start = Recorder(sources, held=rows is not None, also=smooth.take), 0
+
+    def pass_on(h: Tensor) -> None:
+        recorder.see(representation, h)
+        z = h if projector is None else projector(h)
+        if predictor is not None:
+            predictor(z)
+
     with full_precision(device_of(encoder), convolutions=True), evaluating(encoder, *heads.values()), recorder:
         for view in views:
-            smooth.begin(view)
-            h = encoder(view)
-            z = h if projector is None else projector(h)
-            if predictor is not None:
-                predictor(z)
-            if rows is not None:
-                own = rows[(rows >= start) & (rows < start + len(h))] - start
-                recorder.take(onto(h.device, own), len(h))
+            if isinstance(view, Partwise):
+                chosen = view if rows is None else view.only(_between(rows, start, len(view)))
+                for h in chosen.parts(encoder, None if rows is None else recorder.take):
+                    pass_on(h)
+                    if rows is not None:
+                        recorder.take(torch.arange(len(h), device=h.device), len(h))
+                start += len(view)
+            else:
+                smooth.begin(view)
+                h = encoder(view)
+                pass_on(h)
+                if rows is not None:
+                    recorder.take(onto(h.device, _between(rows, start, len(h))), len(h))
                 start += len(h)
     asked = RankBatch(device_of(encoder), step=step, strict=True, route=route)
     for depth, name in enumerate(FEATURES):
@@ -159,9 +173,22 @@ def measure(
 
 
 def represent(encoder: nn.Module, views: Iterable[Any]) -> Tensor:
-    """Representations [N, d] of un-augmented views in eval mode, float32, on their device; the encoder is unchanged."""
+    """Representations [N, d] of un-augmented views in eval mode, float32, on their device; the encoder is unchanged.
+
+    Those of a single ``Partwise`` input are as it gives them, be it in a mapped file.
+    """
     with full_precision(device_of(encoder), convolutions=True), evaluating(encoder):
-        return torch.cat([encoder(view).float() for view in views])
+        made = [view.encoded(encoder) if isinstance(view, Partwise) else encoder(view).float() for view in views]
+    return made[0] if len(made) == 1 else torch.cat(made)
+
+
+def run_through(network: nn.Module, view: Any) -> None:
+    """One forward pass on a view, for what it leaves in the network."""
+    if isinstance(view, Partwise):
+        for _ in view.parts(network):
+            pass
+    else:
+        network(view)
 
 
 def low_rank_warnings(measurement: Measurement, threshold: float) -> list[str]:
@@ -256,6 +283,11 @@ class Observation:
         else:
             layer = self._layers[point.name]
             asked.ask_rows(point, stream, layer.shape, centred=False, depth=layer.depth)
+
+
+def _between(rows: Tensor, start: int, count: int) -> Tensor:
+    """Those of ascending numbers that are of ``count`` samples from ``start`` on, counted from there."""
+    return rows[(rows >= start) & (rows < start + count)] - start
 
 
 def _networks(encoder: nn.Module, heads: Mapping[str, nn.Module]) -> list[dict[str, Layer]]:

@@ -202,17 +202,21 @@ class Recorder:
     def __exit__(self, *error: object) -> None:
         self.detach()
 
+    def see(self, point: Point, output: Any, layer: Layer | None = None) -> None:
+        """Record an output as a hook does, of what no hook could be on."""
+        self._also(point, output)
+        if self._held is None:
+            self._add(point, layer, output)
+        else:
+            self._held.append((point, layer, _kept(output)))
+
     def _hook(self, wanted: Mapping[Point, Layer | None]) -> Callable[..., None]:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
             if torch._C._current_graph_task_id() >= 0 or not self._listens():
                 return  # a backward pass runs it again, where activations are not kept
             for point, layer in wanted.items():
                 try:
-                    self._also(point, output)
-                    if self._held is None:
-                        self._add(point, layer, output)
-                    else:
-                        self._held.append((point, layer, _kept(output)))
+                    self.see(point, output, layer)
                 except Exception as error:
                     if not self._tolerant:
                         raise

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
 from sslcollapse.ablation.grid import Ablation
-from sslcollapse.ablation.values import Cell
+from sslcollapse.ablation.values import Cell, labelled, layer_width
 
 _SCALARS = (int, float, str)
 _ABSENT = "\0"
@@ -92,13 +92,24 @@ def several(paths: Sequence[str], levels: Sequence[tuple[Any, ...]]) -> Labels:
         if len({compact(value) for value in values}) == 1:
             same.append(f"{path.rpartition('.')[2]}={compact(values[0])}")
             continue
-        found = differing(values)
+        found = _layers(path, values) or differing(values)
         word = f"{path.rpartition('.')[2]} " if all(isinstance(value, bool) for value in values) else ""
         columns.append((path, [word + text for text in found.texts]))
         shared += found.shared
     kept = [texts for path, texts in columns if path != "name" or len(columns) == 1]
     shared += [f"all have {', '.join(same)}"] if same else []
     return Labels([", ".join(parts) for parts in zip(*kept, strict=True)] or [""] * len(levels), shared)
+
+
+def _layers(path: str, values: Sequence[Any]) -> Labels | None:
+    """``8 layers`` of encoders that all have one width, ``8 layers of 256`` of others; None of anything else."""
+    widths = [layer_width(path, value) for value in values]
+    if None in widths:
+        return None
+    texts = [labelled(path, value) for value in values]
+    if len(set(widths)) > 1:
+        return Labels(texts, [])
+    return Labels([text.rpartition(" of ")[0] for text in texts], [f"layers are {widths[0]} wide"])
 
 
 def _common(values: Sequence[Any]) -> dict[str, Any]:

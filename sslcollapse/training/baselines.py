@@ -22,14 +22,15 @@ from sslcollapse.core.errors import WriteError
 from sslcollapse.core.files import PACKAGE, write_atomic
 from sslcollapse.core.registry import PROBES
 from sslcollapse.core.seeding import generator
-from sslcollapse.core.types import LazyViews, Point, ProbeSet
+from sslcollapse.core.types import LazyViews, Partwise, Point, ProbeSet
 from sslcollapse.layers.map import LayerError, layer_map
 from sslcollapse.nn.init import random_with_spectrum
-from sslcollapse.probes.evaluate import run_probes
+from sslcollapse.probes.evaluate import rows_read, run_probes
 from sslcollapse.rank.covariance import StreamingCovariance
 from sslcollapse.rank.measure import represent
 from sslcollapse.rank.record import rank_of
 from sslcollapse.runs.quantities import SAME_SPECTRUM, UNTRAINED
+from sslcollapse.training.features import REPRESENTING, probe_features
 
 LARGEST = 2**26
 """Features of more numbers are not made in place of representations after training; ``evaluate`` makes them."""
@@ -86,6 +87,8 @@ class Bench:
     def measured(self, encode: Callable[[Iterable[Any]], Tensor]) -> dict[str, Any]:
         """Ranks of what comes out of the inputs that ranks are measured on."""
         views, rows = self.probe_set.measured(self.recipe["monitor"].get("samples"))
+        if rows is not None and self.probe_set.partwise:
+            views, rows = self.probe_set.only(rows), None
         h = encode(views)
         return {"representation": ranks_of(h if rows is None else h[rows.to(h.device)])}
 
@@ -117,11 +120,11 @@ def measure_baselines(
                 found.notes.append(f"no random weights of the same spectrum: {error}")
             together.result = twin is not None
     if together.results[0]:
-        features = made_by_rank_0(
-            "computing representations", lambda: represent(twin, bench.probe_set.views), bench.device
+        features, rows = probe_features(
+            REPRESENTING, lambda views: represent(twin, views), bench.probes, bench.probe_set, bench.device
         )
         found.evaluation[SAME_SPECTRUM], _ = run_probes(
-            bench.probes, features, bench.probe_set, shared=True, progress=progress
+            bench.probes, features, bench.probe_set, rows=rows, shared=True, progress=progress
         )
     for name, function in bench.offered().items():
         _without_encoder(bench, name, function, found, progress)
@@ -150,7 +153,15 @@ def _without_encoder(
         entry = known or {}
     else:
         features = made_by_rank_0("computing features", lambda: features, bench.device)  # type: ignore[arg-type,return-value]
-        evaluation, _ = run_probes(bench.probes, features, bench.probe_set, shared=True, progress=progress)
+        rows = rows_read(bench.probes, bench.probe_set)
+        evaluation, _ = run_probes(
+            bench.probes,
+            features,
+            bench.probe_set,
+            rows=rows if rows is not None and len(features) == len(rows) else None,
+            shared=True,
+            progress=progress,
+        )
         entry = {"evaluation": evaluation, "rank": {}}
         with meeting("measuring baselines"):  # what fails on rank 0 must not send it on alone
             if rank() == 0:
@@ -216,14 +227,17 @@ def same_spectrum(encoder: nn.Module, views: Iterable[Any], seed: int) -> nn.Mod
 @torch.no_grad()
 def _joined(function: Callable[[Any], Tensor | None], views: Iterable[Any]) -> Tensor:
     """[N, d] of all views, float32."""
-    return torch.cat([made.float() for view in views if (made := function(view)) is not None])
+    made = [features.float() for view in views if (features := function(view)) is not None]
+    return made[0] if len(made) == 1 else torch.cat(made)
 
 
 @torch.no_grad()
 def _features(bench: Bench, function: Callable[[Any], Tensor | None]) -> tuple[Tensor | None, str]:
     """What a baseline gives a probe, or why it gives nothing."""
-    views, labels = bench.probe_set.views, len(bench.probe_set.labels)
-    first = function(next(iter(views.subset(2) if isinstance(views, LazyViews) else views)))
+    wanted = rows_read(bench.probes, bench.probe_set) if bench.probe_set.partwise else None
+    views, labels = bench.probe_set.only(wanted), len(bench.probe_set.labels if wanted is None else wanted)
+    one = next(iter(views.subset(2) if isinstance(views, LazyViews) else views))
+    first = function(one.only(torch.arange(1)) if isinstance(one, Partwise) else one)
     if first is None:
         return None, "the features of these inputs are too many to be made dense"
     if bench.largest is not None and labels * first.shape[1] > bench.largest:

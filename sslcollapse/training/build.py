@@ -17,7 +17,7 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError, place
 from sslcollapse.core.memory import bounded
 from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES
-from sslcollapse.core.types import Batch, Context, LazyViews, ProbeSet
+from sslcollapse.core.types import Batch, Context, LazyViews, Partwise, ProbeSet
 from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
 from sslcollapse.rank.recorder import evaluating
@@ -61,25 +61,38 @@ class Datasets:
         # A subclass may change what it has read, so it has to say for itself that its data can be kept.
         key = domain.data_key() if "data_key" in vars(type(domain)) else None
         if key in self._kept:
-            domain.use(copy.deepcopy(self._kept[key]))
+            domain.use(_copied(self._kept[key]))
         domain.load()  # also makes sure that the data fit the recipe
         data = None if key is None or key in self._kept else domain.loaded()
         if key is not None and data is not None and size_of([data, *self._kept.values()]) <= self._most:
-            self._kept[key] = copy.deepcopy(data)
+            self._kept[key] = _copied(data)
 
 
 def size_of(data: Any) -> int:
     """Bytes of all tensors and arrays in nested containers and objects."""
-    if isinstance(data, torch.Tensor):
-        parts = (data.values(), data.col_indices(), data.crow_indices()) if data.layout == torch.sparse_csr else (data,)
-        return sum(part.nbytes for part in parts)
-    if isinstance(data, np.ndarray):
-        return data.nbytes
-    if isinstance(data, Mapping):
-        return sum(map(size_of, data.values()))
-    if isinstance(data, (list, tuple)):
-        return sum(map(size_of, data))
-    return sum(map(size_of, vars(data).values())) if hasattr(data, "__dict__") else 0
+    size = 0
+    for each in _arrays(data):
+        csr = isinstance(each, torch.Tensor) and each.layout == torch.sparse_csr
+        parts = (each.values(), each.col_indices(), each.crow_indices()) if csr else (each,)
+        size += sum(part.nbytes for part in parts)
+    return size
+
+
+def _copied(data: Any) -> Any:
+    """``copy.deepcopy``, which does not know sparse rows by itself: torch has no storage of them."""
+    sparse = [x for x in _arrays(data) if isinstance(x, torch.Tensor) and x.layout == torch.sparse_csr]
+    return copy.deepcopy(data, {id(x): x.clone() for x in sparse})
+
+
+def _arrays(data: Any) -> Iterator[Any]:
+    """All tensors and arrays in nested containers and objects."""
+    if isinstance(data, (torch.Tensor, np.ndarray)):
+        yield data
+    elif isinstance(data, (list, tuple)):
+        for each in data:
+            yield from _arrays(each)
+    elif isinstance(data, Mapping) or hasattr(data, "__dict__"):
+        yield from _arrays(list((data if isinstance(data, Mapping) else vars(data)).values()))
 
 
 def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:
@@ -204,14 +217,19 @@ def check_probe_views(encoder: Any, probe_set: ProbeSet, *, labelled: bool) -> N
         RecipeError: it cannot read them, or they are not as many as the labels.
     """
     views, _ = probe_set.measured(2)
-    with evaluating(encoder), _tried("encoder", "the inputs of the probe set"):
-        view = next(iter(views))
-        h = encoder(view)
-    _check_representation(encoder, h)
+    view = next(iter(views))
+    if isinstance(view, Partwise):  # its parts are as a batch's, which has been tried
+        view.check(encoder)
+        count = len(view)
+    else:
+        with evaluating(encoder), _tried("encoder", "the inputs of the probe set"):
+            h = encoder(view)
+        _check_representation(encoder, h)
+        count = len(h)
     whole = not isinstance(probe_set.views, LazyViews) and len(probe_set.views) == 1
-    if labelled and whole and len(h) != len(probe_set.labels):
+    if labelled and whole and count != len(probe_set.labels):
         raise RecipeError(
-            f"domain: its probe set has {len(probe_set.labels)} labels and inputs of {len(h)} samples; a probe needs "
+            f"domain: its probe set has {len(probe_set.labels)} labels and inputs of {count} samples; a probe needs "
             "one label for each, or pre-train without probes (evaluate={})"
         )
 

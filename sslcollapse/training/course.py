@@ -6,16 +6,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from sslcollapse.core.types import LazyViews, ProbeSet, Split
+from sslcollapse.core.types import LazyViews, ProbeSet, Split, renumbered, rows_of
 from sslcollapse.probes.base import SplitProbe, scaled
 from sslcollapse.rank.measure import FEATURES
 
 PENALTIES = tuple(10.0**-k for k in range(7))
 """Ridge penalties that validation chooses from, in units of the largest eigenvalue of the Gram matrix."""
+
+TILE = 2**25
+"""Numbers of rows that are classified at once, for memory only."""
 
 CLASSIFIER = "ridge"
 RANKS = ("effective_rank", "effective_rank_centred")
@@ -37,12 +41,14 @@ class CourseProbe:
         split: that split.
         labels: [N] classes.
         num_classes: C.
+        rows: of the probe set, whose representations it is given [R]; None for all. Split and labels are of those.
     """
 
     name: str
     split: Split
     labels: Tensor
     num_classes: int
+    rows: Tensor | None = None
 
     @classmethod
     def of(cls, probes: Mapping[str, Any], probe_set: ProbeSet, asked: bool | None) -> CourseProbe | None:
@@ -57,31 +63,45 @@ class CourseProbe:
         name = next((name for name, probe in probes.items() if isinstance(probe, SplitProbe)), None)
         if not wanted or name is None or probe_set.multilabel:
             return None
-        return cls(name, probes[name].splits.of(probe_set)[0], probe_set.labels, probe_set.num_classes)
+        split, labels = probes[name].splits.of(probe_set)[0], probe_set.labels
+        rows = rows_of([split], len(labels)) if probe_set.partwise else None
+        if rows is not None:
+            split, labels = renumbered(split, rows), labels[rows]
+        return cls(name, split, labels, probe_set.num_classes, rows)
 
     @torch.no_grad()
     def __call__(self, h: Tensor) -> dict[str, float]:
         """Test and validation accuracy of representations [N, d]."""
-        rows = normalize(scaled(h.double(), 1))
         chosen = (self.split.train, self.split.validation, self.split.test)
-        parts = [torch.as_tensor(part, device=h.device) for part in chosen]
-        x, labels = rows[parts[0]], self.labels.to(h.device)
+        parts = [torch.tensor(np.asarray(part), device=h.device) for part in chosen]
+        x, labels = _unit(h[parts[0]]), self.labels.to(h.device)
         mean, targets = x.mean(0), one_hot(labels[parts[0]], self.num_classes).double()
         x, offset = x - mean, targets.mean(0)
         targets = targets - offset  # [n, C]
         dual = len(x) < x.shape[1]  # the solution is a combination of the n rows
         values, axes = torch.linalg.eigh(x @ x.t() if dual else x.t() @ x)
         right = axes.t() @ (targets if dual else x.t() @ targets)
-        projected = [((rows[part] - mean) @ x.t() if dual else rows[part] - mean) @ axes for part in parts[1:]]
-        known = [labels[part] for part in parts[1:]]
+        weights = [
+            right / (values.clamp(min=0) + penalty * values[-1].clamp(min=1e-30))[:, None] for penalty in PENALTIES
+        ]
+        hits = torch.zeros(2, len(weights), dtype=torch.int64)
+        for which, part in enumerate(parts[1:]):
+            for some in part.split(max(1, TILE // h.shape[1])):
+                seen = _unit(h[some]) - mean
+                projected = (seen @ x.t() if dual else seen) @ axes
+                found = [((projected @ weight + offset).argmax(1) == labels[some]).sum() for weight in weights]
+                hits[which] += torch.stack(found).cpu()
         best = {"validation_accuracy": -1.0}
-        for penalty in PENALTIES:
-            weight = right / (values.clamp(min=0) + penalty * values[-1].clamp(min=1e-30))[:, None]
-            hits = [((seen @ weight + offset).argmax(1) == own) for seen, own in zip(projected, known, strict=True)]
-            validation, test = (float(each.double().mean()) for each in hits)
+        shares = [hits[which].double() / max(len(part), 1) for which, part in enumerate(parts[1:])]
+        for validation, test in zip(*(share.tolist() for share in shares), strict=True):
             if validation > best["validation_accuracy"]:
                 best = {"test_accuracy": test, "validation_accuracy": validation}
         return best
+
+
+def _unit(h: Tensor) -> Tensor:
+    """Rows of length 1, float64."""
+    return normalize(scaled(h.double(), 1))
 
 
 def course_of(records: Iterable[Mapping[str, Any]], probe: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sslcollapse.core.distributed import made_by_rank_0, world_size
+from sslcollapse.core.distributed import world_size
 from sslcollapse.core.errors import RecipeError, RunError, WriteError, suggest
 from sslcollapse.core.precision import device_of, numerics
 from sslcollapse.core.registry import OBJECTIVES, RegistryError, remedy
@@ -28,6 +28,7 @@ from sslcollapse.runs.tables import accuracy_table
 from sslcollapse.training.baselines import Baselines, Bench, measure_baselines
 from sslcollapse.training.build import build_domain, build_encoder
 from sslcollapse.training.course import course_of
+from sslcollapse.training.features import REPRESENTING, probe_features
 from sslcollapse.training.progress import Reporter
 from sslcollapse.training.target import initialization_left
 
@@ -54,9 +55,9 @@ def evaluate_networks(
     results: dict[str, dict[str, Any]] = {}
     with reporter.stage(f"evaluating the trained and the untrained encoder: {named}{shared}", total) as done:
         for name, encoder in encoders.items():
-            make = partial(represent, encoder, probe_set.views)
-            features = made_by_rank_0("computing representations", make, device_of(encoder))
-            results[name], splits = run_probes(probes, features, probe_set, shared=True, progress=done)
+            make = partial(represent, encoder)
+            features, rows = probe_features(REPRESENTING, make, probes, probe_set, device_of(encoder))
+            results[name], splits = run_probes(probes, features, probe_set, rows=rows, shared=True, progress=done)
     for name, found in results.items():
         for probe, metrics in found.items():
             if count := metrics.get("unconverged"):

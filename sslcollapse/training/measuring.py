@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from sslcollapse.core.distributed import made_by_rank_0, meeting
-from sslcollapse.core.errors import NonFiniteLossError, SSLCollapseError
-from sslcollapse.core.types import MEASURED, Context, ProbeSet
+from sslcollapse.core.distributed import meeting
+from sslcollapse.core.errors import NonFiniteLossError, RecipeError, SSLCollapseError
+from sslcollapse.core.types import MEASURED, Context, Partwise, ProbeSet
 from sslcollapse.probes.evaluate import run_probes
 from sslcollapse.rank.gradients import gradient_warnings
 from sslcollapse.rank.measure import Measurement, low_rank_warnings, measure, represent
@@ -22,6 +22,7 @@ from sslcollapse.rank.views import MAX_ROWS, measure_shared
 from sslcollapse.runs.directory import read_metrics
 from sslcollapse.training.build import checked_batches
 from sslcollapse.training.course import CourseProbe, course_of
+from sslcollapse.training.features import REPRESENTING, probe_features
 from sslcollapse.training.finite import way_out
 from sslcollapse.training.hooks import Hook
 from sslcollapse.training.journal import Journal
@@ -41,6 +42,8 @@ class RankMeter:
     def __init__(self, setup: Setup, probe_set: ProbeSet, journal: Journal, probes: Mapping[str, Any]) -> None:
         self._setup, self._probe_set, self._journal = setup, probe_set, journal
         self._newest: Measurement | None = None
+        if setup.recipe["monitor"]["smoothness"] and setup.main:
+            _check_smoothness(probe_set)
         asked = setup.recipe["monitor"]["probe"]
         self._probe = (
             CourseProbe.of(probes, probe_set, asked) if setup.main and setup.recipe["monitor"]["every"] else None
@@ -105,7 +108,7 @@ class RankMeter:
         if self._probe is None:
             return {}
         try:
-            found = self._probe(represent(self._setup.module.encoder, self._probe_set.views))
+            found = self._probe(represent(self._setup.module.encoder, self._probe_set.only(self._probe.rows)))
         except Exception as error:
             self._setup.run.log(traceback.format_exc())
             self._journal.warn(done, f"the course of accuracy is not measured: {type(error).__name__}: {error}")
@@ -119,12 +122,22 @@ class RankMeter:
         views, rows = self._probe_set.measured(wanted["samples"])
         if wanted["smoothness"]:
             heads["neighbours"] = self._setup.domain.neighbours
+            views = [view.whole() if isinstance(view, Partwise) else view for view in views]
         try:
             return measure(module.encoder, views, **heads, rows=rows, step=done, overlap=wanted["overlap"])
         except NotFiniteError as error:
             raise NonFiniteLossError(
                 f"step {done}: ranks cannot be measured, {error}. {way_out(self._setup.run.checkpoints)}"
             ) from error
+
+
+def _check_smoothness(probe_set: ProbeSet) -> None:
+    for view in probe_set.views if probe_set.partwise else ():
+        if isinstance(view, Partwise) and view.whole() is None:
+            raise RecipeError(
+                "monitor.smoothness: is measured in one forward pass over all nodes, and this graph is stored on disk; "
+                "leave it out, or read the graph into memory"
+            )
 
 
 class TimedProbes(Hook):
@@ -179,9 +192,9 @@ class TimedProbes(Hook):
     def _found(self) -> dict[str, float]:
         """What the probes say of the encoder as it is, on every rank."""
         setup = self._setup
-        make = partial(represent, setup.module.encoder, self._probe_set.views)
-        features = made_by_rank_0("computing representations", make, setup.accelerator.device)
-        results, _ = run_probes(self._probes, features, self._probe_set, shared=True)
+        make, device = partial(represent, setup.module.encoder), setup.accelerator.device
+        features, rows = probe_features(REPRESENTING, make, self._probes, self._probe_set, device)
+        results, _ = run_probes(self._probes, features, self._probe_set, rows=rows, shared=True)
         return {
             f"timed/{name}/{metric}": found["mean"]
             for name, result in results.items()

@@ -59,8 +59,8 @@ def test_a_baseline_has_a_row_for_each_value_that_it_depends_on_and_no_other(wor
         "random, same spectrum"
     ] * 4
     assert found[4] == ["X, no encoder", "any", "any", "2", "60.00 ± 0.00"]
-    assert found[5] == ["untrained", "[4]", "any", "2", "34.05 ± 0.07"]
-    assert found[6] == ["untrained", "[8]", "any", "2", "38.05 ± 0.07"]
+    assert found[5] == ["untrained", "1 layer of 4", "any", "2", "34.05 ± 0.07"]
+    assert found[6] == ["untrained", "1 layer of 8", "any", "2", "38.05 ± 0.07"]
     assert found[10][4] == "23.00 ± 0.00"
 
 
@@ -70,8 +70,8 @@ def test_ranks_of_baselines_stand_below_those_of_the_cells(workspace):
     values = {(row[0], row[1]): row[head.index("representation")] for row in rows if row[0] != "trained"}
     assert values == {
         ("X, no encoder", "any"): "7.50 ± 0.00",
-        ("untrained", "[4]"): "4.00 ± 0.00",
-        ("untrained", "[8]"): "8.00 ± 0.00",
+        ("untrained", "1 layer of 4"): "4.00 ± 0.00",
+        ("untrained", "1 layer of 8"): "8.00 ± 0.00",
     }
 
 
@@ -108,7 +108,7 @@ def test_where_some_records_have_no_baselines_the_rows_are_of_those_that_have(wo
     titles = [row[0] for row in rows]
     assert titles.count("trained") == 4
     assert titles.count("random, same spectrum") == 3
-    (first,) = [row for row in rows if row[:3] == ["random, same spectrum", "[4]", "werank"]]
+    (first,) = [row for row in rows if row[:3] == ["random, same spectrum", "1 layer of 4", "werank"]]
     assert first[3] == "1"
 
 

@@ -29,7 +29,7 @@ def described(test):
 
 def test_a_difference_has_one_test_for_every_value_base_and_combination_of_the_other_axes(workspace):
     tests = planned_tests(workspace, METRIC + 'name="x", expect="positive"')
-    groups = [f"{base}, {other}" for base in ("one", "two") for other in ("hidden=[4], warmup_steps=0",)]
+    groups = [f"{base}, {other}" for base in ("one", "two") for other in ("1 layer of 4, warmup_steps=0",)]
     assert [described(test) for test in tests[:2]] == [
         (groups[0], [(None, [f"lr={lr}"], ["lr=0.1"])]) for lr in ("0.2", "0.3")
     ]
@@ -52,7 +52,7 @@ def test_against_may_be_another_base_and_may_be_chosen_by_validation_too(workspa
         METRIC + 'name="y", expect="negative", cell={"optim.lr": 0.1}, against={"optim.lr": [0.2, 0.3]}, '
         'select="validation", where={"base": "one", "encoder.hidden": [[8, 8]]}',
     )
-    assert described(tests[0]) == ("lr=0.1, hidden=[4], warmup_steps=0", [(None, ["two"], ["one"])])
+    assert described(tests[0]) == ("lr=0.1, 1 layer of 4, warmup_steps=0", [(None, ["two"], ["one"])])
     assert len(tests) == 7
     assert described(tests[6])[1] == [(None, ["lr=0.1"], ["lr=0.2", "lr=0.3"])]
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from sslcollapse.ablation.claims.judge import judge, outcome
-from sslcollapse.ablation.claims.verdict import claims_table
+from sslcollapse.ablation.claims.overview import claims_table
 from sslcollapse.ablation.files import write_files
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.records import Records
@@ -264,8 +264,8 @@ def test_a_verdict_on_a_part_of_the_plan_is_interim_whatever_the_intervals_say(w
     assert verdict.text == "interim"
     assert "**Interim** (16 of 48 planned runs): so far " in grid.write()
     (row,) = [line for line in claims_table(workspace.results) if "rates" in line]
-    assert "**interim**; so far " in row
-    assert row.endswith("[rates](rates/README.md), 16 of 48 runs |")
+    assert "**interim** (16 of 48 runs), " in row
+    assert row.endswith("[details](rates/README.md) |")
     assert grid.complete().judge().text == ("supported" if effect > 0 else "not supported")
 
 
@@ -349,7 +349,7 @@ def test_tests_without_records_are_not_run_and_keep_a_claim_from_being_supported
     assert [result.outcome for result in verdict.results] == ["supported", "not run"]
     assert (verdict.text, verdict.tally) == ("interim", "so far 1 of 2 tests supported, 1 not run")
     assert "| lr=0.3 | lr=0.1 | – (no records) | – | > 0 | not run |" in grid.write()
-    assert "x (1 of 2): +10.01" in "".join(claims_table(workspace.results))
+    assert "1 of 2 tests so far | accuracy: +10.0" in "".join(claims_table(workspace.results))
 
 
 def test_slopes_are_of_the_paired_gain_of_each_seed(workspace):
@@ -424,7 +424,7 @@ def test_the_page_starts_with_the_verdict_and_claim_json_has_its_numbers(workspa
         "Claim 4: Faster is better",
         "**Inconclusive at n = 8**: 1 of 2 tests supported, 1 inconclusive.",
         "Two widths.",
-        "| accuracy | hidden=[4] | lr=0.2 | lr=0.1 | +5.01 [",
+        "| accuracy | 1 layer of 4 | lr=0.2 | lr=0.1 | +5.01 [",
         "confidence 1 − 0.05/2 = 97.5 %",
         "* accuracy: difference in `evaluation.public.test_accuracy`",
     ):
@@ -437,7 +437,7 @@ def test_the_page_starts_with_the_verdict_and_claim_json_has_its_numbers(workspa
     )
     first = made["tests"][0]
     assert first["low"] < first["estimate"] < first["high"]
-    assert (first["n"], first["outcome"], first["group"]) == (8, "supported", "hidden=[4]")
+    assert (first["n"], first["outcome"], first["group"]) == (8, "supported", "1 layer of 4")
 
 
 def test_a_claim_that_is_withdrawn_leaves_no_verdict_behind(workspace):
@@ -481,9 +481,8 @@ def test_the_overview_lists_all_claims_between_its_markers_and_touches_nothing_e
     assert text.endswith(tail)
     rows = [line for line in text.splitlines() if line.startswith("| ") and "README.md" in line]
     assert [row.split(" | ")[0] for row in rows] == ["| 1", "| 4"]
-    assert "**inconclusive at n = 8**; 1 of 2 tests supported, 1 inconclusive" in rows[1]
-    assert "accuracy (1 of 2): +5.01 [" in rows[1]
-    assert "(hidden=[8]); n = 8 | [rates](rates/README.md) |" in rows[1]
+    assert "| **inconclusive**, 1 of 2 tests | accuracy: +0.01 [" in rows[1]
+    assert "] | 8 | see its page | open at so many seeds | [details](rates/README.md) |" in rows[1]
     assert "old" not in text
 
 
@@ -498,5 +497,5 @@ def test_an_overview_without_markers_is_left_alone_and_a_damaged_claim_is_named_
     (workspace.results / "bad" / "claim.json").write_text("{}")
     grid.write()
     last = overview.read_text().splitlines()[-2]
-    assert last == "|  |  | its claim.json cannot be read; run the folder's command again |  | [bad](bad/README.md) |"
-    assert "[rates](rates/README.md)" in overview.read_text()
+    assert last == "|  | bad | its claim.json cannot be read; make it again |  |  |  |  | [details](bad/README.md) |"
+    assert "[details](rates/README.md)" in overview.read_text()

@@ -1,4 +1,4 @@
-"""Every objective on sampled neighbourhoods, in one process or two; imported by name in each spawned process."""
+"""Every objective on sampled neighbourhoods and on ego graphs, in one process or two; imported by each spawned one."""
 
 from dataclasses import replace
 from itertools import islice
@@ -19,10 +19,15 @@ STEP, ROOTS = 5, 16
 DATASET = dict(type="csbm", nodes=200, features=10, degree=9, train_per_class=5, validation_per_class=5)
 
 
-def batch(rank: int = 0, world_size: int = 1) -> Batch:
+BATCHINGS = {
+    "neighbours": dict(type="neighbours", batch_size=ROOTS, fanout=[3, 3]),
+    "ego": dict(type="ego", batch_size=ROOTS, size=12, epsilon=1e-3),
+}
+
+
+def batch(batching: str, rank: int = 0, world_size: int = 1) -> Batch:
     """Of one step, with features in float64."""
-    batching = dict(type="neighbours", batch_size=ROOTS, fanout=[3, 3])
-    domain = GraphDomain(Path(), dataset=DATASET, batching=batching)
+    domain = GraphDomain(Path(), dataset=DATASET, batching=BATCHINGS[batching])
     domain.load()
     data = domain.dataset
     domain.use(replace(data, graphs=tuple(replace(graph, x=graph.x.double()) for graph in data.graphs)))
@@ -50,7 +55,8 @@ def gradients(objective: str, samples: Batch, wrap=lambda module: module) -> dic
 def every_gradient(rank: int, world_size: int, store: str, results: str) -> None:
     """Save this rank's gradients with its share of the roots."""
     start(rank, world_size, store)
-    samples = batch(rank, world_size)
-    found = {name: gradients(name, samples, nn.parallel.DistributedDataParallel) for name in OBJECTIVES.names()}
-    torch.save({**found, "roots": samples.index}, f"{results}/{rank}.pt")
+    for batching in BATCHINGS:
+        samples = batch(batching, rank, world_size)
+        found = {name: gradients(name, samples, nn.parallel.DistributedDataParallel) for name in OBJECTIVES.names()}
+        torch.save({**found, "roots": samples.index}, f"{results}/{batching}{rank}.pt")
     dist.destroy_process_group()

@@ -16,6 +16,7 @@ import workers  # noqa: E402
 from raw_files import write_ppi  # noqa: E402
 
 from sslcollapse.training.checkpoint import load_latest_checkpoint  # noqa: E402
+from sslcollapse.training.evaluate import evaluate_run  # noqa: E402
 
 FULL_BATCH = """
 recipe = dict(
@@ -70,6 +71,23 @@ recipe = dict(
     train=dict(steps=2, log_every=1, checkpoint_every=2),
     monitor=dict(every=0),
     evaluate={},
+)
+"""
+
+ROOTS = """
+recipe = dict(
+    name="roots",
+    domain=dict(
+        type="graph",
+        dataset=dict(type="csbm", nodes=200, features=12, train_per_class=5, validation_per_class=5),
+        batching=dict(type="parts", parts=8, per_batch=2),
+    ),
+    encoder=dict(type="gcn", hidden=[8, 8], norm="layer"),
+    objective=dict(type="bgrl", predictor_hidden=7),
+    optim=dict(type="adamw", lr=1e-3),
+    train=dict(steps=2, log_every=1),
+    monitor=dict(every=0),
+    evaluate=dict(public=dict(type="logistic", c_step=10), nearest=dict(type="knn", k=5)),
 )
 """
 
@@ -184,6 +202,19 @@ def test_batches_of_graphs_are_sharded_over_two_processes_and_train(tmp_path):
     assert "Full-batch" not in process.stdout
     (run,) = tmp_path.glob("runs/shards/*/seed0")
     assert json.loads((run / "result.json").read_text())["steps"] == 2
+
+
+def test_probes_of_a_sampled_run_shared_by_two_processes_give_the_results_of_one(tmp_path):
+    recipe = tmp_path / "roots.py"
+    recipe.write_text(ROOTS)
+    process = launch(recipe)
+    assert process.returncode == 0, process.stderr
+    (run,) = tmp_path.glob("runs/roots/*/seed0")
+    result = json.loads((run / "result.json").read_text())
+    assert result["warnings"] == []
+    names = ("evaluation", "untrained", "baselines")
+    found = evaluate_run(run)
+    assert {name: found[name] for name in names} == {name: result[name] for name in names}
 
 
 def test_an_error_that_only_the_second_process_has_is_shown_with_its_rank(tmp_path):

@@ -12,6 +12,7 @@ from tiny import random_graph, tiny_view
 from sslcollapse.core.memory import onto_together
 from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Context
+from sslcollapse.domains.graph.domain import GraphDomain
 from sslcollapse.domains.graph.view import GraphView, augment
 from sslcollapse.domains.vision.domain import VisionDomain
 from sslcollapse.domains.vision.torchvision import TorchvisionViews
@@ -163,3 +164,21 @@ def test_steps_on_images_leave_nothing_behind_on_the_device(feed):
     assert after[0] == after[1] == after[2]
     if DEVICE.type == "cuda":  # of blocks that are freed and taken again
         assert torch.cuda.memory_reserved() <= 4 * torch.cuda.max_memory_allocated() + (32 << 20)
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_neighbours_drawn_on_a_device_are_those_drawn_on_the_host(tmp_path, ahead, on_device):
+    def batches(device, **arguments):
+        batching = dict(type="neighbours", batch_size=12, fanout=[3, 2], **arguments)
+        dataset = dict(type="csbm", nodes=120, features=12, train_per_class=5, validation_per_class=5)
+        domain = GraphDomain(tmp_path, dataset=dataset, batching=batching)
+        return islice(domain.batches(2, Context(seed=1, device=device)), 3)
+
+    for here, away in zip(batches(CPU), batches(DEVICE, ahead=ahead, on_device=on_device), strict=True):
+        for view, same in zip(here.views, away.views, strict=True):
+            assert same.x.device.type == same.structure.nodes.device.type == DEVICE.type
+            for name in ("nodes", "edge_index", "weight", "unseen"):
+                assert torch.equal(getattr(same.structure, name).cpu(), getattr(view.structure, name))
+            assert torch.equal(same.keep.cpu(), view.keep)
+            assert torch.equal(same.x.cpu(), view.x)

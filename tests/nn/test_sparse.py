@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sslcollapse.nn.sparse import Pattern, SparseMatrix, summed_in_order
+from sslcollapse.nn.sparse import Pattern, SparseMatrix, stable_order, summed_in_order
 
 
 def random_matrix(kept: float) -> SparseMatrix:
@@ -44,3 +44,12 @@ def test_a_deterministic_product_is_the_product(monkeypatch):
     for at_a_time in (1, 1 << 20):
         monkeypatch.setattr("sslcollapse.nn.sparse.AT_A_TIME", at_a_time)
         torch.testing.assert_close(summed_in_order(matrix.to_sparse_csr(), dense), matrix @ dense)
+
+
+@pytest.mark.parametrize(("count", "below"), [(0, 5), (1, 1), (3000, 40), (3000, 2**40), (300, 2**62)])
+def test_sorting_numbers_with_their_places_is_a_stable_sort(count, below):
+    keys = torch.randint(min(below, 2**40), (count,), generator=torch.Generator().manual_seed(0))
+    keys[count // 2 :] += below - min(below, 2**40)
+    order, ordered = stable_order(keys, below)
+    assert torch.equal(order, torch.argsort(keys, stable=True))
+    assert torch.equal(ordered, keys.sort().values)

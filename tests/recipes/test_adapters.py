@@ -12,7 +12,14 @@ from sslcollapse.recipe import extend, load, override, resolve
 from sslcollapse.training import trainer
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes/adapters").glob("*.py"))
-SHORT = ["train.steps=4", "optim.warmup_steps=1", "train.checkpoint_every=2", "monitor.every=0", "domain.batch_size=32"]
+SHORT = [
+    "train.steps=4",
+    "optim.warmup_steps=1",
+    "train.checkpoint_every=2",
+    "monitor.every=0",
+    "domain.batch_size=32",
+    "monitor.samples=64",
+]
 
 
 def short(path: Path) -> dict:

@@ -74,6 +74,14 @@ def test_what_is_the_same_at_every_level_is_dropped_and_said_once():
     assert several(["steps", "decoupled"], [(50, True), (50, False)]).texts == ["decoupled True", "decoupled False"]
 
 
+def test_encoders_are_named_by_their_number_of_layers():
+    path = "encoder.hidden"
+    found = several([path], [([256] * 2,), ([256] * 12,)])
+    assert (found.texts, found.shared) == (["2 layers", "12 layers"], ["layers are 256 wide"])
+    assert several([path], [([64],), ([256] * 2,)]).texts == ["1 layer of 64", "2 layers of 256"]
+    assert several([path], [([64, 32],), ([64],)]).texts == ["[64, 32]", "64"]
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -203,7 +203,9 @@ def test_tensors_that_were_tied_after_the_encoder_was_built_are_tied_again(tmp_p
 
 def test_an_encoder_with_shared_weights_is_trained_exported_and_evaluated(tmp_path):
     recipe = tiny_recipe("shared", optim=dict(type="adamw", lr=1e-3), train=dict(steps=2), monitor=dict(every=0))
-    recipe |= dict(objective=dict(type="simsiam", predictor_hidden=4), evaluate={}, encoder=SHARED_GAT)
+    recipe |= dict(
+        objective=dict(type="simsiam", projector=[8, 8], predictor_hidden=4), evaluate={}, encoder=SHARED_GAT
+    )
     encoder, _ = load_encoder(train(recipe, out=tmp_path))
     assert any(len(group) > 1 for group in names_by_tensor(encoder))
 

@@ -8,11 +8,17 @@ import pytest
 from tiny import tiny_recipe
 
 from sslcollapse import testing
+from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Context
 from sslcollapse.domains.graph.domain import GraphDomain
+from sslcollapse.domains.graph.mapped import MappedFeatures, MappedStructure
+from sslcollapse.encoders.sage import SAGE
+from sslcollapse.probes.evaluate import build_probes, run_probes
+from sslcollapse.rank.measure import measure, represent
 from sslcollapse.rank.views import measure_shared
 from sslcollapse.recipe import assign, resolve
 from sslcollapse.runs.directory import RunDirectory, read_metrics
+from sslcollapse.runs.export import load_encoder
 from sslcollapse.training.build import build_domain, build_module
 from sslcollapse.training.trainer import train
 
@@ -55,6 +61,85 @@ def test_samples_are_the_roots_alone_whatever_the_encoder(encoder):
     assert view.num_nodes > len(batch.index) == 16
     assert len(module.branch(view).h) == len(module.target(view).h) == len(domain.measurable(view)) == 16
     assert measure_shared(module.encoder, [batch], measurable=domain.measurable)["shared"]["n"] == 16
+
+
+EVALUATED = assign(
+    RECIPE,
+    {
+        "evaluate": {"public": dict(type="logistic", c_step=10), "nearest": dict(type="knn", k=5)},
+        "monitor": {"every": 4, "timed": ["nearest"], "timed_every": 8, "samples": 50},
+        "encoder": dict(type="sage", hidden=[8, 8], norm="layer", residual=False),
+    },
+)
+
+
+def test_a_sampled_run_never_makes_a_forward_pass_over_all_nodes(tmp_path, monkeypatch):
+    passed, forward = [], SAGE.forward
+
+    def watched(self, view):
+        passed.append(view.num_nodes if view.sample_rows is None else -1)
+        return forward(self, view)
+
+    monkeypatch.setattr(SAGE, "forward", watched)
+    run = train(EVALUATED, out=tmp_path)
+    assert set(passed) == {-1}
+    result = json.loads((run / "result.json").read_text())
+    assert result["warnings"] == []
+    assert result["rank"]["representation"]["n"] == 50
+    assert set(result["baselines"]) == {"same_spectrum", "X", "AX", "AAX"}
+    monkeypatch.undo()
+    whole = build_domain(resolve(assign(EVALUATED, {"domain.batching": {"type": "full"}})))
+    probe_set, probes = whole.probe_set(), build_probes(resolve(EVALUATED)["evaluate"])
+    encoder, _ = load_encoder(run)
+    found, _ = run_probes(probes, represent(encoder, probe_set.views), probe_set)
+    for name in probes:
+        assert result["evaluation"][name]["test_accuracy"] == found[name]["test_accuracy"]
+    views, rows = probe_set.measured(50)
+    expected = measure(encoder, views, rows=rows).ranks["layers"]
+    for layer, parts in expected.items():
+        found = result["rank"]["layers"][layer]["output"]
+        assert found["effective_rank"] == pytest.approx(parts["output"]["effective_rank"], rel=1e-5)
+    x = run_probes(probes, whole.baselines()["AX"](probe_set.views[0]), probe_set)[0]
+    assert result["baselines"]["AX"]["public"]["test_accuracy"] == x["public"]["test_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """The graph of the recipe on disk."""
+    folder = tmp_path_factory.mktemp("packed") / "graph"
+    build_domain(resolve(RECIPE)).pack(folder, features="float32", memory=2**24, progress=lambda line: None)
+    return {"domain.dataset": {"type": "stored", "path": str(folder)}}
+
+
+def test_a_run_on_a_graph_on_disk_is_measured_and_evaluated_without_ever_having_all_of_it(
+    packed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(MappedStructure, "edge_index", property(lambda self: pytest.fail("all edges were made")))
+    monkeypatch.setattr(MappedFeatures, "_x", property(lambda self: pytest.fail("all features were made")))
+    run = train(assign(EVALUATED, packed | {"monitor.samples": None}), out=tmp_path)
+    result = json.loads((run / "result.json").read_text())
+    assert result["warnings"] == []
+    assert result["rank"]["representation"]["n"] == 120
+    assert set(result["baselines"]) == {"same_spectrum", "X", "AX", "AAX"}
+    assert len(result["course"]["test_accuracy"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": dict(type="mlp", hidden=[8, 8])}, "encoder: MLP needs the whole graph in memory"),
+        ({"monitor.smoothness": True}, "monitor.smoothness: is measured in one forward pass over all nodes"),
+    ],
+)
+def test_what_needs_one_pass_over_a_graph_on_disk_is_refused_before_the_first_step(packed, changes, message, tmp_path):
+    with pytest.raises(RecipeError, match=message):
+        train(assign(RECIPE, packed | changes), out=tmp_path)
+    assert not list(tmp_path.glob("**/metrics.jsonl"))
+
+
+def test_smoothness_of_a_sampled_run_is_measured_in_one_pass_where_the_graph_is_in_memory(tmp_path):
+    run = train(assign(RECIPE, {"monitor.smoothness": True}), out=tmp_path)
+    assert "mad" in json.loads((run / "result.json").read_text())["rank"]["layers"]["convs.0"]["output"]
 
 
 def test_a_resumed_run_is_bit_identical_to_one_that_ran_through(tmp_path):

@@ -316,7 +316,7 @@ def test_a_rank_that_was_measured_earlier_is_shown_with_its_step(run):
 
 @pytest.mark.parametrize("domain", [RECIPE["domain"], dict(type="toy", dim=12, batch_size=64)])
 def test_a_number_of_samples_beyond_the_data_ends(domain, tmp_path):
-    encoder, objective = dict(type="mlp", hidden=[16, 8]), dict(type="simsiam", predictor_hidden=7)
+    encoder, objective = dict(type="mlp", hidden=[16, 8]), dict(type="simsiam", projector=[8, 8], predictor_hidden=7)
     recipe = dict(RECIPE, domain=domain, encoder=encoder, objective=objective, regularizers={}, evaluate={})
     ranks = read(train(override(recipe, ["monitor.samples=1000000000000", "train.steps=2"]), out=tmp_path))["rank"]
     assert ranks["shared"]["n"] <= 4096 + 120

@@ -224,7 +224,7 @@ def test_a_folder_of_which_validation_has_one_class_is_refused_before_there_is_a
         name="rare",
         domain=dict(type="vision", dataset=dataset, views=dict(preset="weak"), batch_size=20),
         encoder=dict(type="mlp", hidden=[8, 4]),
-        objective=dict(type="simsiam", predictor_hidden=4),
+        objective=dict(type="simsiam", projector=[8, 8], predictor_hidden=4),
         optim=dict(type="sgd", lr=0.1),
         train=dict(steps=1),
         evaluate=dict(first=dict(type="knn")),

@@ -13,12 +13,14 @@ from sslcollapse.core.errors import RecipeError, suggest
 BENCHES = {
     "ablate": "tools.bench.ablate",
     "gpu": "tools.bench.gpu",
+    "graph-scale": "tools.bench.graph_scale",
     "graph-step": "tools.bench.graph_step",
     "large-graph": "tools.bench.large_graph",
     "memory": "tools.bench.memory",
     "monitor": "tools.bench.monitor",
     "probes": "tools.bench.probes",
     "regularizers": "tools.bench.regularizers",
+    "sampler": "tools.bench.sampler",
     "speedrun": "tools.bench.speedrun",
     "startup": "tools.bench.startup",
     "views": "tools.bench.views",
@@ -26,7 +28,15 @@ BENCHES = {
 }
 """Name → module with ``main() -> dict`` (prints a table, returns the record)."""
 
-OPTIONS = {"minutes": ("gpu",), "out": ("gpu",), "smoke": ("gpu", "vision-step"), "runs": ("speedrun",)}
+OPTIONS = {
+    "minutes": ("gpu",),
+    "out": ("gpu",),
+    "smoke": ("gpu", "vision-step"),
+    "runs": ("speedrun",),
+    "nodes": ("graph-scale",),
+    "folder": ("graph-scale",),
+    "batch": ("graph-scale",),
+}
 """Option that ``main`` of some benchmarks takes → which."""
 
 
@@ -41,9 +51,23 @@ def parser() -> argparse.ArgumentParser:
     gpu.add_argument("--out", type=Path, metavar="DIR", help="where its parts write (default: gpu)")
     gpu.add_argument("--smoke", action="store_true", help="a small scale, also on a processor; of vision-step too")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="of the benchmark speedrun: runs for its board")
+    scale = parser.add_argument_group("of the benchmark graph-scale")
+    scale.add_argument("--nodes", type=_sizes, metavar="N,N,...", help="sizes (default: 10 thousand to 10 million)")
+    scale.add_argument("--folder", type=Path, metavar="DIR", help="for its graphs (default: a temporary folder)")
+    scale.add_argument("--batch", type=int, metavar="B", help="roots a step (default: 256)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=_run)
     return parser
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(sorted(int(each) for each in text.split(",")))
+    except ValueError:
+        sizes = ()
+    if not sizes or sizes[0] < 500:
+        raise argparse.ArgumentTypeError(f"expected numbers of nodes, 500 or more, with commas between, got {text!r}")
+    return sizes
 
 
 def _run(options: argparse.Namespace) -> int:

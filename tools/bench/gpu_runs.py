@@ -46,6 +46,10 @@ def _claim(name: str) -> Planned:
     return Planned("ablate", study.words(name), _grid(1).smaller)
 
 
+def _published(name: str) -> Planned:
+    return Planned("ablate", study.published(name), _grid(1).smaller)
+
+
 def _images(recipe: str, epochs: int) -> Planned:
     steps = epochs * STEPS_AN_EPOCH
     schedule = (f"train.steps={steps}", f"optim.warmup_steps={steps // 20}", "train.checkpoint_every=0")
@@ -86,10 +90,11 @@ RUNS: dict[str, Planned] = {
     "depth-5-seeds": _grid(5),
     "depth-10-seeds": _grid(10),
     **{name: _claim(name) for name in study.STUDY[1:]},  # the first is the one before
+    **{name: _published(name) for name in study.PUBLISHED},
 }
 """Runs that are made in the minutes that are left, most valuable first; a grid continues the smaller one before it.
 
-The study of the claims comes last, file after file.
+Then comes the study of the claims, file after file, and last BGRL at published settings, data set after data set.
 """
 
 

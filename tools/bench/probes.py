@@ -24,7 +24,7 @@ from torch import Tensor
 from sslcollapse.core.memory import keep_freed_memory, one_thread
 from sslcollapse.core.types import Context, ProbeSet, Split
 from sslcollapse.probes.base import Outcome
-from sslcollapse.probes.logistic import LogisticProbe
+from sslcollapse.probes.logistic import FittedRows, LogisticProbe
 from sslcollapse.probes.metrics import score
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -71,12 +71,12 @@ class ScikitLearnProbe(LogisticProbe):
         self, features: Tensor, probe_set: ProbeSet, splits: Sequence[Split], metric: str
     ) -> Iterator[Outcome]:
         """The outcome of each split."""
-        x, labels = self._scaled(features.detach().double()).cpu(), probe_set.labels.cpu()
+        x, labels = FittedRows(features.detach().double().cpu(), self.rows), probe_set.labels.cpu()
         for split in splits:
             with one_thread():
-                models = list(self.path(x[split.train], labels[split.train]))
+                models = list(self.path(x[split.train].double(), labels[split.train]))
             of = [
-                [self.shown(metric, model, x[rows], labels[rows]) for model, _ in models]
+                [self.shown(metric, model, x[rows].double(), labels[rows]) for model, _ in models]
                 for rows in (split.validation, split.test)
             ]
             best = of[0].index(max(of[0]))

@@ -50,6 +50,33 @@ ASKED_AGAIN = {
 """Files of the first version → what asks their question now; their records stay."""
 
 
+PUBLISHED = {
+    "published_photo": "bgrl_werank_photo",
+    "published_computers": "bgrl_werank_computers",
+    "published_cs": "bgrl_werank_cs",
+    "published_wikics": "bgrl_werank_wikics",
+    "published_physics": "bgrl_werank_physics",
+    "published_pubmed": "bgrl_werank_pubmed",
+    "published_arxiv": "bgrl_werank_arxiv",
+    "published_cifar10": "simclr_werank_cifar10",
+}
+"""Results folder → recipe: BGRL at its authors' settings and budgets, PubMed at Cora's,
+and SimCLR on CIFAR-10 at full length.
+
+Each is a command of its own, so that a data set that is not there, or cannot be downloaded, fails alone.
+"""
+COEFFICIENTS = {name: "1e-2" for name in PUBLISHED} | {"published_cifar10": "1e-3"}
+PUBLISHED_SEEDS = dict.fromkeys(PUBLISHED, 20) | {"published_cifar10": 5}
+
+
+def published(name: str) -> tuple[str, ...]:
+    """What ``ablate`` is told to run a recipe at published settings with and without WERank, at its own coefficient."""
+    recipe = f"recipes/{PUBLISHED[name]}.py"
+    grid = ("--grid", f"regularizers.werank.coefficient=0.0,{COEFFICIENTS[name]}")
+    against = ("--baseline", "regularizers.werank.coefficient=0.0")
+    return (recipe, *grid, *against, "--seeds", str(PUBLISHED_SEEDS[name]), "--name", name, "monitor.every=0")
+
+
 def words(name: str) -> tuple[str, ...]:
     """What ``ablate`` is told to run a file of the study; without measurements on the way where nothing needs them."""
     path = f"recipes/ablations/{name}.py"

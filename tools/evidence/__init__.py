@@ -32,7 +32,16 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--label", metavar="TEXT", help="what differs between the two, for the page")
     compare.set_defaults(run=_reproducibility)
 
-    for command in (mechanism, simulate, compare):
+    published = commands.add_parser("published", help="accuracy in the records beside published tables")
+    published.set_defaults(run=_published)
+
+    depth = commands.add_parser("depth", help="the picture of rank by layer over time in finished runs, side by side")
+    depth.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, each with result.json")
+    depth.add_argument("--image", type=Path, metavar="FILE", help="the picture; its figures go into a .json beside it")
+    depth.add_argument("--titles", nargs="+", default=[], metavar="TEXT", help="one a run (default: their recipes)")
+    depth.set_defaults(run=_depth)
+
+    for command in (mechanism, simulate, compare, published, depth):
         command.add_argument(
             "--results", type=Path, default=RESULTS, metavar="DIR", help=f"folder of records and pages ({RESULTS})"
         )
@@ -58,6 +67,20 @@ def _reproducibility(options: argparse.Namespace) -> int:
     from tools.evidence.reproducibility import write_reproducibility
 
     print(write_reproducibility(options.results, options.sides, options.label))
+    return 0
+
+
+def _published(options: argparse.Namespace) -> int:
+    from tools.evidence.published import write_published
+
+    print(write_published(options.results))
+    return 0
+
+
+def _depth(options: argparse.Namespace) -> int:
+    from tools.evidence.depth import IMAGE, write_depth
+
+    print(write_depth(options.runs, options.image or IMAGE, options.titles))
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcollapse.ablation.claims.judge import OUTCOMES, outcome
-from sslcollapse.ablation.claims.verdict import refresh_overview
+from sslcollapse.ablation.claims.overview import refresh_overview
 from sslcollapse.ablation.statistics.intervals import rounded, shared_confidence
 from sslcollapse.ablation.tables.columns import markdown
 from sslcollapse.core.errors import RunError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ from sslcollapse.runs.quantities import RESULT, is_number, lacking
 from tools.evidence import paragraph, write_json, write_text
 
 PAGE, FIGURES = "reproducibility.md", "reproducibility.json"
-WHERE = ("device", "threads", "torch", "torch_geometric", "sslcollapse", "streams")
+WHERE = ("device", "threads", "torch", "torch_geometric", "sslcollapse", "commit", "streams")
 """What may differ between two makings of one run, as records and environments name it."""
 KEPT = ("effective_rank", "effective_rank_centred")
 
@@ -150,16 +150,13 @@ def page(comparisons: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, A
         "The same recipe, seed, processor, thread count and versions give the same numbers. With another "
         "processor, thread count or version sums are added up in another order, and training carries that on. How far "
         "records then move is measured here by runs that were made twice, for what is listed and nothing else: a "
-        "longer run may move further than a short one. An effect of that size is none, whatever its interval says."
+        "longer run may move further than a short one. A difference of that size between two single runs says nothing; "
+        "a mean over seeds moves less. What another processor does to images is not measured: none is at hand."
     )
-    lines += ["## How far records move", ""]
+    lines += ["## How far records move", "", *_summary(comparisons)]
     for made in comparisons:
         lines += [f"### {made['label']}", ""]
-        differing = [
-            f"{key} {' / '.join(map(_list, (a, b)))}"
-            for key in WHERE
-            if (a := made["sides"][0].get(key, [])) != (b := made["sides"][1].get(key, []))
-        ]
+        differing = [f"{key} {' / '.join(map(_list, pair))}" for key, pair in _differing(made).items()]
         lines += paragraph(
             f"{made['runs']} run{'s' if made['runs'] > 1 else ''} ({_list(made['names'])}) made twice, "
             f"{made['equal']} of them with equal numbers. "
@@ -180,6 +177,36 @@ def page(comparisons: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, A
     rows = [[f"`{each['hash']}`", each["name"], _list(each["seeds"]), ", ".join(each["folders"])] for each in runs]
     lines += markdown(["run", "recipe", "seeds", "folders"], rows) if rows else ["There are none."]
     return "\n".join(lines)
+
+
+def _differing(made: Mapping[str, Any]) -> dict[str, tuple[list[str], list[str]]]:
+    """What differs between the two sides of a comparison, as far as it is recorded."""
+    first, second = made["sides"]
+    both = {key: (first.get(key, []), second.get(key, [])) for key in WHERE}
+    return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
+
+
+def _summary(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of a table with a row a comparison, and a sentence on what none of them has varied."""
+    if not comparisons:
+        return []
+    rows = []
+    for made in comparisons:
+        known = {key: pair for key, pair in _differing(made).items() if all(pair)}
+        accuracy = _largest(made, lambda path: path.startswith("evaluation.") and ".test_" in path)
+        rank = _largest(made, lambda path: path == "rank.representation.effective_rank")
+        rows.append(
+            [made["label"], ", ".join(known) or "nothing", f"{made['equal']} of {made['runs']}", accuracy, rank]
+        )
+    lines = markdown(["runs", "differs", "equal", "test accuracy, largest", "rank, largest"], rows)
+    never = [key for key in WHERE if not any(key in _differing(made) for made in comparisons)]
+    text = f"Not varied in any of them: {_list(never)}. " if never else ""
+    return [*lines, "", *paragraph(f"{text}Accuracy is that of any probe, rank that of the representation.")]
+
+
+def _largest(made: Mapping[str, Any], wanted: Callable[[str], bool]) -> str:
+    found = [distances["largest"] for path, distances in made["metrics"].items() if wanted(path)]
+    return _show(max(found)) if found else "–"
 
 
 def _show(value: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from sslcollapse.ablation.claims.schema import LEAST_CELLS, Check, Choice, Claim
 from sslcollapse.ablation.statistics.intervals import Summary, rounded, summarise
-from sslcollapse.ablation.values import Cell, plain, short
+from sslcollapse.ablation.values import Cell, labelled, layer_width, plain
 from sslcollapse.core.errors import RecipeError
 
 T = TypeVar("T")
@@ -166,9 +166,10 @@ def _title(cell: Cell, paths: Sequence[str], cells: Sequence[Cell]) -> str:
 
 
 def _named(cell: Cell, path: str) -> str:
-    """``lr=0.2``; without the axis where the value says it (``werank(coefficient=0.01)``), as bases do."""
-    last, value = path.rpartition(".")[2], short(cell.at(path))
-    return value if path == "base" or value.startswith(f"{last}(") else f"{last}={value}"
+    """``lr=0.2``; without the axis where the value says it (``werank(coefficient=0.01)``, ``8 layers of 256``)."""
+    last, value = path.rpartition(".")[2], labelled(path, cell.at(path))
+    itself = path == "base" or value.startswith(f"{last}(") or layer_width(path, cell.at(path)) is not None
+    return value if itself else f"{last}={value}"
 
 
 WIDENING = math.sqrt(1.36)

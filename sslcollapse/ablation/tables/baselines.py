@@ -11,7 +11,7 @@ from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import Records
 from sslcollapse.ablation.statistics.intervals import summarise
 from sslcollapse.ablation.tables.columns import Column, columns, shown_summary
-from sslcollapse.ablation.values import Cell, plain, short
+from sslcollapse.ablation.values import Cell, labelled, plain
 from sslcollapse.runs.quantities import TRAINED, encoder_title, encoders
 
 ANY = "any"
@@ -41,9 +41,9 @@ class BaselineRow(NamedTuple):
         """As shown."""
         return encoder_title(self.name)
 
-    def labels(self, paths: Iterable[str], shown: Callable[[Any], str] = short) -> list[str]:
+    def labels(self, paths: Iterable[str], shown: Callable[[str, Any], str] = labelled) -> list[str]:
         """The values under these axes."""
-        return [shown(self.cells[0].at(path)) if path in self.axes else ANY for path in paths]
+        return [shown(path, self.cells[0].at(path)) if path in self.axes else ANY for path in paths]
 
     def shown(self, column: Column) -> str:
         """The cell of a table under a column."""

@@ -12,7 +12,7 @@ from sslcollapse.ablation.grid import Ablation
 from sslcollapse.ablation.records import FRACTION, lookup
 from sslcollapse.ablation.statistics.intervals import Difference, PairingError, Summary
 from sslcollapse.ablation.statistics.pairing import best_of
-from sslcollapse.ablation.values import Cell, plain, short
+from sslcollapse.ablation.values import Cell, labelled, plain
 from sslcollapse.core.texts import printable
 from sslcollapse.runs.quantities import RANK_MARGIN, RANKS, is_number
 
@@ -222,13 +222,13 @@ def legend(ablation: Ablation) -> str:
     cell = ablation.cells[0]
     constant = [path for axis in ablation.axes for path in axis if path not in titles]
     if constant:
-        text += f"In all cells: {', '.join(f'`{path}` is {short(cell.at(path))}' for path in constant)}."
+        text += f"In all cells: {', '.join(f'`{path}` is {labelled(path, cell.at(path))}' for path in constant)}."
     return text.strip()
 
 
 def labels(cell: Cell, titles: Mapping[str, str]) -> list[str]:
     """A cell's values under these heads."""
-    return [short(cell.at(path)) for path in titles]
+    return [labelled(path, cell.at(path)) for path in titles]
 
 
 def number(value: float, column: Column, sign: str = "") -> str:

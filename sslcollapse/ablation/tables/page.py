@@ -180,7 +180,7 @@ def table_csv(ablation: Ablation, records: Records) -> str:
                 row += _effect_fields(compared[column.path].get(cell.hash))
         rows.append(row)
     for other in others:
-        row = ["", other.name, *other.labels(paths, show), len(other.records)]
+        row = ["", other.name, *other.labels(paths, lambda _, value: show(value)), len(other.records)]
         for column in every:
             row += [other.shown(column).replace("–", "")] if column.is_text else other.numbers(column)
             row += [""] * 6 if column.metric and ablation.baselines and not column.is_text else []

@@ -27,8 +27,9 @@ BUILTIN = {
     },
     "graph_batching": {
         "full": "batching:Full",
-        "neighbours": "neighbours:NeighbourBatches",
+        "neighbours": "roots:NeighbourBatches",
         "parts": "parts:PartBatches",
+        "ego": "ego:EgoBatches",
     },
 }
 """Kind → name → module of this room and attribute; imported when first used."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -10,7 +11,8 @@ import torch
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.seeding import derive_seed, generator
 from sslcollapse.core.types import Batch, Context
-from sslcollapse.domains.graph.view import GraphView, draw_sizes, drawn_view
+from sslcollapse.domains.ahead import read_ahead
+from sslcollapse.domains.graph.view import GraphView, Traces, draw_sizes, drawn_view
 
 if TYPE_CHECKING:
     from sslcollapse.domains.graph.domain import GraphDomain
@@ -44,6 +46,36 @@ class Batching(Protocol):
     def batches(self, domain: GraphDomain, start_step: int, context: Context) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k, rank, world size) only."""
         ...
+
+
+AHEAD = 2
+"""Batches of nodes that a thread makes before they are asked for."""
+
+
+def prepared(make: Callable[[], Iterator[Batch]], ahead: int) -> Iterator[Batch]:
+    """The batches of ``make()`` as a thread makes them before they are asked for; see ``read_ahead``.
+
+    What a step has made of the views of its batch, the matrices of its convolutions, is made of later ones beforehand.
+    """
+    wanted: list[Traces] = []
+
+    def made() -> Iterator[Batch]:
+        for batch in make():
+            for view, traces in zip(batch.views, tuple(wanted), strict=False):
+                view.prepare(traces)
+            yield batch
+
+    with closing(read_ahead(made, ahead)) as batches:  # type: ignore[type-var]  # a generator
+        for batch in batches:
+            yield batch
+            wanted[:] = [view.traces() for view in batch.views]
+            del batch  # which may be large
+
+
+def check_ahead(ahead: int) -> None:
+    """Refuse to make fewer than no batches ahead."""
+    if ahead < 0:
+        raise RecipeError(f"ahead must be >= 0, got {ahead}")
 
 
 class Full:

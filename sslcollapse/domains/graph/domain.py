@@ -17,6 +17,7 @@ from sslcollapse.core.seeding import generator
 from sslcollapse.core.types import Batch, Context, Neighbours, ProbeSet, sample_rows
 from sslcollapse.domains.base import Domain, dataset_key
 from sslcollapse.domains.graph.batching import FULL, Batching, FixedViews
+from sslcollapse.domains.graph.chunks import NodeChunks
 from sslcollapse.domains.graph.data import GraphDataset
 from sslcollapse.domains.graph.pack import pack
 from sslcollapse.domains.graph.picture import neighbourhood, write_neighbourhoods
@@ -154,10 +155,11 @@ class GraphDomain(Domain):
         """Every graph un-augmented, one view a graph; labels and splits over their nodes in order."""
         dataset = self.dataset
         labels = [graph.y for graph in dataset.graphs]
-        views = [self.union([i]) for i in range(len(dataset.graphs))]
-        return ProbeSet(
-            views, labels[0] if len(labels) == 1 else torch.cat(labels), dataset.num_classes, dataset.splits
-        )
+        views: list[Any] = [self.union([i]) for i in range(len(dataset.graphs))]
+        if not self.batching.whole:
+            views = [NodeChunks(view) for view in views]
+        together = labels[0] if len(labels) == 1 else torch.cat(labels)
+        return ProbeSet(views, together, dataset.num_classes, dataset.splits)
 
     def measurable(self, view: GraphView) -> Tensor | None:
         """Features of the sampled nodes with masked columns zero, or None where there are too many to be made dense."""
@@ -234,8 +236,13 @@ class GraphDomain(Domain):
         return GraphView(structure, Features(x))
 
 
-def propagated(view: GraphView, hops: int) -> Tensor | None:
-    """Aʰ x with A = D^-1/2 (A + I) D^-1/2 as a GCN has it: [N, F]; None of more than ``MAX_DENSE`` numbers."""
+def propagated(view: GraphView | NodeChunks, hops: int) -> Tensor | None:
+    """Aʰ x with A = D^-1/2 (A + I) D^-1/2 as a GCN has it: [N, F].
+
+    None of more than ``MAX_DENSE`` numbers, unless they are made in chunks, which has room for more.
+    """
+    if isinstance(view, NodeChunks):
+        return view.propagated(hops)
     if math.prod(view.features.shape) > MAX_DENSE:
         return None
     x = view.features.dense

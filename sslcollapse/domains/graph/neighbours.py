@@ -1,4 +1,4 @@
-"""Batches of root nodes with sampled neighbourhoods, for graphs on which a step of all nodes costs too much.
+"""Sampled neighbourhoods: which nodes are around some root nodes, of a graph whose surroundings are too large.
 
 Nothing here has a state: which neighbours a node draws is a function of (seed, step, hop, node), by a hash.
 """
@@ -6,26 +6,16 @@ Nothing here has a state: which neighbours a node draws is a function of (seed, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor
 
-from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.memory import onto
-from sslcollapse.core.seeding import derive_seed, generator
-from sslcollapse.core.types import Batch, Context
-from sslcollapse.domains.base import Order
-from sslcollapse.domains.graph.view import Features, GraphStructure, GraphView
-from sslcollapse.domains.graph.views import GraphViews
-from sslcollapse.nn.sparse import Pattern
-from sslcollapse.recipe.schema import AtLeast
-
-if TYPE_CHECKING:
-    from sslcollapse.domains.graph.domain import GraphDomain
+from sslcollapse.domains.graph.view import GraphStructure
+from sslcollapse.nn.sparse import Pattern, stable_order
 
 # Of SplitMix64, as int64 holds them.
 _STEP, _FIRST, _SECOND = (n - (1 << 64) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -39,7 +29,7 @@ def hashed(key: int, first: Tensor, *others: Tensor | int) -> Tensor:
     state = _mixed(first * _STEP + key)
     for other in others:
         state = _mixed(state + (other * _STEP if isinstance(other, Tensor) else _wrapped(other * _STEP)))
-    return state & ((1 << 63) - 1)
+    return state.bitwise_and_((1 << 63) - 1)
 
 
 def _wrapped(number: int) -> int:
@@ -48,13 +38,14 @@ def _wrapped(number: int) -> int:
 
 
 def _mixed(x: Tensor) -> Tensor:
-    x = (x ^ _shifted(x, 30)) * _FIRST
-    x = (x ^ _shifted(x, 27)) * _SECOND
-    return x ^ _shifted(x, 31)
+    """Of numbers that nobody else has, which are written to: a step is bound by memory, and by the pages of new one."""
+    x.bitwise_xor_(_shifted(x, 30)).mul_(_FIRST)
+    x.bitwise_xor_(_shifted(x, 27)).mul_(_SECOND)
+    return x.bitwise_xor_(_shifted(x, 31))
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch's shift brings the sign along
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)  # torch's shift brings the sign along
 
 
 @dataclass(frozen=True)
@@ -78,19 +69,30 @@ class InEdges:
         proper = source != target
         source, target = source[proper], target[proper]
         counts = torch.bincount(target, minlength=structure.num_nodes)
-        sources = source[torch.argsort(target, stable=True)]
+        sources = source[stable_order(target, structure.num_nodes)[0]]
+        if structure.num_nodes < 2**31:
+            sources = sources.int()  # half as much to read of what is met at random
         return InEdges(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), sources)
+
+    def to(self, device: torch.device) -> InEdges:
+        """The same edges on another device."""
+        return InEdges(onto(device, self.pointers), onto(device, self.sources))
 
     def degree(self, nodes: Tensor) -> Tensor:
         """How many there are of each node [n]."""
-        return self.pointers[nodes + 1] - self.pointers[nodes]
+        return self.pointers.index_select(0, nodes + 1).sub_(self.pointers.index_select(0, nodes))
 
     def all(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Position in ``nodes`` [n] and source of each edge into them, sorted by position."""
+        row, place = self.places(nodes)
+        return row, self.sources.index_select(0, place).long()
+
+    def places(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Position in ``nodes`` [n] and place in ``sources`` of each edge into them, sorted by position."""
         degree = self.degree(nodes)
         row = torch.repeat_interleave(torch.arange(len(nodes), device=nodes.device), degree)
-        before = (self.pointers[nodes] - degree.cumsum(0) + degree)[row]
-        return row, self.sources[before + torch.arange(len(row), device=row.device)].long()
+        place = (self.pointers.index_select(0, nodes) - degree.cumsum(0) + degree).index_select(0, row)
+        return row, place.add_(torch.arange(len(row), device=row.device))
 
     def drawn(self, nodes: Tensor, fanout: int, key: int) -> tuple[Tensor, Tensor]:
         """At most ``fanout`` neighbours of each node [n], without replacement, all sets of them equally likely.
@@ -100,25 +102,33 @@ class InEdges:
         Returns:
             Position in ``nodes`` and source of each edge drawn, sorted by position.
         """
-        degree = self.degree(nodes)
-        width = min(fanout, int(degree.max()) if len(nodes) else 0)
-        slots = torch.arange(width, device=nodes.device).repeat(len(nodes), 1)  # [n, width]
+        return self._drawn(nodes, self.degree(nodes), fanout, key)
+
+    def _drawn(self, nodes: Tensor, degree: Tensor, fanout: int, key: int) -> tuple[Tensor, Tensor]:
+        counts = degree.clamp(max=fanout)
+        row = torch.repeat_interleave(torch.arange(len(nodes), device=nodes.device), counts)
         many = (degree > fanout).nonzero().flatten()
-        if len(many):
-            slots[many] = _subsets(degree[many], nodes[many], fanout, key)
-        row, column = (slots < degree[:, None]).nonzero(as_tuple=True)
-        return row, self.sources[self.pointers[nodes[row]] + slots[row, column]].long()
+        if len(many) == len(nodes):
+            slot = _subsets(degree, nodes, fanout, key).flatten()
+        else:
+            before = counts.cumsum(0).sub_(counts)
+            slot = torch.arange(len(row), device=nodes.device).sub_(before.index_select(0, row))
+            if len(many):
+                drawn = _subsets(degree[many], nodes[many], fanout, key)
+                slot.masked_scatter_((degree > fanout).index_select(0, row), drawn)
+        slot += self.pointers.index_select(0, nodes).index_select(0, row)
+        return row, self.sources.index_select(0, slot).long()
 
 
 def _subsets(degree: Tensor, nodes: Tensor, size: int, key: int) -> Tensor:
     """[n, size] different numbers below each degree, by Floyd's algorithm: its cost does not depend on the degrees."""
-    chosen = degree.new_empty(len(degree), size)
-    for j in range(size):
-        top = degree - size + j
-        pick = hashed(key, nodes, j) % (top + 1)
-        taken = (chosen[:, :j] == pick[:, None]).any(dim=1)
-        chosen[:, j] = torch.where(taken, top, pick)
-    return chosen
+    turns = torch.arange(size, device=nodes.device)[:, None]
+    top = degree - size + turns  # [size, n]
+    chosen = hashed(key, nodes, turns).remainder_(top + 1)
+    for j in range(1, size):
+        taken = (chosen[:j] == chosen[j]).sum(dim=0, dtype=torch.int8)  # 0 or 1: those before are all different
+        chosen[j] = torch.where(taken > 0, top[j], chosen[j])
+    return chosen.t()
 
 
 class SampledStructure(GraphStructure):
@@ -181,125 +191,32 @@ class SampledStructure(GraphStructure):
 def sampled(edges: InEdges, roots: Tensor, fanout: Sequence[int], keys: Sequence[int]) -> SampledStructure:
     """Root nodes [B] with so many neighbours a node at each hop, drawn with a key a hop."""
     hops, met, pairs, weights, start = [roots], [len(roots)], [], [], 0
+    degree = edges.degree(roots)
     for most, key in zip(fanout, keys, strict=True):
-        row, source = edges.drawn(hops[-1], most, key)
-        nodes, entry = torch.unique(source, return_inverse=True)
-        pairs.append(torch.stack([entry + met[-1], row + start]))
-        degree = edges.degree(hops[-1])
-        weights.append((degree / degree.clamp(1, most))[row])
+        row, source = edges._drawn(hops[-1], degree, most, key)
+        nodes, entry = distinct(source, len(edges.pointers))
+        pairs.append(torch.stack([entry.add_(met[-1]), row + start]))
+        weights.append((degree / degree.clamp(1, most)).index_select(0, row))
+        degree = edges.degree(nodes)
         start = met[-1]
         hops.append(nodes)
         met.append(met[-1] + len(nodes))
-    unseen = torch.cat([roots.new_zeros(start), edges.degree(hops[-1])]).float()
+    unseen = torch.cat([roots.new_zeros(start), degree]).float()
     return SampledStructure(torch.cat(hops), torch.cat(pairs, dim=1), met, torch.cat(weights), unseen)
 
 
-def refuse_graphs(domain: GraphDomain, instead: str) -> None:
-    """Refuse a number of graphs a step where batches are made of nodes; says what there is in its place."""
-    if domain.batch_size is not None:
-        raise RecipeError(
-            f"domain.batch_size: {domain.batch_size} graphs a step are for domain.batching of type 'full'; leave it "
-            f"out, domain.batching.{instead} a step has"
-        )
+def distinct(values: Tensor, below: int) -> tuple[Tensor, Tensor]:
+    """Different ones of some whole numbers [n] in ascending order, and the place among them of each: [m], [n].
 
-
-class NeighbourBatches:
-    """Root nodes with sampled neighbourhoods; the loss is on the roots.
-
-    Every epoch visits all nodes to pre-train on as roots, in an order drawn from (seed, epoch); a last incomplete batch
-    is left out. The graph stays on the host; what a step has is moved to the device. An edge is in a view or not,
-    wherever it is met, and a masked column is masked for all.
+    As ``torch.unique`` has them, in a fifth of its time on a host.
 
     Args:
-        batch_size: roots a step over all ranks, each of which takes an equal share.
-        fanout: how many neighbours are drawn at most at each hop; as many hops as the encoder has convolutions.
-        shared: whether the two views of a root share its neighbourhood; else each draws its own.
-
-    Source: Hamilton et al. 2017 (neighbour sampling); the weights make a convolution of GCN an estimate of that on the
-    graph, as in Chen et al. 2018 (FastGCN, eq. 3).
+        values: from 0 on.
+        below: a number that is above all of them.
     """
-
-    whole = False
-    draws_views = True
-
-    def __init__(
-        self,
-        *,
-        batch_size: Annotated[int, AtLeast(1)],
-        fanout: Sequence[Annotated[int, AtLeast(1)]] = (10, 10),
-        shared: bool = True,
-    ) -> None:
-        if batch_size < 1:
-            raise RecipeError(f"batch_size must be >= 1, got {batch_size}")
-        if not fanout or min(fanout) < 1:
-            raise RecipeError(f"fanout: needs a number >= 1 for each hop, got {list(fanout)}")
-        self.batch_size, self.fanout, self.shared = batch_size, tuple(fanout), shared
-
-    def check(self, domain: GraphDomain, world_size: int) -> None:
-        """Refuse roots that ranks cannot share equally, and a batch of graphs beside them."""
-        refuse_graphs(domain, "batch_size says how many root nodes")
-        if self.batch_size % world_size:
-            raise RecipeError(
-                f"domain.batching.batch_size: {self.batch_size} root nodes cannot be shared equally by {world_size} "
-                f"ranks; use a multiple of {world_size}"
-            )
-
-    def fit(self, domain: GraphDomain) -> None:
-        """Refuse more roots than there are nodes."""
-        graphs = domain.dataset.graphs
-        nodes = sum(graphs[i].num_nodes for i in domain.dataset.train_graphs)
-        if self.batch_size > nodes:
-            raise RecipeError(
-                f"domain.batching.batch_size: {self.batch_size} root nodes are more than the {nodes} pre-training "
-                f"nodes of {domain.dataset.name}; use at most {nodes}, or domain.batching of type 'full'"
-            )
-
-    def notice(self, domain: GraphDomain, world_size: int) -> str | None:
-        """What each rank does."""
-        if world_size == 1:
-            return None
-        return (
-            f"{self.batch_size} root nodes a step on {world_size} ranks: each samples the neighbourhoods of its own "
-            f"{self.batch_size // world_size}, the same that one rank would sample; every rank holds the whole graph."
-        )
-
-    def batches(self, domain: GraphDomain, start_step: int, context: Context) -> Iterator[Batch]:
-        """Endless batches; what a root has around it depends on (seed, step, root) only."""
-        self.fit(domain)
-        graph = domain.union(sorted(domain.dataset.train_graphs))
-        edges = InEdges.of(graph.structure)
-        order = Order(torch.arange(graph.num_nodes), self.batch_size, context)
-        for step, roots in order.places(start_step):
-            yield self._batch(domain, graph.features, edges, step, roots, context)
-
-    def _batch(
-        self, domain: GraphDomain, features: Features, edges: InEdges, step: int, roots: Tensor, context: Context
-    ) -> Batch:
-        views: list[GraphView] = []
-        assert isinstance(domain.views, GraphViews)  # by the domain's check
-        for k, (edge_drop, feature_mask) in enumerate(zip(*domain.views.probabilities(), strict=True)):
-            if not views or not self.shared:
-                own = () if self.shared else (k,)
-                keys = [derive_seed("neighbours", context.seed, step, hop, *own) for hop in range(len(self.fanout))]
-                drawn = sampled(edges, roots, self.fanout, keys)
-                base = GraphView(drawn.to(context.device), features.rows(drawn.nodes).to(context.device))
-            keep = mask = None
-            structure: SampledStructure = base.structure  # type: ignore[assignment]
-            if edge_drop > 0:
-                key = derive_seed("neighbour edges", context.seed, step, k)
-                keep = _uniform(structure, key, domain.views.undirected) >= edge_drop
-                structure = structure.thinned(1 - edge_drop)
-            if feature_mask > 0:
-                rng = generator(torch.device("cpu"), "neighbour features", context.seed, step, k)
-                mask = (torch.rand(features.shape[1], generator=rng) >= feature_mask).to(features.dtype)
-                mask = onto(context.device, mask)
-            views.append(GraphView(structure, base.features.masked(mask), keep))
-        return Batch(views, roots, None, False)
-
-
-def _uniform(structure: SampledStructure, key: int, undirected: bool) -> Tensor:
-    """A number in [0, 1) for each edge [E], by the nodes that it joins; with ``undirected`` the same both ways."""
-    source, target = structure.nodes[structure.edge_index]
-    if undirected:
-        source, target = torch.minimum(source, target), torch.maximum(source, target)
-    return (hashed(key, source, target) >> 10).double() * 2.0**-53
+    if values.device.type != "cpu" or not len(values):
+        return torch.unique(values, return_inverse=True)
+    order, ordered = stable_order(values, below)
+    first = torch.cat([torch.ones(1, dtype=torch.bool), ordered[1:] != ordered[:-1]])
+    place = torch.empty_like(order).scatter_(0, order, first.cumsum(0).sub_(1))
+    return ordered.masked_select(first), place

@@ -82,7 +82,8 @@ class Features:
 
     def rows(self, index: Tensor) -> Features:
         """Those of some nodes [n], on the host or the device where they are: [n, F]."""
-        return Features(self._x.rows(index) if isinstance(self._x, SparseMatrix) else self._x[index], self.mask)
+        x = self._x.rows(index) if isinstance(self._x, SparseMatrix) else self._x.index_select(0, index)
+        return Features(x, self.mask)
 
     def first(self, nodes: int) -> Features:
         """Those of the first nodes."""
@@ -174,6 +175,9 @@ class GraphStructure:
         return moved
 
 
+Traces: TypeAlias = frozenset[tuple["Propagation", int, int, str]]
+"""What was made of a view: a convolution's matrix, of so many layers, which of them, and which of its forms."""
+
 Propagation: TypeAlias = Callable[[GraphStructure, Tensor | None, torch.dtype], SparseMatrix]
 """What a convolution makes of a graph, the edges kept [E] (None for all) and a type of numbers: an [N, N] matrix."""
 
@@ -239,14 +243,30 @@ class GraphView:
         Of sampled surroundings each layer has the rows that later ones read, which are nearer to the samples the later
         the layer: the last has a row a sample. Rows and columns are prefixes of those of the [N, N] matrix.
         """
-        whole, hops = self.adjacency(normalized), self.structure.hops
-        if hops is None:
-            return [whole] * layers
         if (normalized, layers) not in self._corners:
+            whole, hops = self.adjacency(normalized), self.structure.hops
+            if hops is None:
+                self._corners[normalized, layers] = [whole] * layers
+                return self._corners[normalized, layers]
             rows = [hops[min(left, len(hops) - 1)] for left in reversed(range(layers))]
             shapes = zip(rows, [whole.shape[1], *rows[:-1]], strict=True)
             self._corners[normalized, layers] = [whole.corner(*shape) for shape in shapes]
         return self._corners[normalized, layers]
+
+    def traces(self) -> Traces:
+        """What has been made for convolutions so far."""
+        return frozenset(
+            (normalized, layers, place, form)
+            for (normalized, layers), matrices in self._corners.items()
+            for place, matrix in enumerate(matrices)
+            for form in ("forward_matrix", "backward_matrix")
+            if form in vars(matrix)
+        )
+
+    def prepare(self, traces: Traces) -> None:
+        """Make what was made of another view, so that it is there when it is asked for."""
+        for normalized, layers, place, form in traces:
+            getattr(self.adjacencies(normalized, layers)[place], form)
 
     def with_features(self, features: Features | Tensor) -> GraphView:
         """The same edges with other features of the nodes; a tensor is [N, d]."""

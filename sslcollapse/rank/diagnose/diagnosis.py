@@ -22,7 +22,7 @@ from sslcollapse.core.types import Point
 from sslcollapse.layers.layer import Coverage
 from sslcollapse.rank.diagnose.matrices import Matrix
 from sslcollapse.rank.diagnose.targets import Target, with_data
-from sslcollapse.rank.measure import measure
+from sslcollapse.rank.measure import measure, run_through
 from sslcollapse.rank.record import LayerRank, rank_of
 from sslcollapse.rank.spectrum import NotFiniteError, singular_values
 
@@ -206,7 +206,7 @@ def with_statistics(network: nn.Module, views: Iterable[Any]) -> nn.Module:
             seen += 1
             for norm in norms:
                 norm.momentum = 1 / seen
-            network(view)
+            run_through(network, view)
     return network.eval()
 
 

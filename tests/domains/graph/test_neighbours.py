@@ -80,6 +80,42 @@ def test_what_a_node_draws_does_not_depend_on_those_beside_it():
     assert edges.drawn(torch.arange(80), 4, 10)[1].tolist() != together.tolist()
 
 
+def plainly_sampled(edges, roots, fanout, keys):
+    """Node by node, as it is defined."""
+    hops, drawn, weights = [roots.tolist()], [], []
+    for most, key in zip(fanout, keys, strict=True):
+        pairs = []
+        for node in hops[-1]:
+            near = edges.sources[edges.pointers[node] : edges.pointers[node + 1]].tolist()
+            slots = list(range(len(near)))
+            if len(near) > most:
+                slots = []
+                for j in range(most):
+                    top = len(near) - most + j
+                    pick = hashed(key, torch.tensor([node]), j).item() % (top + 1)
+                    slots.append(top if pick in slots else pick)
+            pairs += [(near[slot], node, len(near) / len(slots)) for slot in slots]
+        hops.append(sorted({source for source, _, _ in pairs}))
+        start, end = sum(map(len, hops[:-2])), sum(map(len, hops[:-1]))
+        drawn += [(end + hops[-1].index(a), start + hops[-2].index(b)) for a, b, _ in pairs]
+        weights += [weight for *_, weight in pairs]
+    return [node for hop in hops for node in hop], drawn, weights
+
+
+@pytest.mark.parametrize("fanout", [[4, 3], [20, 1], [1, 2, 3], [ALL]])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_sample_is_what_drawing_node_by_node_gives(fanout, narrow):
+    edges = InEdges.of(random_graph(nodes=90, degree=8).structure)
+    edges = InEdges(edges.pointers, edges.sources.int() if narrow else edges.sources.long())
+    roots, keys = torch.tensor([7, 0, 89, 30]), [5, 2**63 - 1, 11][: len(fanout)]
+    nodes, pairs, weights = plainly_sampled(edges, roots, fanout, keys)
+    sample = sampled(edges, roots, fanout, keys)
+    assert sample.nodes.tolist() == nodes
+    assert sample.edge_index.t().tolist() == [list(pair) for pair in pairs]
+    assert sample.weight.tolist() == pytest.approx(weights)
+    assert sample.edge_index.dtype == sample.nodes.dtype == torch.int64
+
+
 def test_self_loops_are_left_out_and_a_node_without_neighbours_keeps_itself():
     structure = sampled(InEdges.of(GraphStructure(tiny_edges(), 7)), torch.tensor([2, 6]), [3, 3], [1, 2])
     source, target = structure.nodes[structure.edge_index]

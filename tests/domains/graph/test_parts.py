@@ -7,9 +7,12 @@ from tiny import random_graph
 from sslcollapse import testing
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.types import Context
+from sslcollapse.domains.graph import clusters
+from sslcollapse.domains.graph.clusters import clustered
 from sslcollapse.domains.graph.domain import GraphDomain
 from sslcollapse.domains.graph.neighbours import InEdges
 from sslcollapse.domains.graph.parts import induced
+from sslcollapse.domains.graph.view import GraphStructure
 
 DATASET = dict(type="csbm", nodes=120, features=12, train_per_class=5, validation_per_class=5)
 
@@ -66,3 +69,73 @@ def test_what_the_graph_or_the_ranks_cannot_share_is_refused_with_what_to_do(tmp
     both = GraphDomain(tmp_path, dataset=DATASET, batch_size=1, batching=dict(type="parts", parts=6))
     with pytest.raises(RecipeError, match=r"leave it out, domain.batching.per_batch says how many parts a step has"):
         both.check(1)
+
+
+def communities(count=12, size=20, degree=8, outside=1, seed=0):
+    """Edges of groups of nodes with shuffled numbers, most of them within groups; and each node's group."""
+    rng = torch.Generator().manual_seed(seed)
+    group = torch.arange(count * size) // size
+    inner = torch.randint(size, (count * size, degree), generator=rng) + size * group[:, None]
+    outer = torch.randint(count * size, (count * size, outside), generator=rng)
+    source = torch.cat([inner, outer], dim=1).flatten()
+    target = torch.arange(count * size).repeat_interleave(degree + outside)
+    number = torch.randperm(count * size, generator=rng)
+    pairs = torch.stack([source, target])
+    return GraphStructure(number[torch.cat([pairs, pairs.flip(0)], dim=1)], count * size), group[number.argsort()]
+
+
+def within(order, structure, size):
+    """Share of edges that are within a piece of so many nodes."""
+    piece = torch.empty(len(order), dtype=torch.long)
+    piece[order] = torch.arange(len(order)) // size
+    return float((piece[structure.edge_index[0]] == piece[structure.edge_index[1]]).float().mean())
+
+
+def test_clusters_are_of_equal_size_and_keep_the_edges_that_random_parts_lose():
+    structure, group = communities()
+    order = clustered(InEdges.of(structure), 20, seed=3)
+    assert sorted(order.tolist()) == list(range(240))
+    best = within(group.argsort(), structure, 20)
+    assert within(order, structure, 20) > 0.8 * best > 0.7
+    assert within(torch.randperm(240), structure, 20) < 0.15
+
+
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_clusters_are_the_same_whenever_they_are_made_and_others_with_another_seed(at_once, monkeypatch):
+    monkeypatch.setattr(clusters, "EDGES_AT_ONCE", at_once)
+    structure, _ = communities(count=4)
+    edges = InEdges.of(structure)
+    assert torch.equal(clustered(edges, 20, seed=1), clustered(edges, 20, seed=1))
+    vague = InEdges.of(random_graph(nodes=60).structure)
+    assert not torch.equal(clustered(vague, 20, seed=1), clustered(vague, 20, seed=2))
+    assert within(clustered(edges, 20, seed=1), structure, 20) > 0.5
+
+
+def test_a_label_has_no_more_nodes_than_it_may_and_a_node_without_edges_keeps_its_own():
+    ring = torch.arange(50)
+    structure = GraphStructure(torch.stack([ring, (ring + 1) % 50]), 53)
+    labels = clusters.propagated_labels(InEdges.of(structure), None, torch.ones(53, dtype=torch.long), 7, key=4)
+    assert torch.bincount(labels).max() <= 7
+    assert len(labels[:50].unique()) < 40
+    assert labels[50:].tolist() == [50, 51, 52]
+
+
+def test_an_epoch_has_every_cluster_once_and_draws_which_are_together(tmp_path):
+    made = domain(tmp_path, parts=6, per_batch=2, method="clusters")
+    batches = list(islice(made.batches(0, Context()), 6))
+    members = [set(half.tolist()) for batch in batches[:3] for half in batch.index.chunk(2)]
+    assert sorted(node for part in members for node in part) == list(range(120))
+    later = [set(half.tolist()) for batch in batches[3:] for half in batch.index.chunk(2)]
+    assert sorted(map(sorted, later)) == sorted(map(sorted, members))
+    assert {frozenset(batch.index.tolist()) for batch in batches[:3]} != {
+        frozenset(batch.index.tolist()) for batch in batches[3:]
+    }
+    again = domain(tmp_path, parts=6, per_batch=2, method="clusters")
+    assert torch.equal(next(again.batches(4, Context())).index, batches[4].index)
+    halves = [next(again.batches(4, Context(rank=rank, world_size=2))).index for rank in range(2)]
+    assert torch.equal(torch.cat(halves), batches[4].index)
+
+
+def test_another_method_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="method must be 'random' or 'clusters', got 'metis'"):
+        domain(tmp_path, parts=2, method="metis")

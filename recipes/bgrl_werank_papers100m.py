@@ -1,0 +1,10 @@
+"""``bgrl_papers100m`` with WERank on every encoder layer; nothing else differs."""
+
+from pathlib import Path
+
+from sslcollapse.recipe import extend
+
+recipe = extend(
+    Path(__file__).with_name("bgrl_papers100m.py"),
+    dict(name="bgrl_werank_papers100m", regularizers=dict(werank=dict(type="werank", coefficient=1e-2))),
+)
