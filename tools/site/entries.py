@@ -71,7 +71,7 @@ def others(folder: Path) -> str:
     """The pages of docs/ that the contents do not name yet: a new page is found without a line there."""
     pages = sorted(f"docs/{path.stem}" for path in (folder / "docs").glob("*.md"))
     new = [page for page in pages if not re.search(rf"^{re.escape(page)}$", CONTENTS, re.MULTILINE)]
-    return "\n```{toctree}\n:hidden:\n:caption: More\n\n%s\n```\n" % "\n".join(new) if new else ""
+    return "\n".join(["\n```{toctree}", ":hidden:", ":caption: More", "", *new, "```\n"]) if new else ""
 
 
 def linked(found: re.Match[str], page: str) -> str:
