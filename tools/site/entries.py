@@ -20,7 +20,7 @@ CONTENTS = Path(__file__).with_name("contents.md").read_text(encoding="utf-8")
 TREE = "\n```{toctree}\n:hidden:\n:glob:\n\n*/README\n%s```\n"
 APPENDED = {
     "index": CONTENTS,
-    "docs/results/README": TREE % "reproducibility\ntuning\n",
+    "docs/results/README": TREE % "*\n",
     "docs/examples/sslcollapse-text/README": TREE.replace("*/README", "results/*/*") % "",
     "docs/reference/README": TREE.replace("*/README", "*") % "",
 }
