@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sslcollapse.core.distributed import Gather
     from sslcollapse.core.errors import (
+        CollapsedError,
         DataError,
         MissingDataError,
         NonFiniteLossError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from sslcollapse.optim.base import OptimizerSpec
     from sslcollapse.probes.base import Outcome, ProbeResult, SplitProbe
     from sslcollapse.probes.splits import SplitChoice
+    from sslcollapse.rank.alarm import CollapseAlarm
     from sslcollapse.rank.covariance import StreamingCovariance
     from sslcollapse.rank.depth import smoothness, subspace_overlap
     from sslcollapse.rank.measures import (
@@ -99,7 +101,9 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "sslcollapse.core.distributed": "Gather",
-    "sslcollapse.core.errors": "DataError MissingDataError NonFiniteLossError RecipeError RunError SSLCollapseError",
+    "sslcollapse.core.errors": (
+        "CollapsedError DataError MissingDataError NonFiniteLossError RecipeError RunError SSLCollapseError"
+    ),
     "sslcollapse.core.registry": (
         "COEFFICIENTS CONSTRAINTS DOMAINS ENCODERS GRAPH_DATASETS OBJECTIVES OPTIMIZERS PROBES REGISTRIES REGULARIZERS "
         "Registry RegistryError VISION_DATASETS"
@@ -114,6 +118,7 @@ _NAMES = {
     "sslcollapse.optim.base": "OptimizerSpec",
     "sslcollapse.probes.base": "Outcome ProbeResult SplitProbe",
     "sslcollapse.probes.splits": "SplitChoice",
+    "sslcollapse.rank.alarm": "CollapseAlarm",
     "sslcollapse.rank.covariance": "StreamingCovariance",
     "sslcollapse.rank.depth": "smoothness subspace_overlap",
     "sslcollapse.rank.measures": (
@@ -166,7 +171,9 @@ __all__ = [
     "Between",
     "Branch",
     "Coefficient",
+    "CollapseAlarm",
     "CollapseMonitor",
+    "CollapsedError",
     "Component",
     "Constraint",
     "Context",

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sslcollapse.core.errors import PreemptedError, SSLCollapseError, WriteError, explained
+from sslcollapse.core.errors import CollapsedError, PreemptedError, SSLCollapseError, WriteError, explained
 from sslcollapse.core.texts import keep_traceback, lasting_output, launched, say, say_error
+from sslcollapse.runs.command import add_arguments as add_runs
+from sslcollapse.runs.command import run as _runs
 from sslcollapse.start import add_commands
 from sslcollapse.training.graph_files import add_graph_commands
 
@@ -27,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     """Run the command that a parser finds in the arguments, a default ``run`` of it, and return its exit code.
 
-    0, or one of those above, or 75 where a signal other than Ctrl-C ended a run that can be resumed; ``diagnose`` has
-    3 and ``ablate`` 1 of their own.
+    0, or one of those above, 75 where a signal other than Ctrl-C ended a run that can be resumed, or 79 where a
+    collapse did; ``diagnose`` has 3 and ``ablate`` 1 of their own.
 
     Everything that a command raises is caught here. An error that is meant for people is printed as it is. Of any other
     it is said what was read, what went wrong and where the traceback is; ``--debug`` raises it instead.
@@ -55,9 +57,9 @@ def _run_command(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         say(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
         return INTERRUPTED
-    except PreemptedError as error:
+    except (PreemptedError, CollapsedError) as error:
         say(str(error))
-        return PreemptedError.EXIT_CODE
+        return error.EXIT_CODE
     except SSLCollapseError as error:
         if options.debug:
             raise
@@ -103,6 +105,7 @@ def _train(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             command=["sslcollapse", *options.argv],
             hash_=hash_,
+            past_collapse=options.past_collapse,
         )
     except WriteError as error:  # other commands that train have no such option
         error.args = (f"{error}, with --resume{' in place of --overwrite' if options.overwrite else ''}",)
@@ -157,9 +160,10 @@ def _diagnose(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from sslcollapse.report.ablation_page import write_report
+    from sslcollapse.report.live import report
 
-    print(write_report(options.paths, out=options.out, runs=options.runs, results=options.results))
+    port = options.port if options.live else None
+    report(options.paths, out=options.out, runs=options.runs, results=options.results, port=port)
     return 0
 
 
@@ -191,11 +195,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", type=Path, metavar="RECIPE", help="a .py file that defines `recipe`, or a .json file")
     _add_overrides(train)
     _add_folder(train, "--out", "runs", "where run directories go")
-    train.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run of this recipe and seed from its newest checkpoint, if it has one",
-    )
+    train.add_argument("--resume", action="store_true", help="continue this run from its newest checkpoint, if any")
+    train.add_argument("--past-collapse", action="store_true", help="with --resume, of a run that a collapse stopped")
     train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
     train.add_argument("--dry-run", action="store_true", help="show the recipe, layers and data; train nothing")
 
@@ -237,9 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     ablate.add_argument("--retry-failed", action="store_true", help="also try the runs again that failed before")
     ablate.add_argument("--dry-run", action="store_true", help="show the cells and what is to do; run nothing")
-    ablate.add_argument(
-        "--tables", action="store_true", help="write plan.json and rebuild the tables from the records; run nothing"
-    )
+    ablate.add_argument("--tables", action="store_true", help="write plan.json and rebuild the tables; run nothing")
     words = "add seeds until the claim's tests are decided, to MAX"
     ablate.add_argument("--until-decided", type=_positive, metavar="MAX", help=words)
     _add_folder(ablate, "--out", "runs", "where run directories go")
@@ -258,9 +257,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TARGET",
         help="a run directory, an exported encoder.safetensors, a .safetensors or .pt state dict, or timm:MODEL",
     )
-    diagnose.add_argument(
-        "--data", type=Path, metavar="RECIPE", help="also measure outputs, on the probe set of this recipe"
-    )
+    diagnose.add_argument("--data", type=Path, metavar="RECIPE", help="also measure outputs, on its probe set")
     _add_recipe(diagnose)
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw spectra and ranks by depth here")
@@ -289,8 +286,12 @@ def _parser() -> argparse.ArgumentParser:
         help="run directories or folders of them; or one ablation, its file or its results folder",
     )
     report.add_argument("--out", type=Path, metavar="DIR", help="where the page goes (default: reports/NAME)")
+    report.add_argument("--live", action="store_true", help="serve the page on this machine, redrawn while runs go on")
+    report.add_argument("--port", type=int, default=8421, metavar="N", help="of --live (default: 8421; 0: a free one)")
     _add_folder(report, "--runs", "runs", "where run directories of an ablation may be")
     _add_folder(report, "--results", "docs/results", "where records of an ablation file are")
+
+    add_runs(_command(commands, "runs", _runs, "list, compare and delete runs"))
 
     views = _command(commands, "views", _views, "draw a contact sheet of the views that a recipe makes")
     views.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe whose domain can draw its views")
@@ -301,9 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     add_graph_commands(commands, _command)
     listing = _command(commands, "list", _list, "list the registered components")
     listing.add_argument("kind", nargs="?", metavar="KIND", help="one kind, such as encoder (default: all)")
-    listing.add_argument(
-        "name", nargs="?", metavar="NAME", help="one component of it: its arguments and what they mean"
-    )
+    listing.add_argument("name", nargs="?", metavar="NAME", help="one component of it: its arguments")
     _add_recipe(listing)
     add_commands(commands, _command)
     return parser

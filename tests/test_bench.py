@@ -328,6 +328,18 @@ def test_the_captured_contenders_of_a_graph_step_run_as_programs_where_there_are
     assert set(names) <= graph_step.TITLES.keys()
 
 
+def test_a_measured_step_of_a_transformer_is_given_in_training_steps():
+    from tools.bench.monitor import DEEP, deep_table, large_networks
+
+    assert [shape[:2] for shape in DEEP.values()] == [(48, 512), (12, 384)]
+    found = large_networks("cpu", {"small": (2, 16, 2)}, rounds=1, tokens=64)["small"]
+    cost = (found["measuring_ms"] + found["summary_ms"]) / found["step_ms"]
+    assert found["training_steps"] == pytest.approx(cost)
+    assert found["share_of_an_epoch"] == pytest.approx(cost / 100)
+    assert found["summary_ms"] > 0
+    assert deep_table({"small": found}).row_count == 1
+
+
 def test_a_size_of_the_scale_benchmark_is_packed_once_stepped_evaluated_and_measured(tmp_path):
     first, again = (graph_scale.pack(tmp_path, nodes=500) for _ in range(2))
     assert (first["written_now"], again["written_now"]) == (True, False)

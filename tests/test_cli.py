@@ -68,7 +68,7 @@ def test_train_hands_over_the_resolved_recipe_and_its_options(calls, recipe):
     assert resolved["encoder"]["norm"] == "batch"
     command = options.pop("command")
     assert options.pop("hash_") == recipe_hash(resolved)
-    assert options == dict(out=Path("there"), resume=False, overwrite=True)
+    assert options == dict(out=Path("there"), resume=False, overwrite=True, past_collapse=False)
     assert command[-1] == "--overwrite"
 
 

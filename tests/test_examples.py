@@ -1,7 +1,9 @@
 """Every example of the documents is run as it stands, in a process and a folder of its own."""
 
+import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -54,18 +56,60 @@ def test_the_lightning_module_logs_ranks_of_layers_and_of_its_metric(tmp_path):
     assert "30 rows of history" in text
 
 
-def test_tensorboard_has_a_curve_a_layer_and_the_picture(tmp_path):
-    pytest.importorskip("tensorboard")
+NAMES = {
+    f"{measure}/{kind}/{layer}"
+    for measure in ("effective_rank", "fraction")
+    for kind in ("weight", "output")
+    for layer in "02"
+}
+
+
+def logged(name: str, folder: Path) -> Path:
+    """Where the example has left what it logged by one logger."""
+    pytest.importorskip(name)
+    text = printed("experiment_loggers", folder, name, "logged")
+    assert len(re.findall(r"^(?:weight|output) +of layer [02]: rank", text, flags=re.MULTILINE)) == 4
+    return folder / "logged"
+
+
+def test_tensorboard_has_a_curve_a_layer_and_pictures_every_third_epoch(tmp_path):
+    folder = logged("tensorboard", tmp_path)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    text = printed("tensorboard_logging", tmp_path, "curves")
-    assert len(re.findall(r"^(?:weight|output) +of layer [02]: rank", text, flags=re.MULTILINE)) == 4
-    curves = EventAccumulator(str(tmp_path / "curves"))
-    curves.Reload()
-    names = {f"effective_rank/{kind}/{layer}" for kind in ("weight", "output") for layer in "02"}
-    assert set(curves.Tags()["scalars"]) == names | {"loss"}
-    assert [event.step for event in curves.Scalars("effective_rank/output/2")] == [0, 1, 2, 3, 4]
-    assert (tmp_path / "curves/ranks.png").exists()
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    assert set(found.Tags()["scalars"]) == NAMES
+    assert [event.step for event in found.Scalars("effective_rank/output/2")] == [0, 1, 2, 3, 4]
+    assert {name: [event.step for event in found.Images(name)] for name in found.Tags()["images"]} == {
+        "heatmap": [0, 3],
+        "spectrum": [0, 3],
+    }
+
+
+def test_wandb_has_them_offline(tmp_path):
+    folder = logged("wandb", tmp_path)
+    (records,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    kept = records.read_bytes()
+    assert [name for name in NAMES if kept.count(name.encode()) < 5] == []  # one record an epoch
+    assert len(list(folder.glob("wandb/offline-run-*/files/media/images/*.png"))) == 4
+
+
+def test_trackio_has_them_in_its_data_base(tmp_path):
+    folder = logged("trackio", tmp_path)
+    (base,) = folder.glob("*.db")
+    with sqlite3.connect(base) as connection:
+        rows = connection.execute("SELECT step, metrics FROM metrics ORDER BY step").fetchall()
+    steps = [step for step, metrics in rows if json.loads(metrics).keys() >= NAMES]
+    assert steps == [0, 1, 2, 3, 4]
+    assert [step for step, metrics in rows if "heatmap" in json.loads(metrics)] == [0, 3]
+
+
+def test_mlflow_has_them_in_files(tmp_path):
+    folder = logged("mlflow", tmp_path)
+    (run,) = folder.glob("mlruns/0/*/metrics")
+    assert {str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()} == NAMES
+    assert len((run / "effective_rank/output/2").read_text().splitlines()) == 5
+    assert len(list(run.parent.glob("artifacts/images/*.png"))) == 4
 
 
 def test_the_guide_names_every_example():

@@ -75,6 +75,21 @@ class PreemptedError(RunError):
         return printable(str(self.args[0]), keep="\n")
 
 
+class CollapsedError(RunError):
+    """Training was stopped since a layer has lost its rank, as it was asked to.
+
+    Attributes:
+        collapse: what was found.
+    """
+
+    EXIT_CODE = 79
+    """What a process ends with: the first number after those of sysexits.h, which a mistake or a signal has."""
+
+    def __init__(self, message: str, collapse: Any = None) -> None:
+        super().__init__(message)
+        self.collapse = collapse
+
+
 DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "markdown_it": "markdown-it-py",

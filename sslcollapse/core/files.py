@@ -33,6 +33,19 @@ def run_lock(run: Path, patience: float = 0.0) -> AbstractContextManager[None]:
     return locked(run.with_name(f".{run.name}.lock"), f"{run}: this run", patience)
 
 
+def holder(run: Path) -> str | None:
+    """Who holds the lock of a run directory, as it wrote; None if nobody does. Nothing is made or waited for."""
+    path = run.with_name(f".{run.name}.lock")
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+    except OSError:  # no lock, or a file system without locks
+        return None
+    return None
+
+
 @contextmanager
 def locked(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file ``path``, which is removed afterwards; wait for it ``patience`` seconds.

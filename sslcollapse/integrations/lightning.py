@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslcollapse.core.errors import CollapsedError
 from sslcollapse.nn.wrappers import check_count
+from sslcollapse.rank.alarm import BELOW, PATIENCE, Collapse, CollapseAlarm, OnCollapse, check_action
 from sslcollapse.rank.covariance import MAX_ROWS
 from sslcollapse.rank.monitor import EVERY, CollapseMonitor
 
@@ -43,23 +47,46 @@ class CollapseCallback(Callback):
     merged over processes. An epoch without a measured step logs nothing. When training ends or fails, the module is
     left as it was.
 
+    With ``on_collapse`` a checkpoint is written after each healthy measurement, ``healthy.ckpt``, in place of the one
+    before. ``"stop"`` writes another one, ``collapsed.ckpt``, and ends the training after the epoch as
+    ``EarlyStopping`` does, on all processes; ``collapse`` then says what was found.
+
     Args:
         every: training steps from one that is measured to the next; the first is measured.
         layers: name or glob of the layers, or several of them. Names are those of the LightningModule:
             ``"backbone.*"``.
         max_rows: rows taken from one output, evenly spaced; samples, pixels and tokens are rows.
+        on_collapse: see ``CollapseMonitor``; by default nothing.
+        below: see ``CollapseMonitor``.
+        patience: epochs in a row with a low rank that make a collapse.
+        folder: of the checkpoints and of ``collapse.json``; by default the trainer's ``default_root_dir``.
 
     Attributes:
         monitor: the ``CollapseMonitor`` of the latest training, with ``history`` and ``plot``; None before the first.
 
     Raises:
-        ValueError: for an ``every`` or ``max_rows`` that is no whole number of at least 1.
+        ValueError: for an ``every``, ``max_rows`` or ``patience`` that is no whole number of at least 1, a ``below``
+            outside of (0, 1], or another ``on_collapse``.
         LayerError: when training starts: a glob matches nothing; the message lists the layers.
     """
 
-    def __init__(self, every: int = EVERY, layers: str | Sequence[str] = "*", *, max_rows: int = MAX_ROWS) -> None:
+    def __init__(
+        self,
+        every: int = EVERY,
+        layers: str | Sequence[str] = "*",
+        *,
+        max_rows: int = MAX_ROWS,
+        on_collapse: OnCollapse = None,
+        below: float = BELOW,
+        patience: int = PATIENCE,
+        folder: str | Path | None = None,
+    ) -> None:
         check_count("every", every)
         check_count("max_rows", max_rows)
+        check_action(on_collapse)
+        CollapseAlarm(below, patience)  # refuses wrong ones
+        self.on_collapse, self.below, self.patience, self.folder = on_collapse, below, patience, folder
+        self._alarm: Mapping[str, Any] | None = None
         self.every, self.layers, self.max_rows = every, layers, max_rows
         self.monitor: CollapseMonitor | None = None
         self._step = ExitStack()
@@ -68,7 +95,18 @@ class CollapseCallback(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach a monitor."""
         self._close()
-        self.monitor = CollapseMonitor(pl_module, self.layers, every=self.every, max_rows=self.max_rows)
+        self.monitor = CollapseMonitor(
+            pl_module,
+            self.layers,
+            every=self.every,
+            max_rows=self.max_rows,
+            on_collapse=self.on_collapse,
+            below=self.below,
+            patience=self.patience,
+            folder=self._folder(trainer),
+        )
+        if self._alarm is not None:
+            self.monitor.alarm.load_state_dict(self._alarm)
         self._logged = 0
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -91,9 +129,33 @@ class CollapseCallback(Callback):
         if monitor.measured == self._logged:
             return
         self._logged = monitor.measured
-        rows = monitor.summary(step=trainer.global_step, all_reduce=True)
-        ranks = {f"effective_rank/{row.kind}/{row.layer}": row.effective_rank for row in rows}
-        pl_module.log_dict(ranks, on_step=False, on_epoch=True)
+        try:
+            monitor.summary(step=trainer.global_step, all_reduce=True)
+        except CollapsedError as error:
+            trainer.should_stop = True
+            trainer.save_checkpoint(self._folder(trainer) / "collapsed.ckpt")
+            if trainer.is_global_zero:
+                warnings.warn(f"training stops: {error}", stacklevel=2)
+        pl_module.log_dict(monitor.flat(["effective_rank"]), on_step=False, on_epoch=True)
+        healthy = self.on_collapse is not None and monitor.alarm.healthy == trainer.global_step
+        if trainer.strategy.broadcast(healthy):
+            path = self._folder(trainer) / "healthy.ckpt"
+            trainer.save_checkpoint(path)
+            monitor.saved(path)
+
+    @property
+    def collapse(self) -> Collapse | None:
+        """What was found in the latest training; None if nothing was."""
+        return None if self.monitor is None else self.monitor.collapse
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has of the alarm."""
+        watched = self.on_collapse is not None and self.monitor is not None
+        return {"alarm": self._attached().alarm.state_dict()} if watched else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the alarm of a checkpoint."""
+        self._alarm = state_dict.get("alarm")
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Detach."""
@@ -106,6 +168,9 @@ class CollapseCallback(Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Detach."""
         self._close()
+
+    def _folder(self, trainer: Any) -> Path:
+        return Path(trainer.default_root_dir if self.folder is None else self.folder)
 
     def _attached(self) -> CollapseMonitor:
         if self.monitor is None:

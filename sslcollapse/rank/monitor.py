@@ -6,20 +6,29 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
-from sslcollapse.core.errors import SSLCollapseError
+from sslcollapse.core.distributed import world_size
 from sslcollapse.core.precision import device_of
 from sslcollapse.core.types import Point
-from sslcollapse.layers.map import Layer
-from sslcollapse.nn.wrappers import check_count, check_model, layers_of, unwrap, warn_of_unread
+from sslcollapse.layers.map import Layer, by_tensor
+from sslcollapse.nn.wrappers import check_count, check_model, coverage_of, layers_of, unwrap, warn_of_unread
+from sslcollapse.rank.alarm import (
+    BELOW,
+    PATIENCE,
+    Collapse,
+    CollapseAlarm,
+    OnCollapse,
+    answer,
+    check_action,
+    said_by_rank_0,
+)
 from sslcollapse.rank.batch import Route
-from sslcollapse.rank.covariance import MAX_ROWS, StreamingCovariance
+from sslcollapse.rank.covariance import MAX_ROWS, StreamingCovariance, shows_product
+from sslcollapse.rank.history import MonitorError, SummaryHistory, SummaryRecord
 from sslcollapse.rank.record import LayerRank, RankBatch
 from sslcollapse.rank.recorder import Recorder, Watch, resting
 
@@ -27,18 +36,7 @@ EVERY = 100
 """Training forwards from one that is measured to the next, by default."""
 
 
-class MonitorError(SSLCollapseError, RuntimeError):
-    """A monitor has nothing to tell, or cannot watch what it was given."""
-
-
-class _Record(NamedTuple):
-    measured: int
-    step: int
-    rows: list[LayerRank]
-    spectra: dict[str, Tensor]
-
-
-class CollapseMonitor:
+class CollapseMonitor(SummaryHistory):
     """Watches which layers lose rank while a network trains.
 
         with CollapseMonitor(model) as monitor:
@@ -62,15 +60,26 @@ class CollapseMonitor:
     is compiled after this monitor was attached works as well, with a graph break at its beginning and end. One compiled
     and used *before* a monitor was attached to the network inside cannot be seen: ``summary`` then says so.
 
+    With ``on_collapse`` every summary is asked whether layers have collapsed by it, and ``collapse.json`` says which,
+    since when, with their ranks and spectra, and which checkpoint was the last healthy one, of those that ``saved`` was
+    told.
+
     Args:
         model: the network, or the same wrapped by DistributedDataParallel or ``torch.compile``: what the loop calls.
         layers: name or glob of the layers, or several of them.
         every: training forwards from one that is measured to the next; the first is measured. On a small network a
             measured forward costs about as much as a training step, which the default keeps near a hundredth.
         max_rows: rows taken from one output, evenly spaced; samples, pixels and tokens are rows.
+        on_collapse: what is done when a layer has collapsed: ``"warn"``; ``"stop"``, which raises ``CollapsedError``
+            from ``summary``; or a function that is given the ``Collapse``. By default nothing.
+        below: share of the reachable rank below which a weight or an output is low.
+        patience: low summaries in a row that make a collapse.
+        folder: where ``collapse.json`` is written.
 
     Attributes:
         layers: name → ``Layer`` of what is watched, ordered by depth.
+        alarm: what knows the last healthy step and checkpoint.
+        collapse: the latest ``Collapse``; None so far.
         forwards: training forwards seen so far.
         measured: forwards measured so far.
 
@@ -78,7 +87,8 @@ class CollapseMonitor:
         LayerError: a glob matches nothing; the message lists the layers.
         MonitorError: for ``nn.DataParallel``.
         SSLCollapseError: for a network whose weights are nowhere as a whole (FSDP1, DeepSpeed's stage 3).
-        ValueError: for an ``every`` or ``max_rows`` that is no whole number of at least 1.
+        ValueError: for an ``every``, ``max_rows`` or ``patience`` that is no whole number of at least 1, a ``below``
+            outside of (0, 1], or another ``on_collapse``.
     """
 
     def __init__(
@@ -88,18 +98,26 @@ class CollapseMonitor:
         *,
         every: int = EVERY,
         max_rows: int = MAX_ROWS,
+        on_collapse: OnCollapse = None,
+        below: float = BELOW,
+        patience: int = PATIENCE,
+        folder: str | Path = ".",
     ) -> None:
+        super().__init__()
         check_model(model, "CollapseMonitor")
         if isinstance(model, nn.DataParallel):
             raise MonitorError("nn.DataParallel runs copies of the network; use DistributedDataParallel, or no wrapper")
         check_count("every", every)
         check_count("max_rows", max_rows)
+        check_action(on_collapse)
+        self.alarm = CollapseAlarm(below, patience)
+        self.collapse: Collapse | None = None
+        self.on_collapse, self.folder = on_collapse, Path(folder)
         self.layers: dict[str, Layer] = layers_of(model, layers)
         warn_of_unread(model, layers, "CollapseMonitor")
         self.every, self.max_rows = every, max_rows
         self.forwards = self.measured = 0
         self._network = unwrap(model)
-        self._records: list[_Record] = []
         self._summarized = self._by_steps = False
         self._forced = self._told = 0
         self._thread = threading.local()  # .measuring: whether the forward that this thread is in is measured
@@ -158,8 +176,14 @@ class CollapseMonitor:
             route: how eigenvalues are computed (see ``rank.batch``); by default as is usual for the device.
 
         Raises:
-            MonitorError: no forward was seen.
+            MonitorError: no forward was seen; or several processes are to stop, and do not summarise together.
+            CollapsedError: with ``on_collapse="stop"``, on every rank.
         """
+        if self.on_collapse == "stop" and world_size() > 1 and not all_reduce:
+            raise MonitorError(
+                "several processes stop at the same step only if they see the same ranks: with on_collapse='stop' "
+                "every rank calls summary(all_reduce=True)"
+            )
         if not self.measured:
             raise MonitorError(
                 "the monitor saw no forward pass of the model in training mode. Attach it to what the loop calls: to "
@@ -168,95 +192,60 @@ class CollapseMonitor:
             )
         self._end()
         with self._lock:
-            return self._summary(self.forwards if step is None else step, all_reduce, route)
+            rows, new = self._summary(self.forwards if step is None else step, all_reduce, route)
+        if new and self.on_collapse is not None:
+            self._look(all_reduce)
+        return rows
 
-    def _summary(self, step: int, all_reduce: bool, route: Route | None) -> list[LayerRank]:
+    def saved(self, checkpoint: str | Path) -> None:
+        """A checkpoint of the network as it is now was written; the last healthy one is ``alarm.checkpoint``."""
+        self.alarm.saved(str(checkpoint), self.forwards)
+
+    def _summary(self, step: int, all_reduce: bool, route: Route | None) -> tuple[list[LayerRank], bool]:
         self._tell_unread()
         asked = RankBatch(device_of(self._network), step=step, route=route)
+        for group in by_tensor(self.layers):  # a weight that several share is computed, or gathered, once
+            asked.ask_weights(group)
         for name, layer in self.layers.items():
-            asked.ask_weights({name: layer})
             stream = self._stream_of(name, layer, all_reduce)
             if stream is not None and stream.n:
                 asked.ask_rows(Point("output", name), stream, layer.shape, depth=layer.depth)
         with resting(self._network):
             found = asked.found()
-        if self._records and self._records[-1].measured == self.measured:
+        order = {name: number for number, name in enumerate(self.layers)}
+        found.sort(key=lambda entry: (order[entry[0].layer], entry[0].kind == "output"))
+        again = bool(self._records) and self._records[-1].measured == self.measured
+        if again:
             self._records.pop()
         spectra = {row.point.key: sigma for row, sigma in found}
-        self._records.append(_Record(self.measured, step, [row for row, _ in found], spectra))
+        self._records.append(SummaryRecord(self.measured, step, [row for row, _ in found], spectra))
         self._summarized = True
-        return self._records[-1].rows
+        return self._records[-1].rows, not again
+
+    def _look(self, all_reduce: bool) -> None:
+        """Ask the alarm about the latest summary, and do what is to be done."""
+        _, step, rows, spectra = self._records[-1]
+        found = self.alarm.observe(step, rows, spectra, at=self.forwards)
+        if all_reduce:  # rounding of a linear algebra library may set ranks apart, and rank 0 has the say
+            found = said_by_rank_0(found)
+        if found is None:
+            return
+        self.collapse = found
+        answer(found, self.on_collapse, self.folder)
 
     @property
-    def history(self) -> list[LayerRank]:
-        """The rows of every summary, oldest first."""
-        return [row for record in self._records for row in record.rows]
+    def unmeasured(self) -> dict[str, str]:
+        """Name of a part of the network, or of a layer whose outputs have no rank → why.
 
-    @property
-    def spectra(self) -> dict[str, Tensor]:
-        """``"weight/<layer>"`` and ``"output/<layer>"`` → singular values, descending, at the latest summary."""
-        return dict(self._records[-1].spectra) if self._records else {}
-
-    def spectra_over_time(self, name: str) -> dict[int, Tensor]:
-        """Step of each summary → singular values, descending, of ``"weight/<layer>"`` or ``"output/<layer>"`` then.
-
-        Raises:
-            MonitorError: no summary has that name.
+        Parts that are no layers, such as embeddings and recurrent ones, have no rank of a weight either.
         """
-        course = {record.step: record.spectra[name] for record in self._records if name in record.spectra}
-        if not course:
-            known = ", ".join(self.spectra) or "none, since there was no summary"
-            raise MonitorError(f"there is no spectrum {name!r} (spectra: {known})")
-        return course
-
-    def to_pandas(self) -> Any:
-        """``history`` as a data frame, a column for each attribute of ``LayerRank``; makes a summary if there is none.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "to_pandas needs pandas, which is not installed: pip install pandas. Without it, "
-                "[dataclasses.asdict(row) for row in monitor.history] is the same table"
-            ) from error
-        return pandas.DataFrame([asdict(row) for row in self._known()])
-
-    def plot(
-        self, path: str | Path, kind: Literal["overview", "heatmap", "spectrum"] = "overview", layer: str | None = None
-    ) -> None:
-        """Write a picture; makes a summary if there is none.
-
-        Args:
-            path: of the picture; the ending says which format.
-            kind: ``"overview"`` is rank by depth, its course over the summaries, and all spectra at the last one;
-                ``"heatmap"`` the rank of outputs by depth and summary; ``"spectrum"`` the singular values of the
-                outputs of one layer, a line a summary.
-            layer: whose spectrum; by default the last layer's that has put something out.
-
-        Raises:
-            MonitorError: no such layer has a spectrum.
-            ValueError: for another ``kind``, or a ``layer`` for a picture of all.
-        """
-        from sslcollapse.rank.plots import attainable_over_time, plot_record, rank_heat_map, spectrum_fan
-
-        if kind not in ("overview", "heatmap", "spectrum"):
-            raise ValueError(f"kind must be 'overview', 'heatmap' or 'spectrum', got {kind!r}")
-        if layer is not None and kind != "spectrum":
-            raise ValueError(f"layer={layer!r}: kind={kind!r} shows all layers; use kind='spectrum'")
-        rows = self._known()
-        if kind == "overview":
-            plot_record(rows, self.spectra, Path(path))
-        elif kind == "heatmap":
-            rank_heat_map({"rank by depth over time": rows}, path)
-        else:
-            last = [row.layer for row in rows if row.kind == "output"][-1:]
-            name = layer if layer is not None else "".join(last)
-            spectra = self.spectra_over_time(f"output/{name}")
-            limits = attainable_over_time(self.history, f"output/{name}")
-            spectrum_fan({(title := f"outputs of {name}"): spectra}, path, attainable={title: limits})
+        found = {part.name: part.reason for part in coverage_of(self._network).uncovered}
+        for name, layer in self.layers.items():
+            if not shows_product(layer):
+                found[name] = "its module puts out no product of this weight alone; the weight is measured"
+            elif self.measured and Point("output", name) not in self._recorder.streams:
+                found[name] = "it did not run in a measured forward; the weight is measured"
+        return found | self.unread
 
     @property
     def unread(self) -> dict[str, str]:
@@ -269,16 +258,14 @@ class CollapseMonitor:
         with self._lock:
             self._recorder.streams, self._recorder.unread, self._records = {}, {}, []
             self.forwards = self.measured = self._told = 0
-            self._summarized = False
+            self._summarized, self._logged, self.collapse = False, 0, None
+            self.alarm = CollapseAlarm(self.alarm.below, self.alarm.patience)
 
     def close(self) -> None:
         """Take every hook off the network; what was seen can still be summarised. Closing twice does nothing."""
         with self._lock:
             self._detach()
             self._watch.remove()
-
-    def _known(self) -> list[LayerRank]:
-        return self.history or self.summary()
 
     def _before(self) -> None:
         if self._by_steps and not self._forced:

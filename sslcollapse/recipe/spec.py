@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from sslcollapse.recipe.schema import AtLeast, AtMost, Component, Distinct, Named, Probability, Word
+from sslcollapse.recipe.schema import AtLeast, AtMost, Between, Component, Distinct, Named, Probability, Word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class TrainSpec:
         cudnn_benchmark: whether cuDNN tries its convolutions on a GPU and keeps the fastest; not if ``deterministic``.
         deterministic: whether a run of one seed gives the same bits again on the same GPU, which is slower; what has no
             such form is refused in the first step.
-        trackers: Accelerate's experiment trackers, such as ``"tensorboard"`` or ``"wandb"``.
+        trackers: Accelerate's experiment trackers, such as ``"tensorboard"``, ``"trackio"`` or ``"wandb"``.
         accumulate: batches whose gradients are averaged in one optimiser step.
         accumulate_coupled: names of the objective and regularizers that couple the samples of a batch and that
             accumulation is nevertheless meant for: they see each batch by itself, not the sum of them.
@@ -70,6 +70,10 @@ class MonitorSpec:
     Args:
         every: steps between measurements; 0 measures at the end only.
         rank_warning: fraction of its attainable rank below which a layer is warned about.
+        on_collapse: what is done when a layer or a feature has collapsed, beside writing ``collapse.json``: ``"warn"``
+            says so once, ``"stop"`` saves and ends the run; None looks for no collapse.
+        below: fraction of its attainable rank below which a layer or a feature counts as low.
+        patience: low measurements in a row that make a collapse.
         gradients: whether penalties' gradients are compared with the objective's.
         samples: most samples whose ranks are measured, evenly spaced over the probe set; None is all that a domain has
             at hand, as a graph has its nodes, and 4,096 of those that it makes a batch at a time.
@@ -87,6 +91,9 @@ class MonitorSpec:
 
     every: Annotated[int, AtLeast(0)] = 100
     rank_warning: Probability = 0.1
+    on_collapse: Literal["warn", "stop"] | None = None
+    below: Annotated[float, Between(0, 1, open="left")] = 0.1
+    patience: Annotated[int, AtLeast(1)] = 3
     gradients: bool = True
     samples: Annotated[int, AtLeast(2)] | None = None
     probe: bool | None = None

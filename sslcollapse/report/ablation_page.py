@@ -258,16 +258,46 @@ def write_report(
         RunError: a path is none of these, a file of it cannot be read, the page cannot be written.
         RecipeError: an ablation file is wrong.
     """
+    page, name = page_of(paths, runs=runs, results=results)
+    return write_page(page, out or REPORTS / name)
+
+
+def page_of(paths: Sequence[Path], *, runs: Path, results: Path) -> tuple[Page, str]:
+    """The page that ``write_report`` writes, and the name of its folder."""
+    if _is_ablation(paths):
+        recorded = _ablation(paths[0], results)
+        return ablation_page(recorded, runs), recorded.ablation.name
+    found = [read_run(path) for path in _directories(paths)]
+    name = found[0].name if len(found) == 1 else f"{found[0].recipe['name']} and {len(found) - 1} more"
+    return run_page(found), slug(name) or "runs"
+
+
+def watched_files(paths: Sequence[Path], *, runs: Path, results: Path) -> list[Path]:
+    """What changes while runs go on, of all that ``page_of`` reads; a file of it may not be there."""
+    if _is_ablation(paths):
+        folder = _records_of(paths[0]) or results
+        names = [path for path in sorted(folder.glob("*")) if path.is_file()]
+        names += [] if _records_of(paths[0]) else sorted(results.glob("*/runs.jsonl"))
+        return [*names, *sorted(runs.glob("*/*/seed*/metrics.jsonl"))]
+    return [
+        file
+        for run in _directories(paths)
+        for file in (
+            *(run / f"{name}.json" for name in ("result", "recipe", "environment", "collapse")),
+            run / "metrics.jsonl",
+        )
+    ]
+
+
+def _is_ablation(paths: Sequence[Path]) -> bool:
     ablations = [path for path in paths if _records_of(path) is not None or path.suffix == ".py"]
     if ablations and len(paths) > 1:
         raise RunError(f"{ablations[0]} is an ablation and has a page of its own; give it alone, or give runs only")
-    if ablations:
-        recorded = _ablation(paths[0], results)
-        return write_page(ablation_page(recorded, runs), out or REPORTS / recorded.ablation.name)
-    directories = list(dict.fromkeys(run for path in paths for run in _runs(path)))
-    found = [read_run(path) for path in directories]
-    name = found[0].name if len(found) == 1 else f"{found[0].recipe['name']} and {len(found) - 1} more"
-    return write_page(run_page(found), out or REPORTS / (slug(name) or "runs"))
+    return bool(ablations)
+
+
+def _directories(paths: Sequence[Path]) -> list[Path]:
+    return list(dict.fromkeys(run for path in paths for run in _runs(path)))
 
 
 def _ablation(path: Path, results: Path) -> Recorded:

@@ -31,14 +31,14 @@ GENERATOR = "sslcollapse report"
 LONG_TABLE = 40
 """Tables with more rows are folded away."""
 
-PLOTS, TABLES = "plots", "tables"
+INDEX, PLOTS, TABLES = "index.html", "plots", "tables"
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="{generator}">
+<meta name="generator" content="{generator}">{refresh}
 <title>{title}</title>
 <style>
 {style}</style>
@@ -108,17 +108,17 @@ def write_page(page: Page, out: Path) -> Path:
     Raises:
         RunError: the folder cannot be written, or has an ``index.html`` that is no report.
     """
-    index = out / "index.html"
+    index = out / INDEX
     try:
         _check_free(index)
         for folder in (out / PLOTS, out / TABLES):
             folder.mkdir(parents=True, exist_ok=True)
-        written: dict[str, bytes] = dict(page.files)
-        sections = [_section(section, written) for section in page.sections if not section.empty]
+        written = render_page(page)
+        html = written.pop(INDEX)
         for name, data in written.items():
             write_atomic(out / name, data)
         _remove_others(out, set(written))
-        write_atomic(index, _html(page, sections).encode())
+        write_atomic(index, html)
     except OSError as error:
         raise RunError(
             f"{out}: cannot write the report here ({error.strerror}); choose another folder with --out"
@@ -126,11 +126,24 @@ def write_page(page: Page, out: Path) -> Path:
     return index
 
 
-def _html(page: Page, sections: Sequence[str]) -> str:
+def render_page(page: Page, refresh: float = 0.0) -> dict[str, bytes]:
+    """Name → content of all files of a page, of ``index.html`` too.
+
+    Args:
+        page: what is on it.
+        refresh: seconds after which a browser asks for the page again; 0 for never.
+    """
+    written: dict[str, bytes] = dict(page.files)
+    sections = [_section(section, written) for section in page.sections if not section.empty]
+    return written | {INDEX: _html(page, sections, refresh).encode()}
+
+
+def _html(page: Page, sections: Sequence[str], refresh: float) -> str:
     shown = [section for section in page.sections if not section.empty]
     notes = "".join(f"<li>{in_html(note)}</li>" for note in page.notes)
     return _PAGE.format(
         generator=GENERATOR,
+        refresh=f'\n<meta http-equiv="refresh" content="{max(round(refresh), 1)}">' if refresh else "",
         title=in_html(page.title),
         style=files("sslcollapse.report").joinpath("page.css").read_text(encoding="utf-8"),
         lead=in_html(page.lead),

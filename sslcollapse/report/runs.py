@@ -121,7 +121,7 @@ def read_run(path: Path) -> Run:
     if result is not None and (fault := lacking(result, RESULT)):
         result, notes = None, [*notes, f"result.json is damaged and left out: {fault}."]
     run = Run(path, recipe, environment, result, metrics, notes)
-    return Run(path, recipe, environment, result, metrics, [*_state(run), *notes, *_gaps(run)])
+    return Run(path, recipe, environment, result, metrics, [*_state(run), *_collapsed(path), *notes, *_gaps(run)])
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -238,6 +238,16 @@ def _state(run: Run) -> list[str]:
     train = run.recipe.get("train")
     total = train.get("steps", "?") if isinstance(train, Mapping) else "?"
     return [f"Unfinished: step {run.steps} of {total} is the last there are metrics of; there is no result yet."]
+
+
+def _collapsed(path: Path) -> list[str]:
+    """What ``collapse.json`` says, if there is one that can be read."""
+    try:
+        found = json.loads((path / "collapse.json").read_text(encoding="utf-8"))
+        what = "A collapse has stopped it" if found.get("stopped") else "A collapse was seen"
+        return [f"{what} after step {int(found['step'])}: {found['text']}."]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
 
 
 def _gaps(run: Run) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sslcollapse.core.distributed import made_by_rank_0, meeting
 from sslcollapse.core.errors import RunError, SSLCollapseError
 from sslcollapse.core.files import write_atomic, writing
 from sslcollapse.training.setup import Setup
+from sslcollapse.training.stopping import RunAlarm
 
 
 def save_checkpoint(
@@ -25,11 +26,12 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
     planned: Callable[[int], bool] = lambda step: True,
+    spared: Collection[int] = (),
 ) -> Path:
     """Write ``state`` as the checkpoint of ``step`` completed steps and delete those that are not to be kept.
 
     Kept are the newest ``keep`` of the planned ones, and the newest of the others, which a clock or a signal asked for
-    (more of them while there are fewer planned ones than ``keep``).
+    (more of them while there are fewer planned ones than ``keep``); and those of the steps ``spared``.
 
     The file is written under a temporary name and renamed, its SHA-256 beside it first; a crash at any moment
     leaves the previous checkpoint usable. Checkpoints of later steps are deleted too: a run that writes this one has
@@ -52,7 +54,7 @@ def save_checkpoint(
         older = sorted(number for number in found if number <= step)
         wanted = [number for number in older if planned(number)]
         others = [number for number in older if not planned(number)]
-        for number in found.keys() - {*wanted[-keep:], *others[-max(1, keep - len(wanted)) :]}:
+        for number in found.keys() - {*wanted[-keep:], *others[-max(1, keep - len(wanted)) :], *spared}:
             for place in (found[number], _checksum(found[number])):
                 if place.is_dir() and not place.is_symlink():
                     shutil.rmtree(place)
@@ -187,10 +189,11 @@ class RunState:
     Args:
         setup: of the run.
         optimizer: as Accelerate prepared it.
+        alarm: says which checkpoint is the last healthy one, which is kept.
     """
 
-    def __init__(self, setup: Setup, optimizer: Any) -> None:
-        self._setup, self._optimizer = setup, optimizer
+    def __init__(self, setup: Setup, optimizer: Any, alarm: RunAlarm) -> None:
+        self._setup, self._optimizer, self._alarm = setup, optimizer, alarm
 
     def is_planned(self, done: int) -> bool:
         """Whether the recipe asks for a checkpoint after so many steps, whatever a clock or a signal asks for."""
@@ -210,11 +213,13 @@ class RunState:
             "module": setup.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
+            **self._alarm.state(),
         }
         settings = setup.recipe["train"]
         # Without any planned ones all count alike.
         planned = self.is_planned if settings["checkpoint_every"] else lambda step: True
-        save_checkpoint(setup.run.checkpoints, done, state, settings["keep_checkpoints"], planned)
+        spared = self._alarm.saved(done)
+        save_checkpoint(setup.run.checkpoints, done, state, settings["keep_checkpoints"], planned, spared)
 
     def load(self) -> int:
         """Take the newest sound checkpoint on every rank; return its step, 0 where none was written yet.
@@ -240,6 +245,7 @@ class RunState:
             state = torch.load(io.BytesIO(told.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
             if state["step"]:
                 self._restore(state)
+        self._alarm.load(state, [step for step, _ in _checkpoints(folder) if step <= state["step"]])
         return int(state["step"])
 
     def _restore(self, state: Mapping[str, Any]) -> None:

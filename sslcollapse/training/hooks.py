@@ -17,6 +17,7 @@ from sslcollapse.rank.record import LayerRank
 from sslcollapse.regularizers.rank_floor import RankFloorController, asked, due
 from sslcollapse.training.journal import Journal
 from sslcollapse.training.module import SSLModule
+from sslcollapse.training.stopping import RunAlarm
 
 
 class Hook:
@@ -81,10 +82,11 @@ class Controllers(Hook):
     Args:
         module: with controllers.
         journal: takes their state and their warnings.
+        alarm: looks for a collapse in what is read.
     """
 
-    def __init__(self, module: SSLModule, journal: Journal) -> None:
-        self._module, self._journal = module, journal
+    def __init__(self, module: SSLModule, journal: Journal, alarm: RunAlarm) -> None:
+        self._module, self._journal, self._alarm = module, journal, alarm
         self._observation: Observation | None = None
         self._readings: Mapping[Point, LayerRank] = {}
         self._due: Mapping[str, RankFloorController] = {}
@@ -116,6 +118,8 @@ class Controllers(Hook):
             self._journal.log(step + 1, metrics)
             for line in controller.warnings():
                 self._journal.warn(step + 1, f"{name} on {line}")
+        if self._due:
+            self._alarm.read(step, self._readings.values())
         self._observation = None
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from sslcollapse.training.finite import way_out
 from sslcollapse.training.hooks import Hook
 from sslcollapse.training.journal import Journal
 from sslcollapse.training.setup import Setup
+from sslcollapse.training.stopping import RunAlarm
 
 
 class RankMeter:
@@ -37,10 +38,13 @@ class RankMeter:
         probe_set: its un-augmented inputs, on rank 0.
         journal: takes what is measured.
         probes: name → probe of the recipe; the course of accuracy has the first split of the first.
+        alarm: looks for a collapse in what is measured.
     """
 
-    def __init__(self, setup: Setup, probe_set: ProbeSet, journal: Journal, probes: Mapping[str, Any]) -> None:
-        self._setup, self._probe_set, self._journal = setup, probe_set, journal
+    def __init__(
+        self, setup: Setup, probe_set: ProbeSet, journal: Journal, probes: Mapping[str, Any], alarm: RunAlarm
+    ) -> None:
+        self._setup, self._probe_set, self._journal, self._alarm = setup, probe_set, journal, alarm
         self._newest: Measurement | None = None
         if setup.recipe["monitor"]["smoothness"] and setup.main:
             _check_smoothness(probe_set)
@@ -54,12 +58,20 @@ class RankMeter:
         every: int = self._setup.recipe["monitor"]["every"]
         return every > 0 and (done % every == 0 or done == self._setup.steps)
 
-    @meeting("measuring ranks")
-    def measure(self, done: int, gradients: Mapping[str, Mapping[str, float]]) -> None:
-        """Measure and write down all ranks after a step, with what was compared of its gradients."""
+    def measure(self, done: int, gradients: Mapping[str, Mapping[str, float]]) -> str | None:
+        """Measure and write down all ranks after a step, with what was compared of its gradients.
+
+        Returns:
+            Why the run has to stop, on every rank; None where it goes on.
+        """
+        with meeting("measuring ranks") as told:
+            if self._setup.main:
+                told.result = self._measure(done, gradients)
+        why: str | None = told.results[0]
+        return why
+
+    def _measure(self, done: int, gradients: Mapping[str, Mapping[str, float]]) -> str | None:
         setup, journal = self._setup, self._journal
-        if not setup.main:
-            return
         measurement = self._newest = self._measured(done)
         journal.rank = done, measurement.ranks["representation"]["effective_rank"]
         record = measurement.metrics() | self._scores(done)
@@ -72,6 +84,7 @@ class RankMeter:
         setup.run.write_arrays(f"spectra/{done:08d}.npz", measurement.spectra())
         for line in (*warnings, *gradient_warnings(gradients)):
             journal.warn(done, line)
+        return self._alarm.measured(done, measurement.rows, measurement.singular)
 
     @meeting("measuring ranks")
     def measure_last(self) -> None:

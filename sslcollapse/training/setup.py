@@ -24,7 +24,7 @@ from sslcollapse.runs.directory import RunDirectory
 from sslcollapse.training.module import SSLModule
 from sslcollapse.training.progress import Reporter
 
-EXTRA = ("tensorboard", "wandb")
+EXTRA = ("tensorboard", "trackio", "wandb")
 """Trackers that this package's extra ``trackers`` installs."""
 
 

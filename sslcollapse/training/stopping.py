@@ -1,17 +1,27 @@
-"""What makes a run save or stop between two steps: signals, the clock, and several ranks that do it together."""
+"""What makes a run save or stop between two steps: signals, the clock, a collapse, and ranks that do it together."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 from accelerate import Accelerator
+
+from sslcollapse.core.errors import CollapsedError
+from sslcollapse.core.texts import say
+from sslcollapse.core.types import Point
+from sslcollapse.rank.alarm import COLLAPSE_FILE, Collapse, CollapseAlarm
+from sslcollapse.rank.record import LayerRank
+from sslcollapse.runs.directory import RunDirectory
 
 SIGNALS = {
     signal.SIGTERM: signal.SIG_DFL,
@@ -157,3 +167,134 @@ class Pace:
 
     def _is_time(self) -> bool:
         return self._seconds > 0 and time.monotonic() - self._saved_at >= self._seconds
+
+
+SETTINGS = ("on_collapse", "below", "patience")
+"""Fields of ``monitor`` that say what is a collapse and what is done about it."""
+
+
+class RunAlarm:
+    """Looks for a collapse in what a run measures, and in what its controllers read.
+
+    The two are of other rows, so that each has an alarm of its own. Measurements are rank 0's, readings are the same
+    on every rank.
+
+    Args:
+        run: where ``collapse.json`` goes.
+        monitor: that part of the recipe.
+        steps: of the whole run; a collapse in the last one is written down and ends nothing.
+        warn: is told the completed steps and a line.
+        main: whether this is rank 0, which alone writes.
+        anew: whether low measurements are counted anew after a resumption.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        monitor: Mapping[str, Any],
+        steps: int,
+        warn: Callable[[int, str], None],
+        *,
+        main: bool,
+        anew: bool = False,
+    ) -> None:
+        self._run, self._steps, self._warn, self._main, self._anew = run, steps, warn, main, anew
+        self._settings = {name: monitor[name] for name in SETTINGS}
+        names = ("measured", "read") if monitor["on_collapse"] else ()
+        self._alarms = {name: CollapseAlarm(monitor["below"], monitor["patience"]) for name in names}
+        self._read: str | None = None
+
+    def measured(self, done: int, rows: Iterable[LayerRank], spectra: Mapping[str, Any]) -> str | None:
+        """Why the run has to stop after a measurement; None where it goes on."""
+        return self._observe("measured", done, [row for row in rows if row.point != _EMBEDDING], spectra)
+
+    def read(self, step: int, rows: Iterable[LayerRank]) -> None:
+        """Look at what controllers have read in a step (from 0); ``take`` says what follows."""
+        self._read = self._observe("read", step, list(rows), {}) or self._read
+
+    def take(self) -> str | None:
+        """Why the run has to stop after this step, by what controllers have read, the same on every rank."""
+        said, self._read = self._read, None
+        return said
+
+    def saved(self, step: int) -> set[int]:
+        """Completed steps of the checkpoints that are to be kept, now that one of ``step`` is written."""
+        spared = set()
+        for alarm in self._alarms.values():
+            alarm.saved(_checkpoint(step), step)
+            if alarm.checkpoint is not None:
+                spared.add(int(Path(alarm.checkpoint).stem.removeprefix("step")))
+        return spared
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has of it; nothing where no collapse is looked for."""
+        return {"alarm": {name: alarm.state_dict() for name, alarm in self._alarms.items()}} if self._alarms else {}
+
+    def load(self, state: Mapping[str, Any], checkpoints: Iterable[int]) -> None:
+        """Continue from a checkpoint.
+
+        Args:
+            state: of the checkpoint, which may be of a run that looked for no collapse.
+            checkpoints: completed steps of those that are there.
+        """
+        for name, alarm in self._alarms.items():
+            if name in state.get("alarm", {}):
+                alarm.load_state_dict(state["alarm"][name])
+            if self._anew:
+                alarm.forget()
+            for step in sorted(checkpoints):
+                alarm.saved(_checkpoint(step), step)
+
+    def _observe(self, name: str, done: int, rows: list[LayerRank], spectra: Mapping[str, Any]) -> str | None:
+        if name not in self._alarms:
+            return None
+        found = self._alarms[name].observe(done, rows, spectra, untrained=done == 0)
+        if found is None:
+            return None
+        stops = self._settings["on_collapse"] == "stop" and done < self._steps
+        if self._main:
+            self._write(found, stops)
+        if not stops:
+            first = found.first
+            self._warn(done, f"collapse of {first.title}: {found}; {COLLAPSE_FILE} has ranks and spectra")
+        return str(found) if stops else None
+
+    def _write(self, found: Collapse, stops: bool) -> None:
+        action = self._settings["on_collapse"]
+        found.write(self._run.path, action, text=str(found), settings=self._settings, stopped=stops)
+
+
+def check_collapse(run: RunDirectory, monitor: Mapping[str, Any], *, anyway: bool) -> None:
+    """Before a run is resumed: say how it was stopped by a collapse, if it was, and refuse unless it is to go on.
+
+    Args:
+        run: its directory.
+        monitor: that part of the recipe.
+        anyway: whether it goes on with the same settings.
+
+    Raises:
+        CollapsedError: it was stopped under the same settings.
+    """
+    path = run.path / COLLAPSE_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not found["stopped"]:
+            return
+        said = f"{run.path}: this run was stopped after step {int(found['step'])}: {found['text']}"
+        settings = found["settings"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    if not anyway and settings == {name: monitor[name] for name in SETTINGS}:
+        raise CollapsedError(
+            f"{said}. To go on from there, add --past-collapse to --resume, or change monitor.on_collapse, "
+            "monitor.below or monitor.patience"
+        )
+    say(f"{said}; going on")
+    run.write_json(COLLAPSE_FILE, found | {"stopped": False})
+
+
+_EMBEDDING = Point("feature", "embedding")
+
+
+def _checkpoint(step: int) -> str:
+    return f"checkpoints/step{step:08d}.pt"

@@ -12,7 +12,7 @@ from signal import Signals
 from typing import Any
 
 from sslcollapse.core.distributed import meeting
-from sslcollapse.core.errors import PreemptedError
+from sslcollapse.core.errors import CollapsedError, PreemptedError, RunError
 from sslcollapse.core.files import run_lock
 from sslcollapse.core.memory import keep_freed_memory
 from sslcollapse.core.registry import OPTIMIZERS
@@ -41,7 +41,7 @@ from sslcollapse.training.measuring import RankMeter, TimedProbes
 from sslcollapse.training.result import finish
 from sslcollapse.training.setup import Setup, accelerated, check_alike, check_trackers
 from sslcollapse.training.static import StaticStep
-from sslcollapse.training.stopping import Pace, Stopped, StopSignals
+from sslcollapse.training.stopping import Pace, RunAlarm, Stopped, StopSignals, check_collapse
 
 
 def train(
@@ -54,6 +54,7 @@ def train(
     lock: bool = True,
     hash_: str | None = None,
     datasets: Datasets | None = None,
+    past_collapse: bool = False,
 ) -> Path:
     """Train, measure and evaluate what a recipe describes; return the run directory.
 
@@ -70,11 +71,14 @@ def train(
         lock: False where the caller holds the run's lock (``run_lock``).
         hash_: given by a caller who has both from ``recipe.identify``, so that nothing is resolved or hashed again.
         datasets: data that earlier runs of this process have read; by default the run reads its own.
+        past_collapse: resume a run that a collapse has stopped, under the settings that stopped it.
 
     Raises:
         RunError: the run may not start (finished, unfinished without ``resume``, not writable, in use, ...).
         WriteError: a file could not be written on the way; the run can be resumed.
         PreemptedError: a signal ended the run; it can be resumed. SIGINT raises KeyboardInterrupt.
+        CollapsedError: a layer has collapsed, and ``monitor.on_collapse`` is ``"stop"``; or that has stopped the run
+            which is to be resumed.
         MissingDataError, DataError: the dataset is absent or damaged.
         RecipeError: the recipe is wrong; no directory was made for it.
         NonFiniteLossError: a part of the loss, the networks or their outputs were not finite; the last good
@@ -83,13 +87,23 @@ def train(
     if hash_ is None:
         recipe, hash_ = identify(recipe)
     check_trackers(recipe["train"]["trackers"])
+    if past_collapse and not resume:
+        raise RunError("--past-collapse is for a run that a collapse has stopped; give it together with --resume")
     run = RunDirectory.of(recipe, out, hash_)
     if resume and not overwrite and launched() == 1 and run.has_finished(recipe):
         return run.path
     keep_freed_memory()
     try:
         return _train(
-            recipe, run, out, resume=resume, overwrite=overwrite, command=command or [], lock=lock, datasets=datasets
+            recipe,
+            run,
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            command=command or [],
+            lock=lock,
+            datasets=datasets,
+            past_collapse=past_collapse,
         )
     except Stopped as stopped:
         raise PreemptedError(str(stopped), stopped.number) from stopped
@@ -105,6 +119,7 @@ def _train(
     command: list[str],
     lock: bool,
     datasets: Datasets | None,
+    past_collapse: bool,
 ) -> Path:
     with accelerated(recipe, run) as accelerator, StopSignals() as signals, ExitStack() as stack:
         with meeting("starting the run") as start:  # what one rank refuses is told to the others
@@ -116,6 +131,8 @@ def _train(
                 finished = resume and not overwrite and run.has_finished(recipe)
                 if not finished:
                     run.check_startable(recipe, out, resume=resume, overwrite=overwrite)
+                    if resume:
+                        check_collapse(run, recipe["monitor"], anyway=past_collapse)
             start.result = (finished, recipe) if accelerator.num_processes > 1 else (finished, {})
         check_alike([theirs for _, theirs in start.results])
         if start.results[0][0]:  # rank 0 says so: another host may not have its folder
@@ -131,7 +148,8 @@ def _train(
                 domain.load()
             else:
                 datasets.load(domain)
-        trainer = Trainer(Setup(recipe, run, accelerator, domain, module), signals)  # the last that may refuse
+        setup = Setup(recipe, run, accelerator, domain, module)
+        trainer = Trainer(setup, signals, past_collapse=past_collapse)  # the last that may refuse
         accelerator.wait_for_everyone()  # no rank has refused the recipe when the first one makes the directory
         with meeting("making the run directory"):
             if accelerator.is_main_process:
@@ -148,13 +166,14 @@ class Trainer:
     Args:
         setup: the parts of the run.
         signals: what may stop it.
+        past_collapse: whether low measurements from before a resumption count no more.
 
     Attributes:
         hooks: what watches a step, or acts after it.
         static: the step as one program, which is replayed on a GPU; None where each step is made anew.
     """
 
-    def __init__(self, setup: Setup, signals: StopSignals) -> None:
+    def __init__(self, setup: Setup, signals: StopSignals, *, past_collapse: bool = False) -> None:
         recipe, accelerator, module = setup.recipe, setup.accelerator, setup.module
         self.setup, self.signals = setup, signals
         self.recipe, self.accelerator, self.module, self.steps = recipe, accelerator, module, setup.steps
@@ -166,16 +185,19 @@ class Trainer:
         self.wrapped, self.optimizer = accelerator.prepare(module, self.optimizer_spec.build(module))
         # Other ranks fit probes to the labels, and need no inputs.
         self.probe_set = probe_set.to(accelerator.device) if setup.main else replace(probe_set, views=())
-        self.state = RunState(setup, self.optimizer)
         self.journal = Journal(setup, self.lr_at)
-        self.ranks = RankMeter(setup, self.probe_set, self.journal, self.probes)
+        self.alarm = RunAlarm(
+            setup.run, recipe["monitor"], self.steps, self.journal.warn, main=setup.main, anew=past_collapse
+        )
+        self.state = RunState(setup, self.optimizer, self.alarm)
+        self.ranks = RankMeter(setup, self.probe_set, self.journal, self.probes, self.alarm)
         self.static = StaticStep.of(setup, self.wrapped, self.optimizer, self.optimizer_spec, self.journal)
         self.gradients = PenaltyGradients(module, accelerator, self.optimizer, self.ranks.is_due)
         self.hooks: list[Hook] = []
         if module.regularizers and recipe["monitor"]["gradients"]:
             self.hooks.append(self.gradients)
         if module.controllers:
-            self.hooks.append(Controllers(module, self.journal))
+            self.hooks.append(Controllers(module, self.journal, self.alarm))
         if recipe["monitor"]["timed"]:
             self.hooks.append(TimedProbes(setup, self.probes, self.probe_set, self.journal))
 
@@ -222,9 +244,9 @@ class Trainer:
                 done = step + 1
                 if done % self.recipe["train"]["log_every"] == 0:
                     journal.flush(done)
-                due = self.pace.after(done)
+                due, collapsed = self.pace.after(done), self.alarm.take()
                 measured, planned, last = self.ranks.is_due(done), self.state.is_planned(done), done == self.steps
-                saved = not last and (planned or due.save or due.stop is not None)
+                saved = not last and (planned or due.save or due.stop is not None or collapsed is not None)
                 if measured or planned or last:
                     journal.flush(done)
                 elif saved:
@@ -232,9 +254,11 @@ class Trainer:
                 if measured or saved or last:
                     check_tensors(done, self.module, self.setup.run.checkpoints)
                 if measured:
-                    self.ranks.measure(done, self.gradients.newest)
-                if saved:  # the last one: when it is measured
+                    collapsed = self.ranks.measure(done, self.gradients.newest) or collapsed
+                if saved or collapsed is not None:  # the last one: when it is measured
                     self._save(done)
+                    if collapsed is not None:
+                        self._end_collapsed(done, collapsed)
                     if due.stop is not None:
                         self._stop(due.stop, f"after step {done}, which is saved; --resume goes on from there")
         finally:
@@ -299,10 +323,21 @@ class Trainer:
 
     def _stop(self, number: int, place: str) -> None:
         """End the run on every rank, because of a signal to one of them, after a step that is saved."""
-        self.accelerator.wait_for_everyone()  # rank 0 may have the store through which the others hear that it is saved
-        if self.recipe["train"]["trackers"]:
-            self.accelerator.end_training()
+        self._take_leave()
         self.signals.place = place
         if self.setup.main:
             self.setup.run.log(f"stopped by {Signals(number).name} {self.signals.place}\n")
         self.signals.stop(number)
+
+    def _end_collapsed(self, done: int, why: str) -> None:
+        """End the run on every rank, because of a collapse, after a step that is saved."""
+        self._take_leave()
+        message = f"stopped after step {done}, which is saved: {why}"
+        if self.setup.main:
+            self.setup.run.log(f"{message}\n")
+        raise CollapsedError(message)
+
+    def _take_leave(self) -> None:
+        self.accelerator.wait_for_everyone()  # rank 0 may have the store through which the others hear that it is saved
+        if self.recipe["train"]["trackers"]:
+            self.accelerator.end_training()

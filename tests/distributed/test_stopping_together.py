@@ -54,6 +54,23 @@ def test_a_signal_to_the_second_of_two_processes_stops_both_after_the_same_step(
     check_stopped(run)
 
 
+def test_a_collapse_stops_both_of_two_processes_after_the_same_step_with_its_code(tmp_path):
+    recipe = tmp_path / "falling.py"
+    watched = 'monitor=dict(every=2, on_collapse="stop", below=0.99, patience=2)'  # no layer is as good as that
+    changed = FULL_BATCH.replace("monitor=dict(every=2)", watched).replace("steps=4", "steps=8")
+    recipe.write_text(changed)
+    group = kill_campaign.Group(recipe, tmp_path / "runs", tmp_path / "log")
+    try:
+        assert group.wait(240)
+    finally:
+        group.send(signal.SIGKILL, [0, 1])
+    assert group.codes == {0: 79, 1: 79}, (tmp_path / "log").read_text()
+    (run,) = tmp_path.glob("runs/pair/*/seed0")
+    assert kill_campaign.newest_step(run) == 4
+    assert json.loads((run / "collapse.json").read_text())["stopped"]
+    assert "stopped after step 4, which is saved" in (run / "train.log").read_text()
+
+
 def test_a_sigterm_to_torchrun_saves_and_ends_without_the_error_of_a_rank(tmp_path):
     recipe = tmp_path / "pair.py"
     recipe.write_text(FULL_BATCH.replace("steps=4, log_every=1, checkpoint_every=2", "steps=5000, log_every=1"))

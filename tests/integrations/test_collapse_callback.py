@@ -1,4 +1,5 @@
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -166,3 +167,65 @@ def test_without_lightning_the_import_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "sslcollapse.integrations.lightning")
     with pytest.raises(ImportError, match="pip install lightning"):
         importlib.import_module("sslcollapse.integrations.lightning")
+
+
+class Falling(Module):
+    """Its head has rank one from the third epoch on."""
+
+    def on_train_epoch_start(self):
+        if self.current_epoch >= 2:
+            self.head.weight.data.fill_(1.0)
+
+
+def fall(folder, action, epochs=6, ckpt=None, patience=2):
+    """The callback and the trainer of a module that collapses."""
+    torch.manual_seed(0)
+    callback = CollapseCallback(every=1, on_collapse=action, below=0.5, patience=patience, folder=folder)
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        callbacks=[callback],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Falling(), torch.utils.data.DataLoader(DATA, batch_size=8), ckpt_path=ckpt)
+    return callback, trainer
+
+
+@pytest.fixture(scope="module")
+def fallen(tmp_path_factory):
+    """Folder, callback and trainer of a training that a collapse has ended."""
+    folder = tmp_path_factory.mktemp("fallen")
+    with pytest.warns(UserWarning, match=r"training stops: step 12: the weight of head has collapsed"):
+        callback, trainer = fall(folder, "stop")
+    return folder, callback, trainer
+
+
+def test_a_collapse_ends_the_training_after_the_epoch_with_a_checkpoint_and_the_last_healthy_one(fallen):
+    folder, callback, trainer = fallen
+    assert trainer.current_epoch == 4  # epochs 0 and 1 are healthy, 2 and 3 are low
+    found = json.loads((folder / "collapse.json").read_text())
+    assert (found["layer"], found["since"], found["action"]) == ("head", 9, "stop")
+    assert found["last_healthy"] == {"step": 6, "checkpoint": str(folder / "healthy.ckpt")}
+    healthy, collapsed = (torch.load(folder / f"{name}.ckpt", weights_only=False) for name in ("healthy", "collapsed"))
+    assert (healthy["global_step"], collapsed["global_step"]) == (6, 12)
+    assert callback.collapse.step == 12
+
+
+def test_a_training_that_goes_on_from_its_checkpoint_has_the_counts_of_its_alarm(fallen, tmp_path):
+    callback, trainer = fall(tmp_path, "stop", ckpt=fallen[0] / "collapsed.ckpt")
+    assert trainer.current_epoch == 6  # it was told of this collapse before
+    assert callback.collapse is None
+    assert callback.monitor.alarm.healthy == 6
+
+
+def test_a_warning_ends_nothing_and_without_on_collapse_nothing_is_written(tmp_path):
+    with pytest.warns(UserWarning, match="the weight of head has collapsed"):
+        _, trainer = fall(tmp_path / "warned", "warn", epochs=4)
+    assert trainer.current_epoch == 4
+    assert (tmp_path / "warned/collapse.json").exists()
+    callback, _ = fall(tmp_path / "not", None, epochs=3)
+    assert callback.collapse is None
+    assert not (tmp_path / "not").exists()

@@ -10,7 +10,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 from workers import start
 
-from sslcollapse.rank.monitor import CollapseMonitor
+from sslcollapse.core.errors import CollapsedError
+from sslcollapse.rank.monitor import CollapseMonitor, MonitorError
 
 
 def rows() -> torch.Tensor:
@@ -20,6 +21,34 @@ def rows() -> torch.Tensor:
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+
+
+def stops(rank: int, folder: Path) -> tuple[int, str]:
+    """Summary at which a network that collapses stops this process, and the reason."""
+    model = network()
+    monitor = CollapseMonitor(model, every=1, on_collapse="stop", below=0.4, patience=1, folder=folder / "stop")
+    torch.manual_seed(rank)
+    for step in range(4):
+        if step == 2:
+            model[1].weight.data.copy_(torch.ones(3, 4))
+        model(torch.randn(32, 5))
+        try:
+            monitor.summary(step, all_reduce=True)
+        except CollapsedError as error:
+            return step, str(error)
+    return -1, ""
+
+
+def refused() -> str:
+    """What a summary of this process alone says where several are to stop together."""
+    model = network()
+    monitor = CollapseMonitor(model, every=1, on_collapse="stop")
+    model(rows())
+    try:
+        monitor.summary()
+    except MonitorError as error:
+        return str(error)
+    return ""
 
 
 def monitored(rank: int, world_size: int, store: str, results: str) -> None:
@@ -40,5 +69,6 @@ def monitored(rank: int, world_size: int, store: str, results: str) -> None:
         "gradient": wrapped.module[0].weight.grad,
         "unwatched": plain.module[0].weight.grad,
     }
+    result |= {"stopped": stops(rank, Path(results)), "refused": refused()}
     torch.save(result, f"{results}/{rank}.pt")
     dist.destroy_process_group()

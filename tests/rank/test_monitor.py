@@ -260,7 +260,7 @@ def test_a_compiled_network_that_cannot_be_seen_is_told_about():
         monitor.summary()
 
 
-def test_two_processes_have_the_ranks_of_all_rows_and_bit_equal_training(tmp_path):
+def test_two_processes_have_the_ranks_of_all_rows_bit_equal_training_and_stop_at_the_same_summary(tmp_path):
     mp.spawn(monitor_workers.monitored, (2, str(tmp_path / "store"), str(tmp_path)), nprocs=2)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     model = monitor_workers.network()
@@ -273,6 +273,11 @@ def test_two_processes_have_the_ranks_of_all_rows_and_bit_equal_training(tmp_pat
         assert result["own_n"] == 6
         torch.testing.assert_close(result["gradient"], results[0]["gradient"])
         torch.testing.assert_close(result["gradient"], result["unwatched"], rtol=0, atol=0)
+        step, reason = result["stopped"]
+        assert step == 2
+        assert "the weight of 1 has collapsed" in reason
+        assert "every rank calls summary(all_reduce=True)" in result["refused"]
+    assert (tmp_path / "stop/collapse.json").exists()
     assert results[0]["own"] != results[1]["own"]
     assert results[0]["together"] == results[1]["together"]
 

@@ -353,6 +353,9 @@ def test_resolving_spells_defaults_out_as_json_and_again_changes_nothing(ranked)
     assert resolved["monitor"] == dict(
         every=100,
         rank_warning=0.1,
+        on_collapse=None,
+        below=0.1,
+        patience=3,
         gradients=True,
         samples=None,
         probe=None,

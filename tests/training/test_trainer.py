@@ -258,6 +258,17 @@ def test_the_log_has_progress_the_closing_tables_and_where_the_result_is(run):
     assert str(run / "result.json") in log
 
 
+@pytest.mark.parametrize(("name", "left"), [("trackio", "*.db"), ("wandb", "wandb/offline-run-*/run-*.wandb")])
+def test_trackers_that_are_installed_receive_them_too_without_a_network(name, left, tmp_path, monkeypatch):
+    for variable in ("TRACKIO_DIR", "WANDB_DIR"):  # Trackio reads its own when it is imported
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    pytest.importorskip(name)
+    train(override(RECIPE, [f'train.trackers=["{name}"]', "evaluate={}"]), out=tmp_path / "runs")
+    (file,) = tmp_path.glob(left)
+    assert b"rank/representation/effective_rank" in file.read_bytes()
+
+
 def test_a_layer_below_the_threshold_and_a_coefficient_too_high_are_warned_about_once_each(tmp_path):
     recipe = override(copy.deepcopy(RECIPE), ["monitor.rank_warning=0.99", "monitor.every=1", "evaluate={}"])
     recipe["regularizers"]["werank"]["coefficient"] = 100.0

@@ -165,7 +165,7 @@ def views(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
 
 def monitor(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
     """What a collapse monitor adds to an epoch, and what a measurement costs in steps."""
-    from tools.bench.monitor import graph_training, image_training, measurements, overhead
+    from tools.bench.monitor import DEEP, graph_training, image_training, large_networks, measurements, overhead
 
     where = str(_device(smoke))
     if smoke:
@@ -179,8 +179,10 @@ def monitor(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:
     costs = {"graph": measurements(graph, rounds[0]), "images": measurements(images, rounds[1])}
     shown = ", ".join(f"{name} {case['overhead']:.2%}" for name, case in cases.items())
     in_steps = ", ".join(f"{name} {by[route]['steps']:.1f} ({route})" for name, by in costs.items() for route in by)
-    headline = f"adds to an epoch: {shown}; a measurement in steps: {in_steps}"
-    return {"results": cases, "measurements": costs, "headline": headline}
+    deep = large_networks(where, {"small": (2, 16, 2)}, 1, 64) if smoke else large_networks(where, DEEP)
+    blocks = ", ".join(f"{name} {case['training_steps']:.2f}" for name, case in deep.items())
+    headline = f"adds to an epoch: {shown}; a measurement in steps: {in_steps}; a measured step in steps: {blocks}"
+    return {"results": cases, "measurements": costs, "large_networks": deep, "headline": headline}
 
 
 def probes(*, smoke: bool, seconds: float, folder: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """``bench monitor``: what a ``CollapseMonitor`` adds to a training epoch, what a measurement costs, and memory.
 
 A measured step and a plain one take turns in one process; the epoch's overhead is (measured steps × what one adds +
-one summary) / (steps × a plain step), since most steps are plain by design.
+one summary) / (steps × a plain step), since most steps are plain by design. Of a deep transformer and of a ViT-S it is
+told what one measured step with its summary costs in training steps.
 
 A measurement is what a run does every ``monitor.every`` steps: the probe set through the network in eval mode, in
 float32, and every rank. Its cost is given in steps, as a whole and without the forward passes, which depend on the
@@ -82,6 +83,7 @@ def main() -> dict[str, Any]:
     }
     cases = {name: overhead(training, steps=steps, rounds=n) for name, (training, steps, n) in trainings.items()}
     costs = {name: measurements(training, n) for name, (training, _, n) in trainings.items()}
+    deep = large_networks(where)
     table = Table(title=f"CollapseMonitor, every {EVERY} steps, one summary an epoch")
     for title in ("", "step, ms", "measured step adds, ms", "summary, ms", "steps an epoch", "adds"):
         table.add_column(title, justify="left" if not title else "right")
@@ -91,6 +93,7 @@ def main() -> dict[str, Any]:
     console = Console()
     console.print(table)
     console.print(cost_table(costs))
+    console.print(deep_table(deep))
     peak = memory()
     console.print(f"{SAMPLES:,} samples of {DIM} features: resident memory grows by {peak:.0f} MiB")
     return {
@@ -101,6 +104,7 @@ def main() -> dict[str, Any]:
         "every": EVERY,
         "results": cases,
         "measurements": costs,
+        "large_networks": deep,
         "memory": {"samples": SAMPLES, "features": DIM, "mib": peak},
     }
 
@@ -128,6 +132,61 @@ def overhead(step: Training, steps: int, rounds: int) -> dict[str, float]:
         "steps": steps,
         "overhead": share,
     }
+
+
+DEEP = {"transformer, 48 layers of width 512": (48, 512, 8), "ViT-S/16, images of 224": (12, 384, 6)}
+"""Blocks, width and heads."""
+
+
+def large_networks(
+    device: str, shapes: Mapping[str, tuple[int, int, int]] = DEEP, rounds: int = 3, tokens: int = 0
+) -> dict[str, dict[str, float]]:
+    """Network → a training step, what measuring one adds, its summary, and the two in training steps.
+
+    Args:
+        device: where.
+        shapes: of the networks.
+        rounds: plain and measured steps, in turn.
+        tokens: rows of a layer's output in one step; by default 8,192 on a GPU and 512 on a CPU.
+    """
+    tokens = tokens or (8192 if device == "cuda" else 512)
+    found = {}
+    for name, (depth, width, heads) in shapes.items():
+        case = overhead(block_training(depth, width, heads, tokens, device), steps=1, rounds=rounds)
+        kept = {key: case[key] for key in ("step_ms", "measuring_ms", "summary_ms")}
+        cost = (kept["measuring_ms"] + kept["summary_ms"]) / kept["step_ms"]
+        found[name] = {"tokens": tokens, **kept, "training_steps": cost, "share_of_an_epoch": cost / EVERY}
+    return found
+
+
+def deep_table(cases: Mapping[str, Mapping[str, float]]) -> Any:
+    """What a measured step of each network costs."""
+    from sslcollapse.core.console import Table
+
+    table = Table(title=f"One measured step with its summary; share where every {EVERY}th is measured")
+    for title in ("", "step, ms", "measuring adds, ms", "summary, ms", "in training steps", "share"):
+        table.add_column(title, justify="left" if not title else "right")
+    for name, case in cases.items():
+        ms = [f"{case[key]:.0f}" for key in ("step_ms", "measuring_ms", "summary_ms")]
+        table.add_row(name, *ms, f"{case['training_steps']:.2f}", f"{100 * case['share_of_an_epoch']:.1f} %")
+    return table
+
+
+def block_training(depth: int, width: int, heads: int, tokens: int, device: str) -> Training:
+    """AdamW on blocks of timm's transformer, whose maps all show their product; sequences of 64 tokens."""
+    from timm.models.vision_transformer import Block
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth))).to(device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    x = torch.randn(max(tokens // 64, 1), 64, width, device=device)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        (network(x) - x).square().mean().backward()
+        optimizer.step()
+
+    return Training(network, train, None)
 
 
 def measurements(training: Training, rounds: int) -> dict[str, dict[str, float]]:
