@@ -206,8 +206,7 @@ class _Packer:
                 continue
             array = None
             for block in numbers():
-                several = name == "y" and block.ndim == 2
-                kind = "float32" if several else "int64"
+                kind = "float32" if name == "y" and block.ndim == 2 else "int64"
                 array = array or _GrowingArray(self._folder, name, kind, block.shape[1:])
                 array.append(block)
             array = array or _GrowingArray(self._folder, name, "int64")
@@ -316,8 +315,7 @@ class _Packer:
         if not path.exists():  # there were none
             return
         loops = np.fromfile(path, self._number, self._state.loops, offset=HEADER)
-        if self._stream.unique:
-            loops = np.unique(loops)
+        loops = np.unique(loops) if self._stream.unique else loops
         array = _GrowingArray(self._folder, "loops.complete", self._number)
         array.append(loops)
         array.complete()
