@@ -103,7 +103,11 @@ class Collapse:
 
     def __str__(self) -> str:
         first, others = self.first, len(self.layers) - 1
-        before = f", {first.ranks[0][1]:.1f} at step {first.ranks[0][0]}" if first.ranks[0][0] < first.since else ""
+        (step, rank), before = first.ranks[0], ""
+        if step < first.since:
+            before = f", {rank:.1f} at step {step}"
+            if rank < self.below * first.reachable:
+                before += ", where it was low already, so that `below` may be too high for this network"
         more = f", and {others} more with it" if others else ""
         if self.healthy_step is None:
             healthy = "no measurement was healthy"

@@ -49,6 +49,7 @@ class Plot:
             figure = Figure(figsize=(WIDTH, self.height), layout="constrained")
             FigureCanvasAgg(figure)
             self.draw(figure)
+            _plain_powers(figure)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # as it is; it would be computed again
         return figure
@@ -67,6 +68,21 @@ class Plot:
     def csv(self) -> bytes:
         """The table, unrounded."""
         return to_csv(self.heads, self.rows)
+
+
+def _plain_powers(figure: Any) -> None:
+    """Numbers at logarithmic axes as plain text: matplotlib writes them as formulas, which ``RC`` does not parse."""
+    from matplotlib.ticker import LogFormatter, LogFormatterMathtext
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: Any = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            axis.set_major_formatter(Plain())
+        if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+            axis.set_minor_formatter(Plain(labelOnlyBase=False))
 
 
 def to_csv(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:

@@ -14,7 +14,7 @@ from sslcollapse.report.plots_run import FEATURES, NamedRun
 from sslcollapse.report.runs import Run, brief, differences
 from sslcollapse.runs.quantities import PARTS, TRAINED, attainable, encoder_title, encoders, is_number, lacking
 
-_NUMBER = re.compile(r"\[?[+−-]?\d[\d.,]*(e[+-]?\d+)?%?(\s.*)?|–|")
+_NUMBER = re.compile(r"\[?[+−-]?\d[\d.,]*(e[+-]?\d+)?[%°]?(\s.*)?|–|no change|")
 _ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
 _CELL = re.compile(r"<t[dh][^>]*>(.*?)</t[dh]>", re.DOTALL)
 _HYPHEN = re.compile(r"(?<![\w.])-(?=\d)")
@@ -52,10 +52,17 @@ class Table:
 
 
 def scrolling(table: str) -> str:
-    """A table in a box that scrolls; the keyboard reaches it too. Columns of numbers are aligned at the right."""
+    """A table in a box that scrolls; the keyboard reaches it too.
+
+    Columns of numbers are aligned at the right; names of layers are names, also where they are numbers.
+    """
     lines = [_CELL.findall(row) for row in _ROW.findall(table)]
     columns = list(zip(*lines[1:], strict=True))
-    numeric = {k for k, column in enumerate(columns) if any(column) and all(map(_NUMBER.fullmatch, column))}
+    numeric = {
+        k
+        for k, column in enumerate(columns)
+        if any(column) and all(map(_NUMBER.fullmatch, column)) and lines[0][k] != "layer"
+    }
     made = []
     for row, cells in enumerate(lines):
         tag = "td" if row else "th"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -113,12 +114,19 @@ def _show(run: ListedRun, as_json: bool) -> None:
     if as_json:
         return _print_json(run.record() | {"recipe": run.recipe, "result": run.result, "collapse": run.collapse})
     rows = [("state", run.state), ("steps", f"{run.step:,} of {run.steps:,}"), ("started", run.started)]
-    rows += [(name, str(value)) for name, value in run.about.items()]
+    rows += [(name, _shown(value)) for name, value in run.about.items()]
     rows += [(name, f"{value:.6g}") for name, value in run.metrics.items()]
     if run.collapse:
         rows.append(("collapse", str(run.collapse.get("text", ""))))
     _print_table(["", str(run.path)], rows)
     _print_table(["recipe", ""], [(path, json.dumps(value)) for path, value in run.flat_recipe().items()])
+
+
+def _shown(value: Any) -> str:
+    """A number to six digits, a command as it is typed."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return shlex.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _remove(paths: Sequence[Path], yes: bool) -> int:
@@ -151,6 +159,12 @@ def _remove(paths: Sequence[Path], yes: bool) -> int:
     return 0
 
 
+_PATHS = ("run", "a run of it", "hash")
+"""Columns whose text is copied to the next command: never broken where the terminal has room for it."""
+
+_WIDTH = 200
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
@@ -160,7 +174,8 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str
 
     table = Table(title=title)
     for head in heads:
-        table.add_column(head, overflow="fold")
+        table.add_column(head, overflow="fold", no_wrap=head in _PATHS)
     for row in rows:
         table.add_row(*row)
-    PlainConsole().print(table)
+    console = PlainConsole()
+    (console if console.is_terminal else PlainConsole(width=_WIDTH)).print(table)  # a pipe has no width

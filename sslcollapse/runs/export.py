@@ -140,6 +140,16 @@ def load_encoder(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
             metadata = file.metadata() or {}
         if not isinstance(description, dict):
             raise ValueError(f"encoder.json holds a {type(description).__name__}, not a description")
+    except FileNotFoundError as error:
+        if (folder / "recipe.json").exists() and not (folder / "result.json").exists():
+            raise RunError(
+                f"{folder}: this run is not finished and has no exported encoder yet; go on with the command that "
+                "started it and --resume"
+            ) from error
+        raise RunError(
+            f"{folder}: no readable exported encoder: {Path(error.filename).name} is not there; a run directory is "
+            "such as runs/NAME/HASH/seed0"
+        ) from error
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise RunError(
             f"{folder}: no readable exported encoder (encoder.safetensors and encoder.json): {error}"

@@ -35,6 +35,7 @@ def test_an_untrained_network_cannot_have_fallen():
     found = alarm.observe(1, [row(1)])
     assert found.first.ranks == ((0, 1.0), (1, 1.0))
     assert (found.first.since, found.healthy_step) == (1, None)
+    assert "since step 1, 1.0 at step 0, where it was low already, so that `below` may be too high" in str(found)
 
 
 def test_the_first_to_fall_stands_first_with_its_course_and_spectra():

@@ -7,8 +7,10 @@ import pytest
 from tiny import tiny_recipe
 
 from sslcollapse import cli
+from sslcollapse.core.errors import RunError
 from sslcollapse.core.files import run_lock
 from sslcollapse.recipe import override
+from sslcollapse.runs.export import load_encoder
 from sslcollapse.training.trainer import train
 
 RECIPE = tiny_recipe(
@@ -149,3 +151,27 @@ def test_rm_refuses_what_is_no_run_a_folder_of_runs_a_link_and_a_run_in_use_and_
         assert cli.main(["runs", "rm", "--yes", *map(str, runs)]) == 2
     assert "this run is in use by process" in capsys.readouterr().err
     assert all(run.exists() for run in runs)
+
+
+def test_a_path_in_a_table_is_whole_where_nothing_has_a_width(folder, capsys):
+    assert cli.main(["runs", "ls", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert all(run["path"] in shown for run in printed(capsys, "ls", folder))
+
+
+def test_show_prints_a_command_as_it_is_typed_and_seconds_to_six_digits(folder, capsys):
+    run = sorted(folder.glob("*/*/seed0"))[0]
+    file = run / "environment.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"command": ["sslcollapse", "train", "a b.py"]}))
+    seconds = json.loads((run / "result.json").read_text())["seconds"]["training"]
+    assert cli.main(["runs", "show", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "sslcollapse train 'a b.py'" in shown
+    assert f" {seconds:.6g} " in shown
+
+
+def test_an_encoder_of_an_unfinished_run_is_refused_with_how_to_go_on(folder):
+    (unfinished,) = folder.glob("*/*/seed7")
+    (unfinished / "encoder.json").unlink()
+    with pytest.raises(RunError, match=r"seed7: this run is not finished and has no exported encoder yet; .* --resume"):
+        load_encoder(unfinished)

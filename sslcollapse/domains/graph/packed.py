@@ -76,6 +76,7 @@ class PackedGraph:
         if not path:
             raise RecipeError("path: names no folder")
         self.folder = Path(data_root) / Path(path).expanduser()
+        self.given = path
 
     @property
     def num_features(self) -> int:
@@ -97,9 +98,15 @@ class PackedGraph:
                     f"{self.folder}: a graph that was not packed to its end; give the same `sslcollapse graph pack` "
                     "command again, which goes on where it stopped"
                 )
+            here = Path(self.given).expanduser().resolve()
+            found = (here / DESCRIPTION).exists()
             raise MissingDataError(
-                f"{self.folder}: holds no stored graph ({DESCRIPTION} is not there); write it with: "
-                f"sslcollapse graph pack RECIPE {self.folder}"
+                f"{self.folder}: holds no stored graph ({DESCRIPTION} is not there); "
+                + (
+                    f"a relative path is one below the data root, and {here} holds one: give that path"
+                    if found
+                    else f"write it with: sslcollapse graph pack RECIPE {self.folder}"
+                )
             )
         try:
             return _described(json.loads(read_regular(path)))
@@ -187,7 +194,8 @@ class PackedGraph:
         except DataError:
             raise
         except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path}: truncated or damaged ({printable(str(error))}); copy it again") from error
+            why = printable(str(error)).removeprefix(f"{path}: ")
+            raise DataError(f"{path}: truncated or damaged ({why}); copy it again") from error
         if array.shape != shape or array.dtype.name != kind or not array.flags.c_contiguous:
             raise DataError(
                 f"{path}: holds {array.dtype.name} {list(array.shape)}, and {DESCRIPTION} says {kind} {list(shape)}; "

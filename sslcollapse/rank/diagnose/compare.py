@@ -94,9 +94,10 @@ def add_changes(diagnosis: Diagnosis, target: Target, base: Target) -> Diagnosis
         else:
             unmatched.append(f"{name}: has entries that are NaN or infinite")
     if not changes:
+        order = "; the base comes first, then the adapter" if next(iter(before.values()))().adapter else ""
         raise TargetError(
             f"{target.title} and {base.title} have no layer of one name and shape: {', '.join(list(after)[:3])} and "
-            f"{', '.join(list(before)[:3])}"
+            f"{', '.join(list(before)[:3])}" + order
         )
     changes.sort(key=lambda change: -change.change)
     return replace(diagnosis, changes=changes, unmatched=unmatched, against=base.title)

@@ -17,10 +17,17 @@ from sslcollapse.rank.diagnose.report import (
     kinds_of,
     left_out,
     since_when,
+    unchanged_adapters,
     what_to_try,
 )
 from sslcollapse.rank.diagnose.series import Series
-from sslcollapse.rank.diagnose.verdicts import DEGRADING_BELOW, HEALTHY, OUTPUT_DEGRADING_BELOW
+from sslcollapse.rank.diagnose.verdicts import (
+    COLLAPSED,
+    DEGRADING,
+    DEGRADING_BELOW,
+    HEALTHY,
+    OUTPUT_DEGRADING_BELOW,
+)
 from sslcollapse.rank.plots import draw_fan, draw_heat_map, layer_labels, step_ticks
 
 _FOOT = "Made by sslcollapse diagnose."
@@ -49,7 +56,11 @@ def html_of(diagnosis: Diagnosis) -> str:
     changes = [change_cells(change) for change in diagnosis.changes]
     kinds = "".join(f"<p>{in_html(line)}</p>\n" for line in kinds_of(diagnosis.layers))
     sections = [
-        Section("layers", "Which layers", _list(findings(diagnosis) or ["every layer is healthy"]) + kinds),
+        Section(
+            "layers",
+            "Which layers",
+            _list([*(findings(diagnosis) or ["every layer is healthy"]), *unchanged_adapters(diagnosis)]) + kinds,
+        ),
         Section("since", "Since when", _list(since_when(diagnosis))),
         Section("try", "What to try", _list(what_to_try(diagnosis))),
         Section(
@@ -65,8 +76,8 @@ def html_of(diagnosis: Diagnosis) -> str:
         Section("spectra", "Spectra", _WORDS, (), _spectra(diagnosis)),
         Section("read", "What is read", _list([*left_out(diagnosis), *diagnosis.unmatched])),
     ]
-    n = sum(layer.verdict != HEALTHY for layer in diagnosis.layers)
-    lead = f"{diagnosis.verdict.capitalize()}: {n} of {len(diagnosis.layers)} layers are not healthy."
+    counts = ", ".join(f"{diagnosis.count(verdict)} {verdict}" for verdict in (HEALTHY, DEGRADING, COLLAPSED))
+    lead = f"{diagnosis.verdict.capitalize()}. Of {len(diagnosis.layers)} layers: {counts}."
     return one_file(Page(printable(diagnosis.title), lead, sections, _FOOT))
 
 
@@ -176,6 +187,7 @@ def _fan(lines: Sequence[tuple[Any, int, int]]) -> Any:
 def _depths(points: Sequence[tuple[int, float]], limit: float) -> Any:
     def draw(figure: Any) -> None:
         axes = figure.subplots()
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.plot([depth for depth, _ in points], [share for _, share in points], "o")
         axes.axhline(limit, linestyle="--", linewidth=1)
         axes.set(ylim=(0, max(1.1, *(share for _, share in points))), xlabel="depth", ylabel="of its reference")

@@ -14,6 +14,7 @@ from sslcollapse.rank.diagnose.verdicts import (
     COLLAPSED,
     DEGRADING,
     HEALTHY,
+    NO_CHANGE,
     Judged,
 )
 
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
 _STYLES = {HEALTHY: "green", DEGRADING: "yellow", COLLAPSED: "bold red"}
 _WIDTH = 150
 _FALLS = 5
+
+
+def unchanged_adapters(diagnosis: Diagnosis) -> list[str]:
+    """One line on the adapters that change nothing, whose rank of zero is no loss."""
+    names = [layer.name for layer in diagnosis.layers if layer.weight.reason == NO_CHANGE]
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
+    return [f"no change: {shown}: B·A is zero, as of an adapter that has not been trained"]
 
 
 def table(diagnosis: Diagnosis) -> Table:
@@ -140,7 +150,7 @@ def show(diagnosis: Diagnosis, console: PlainConsole | None = None) -> None:
     kinds = kinds_of(diagnosis.layers)
     if len(kinds) > 1:
         _line(console, f"by kind: {'; '.join(kinds)}")
-    for line in findings(diagnosis):
+    for line in [*unchanged_adapters(diagnosis), *findings(diagnosis)]:
         _line(console, line)
     for word, lines in (("since when", since_when(diagnosis)), ("what to try", what_to_try(diagnosis))):
         for line in lines:

@@ -22,6 +22,9 @@ from sslcollapse.rank.spectrum import from_gram, singular_values
 HEALTHY, DEGRADING, COLLAPSED = "healthy", "degrading", "collapsed"
 VERDICTS = (HEALTHY, DEGRADING, COLLAPSED)
 
+NO_CHANGE = "an adapter: no change"
+"""Why the weight of an adapter with B·A = 0 is healthy."""
+
 DEGRADING_BELOW = 0.5
 """Share of the reference rank below which a layer is degrading: half of the directions that chance gives are lost."""
 
@@ -101,7 +104,7 @@ def weigh(matrix: Matrix) -> Judged:
         verdict, most = HEALTHY, min(matrix.adapter, *shape)
         reference = random_rank(most, max(shape))
         rank = replace(rank, attainable=most, reachable=most, fraction=value / most)
-        reason = f"an adapter's change: effective rank {value:.1f} of {most}" if value else "an adapter: no change"
+        reason = f"an adapter's change: effective rank {value:.1f} of {most}" if value else NO_CHANGE
     defect = float((sigma.square() - 1).square().sum().sqrt())
     return Judged(rank, reference, verdict, reason, sigma.numpy(), shape, _condition(sigma), defect)
 

@@ -332,6 +332,12 @@ def test_a_damaged_folder_is_refused_by_name(stored, damage, message):
         read(stored)
 
 
+def test_a_path_of_the_working_folder_is_named_where_the_data_root_has_none(stored, tmp_path, monkeypatch):
+    monkeypatch.chdir(stored.parent)
+    with pytest.raises(MissingDataError, match=f"a relative path is one below the data root, and {stored} holds one"):
+        PackedGraph(tmp_path / "root", path=stored.name).load()
+
+
 def test_an_array_that_leads_out_of_the_folder_is_refused(stored):
     arrays = json.loads((stored / "graph.json").read_text())["arrays"]
     described(stored, arrays=arrays | {"../x": arrays["x"]})

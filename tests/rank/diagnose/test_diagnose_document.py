@@ -58,6 +58,9 @@ def test_a_fine_tuner_finds_the_layer_that_was_tuned(monkeypatch, tmp_path, caps
     page = Path("tuned.html").read_text(encoding="utf-8")
     assert "What has changed" in page
     assert "principal angles" in page
+    assert re.search(r'<td>2</td>(<td class="n">[^<]+</td>){7}</tr>', page)  # a layer is a name, what follows numbers
+    assert "mathdefault" not in page  # no formula where a number at an axis should be
+    assert "Healthy. Of 3 layers: 3 healthy, 0 degrading, 0 collapsed." in page
 
 
 def test_the_block_in_python_runs_and_writes_every_form(monkeypatch, tmp_path):

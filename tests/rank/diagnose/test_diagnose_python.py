@@ -169,6 +169,7 @@ def test_a_fresh_adapter_is_no_change_and_has_not_collapsed():
     found = sslcollapse.diagnose(adapted(torch.zeros(40, 4)))
     rows = {row.layer: row for row in found.rows}
     assert rows["q_proj.lora.default"].reason == "an adapter: no change"
+    assert "no change: q_proj.lora.default: B·A is zero" in str(found)
     assert found.verdict == "healthy"
     assert rows["q_proj"].shape == (40, 40)
 
@@ -195,6 +196,8 @@ def test_a_folder_with_an_adapter_is_compared_with_its_base_by_the_scaled_produc
     assert change.change == pytest.approx(float((2 * b @ a).norm() / base.norm()), rel=1e-5)
     assert change.rank_of_change == pytest.approx(sslcollapse.effective_rank(b @ a), rel=1e-5)
     assert change.rank_after == pytest.approx(sslcollapse.effective_rank(base + 2 * b @ a), rel=1e-5)
+    with pytest.raises(sslcollapse.SSLCollapseError, match="the base comes first, then the adapter"):
+        sslcollapse.diagnose(tmp_path / "base", against=tmp_path / "adapter")
 
 
 def test_a_comparison_names_the_most_changed_layer_first_and_its_intruder(network):
