@@ -149,3 +149,21 @@ def test_rm_refuses_what_is_no_run_a_folder_of_runs_a_link_and_a_run_in_use_and_
         assert cli.main(["runs", "rm", "--yes", *map(str, runs)]) == 2
     assert "this run is in use by process" in capsys.readouterr().err
     assert all(run.exists() for run in runs)
+
+
+def test_rm_leaves_empty_folders_that_no_training_has_made(folder, tmp_path, capsys):
+    run = shutil.copytree(sorted(folder.glob("*/*/seed0"))[0], tmp_path / "mine" / "kept" / "run")
+    assert cli.main(["runs", "rm", "--yes", str(run)]) == 0
+    assert run.parent.is_dir()
+
+
+def test_rm_of_a_run_under_two_names_deletes_it_once(folder, capsys):
+    run = sorted(folder.glob("*/*/seed0"))[0]
+    other = run.parent / "seed7" / ".." / "seed0"
+    assert cli.main(["runs", "rm", "--yes", str(run), str(other)]) == 0
+    assert not run.exists()
+
+
+def test_diff_of_a_run_with_itself_is_no_difference(folder, capsys):
+    run = sorted(folder.glob("*/*/seed0"))[0]
+    assert printed(capsys, "diff", run, run) == {"recipe": [], "result": [], "environment": []}
