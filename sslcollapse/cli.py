@@ -15,6 +15,7 @@ from sslcollapse.core.texts import keep_traceback, lasting_output, launched, say
 from sslcollapse.rank.diagnose import options as diagnose_options
 from sslcollapse.runs.command import add_arguments as add_runs
 from sslcollapse.runs.command import run as _runs
+from sslcollapse.start import add_commands
 from sslcollapse.training.graph_files import add_graph_commands
 
 MENDABLE, INTERRUPTED, BUG = 2, 130, 70
@@ -184,9 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="continue this run from its newest checkpoint, if any")
     train.add_argument("--past-collapse", action="store_true", help="with --resume, of a run that a collapse stopped")
     train.add_argument("--overwrite", action="store_true", help="start again where a run already is")
-    train.add_argument(
-        "--dry-run", action="store_true", help="show the resolved recipe, layers and data; train nothing"
-    )
+    train.add_argument("--dry-run", action="store_true", help="show the recipe, layers and data; train nothing")
 
     ablate = _command(commands, "ablate", _ablate, "train a grid of recipes over seeds and tabulate the results")
     ablate.add_argument("target", type=Path, metavar="ABLATION|RECIPE", help="a file that defines one of the two")
@@ -270,6 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("kind", nargs="?", metavar="KIND", help="one kind, such as encoder (default: all)")
     listing.add_argument("name", nargs="?", metavar="NAME", help="one component of it: its arguments")
     _add_recipe(listing)
+    add_commands(commands, _command)
     return parser
 
 

@@ -249,9 +249,9 @@ def quickstart_record(seed: int, werank: bool) -> dict:
 
 
 @pytest.mark.parametrize(("column", "werank"), [(2, True), (3, False)])
-def test_the_readmes_quickstart_figures_are_those_of_the_recorded_run(column, werank):
+def test_the_quickstarts_figures_are_those_of_the_recorded_run(column, werank):
     record = quickstart_record(0, werank)
-    rows = [line.split("|") for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [line.split("|") for line in (ROOT / "docs/quickstart.md").read_text().splitlines() if line.startswith("| ")]
     shown = {row[1].strip(): row[column].strip() for row in rows if len(row) == 5}
     rank, layers = record["rank"], record["rank"]["layers"]
 
@@ -309,15 +309,24 @@ def test_the_readmes_operating_point_is_that_of_the_records_of_claim_3(graph, sh
     assert shown in " ".join((ROOT / "README.md").read_text().split())
 
 
-@pytest.mark.parametrize("objective", ["SimCLR", "BYOL", "SimSiam", "VICReg", "Barlow Twins"])
-def test_the_readmes_figures_of_digits_are_those_of_the_recorded_table(objective):
-    page = (ROOT / "docs/results/digits/README.md").read_text()
-    assert "50 of 50 runs" in page
-    (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {objective} | ")]
-    figures = re.findall(r"\d+\.\d+ ± \d+\.\d+|[+−]\d+\.\d+ \[.*?\]", row)
-    assert len(figures) == 4
-    there = "\n".join(line for line in page.splitlines() if line.startswith(f"| {objective} | "))
-    assert [figure for figure in figures if figure.replace("−", "-") not in there] == []
+def test_the_readmes_figures_of_depth_are_those_of_claim_0():
+    claim = json.loads((ROOT / "docs/results/claim_00_depth/claim.json").read_text())
+    text = " ".join((ROOT / "README.md").read_text().split()).replace(" points", "").replace("−", "-")
+    named = ("accuracy rises in deep encoders", "the best depth with WERank beats the best without")
+    shown = [(test["shown"], test["n"], test["outcome"]) for test in claim["tests"] if test["check"] in named]
+    assert [outcome for _, _, outcome in shown] == ["supported"] * 4 + ["inconclusive"] * 2
+    assert [figure for figure, _, _ in shown if figure not in text] == []
+    assert {n for _, n, _ in shown} == {10}
+
+
+@pytest.mark.parametrize("graph", ["Cora", "CiteSeer"])
+def test_the_readmes_accuracy_without_an_encoder_is_that_of_recorded_runs(graph):
+    lines = (ROOT / "docs/results/claim_00_depth/runs.jsonl").read_text().splitlines()
+    records = [record for record in map(json.loads, lines) if record["base"] == graph and "AAX" in record.get("baselines", {})]
+    found = {record["baselines"]["AAX"]["public"]["test_accuracy"]["mean"] for record in records}
+    assert len(records) > 10
+    (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {graph}, accuracy")]
+    assert {row.split("|")[2].strip()} == {f"{100 * value:.2f}" for value in found}
 
 
 @pytest.mark.parametrize("name", ["digits", "objectives_citation"])

@@ -22,12 +22,13 @@ ARROWS = {
     **dict.fromkeys(COMPONENTS, BELOW_COMPONENTS),
     "rank": {"core", "layers", "nn"},
     "runs": {"core", "recipe", "the version"},
-    "training": PARTS,
+    "training": PARTS | {"the version"},
     "ablation": PARTS | {"training"},
     "report": PARTS | {"ablation"},
     "integrations": {"core", "layers", "nn", "rank", "regularizers"},
     "testing": PARTS | {"training"},
-    "cli": PARTS | {"training", "ablation", "report", "testing"},
+    "cli": PARTS | {"training", "ablation", "report", "testing", "start"},
+    "start": PARTS | {"training", "cli"},
     "the version": PARTS | {"training", "testing"},
 }
 """Room → the rooms that it may import beside itself; "the version" is ``sslcollapse/__init__.py``, the public names."""

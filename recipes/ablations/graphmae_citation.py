@@ -2,7 +2,7 @@
 
 ablation = dict(
     name="graphmae_citation",
-    base={"Cora": "../graphmae_cora.py", "CiteSeer": "../graphmae_citeseer.py"},
+    base={"CiteSeer": "../graphmae_citeseer.py", "Cora": "../graphmae_cora.py"},
     axes={},
     seeds=10,
     metrics=["evaluation.public.test_accuracy", "rank.representation.effective_rank"],

@@ -19,13 +19,14 @@ def load(path: str | Path, variable: str = "recipe") -> dict[str, Any]:
     """The dict that a Python file defines as ``recipe``, or that a JSON file contains.
 
     Args:
-        path: a ``.py`` file, executed once in a namespace of its own, or a ``.json`` file.
+        path: a ``.py`` file, executed once in a namespace of its own, or a ``.json`` file; or the bare name of an
+            example of this package, such as ``quickstart``, where there is no file of that name.
         variable: the name that a Python file has to define.
 
     Raises:
         RecipeError: no such file (near names are suggested), no such variable, or an error inside it.
     """
-    path = Path(path)
+    path = example(path)
     try:
         source = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -44,6 +45,19 @@ def load(path: str | Path, variable: str = "recipe") -> dict[str, Any]:
         raise RecipeError(f"{path}: {error}") from None
     except Exception as error:  # a mapping of the file's own that fails
         raise RecipeError(f"{path}: `{variable}` cannot be read as a dict: {in_words(error)}") from error
+
+
+def examples() -> Path:
+    """Folder of the example recipes: ``examples`` of an installed package, which is made of a clone's ``recipes``."""
+    package = Path(__file__).parents[1]
+    return package / "examples" if (package / "examples").is_dir() else package.parent / "recipes"
+
+
+def example(path: str | Path) -> Path:
+    """The example recipe of this name, where a bare name is given and there is no such file here; else the path."""
+    path = Path(path)
+    known = examples() / f"{path.name}.py"
+    return known if len(path.parts) == 1 and not path.suffix and not path.exists() and known.is_file() else path
 
 
 def to_json(recipe: Mapping[str, Any]) -> str:
@@ -123,4 +137,8 @@ def _nearby(path: Path) -> str:
     if not folder.is_dir():
         return f"; there is no folder {folder} either (looked from {Path.cwd()})"
     names = sorted(item.name for item in folder.iterdir() if item.suffix in (".py", ".json"))
+    if len(path.parts) == 1 and not path.suffix:
+        known = [item.stem for item in examples().glob("*.py")]
+        if near := suggest(path.name, known):
+            return f"{near} (an example of this package)"
     return suggest(path.name, names) or f" (recipes in {folder}: {', '.join(names[:20]) or 'none'})"
