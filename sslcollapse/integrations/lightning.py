@@ -106,7 +106,10 @@ class CollapseCallback(Callback):
             folder=self._folder(trainer),
         )
         if self._alarm is not None:
-            self.monitor.alarm.load_state_dict(self._alarm)
+            alarm, healthy = self.monitor.alarm, self._folder(trainer) / "healthy.ckpt"
+            alarm.load_state_dict(self._alarm)
+            if alarm.healthy is not None and healthy.exists():  # of the training that goes on here
+                alarm.saved(str(healthy), alarm.healthy)
         self._logged = 0
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:

@@ -47,7 +47,7 @@ def widest(values: Any, what: str = "a matrix") -> Tensor:
     if reason is not None:
         raise ValueError(f"expected {what}, got a tensor that {reason}")
     values = unsharded(values.detach())
-    return values.to(torch.promote_types(values.dtype, torch.float64))
+    return values.to(torch.complex128 if values.is_complex() else torch.float64)  # which types of 8 bits become as well
 
 
 def singular_values(matrix: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ file of the disk is named by a request. The page holds no script; its browser as
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,11 +66,12 @@ class LiveReport:
         """
         if time.monotonic() < self._pause_until:
             return False
-        seen = self._watch()
-        if seen == self._seen:
-            return False
         began = time.monotonic()
         try:
+            seen = self._watch()
+            if seen == self._seen:
+                began = time.monotonic()  # nothing was drawn, so that no pause follows
+                return False
             self.files = self._draw()
         except Exception as error:  # half of a file can make a plot fail in any way
             if not self.files:
@@ -96,14 +98,13 @@ def serving(report: LiveReport, port: int = PORT) -> Iterator[str]:
         newest = report
 
     try:
-        server = ThreadingHTTPServer((HOST, port), Handler)
+        server = _Server((HOST, port), Handler)
     except (OSError, OverflowError) as error:
         busy = getattr(error, "errno", None) == errno.EADDRINUSE
         reason = "is in use by another program" if busy else f"cannot be used ({error})"
         raise RunError(
             f"port {port} of {HOST} {reason}; give another one with --port, or --port 0 for a free one"
         ) from error
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     try:
@@ -161,8 +162,19 @@ def serve_report(
         say("the page is served no more")
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong, but not that a browser did not wait for its answer."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     newest: LiveReport
+    timeout = 60.0
+    """Seconds after which a connection that asks for nothing is closed, and its thread with it."""
 
     def do_GET(self) -> None:
         self._answer(True)

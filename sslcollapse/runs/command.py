@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         runs = [read_listed(path) for path in find_runs(paths)]
         _ls(runs, options.json) if options.action == "ls" else _best(runs, options)
         return 0
-    runs = [read_listed(path) for path in find_runs(options.paths, folders=False)]
+    runs = [read_listed(run) for path in options.paths for run in find_runs([path], folders=False)]
     if options.action == "show":
         _show(runs[0], options.json)
         return 0
@@ -135,7 +135,7 @@ def _remove(paths: Sequence[Path], yes: bool) -> int:
     from sslcollapse.core.files import holder, run_lock
     from sslcollapse.runs.listing import find_runs, read_listed
 
-    runs = find_runs(paths, folders=False)
+    runs = list({path.resolve(): path for path in reversed(find_runs(paths, folders=False))}.values())[::-1]
     for path in runs:
         if path.is_symlink():
             raise RunError(f"{path}: this is a link; give the run directory itself")
@@ -150,9 +150,11 @@ def _remove(paths: Sequence[Path], yes: bool) -> int:
             print("nothing was deleted")
             return 0
     for path in runs:
+        around = (path.parent, path.parent.parent)
+        made = around[1].name == read_listed(path).recipe["name"]  # as training makes them; others are somebody's own
         with run_lock(path):
             shutil.rmtree(path)
-        for folder in (path.parent, path.parent.parent):
+        for folder in around if made else ():
             with suppress(OSError):  # other seeds, or other recipes, are in it
                 folder.rmdir()
         print(f"deleted {path}")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from accelerate import Accelerator
 
-from sslcollapse.core.errors import CollapsedError
+from sslcollapse.core.errors import CollapsedError, RunError
 from sslcollapse.core.texts import say
 from sslcollapse.core.types import Point
 from sslcollapse.rank.alarm import COLLAPSE_FILE, Collapse, CollapseAlarm
@@ -274,6 +274,7 @@ def check_collapse(run: RunDirectory, monitor: Mapping[str, Any], *, anyway: boo
 
     Raises:
         CollapsedError: it was stopped under the same settings.
+        RunError: ``collapse.json`` is damaged, and a collapse stops this run.
     """
     path = run.path / COLLAPSE_FILE
     try:
@@ -282,7 +283,13 @@ def check_collapse(run: RunDirectory, monitor: Mapping[str, Any], *, anyway: boo
             return
         said = f"{run.path}: this run was stopped after step {int(found['step'])}: {found['text']}"
         settings = found["settings"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except FileNotFoundError:
+        return
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
+        unknown = f"{path}: cannot be read ({error}), so that nobody knows whether a collapse has stopped this run"
+        if monitor["on_collapse"] == "stop" and not anyway:
+            raise RunError(f"{unknown}. To go on, add --past-collapse to --resume, or move the file away") from None
+        say(f"{unknown}; going on")
         return
     if not anyway and settings == {name: monitor[name] for name in SETTINGS}:
         raise CollapsedError(

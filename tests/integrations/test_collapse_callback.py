@@ -1,6 +1,7 @@
 import importlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from unittest import mock
@@ -229,3 +230,10 @@ def test_a_warning_ends_nothing_and_without_on_collapse_nothing_is_written(tmp_p
     callback, _ = fall(tmp_path / "not", None, epochs=3)
     assert callback.collapse is None
     assert not (tmp_path / "not").exists()
+
+
+def test_a_training_that_goes_on_in_its_folder_knows_its_last_healthy_checkpoint(fallen, tmp_path):
+    for name in ("healthy.ckpt", "collapsed.ckpt"):
+        shutil.copy(fallen[0] / name, tmp_path / name)
+    callback, _ = fall(tmp_path, "stop", ckpt=tmp_path / "collapsed.ckpt")
+    assert callback.monitor.alarm.checkpoint == str(tmp_path / "healthy.ckpt")

@@ -161,3 +161,26 @@ def test_ctrl_c_ends_the_command_well(run, tmp_path):
     finally:
         process.kill()
     assert "served no more" in log.read_text()
+
+
+def test_a_browser_that_goes_away_is_not_shown_as_an_error(run, capsys):
+    with live.serving(report_of(run), 0) as address:
+        host, port = address.removeprefix("http://").strip("/").split(":")
+        gone = socket.create_connection((host, int(port)))
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closes with a reset
+        gone.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n")  # the head goes on, so that the server still reads
+        time.sleep(0.1)
+        gone.close()
+        asked(address)
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_is_moved_away_leaves_the_page_as_it_was(run, capsys):
+    report = report_of(run)
+    page = report.files
+    run.rename(run.with_name("elsewhere"))
+    report._pause_until = 0.0
+    assert not report.refresh()
+    assert report.files == page
+    assert "the page stays as it was" in capsys.readouterr().err

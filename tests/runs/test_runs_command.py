@@ -175,3 +175,21 @@ def test_an_encoder_of_an_unfinished_run_is_refused_with_how_to_go_on(folder):
     (unfinished / "encoder.json").unlink()
     with pytest.raises(RunError, match=r"seed7: this run is not finished and has no exported encoder yet; .* --resume"):
         load_encoder(unfinished)
+
+
+def test_rm_leaves_empty_folders_that_no_training_has_made(folder, tmp_path, capsys):
+    run = shutil.copytree(sorted(folder.glob("*/*/seed0"))[0], tmp_path / "mine" / "kept" / "run")
+    assert cli.main(["runs", "rm", "--yes", str(run)]) == 0
+    assert run.parent.is_dir()
+
+
+def test_rm_of_a_run_under_two_names_deletes_it_once(folder, capsys):
+    run = sorted(folder.glob("*/*/seed0"))[0]
+    other = run.parent / "seed7" / ".." / "seed0"
+    assert cli.main(["runs", "rm", "--yes", str(run), str(other)]) == 0
+    assert not run.exists()
+
+
+def test_diff_of_a_run_with_itself_is_no_difference(folder, capsys):
+    run = sorted(folder.glob("*/*/seed0"))[0]
+    assert printed(capsys, "diff", run, run) == {"recipe": [], "result": [], "environment": []}

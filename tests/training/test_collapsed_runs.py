@@ -105,6 +105,16 @@ def test_resuming_it_says_what_happened_and_goes_on_only_when_asked(command, tmp
     assert not collapse(run)["stopped"]
 
 
+def test_a_damaged_record_of_a_collapse_lets_a_run_go_on_only_when_asked(command, tmp_path, capsys):
+    path = run_of(tmp_path) / "collapse.json"
+    damage = path.read_text()[:100]
+    path.write_text(damage)
+    assert command("--resume") == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert (path.read_text(), kept(path.parent)) == (damage, [4, 8])  # nothing was done
+    assert command("--resume", "monitor.on_collapse=warn") == 0
+
+
 def test_a_setting_that_is_changed_lets_it_go_on_to_a_collapse_in_the_last_step_which_ends_nothing(command, tmp_path):
     assert command("--resume", "monitor.patience=3") == 0  # low at steps 10, 12 and 14
     run = run_of(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -67,8 +68,15 @@ def groups_of(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
 
 def acting_value(roles: Mapping[str, Tensor]) -> Tensor | None:
     """What the parts of a weight are together; None where a file does not say."""
+    if any(part.layout != torch.strided or part.is_quantized for part in roles.values()):
+        return None
+    roles = _of_one_type(roles)
     names = set(roles)
+    if not all(part.is_floating_point() or part.is_complex() for role, part in roles.items() if role != "mask"):
+        return None
     if names == {"lora A", "lora B"}:
+        if min(part.dim() for part in roles.values()) < 2:
+            return None
         down, up = roles["lora A"].flatten(1), roles["lora B"].flatten(1)
         return up @ down if up.shape[1] == down.shape[0] else None
     if names == {"orig", "mask"} and roles["orig"].shape == roles["mask"].shape:
@@ -84,6 +92,17 @@ def acting_value(roles: Mapping[str, Tensor]) -> Tensor | None:
     return None
 
 
+def _of_one_type(roles: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The parts in one type that all of them fit in; those of 8 bits, which nothing computes with, in float32."""
+    numbers = {role: part for role, part in roles.items() if part.is_floating_point() or part.is_complex()}
+    wide = {role: part.float() if part.element_size() == 1 else part for role, part in numbers.items()}
+    types = {part.dtype for part in wide.values()}
+    if len(types) > 1:
+        common = reduce(torch.promote_types, types)
+        wide = {role: part.to(common) for role, part in wide.items()}
+    return {**roles, **wide}
+
+
 def _weight_norm(length: Tensor, direction: Tensor) -> Tensor | None:
     if length.dim() == 0:
         return direction * (length / direction.norm())
@@ -95,7 +114,7 @@ def _weight_norm(length: Tensor, direction: Tensor) -> Tensor | None:
 
 
 def _spectral_norm(weight: Tensor, left: Tensor, right: Tensor | None) -> Tensor | None:
-    for dim in (0, 1):  # a transposed convolution has its outputs in the second dimension
+    for dim in (0, 1) if weight.dim() else ():  # a transposed convolution has its outputs in the second dimension
         matrix = weight.movedim(dim, 0).flatten(1) if weight.dim() > dim else weight[:0]
         if left.dim() != 1 or matrix.shape[0] != len(left):
             continue

@@ -27,7 +27,7 @@ COLUMNS = {
 
 _WINDOWS = 8
 _LEAST = 8
-"""A tail of fewer eigenvalues is not fitted."""
+"""Of fewer eigenvalues nothing is fitted."""
 
 
 def check_columns(names: Sequence[str]) -> list[str]:

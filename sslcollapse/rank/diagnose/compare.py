@@ -19,6 +19,7 @@ from sslcollapse.rank.spectrum import (
     gram_of,
     singular_values,
     stable_rank_from_singular_values,
+    widest,
     without_noise,
 )
 
@@ -89,7 +90,7 @@ def add_changes(diagnosis: Diagnosis, target: Target, base: Target) -> Diagnosis
         new, old = after[name](), before[pairs[name]]()
         if new.weight.shape != old.weight.shape:
             unmatched.append(f"{name}: {list(old.weight.shape)} became {list(new.weight.shape)}")
-        elif bool(torch.isfinite(new.weight).all()) and bool(torch.isfinite(old.weight).all()):
+        elif bool(torch.isfinite(widest(new.weight)).all()) and bool(torch.isfinite(widest(old.weight)).all()):
             changes.append(change_of(name, old.weight, new.weight, adapter=bool(new.adapter)))
         else:
             unmatched.append(f"{name}: has entries that are NaN or infinite")
@@ -113,17 +114,21 @@ def change_of(name: str, before: Tensor, after: Tensor, *, adapter: bool = False
         after: [out, in]; of an adapter the change alone.
         adapter: whether ``after`` is that.
     """
-    old = before.detach().double()
-    difference = after.detach().double() if adapter else after.detach().double() - old
-    new = old + difference if adapter else after.detach().double()
+    old, given = widest(before), widest(after)
+    difference = given if adapter else given - old
+    new = old + difference if adapter else given
     sigma_old, left_old = _directions(old)
     sigma_new, left_new = _directions(new)
     sigma_change = singular_values(difference)
     size = float(sigma_old.square().sum().sqrt())
-    change = float(sigma_change.square().sum().sqrt()) / size if size else math.inf
+    moved_by = float(sigma_change.square().sum().sqrt())
+    change = moved_by / size if size else (math.inf if moved_by else 0.0)
     top = min(TOP, int((sigma_old > 0).sum()), int((sigma_new > 0).sum()))
-    cosines = (left_old.mH @ left_new[:, :top]).abs()  # [k, top]
-    straight = torch.linalg.svdvals(left_old[:, :top].mH @ left_new[:, :top]).clamp(max=1.0)
+    both = torch.promote_types(left_old.dtype, left_new.dtype)  # one of them may be complex
+    left_old, left_new = left_old.to(both), left_new.to(both)[:, :top]
+    has = left_old[:, : int((sigma_old > 0).sum())]  # what A maps to zero is no direction of it
+    cosines = (has.mH @ left_new).abs()  # [k, top]
+    straight = torch.linalg.svdvals(left_old[:, :top].mH @ left_new).clamp(max=1.0)
     moved = change > UNCHANGED
     return Change(
         layer=name,

@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from torch import nn
 
+from sslcollapse.nn.wrappers import check_count
 from sslcollapse.rank.diagnose.columns import check_columns
 from sslcollapse.rank.diagnose.compare import add_changes
 from sslcollapse.rank.diagnose.diagnosis import Diagnosis, diagnose_weights
@@ -85,6 +86,11 @@ def diagnose(
         DataError: a file that is no regular one, or claims more than it holds.
         RecipeError, MissingDataError: see the recipe of ``data``.
     """
+    if samples is not None:
+        try:
+            check_count("samples", samples)
+        except (TypeError, ValueError) as error:
+            raise TargetError(str(error)) from None
     names = check_columns([columns] if isinstance(columns, str) else columns)
     inputs = load_data(Path(data)) if isinstance(data, (str, Path)) else data  # it may register the target's parts
 

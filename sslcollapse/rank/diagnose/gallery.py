@@ -93,7 +93,11 @@ def read_entries(folder: Path) -> list[dict[str, Any]]:
                 raise ValueError(f"format {entry['format']!r}, and not {FORMAT}")
             for key in ("name", "command", "verdict", "counts", "parameters", "covered", "layers"):
                 entry[key]
-        except (ValueError, KeyError, TypeError) as error:
+            if entry["verdict"] not in VERDICTS:
+                raise ValueError(f"verdict {entry['verdict']!r}, not one of {', '.join(VERDICTS)}")
+            entry["name"] = str(entry["name"])
+            table_of([entry])  # whatever has another type is found out here
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TargetError(
                 f"{path}: no entry of a gallery ({type(error).__name__}: {error}); make it with --gallery"
             ) from None

@@ -12,6 +12,7 @@ from torch import nn
 
 from sslcollapse.core.errors import SSLCollapseError, suggest
 from sslcollapse.layers.layer import Coverage, LayerError, described, weights
+from sslcollapse.nn.init import unreadable
 from sslcollapse.nn.wrappers import check_model, coverage_of, layers_of, unwrap
 from sslcollapse.rank.diagnose.matrices import Matrix
 from sslcollapse.rank.diagnose.state_dict import TargetError
@@ -158,6 +159,9 @@ def matrices_of(network: nn.Module, title: str) -> list[Matrix]:
         except LayerError as error:
             raise TargetError(f"{title}: no weight matrices in this network; {error}") from None
         found = [Matrix(name, layers[name].depth, weight) for name, weight in weights(layers).items()]
+    for matrix in found:
+        if reason := unreadable(matrix.weight):
+            raise TargetError(f"{title}: the weight of {matrix.name} {reason}")
     if not found:
         raise TargetError(f"{title}: no weight matrices in this network{unread(coverage_of(network))}")
     return found

@@ -126,6 +126,8 @@ def _with_inputs(target: Target, data: Any, samples: int | None) -> tuple[nn.Mod
             break
     if not views:
         raise TargetError("data: there is no batch in it")
+    if not count:
+        raise TargetError("data: its batches have no rows, of which there would be no rank")
     first = views[0]
     shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else ()
     trained, untrained = target.networks(shape)

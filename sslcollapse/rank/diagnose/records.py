@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +21,7 @@ from sslcollapse.rank.diagnose.verdicts import (
 
 def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """The record that ``--json`` writes; None stands for what is not finite or not measured."""
-    return {
+    record = {
         "target": diagnosis.title,
         "verdict": diagnosis.verdict,
         "counts": {verdict: diagnosis.count(verdict) for verdict in VERDICTS},
@@ -50,13 +51,14 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
             "unmatched": list(diagnosis.unmatched),
         },
     }
+    return {name: finite_only(value) for name, value in record.items()}
 
 
 def change_record(change: Change) -> dict[str, Any]:
     """One layer of a comparison, without its spectra."""
     names = ["layer", "kind", "shape", "change", "rank_before", "rank_after", "rank_of_change"]
     names += ["stable_before", "stable_after", "stable_of_change", "intruders", "angles"]
-    return {name: getattr(change, name) for name in names}
+    return {name: finite_only(getattr(change, name)) for name in names}
 
 
 def _layer_record(layer: LayerReport) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def _weight_record(weight: Judged) -> dict[str, Any]:
         "orthogonality_defect": weight.orthogonality_defect,
         "verdict": weight.verdict,
         "reason": weight.reason,
-        "columns": {name: _finite(value) for name, value in weight.columns.items()},
+        "columns": dict(weight.columns),
     }
 
 
@@ -99,5 +101,10 @@ def _output_record(output: Judged) -> dict[str, Any]:
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None
+def finite_only(value: Any) -> Any:
+    """The same with None in place of numbers that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: finite_only(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(finite_only, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -133,11 +133,11 @@ class Series:
 
     def to_json(self, path: str | Path) -> None:
         """Write falls and every step's numbers."""
-        from sslcollapse.rank.diagnose.records import to_json
+        from sslcollapse.rank.diagnose.records import finite_only, to_json
 
         record = {
             "verdict": self.verdict,
-            "falls": [vars(fall) for fall in self.falls],
+            "falls": [finite_only(vars(fall)) for fall in self.falls],
             "steps": {str(step): to_json(self.diagnoses[step]) for step in sorted(self.diagnoses)},
         }
         write_atomic(Path(path), (json.dumps(record, indent=2) + "\n").encode())
@@ -164,17 +164,17 @@ class Series:
 _HEADS = ["step", "layer", "part", "effective_rank", "share", "verdict"]
 
 
-def step_of(name: str, position: int) -> int:
-    """The last number in a file's name, such as that of step00000400.pt; else its position."""
+def step_of(name: str) -> int | None:
+    """The last number in a file's name, such as that of step00000400.pt; None where there is none."""
     path = Path(name)
     numbers = re.findall(r"\d+", path.stem) or re.findall(r"\d+", path.parent.name)
-    return int(numbers[-1]) if numbers else position
+    return int(numbers[-1]) if numbers else None
 
 
 def steps_of(names: Sequence[str]) -> list[int]:
-    """Steps of checkpoints by their names; their positions where two would have one step."""
-    steps = [step_of(name, k) for k, name in enumerate(names)]
-    return steps if len(set(steps)) == len(steps) else list(range(len(names)))
+    """Steps of checkpoints by their names; their positions where a name has none, or two would have one."""
+    steps = [step for name in names if (step := step_of(name)) is not None]
+    return steps if len(set(steps)) == len(names) else list(range(len(names)))
 
 
 _KEY = re.compile(r"rank/(?:layers/(.+)/(weight|output)|(representation))/effective_rank")
@@ -189,18 +189,21 @@ def recorded_falls(metrics: Path, diagnosis: Diagnosis) -> list[Fall] | None:
     attainable = {layer.name: layer.weight.rank.attainable for layer in diagnosis.layers}
     values: dict[tuple[str, str], list[tuple[int, float]]] = {}
     try:
-        lines = metrics.read_text(encoding="utf-8").splitlines()
+        lines = metrics.read_bytes().split(b"\n")
     except OSError:
         return None
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
-            continue  # the last line of a run that was killed
-        for key, value in record.items() if isinstance(record, dict) else ():
-            if (match := _KEY.fullmatch(key)) and isinstance(value, (int, float)):
-                place = (match[1] or match[3], match[2] or match[3])
-                values.setdefault(place, []).append((int(record.get("step", 0)), float(value)))
+            step = record.get("step")
+            if not isinstance(step, int):
+                continue
+            for key, value in record.items():
+                if (match := _KEY.fullmatch(key)) and isinstance(value, (int, float)):
+                    place = (match[1] or match[3], match[2] or match[3])
+                    values.setdefault(place, []).append((step, float(value)))
+        except (ValueError, AttributeError, OverflowError, RecursionError):
+            continue  # damaged, as the last line of a run that was killed is
     courses: dict[tuple[str, str], Course] = {}
     for (layer, part), course in values.items():
         course.sort()

@@ -25,6 +25,9 @@ SINGLE = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin",
 
 INDEX = ".index.json"
 
+_LONGEST = 255
+"""Bytes of a file's name."""
+
 _TYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64},
@@ -90,7 +93,7 @@ def read_folder(path: Path) -> StoredTensors:
     if index is not None:
         return _indexed(path, index)
     single = [path / name for name in SINGLE if (path / name).exists()][:1]
-    files = single or _loose(path)
+    files = single or _whole(path, _loose(path))
     shapes = {file: _shapes(file) for file in files}
     return _stored({name: file for file in files for name in shapes[file]}, shapes)
 
@@ -104,6 +107,21 @@ def _loose(path: Path) -> list[Path]:
     return [file for file in sorted(path.glob("*.safetensors")) if re.search(r"-\d+-of-\d+$", file.stem)]
 
 
+def _whole(path: Path, files: list[Path]) -> list[Path]:
+    """The same files, once their names say that none is missing."""
+    there: dict[str, set[int]] = {}
+    for file in files:
+        number, count = re.findall(r"\d+", file.stem)[-2:]
+        there.setdefault(count, set()).add(int(number))
+    for count, numbers in there.items():
+        if len(numbers) < int(count):
+            raise TargetError(
+                f"{path}: {len(numbers)} of {int(count)} shards are there, by their names (-of-{count}), and no "
+                "index; download the others, since what they hold would be judged by its absence"
+            )
+    return files
+
+
 def _indexed(path: Path, index: Path) -> StoredTensors:
     try:
         places = json.loads(read_regular(index))["weight_map"]
@@ -113,8 +131,9 @@ def _indexed(path: Path, index: Path) -> StoredTensors:
         raise TargetError(f"{index}: no index of shards ({type(error).__name__}: {error}); download it again") from None
     files = sorted(set(places.values()))
     for file in files:
-        if Path(file).name != file or file in ("", ".", ".."):
-            raise TargetError(f"{index}: refused: names {printable(file)!r}, which does not lie in the folder itself")
+        if Path(file).name != file or file in ("", ".", "..") or len(file.encode()) > _LONGEST:
+            named = printable(file[:_LONGEST])
+            raise TargetError(f"{index}: refused: names {named!r}, which does not lie in the folder itself")
     if missing := [file for file in files if not (path / file).exists()]:
         raise TargetError(
             f"{path}: {len(missing)} of {len(files)} shards are missing: {printable(', '.join(missing[:5]))}; "
@@ -200,13 +219,18 @@ def _on_meta(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
 
+_LARGEST = 1e30
+"""An α that is larger, infinite or NaN is none."""
+
+
 def adapter_scaling(config: Mapping[str, Any]) -> Callable[[str, int], float]:
     """Name of a layer and rank of its adapter → what PEFT multiplies BA with: α/r, or α/√r where the config says so."""
-    alpha, patterns = config.get("lora_alpha"), config.get("alpha_pattern") or {}
+    alpha, patterns = config.get("lora_alpha"), config.get("alpha_pattern")
+    patterns = patterns if isinstance(patterns, Mapping) else {}
 
     def scaling(layer: str, rank: int) -> float:
         own = next((value for key, value in patterns.items() if layer == key or layer.endswith(f".{key}")), alpha)
-        if not isinstance(own, (int, float)) or isinstance(own, bool):
+        if isinstance(own, bool) or not isinstance(own, (int, float)) or not abs(own) < _LARGEST or not rank:
             return 1.0
         return own / (rank**0.5 if config.get("use_rslora") else rank)
 

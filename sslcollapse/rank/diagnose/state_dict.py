@@ -131,14 +131,14 @@ def _entry(content: Any, path: Path | str, entry: str) -> tuple[dict[str, Tensor
     )
 
 
-def entries(content: Any, place: str = "") -> list[str]:
+def entries(content: Any, place: str = "", depth: int = 0) -> list[str]:
     """Entries of a checkpoint that hold tensors, dots between levels, two levels deep."""
     found = []
     for key, value in content.items() if isinstance(content, Mapping) else ():
-        if isinstance(key, str) and isinstance(value, Mapping) and "." not in place:
+        if isinstance(key, str) and isinstance(value, Mapping) and depth < 2:
             if any(isinstance(item, Tensor) for item in value.values()):
                 found.append(_join(place, key))
-            found += entries(value, _join(place, key))
+            found += entries(value, _join(place, key), depth + 1)
     return found
 
 
@@ -186,8 +186,8 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return [(1, len(numbers[part]), numbers[part]) if part in numbers else (0, 0, part) for part in parts]
 
 
-def _unwrap(content: Any, path: Path | str, entry: str) -> tuple[dict[str, Tensor], str]:
-    if entry.count(".") > DEEPEST:
+def _unwrap(content: Any, path: Path | str, entry: str, depth: int = 0) -> tuple[dict[str, Tensor], str]:
+    if depth > DEEPEST:  # counted, since a name may be empty
         raise TargetError(f"{path}: its entries lie more than {DEEPEST} deep, or a dict in it contains itself")
     if not isinstance(content, Mapping):
         raise TargetError(
@@ -197,12 +197,12 @@ def _unwrap(content: Any, path: Path | str, entry: str) -> tuple[dict[str, Tenso
     nested = [key for key, value in content.items() if isinstance(value, Mapping) and value]
     for key in WRAPPERS:
         if key in nested:
-            return _unwrap(content[key], path, _join(entry, key))
+            return _unwrap(content[key], path, _join(entry, key), depth + 1)
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         return tensors, entry
     if len(nested) == 1:
-        return _unwrap(content[nested[0]], path, _join(entry, nested[0]))
+        return _unwrap(content[nested[0]], path, _join(entry, nested[0]), depth + 1)
     keys = _listed(list(content)) or "none"
     raise TargetError(
         f"{path}: no state dict in it (its entries: {keys}); save model.state_dict() by itself, or under one of "

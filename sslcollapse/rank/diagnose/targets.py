@@ -184,7 +184,9 @@ def _folder(path: Path, entry: str | None) -> Target:
     """Weights as Hugging Face saves them; its config.json says what they are of."""
     config, scaling = _json(path / "config.json"), None
     adapter = _json(path / "adapter_config.json")
-    words = [", ".join(map(str, config.get("architectures") or [])), str(config.get("model_type") or "")]
+    kinds = config.get("architectures")
+    kinds = ", ".join(map(str, kinds)) if isinstance(kinds, list) else str(kinds or "")
+    words = [kinds, str(config.get("model_type") or "")]
     if adapter:
         base = str(adapter.get("base_model_name_or_path") or "an unknown network")
         words, scaling = [f"an adapter of {base}"], adapter_scaling(adapter)

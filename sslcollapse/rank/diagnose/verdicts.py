@@ -17,7 +17,7 @@ from torch import Tensor
 from sslcollapse.core.types import Point
 from sslcollapse.rank.diagnose.matrices import Matrix
 from sslcollapse.rank.record import LayerRank, rank_of
-from sslcollapse.rank.spectrum import from_gram, singular_values
+from sslcollapse.rank.spectrum import from_gram, singular_values, widest
 
 HEALTHY, DEGRADING, COLLAPSED = "healthy", "degrading", "collapsed"
 VERDICTS = (HEALTHY, DEGRADING, COLLAPSED)
@@ -88,7 +88,7 @@ def weigh(matrix: Matrix) -> Judged:
     reference = random_rank(*shape)
     rank, sigma = rank_of(Point("weight", matrix.name), shape, lambda: spectrum_of(weight), depth=matrix.depth)
     if not rank.finite:
-        bad = int((~torch.isfinite(weight.float())).sum())
+        bad = int((~torch.isfinite(widest(weight))).sum())
         reason = (
             f"{bad} of {weight.numel()} entries are NaN or infinite" if bad else "its entries are too large to square"
         )
@@ -176,6 +176,6 @@ def _condition(sigma: Tensor) -> float | None:
 
 
 def _by_share(share: float, degrading_below: float = DEGRADING_BELOW) -> str:
-    if share < COLLAPSED_BELOW:
+    if not share >= COLLAPSED_BELOW:  # nor is NaN
         return COLLAPSED
     return DEGRADING if share < degrading_below else HEALTHY

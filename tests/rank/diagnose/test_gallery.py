@@ -77,3 +77,11 @@ def test_agreement_is_of_layers_that_both_name():
         "apart": ["m b"],
     }
     assert found["alpha"]["compared"] == 1
+
+
+@pytest.mark.parametrize("wrong", [dict(verdict="<b>"), dict(parameters="x"), dict(layers=[{}]), dict(layers=5)])
+def test_an_entry_with_values_of_another_kind_is_named(tmp_path, wrong):
+    whole = dict(format=1, name="x", command="", verdict="healthy", counts={}, parameters=1, covered=1, layers=[])
+    (tmp_path / "x.json").write_text(json.dumps(whole | wrong))
+    with pytest.raises(TargetError, match=r"x\.json: no entry of a gallery"):
+        read_entries(tmp_path)
