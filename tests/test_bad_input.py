@@ -48,7 +48,7 @@ def mistake(capsys, *words: str, out: Path) -> str:
     ("words", "message"),
     [
         (["encodr.hidden=[8]"], "encodr"),
-        (["encoder.type=gnc"], "encoder.type: unknown encoder 'gnc'; did you mean 'gcn'? (known: gcn, linear, mlp, "),
+        (["encoder.type=gnc"], "encoder.type: unknown encoder 'gnc'; did you mean 'gcn'? (known: gat, gcn, linear, "),
         (
             ["regularizers.werank.coeficient=1"],
             "regularizers.werank.coeficient: unknown argument of 'werank'; did you mean 'coefficient'?",

@@ -16,7 +16,7 @@ from torch import nn
 from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError, RunError, SSLCollapseError, place
 from sslcollapse.core.memory import bounded
-from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, ENCODERS, OBJECTIVES
+from sslcollapse.core.registry import CONSTRAINTS, DOMAINS, REGISTRIES
 from sslcollapse.core.types import Batch, Context, LazyViews, Partwise, ProbeSet
 from sslcollapse.domains.base import Domain
 from sslcollapse.layers.map import layer_map
@@ -101,7 +101,7 @@ def build_module(recipe: Mapping[str, Any], domain: Domain) -> SSLModule:
     Raises:
         RecipeError: parts that do not go together.
     """
-    _check_kind(recipe, domain)
+    _check_kind(recipe, domain, "encoder", "objective")
     torch.manual_seed(recipe["seed"])
     with bounded(recipe):
         module = SSLModule.from_recipe(recipe, domain.in_shape, domain.num_classes)
@@ -115,7 +115,7 @@ def build_encoder(recipe: Mapping[str, Any], domain: Domain) -> Any:
     Raises:
         RecipeError: an encoder that does not read the domain's views.
     """
-    _check_kind(recipe, domain)
+    _check_kind(recipe, domain, "encoder")
     torch.manual_seed(recipe["seed"])
     encoder = encoder_from_recipe(recipe, domain.in_shape)
     if recipe.get("constraints"):
@@ -290,17 +290,17 @@ def prepare_networks(recipe: Mapping[str, Any], module: SSLModule, domain: Domai
                 network.compile()  # in place, so that names of parameters and of layers stay
 
 
-def _check_kind(recipe: Mapping[str, Any], domain: Domain) -> None:
-    """Refuse a component that says that it reads other kinds of input; one that says nothing is tried on a batch."""
+def _check_kind(recipe: Mapping[str, Any], domain: Domain, *kinds: str) -> None:
+    """Refuse components that say that they read other kinds of input; one that says nothing is tried on a batch."""
     of = recipe["domain"]["type"]
-    for kind, registry in (("encoder", ENCODERS), ("objective", OBJECTIVES)):
+    for kind in kinds:
         name = recipe[kind]["type"]
-        reads = getattr(registry.get(name), "reads", None)
-        kinds = (reads,) if isinstance(reads, str) else reads
-        if kinds is not None and domain.kind not in kinds:
+        reads = getattr(REGISTRIES[kind].get(name), "reads", None)
+        accepted = (reads,) if isinstance(reads, str) else reads
+        if accepted is not None and domain.kind not in accepted:
             raise RecipeError(
-                f"{kind}.type: {name!r} reads views of kind {', '.join(kinds)}, and those of the domain {of!r} are of "
-                f"kind {domain.kind}; choose an {kind} that reads them"
+                f"{kind}.type: {name!r} reads views of kind {', '.join(accepted)}, and those of the domain {of!r} are "
+                f"of kind {domain.kind}; choose an {kind} that reads them"
             )
 
 

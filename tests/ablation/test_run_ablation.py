@@ -62,9 +62,9 @@ def test_a_dry_run_shows_what_is_to_do_and_writes_nothing(workspace, capsys):
     assert run(workspace, widths="[4],[8],[16]", seeds=2, dry_run=True) == 0
     shown = capsys.readouterr().out
     assert [line.split(" | ")[:2] for line in shown.splitlines()[2:5]] == [
-        ["| [4]", "1 of 2"],
-        ["| [8]", "1 of 2"],
-        ["| [16]", "0 of 2"],
+        ["| 1 layer of 4", "1 of 2"],
+        ["| 1 layer of 8", "1 of 2"],
+        ["| 1 layer of 16", "0 of 2"],
     ]
     assert shown.splitlines()[-1] == "tiny: 6 runs, 2 finished, 4 to do"
     assert sorted(path for path in workspace.folder.rglob("*") if path.is_file()) == before
@@ -126,7 +126,7 @@ def test_a_failing_cell_does_not_stop_the_rest(workspace, capsys):
     assert len(workspace.records()) == 2
     text = page(workspace).decode()
     assert "* tiny encoder.hidden=[13] seed=1: ValueError: width 13" in text
-    assert "| [13] | 0 | – |" in text
+    assert "| 1 layer of 13 | 0 | – |" in text
     assert "| ValueError: width 13 brings bad luck (2 runs) |" in text
     log = next(workspace.out.glob("tiny/*/seed0/train.log"))
     assert "Traceback" in log.read_text()
@@ -228,7 +228,7 @@ def test_table_compares_with_the_baseline_over_equal_seeds(workspace):
     text = page(workspace, "widths").decode()
     for expected_text in (
         "## Difference to the baseline",
-        "| [8] | 3 | ",
+        "| 1 layer of 8 | 3 | ",
         "untrained encoder",
         "| 4 | 10 |",
         "lbfgs",
@@ -343,7 +343,7 @@ def test_real_training_of_a_small_random_graph_is_recorded(workspace, monkeypatc
     assert record["rank"]["representation"]["n"] == 300
     assert 1 <= record["rank"]["representation"]["effective_rank"] <= 4
     assert 0 <= record["evaluation"]["random"]["test_accuracy"]["mean"] <= 1
-    assert "| [4] | 1 |" in page(workspace).decode()
+    assert "| 1 layer of 4 | 1 |" in page(workspace).decode()
     assert record["sslcollapse"] == sslcollapse.__version__
     assert (record["plugins"], record["recipe"]["encoder"]["norm"]) == ({}, "batch"), "defaults are spelt out"
     assert f"sslcollapse: {sslcollapse.__version__}." in page(workspace).decode()

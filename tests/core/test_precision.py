@@ -15,7 +15,7 @@ from sslcollapse.core.distributed import Gather
 from sslcollapse.core.errors import RecipeError
 from sslcollapse.core.precision import full_precision, in_force, numerics, precisely
 from sslcollapse.core.registry import CONSTRAINTS, OBJECTIVES, PROBES, REGULARIZERS
-from sslcollapse.core.types import Batch, Branch, ProbeSet, Split
+from sslcollapse.core.types import Batch, Branch, Hidden, ProbeSet, Split
 from sslcollapse.domains.base import flat_rows
 from sslcollapse.layers.map import layer_map
 from sslcollapse.probes.evaluate import run_probes
@@ -212,7 +212,8 @@ def test_losses_are_in_float32_in_both_passes_while_a_run_is_in_tf32(spec, as_a_
         pytest.importorskip("lightly")
     objective = OBJECTIVES.build(spec)
     rows = [torch.randn(12, 6, requires_grad=True) for _ in range(2)]
-    branches = [Branch(row, row, row) for row in rows]
+    hidden = Hidden(torch.arange(12), torch.randn(12, 6))
+    branches = [Branch(row, row, row, row, hidden) for row in rows]
     with Exact():
         target = branches if objective.needs_target else None
         sum(objective(branches, target, Gather(enabled=False)).values()).backward()

@@ -138,6 +138,7 @@ def busy():
             x = torch.tanh(x @ x)
         yield x
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in its background ignore it
 waited = threading.Event()
 reading = read_ahead(slow, 2)
 next(reading)

@@ -147,7 +147,12 @@ def test_ctrl_c_ends_the_command_well(run, tmp_path):
     log = tmp_path / "said"
     with open(log, "w") as file:
         command = [sys.executable, "-m", "sslcollapse.cli", "report", str(run), "--live", "--port", "0"]
-        process = subprocess.Popen(command, stderr=file, stdout=file)
+        process = subprocess.Popen(
+            command,
+            stderr=file,
+            stdout=file,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background of a script
+        )
     try:
         deadline = time.monotonic() + 240
         while "Ctrl-C to stop" not in log.read_text():
