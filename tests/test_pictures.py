@@ -15,7 +15,7 @@ from sslcollapse.rank.plots import heat_map_cells
 DOCS = Path(__file__).parents[1] / "docs"
 MADE = {"pictures/rank_by_depth.png", "pictures/spectrum_fan.png", "images/collapsed.png", "images/report.png"}
 OF_RECORDS = {"images/rank_by_depth_cora.png", "results/claims.svg"}
-"""Those that `tools/evidence.py` and `ablate` make; tests/test_evidence.py and tests/ablation/test_overview.py have them."""
+"""Those that `tools/evidence.py` and `ablate` make, which tests of these look at."""
 REMAKE = "run 'python docs/pictures.py', and read what the guides say of the picture"
 
 
