@@ -154,6 +154,7 @@ def test_a_metric_of_an_ablation_may_be_a_baseline_or_the_targets_share(workspac
     assert len(ablation.cells) == 4
 
 
+@pytest.mark.slow
 def test_an_ablation_takes_baselines_that_evaluate_has_added_and_makes_no_run_again(workspace):
     ablation = workspace.ablation(f'name="held", base="tiny.py", seeds=1, axes={AXES}')
 

@@ -39,6 +39,7 @@ def local_cluster(monkeypatch):
     monkeypatch.setattr("sslcollapse.ablation.executors.base.make_executor", executor)
 
 
+@pytest.mark.slow
 def test_runs_are_made_and_fail_through_submitit_for_real(workspace, local_cluster, capsys):
     options = {"executor": "slurm", "seeds": 1, "out": workspace.out, "results": workspace.results}
     overrides = ["evaluate={}", DATA.replace("300", "60")]
@@ -84,6 +85,7 @@ def test_a_preempted_job_is_queued_again_as_it_was():
     assert vars(pickle.loads(pickle.dumps(again.function))) == {"message": {"path": "somewhere"}, "threads": 2}
 
 
+@pytest.mark.slow
 def test_a_run_that_submitit_preempts_saves_first_is_queued_again_and_finishes(workspace, local_cluster):
     steps = 300
     overrides = ["evaluate={}", DATA, f"train.steps={steps}", "train.log_every=1", "monitor.samples=300"]

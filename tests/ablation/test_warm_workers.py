@@ -25,6 +25,8 @@ from sslcollapse.domains.graph.synthetic import CSBM
 from sslcollapse.recipe import resolve
 from sslcollapse.training.build import Datasets, build_domain, size_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 RECIPE = """

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from test_two_processes import FULL_BATCH
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/multi-node.md").read_text()
 

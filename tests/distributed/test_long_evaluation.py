@@ -17,6 +17,8 @@ import slow_run  # noqa: E402
 
 from sslcollapse.training.evaluate import evaluate_run  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def start(out: Path, *words: str, script: str = "slow_run.py") -> list[subprocess.Popen]:
     """Two processes without a launcher, which would end the second where the first one dies."""

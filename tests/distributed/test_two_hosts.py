@@ -22,6 +22,8 @@ from sslcollapse.runs.export import load_encoder
 from sslcollapse.training.checkpoint import newest_step
 from sslcollapse.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):

@@ -148,6 +148,7 @@ def test_the_ranks_of_a_compiled_network_are_those_of_the_plain_one(plain):
     assert found == {key: (pytest.approx(rank, rel=1e-4), n) for key, (rank, n) in plain.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a compiler")
 def test_inductor_too():
     torch._dynamo.reset()
