@@ -9,6 +9,7 @@ import pytest
 from sslcollapse.ablation.drive import run_ablation
 from sslcollapse.ablation.grid import plan
 from sslcollapse.ablation.records import Records, make_record
+from sslcollapse.ablation.tables import baselines
 from sslcollapse.ablation.tables.columns import Column
 from sslcollapse.ablation.tables.latex import table_latex
 from sslcollapse.ablation.tables.page import page, table_csv
@@ -181,3 +182,10 @@ def test_an_ablation_takes_baselines_that_evaluate_has_added_and_makes_no_run_ag
     other = {**workspace.records("held")[0], "evaluation": scores(0.9), "baselines": {"Y": scores(0.1)}}
     records.add(other)
     assert not any("Y" in record.get("baselines", {}) for record in records), "of another machine's run"
+
+
+def test_baselines_of_cells_without_a_seed_in_common_are_not_taken_for_the_same():
+    one, other = {0: (0.8,)}, {1: (0.8,)}
+    assert not baselines._alike([one, other])
+    assert baselines._alike([one, {0: (0.8,), 1: (0.8,)}])
+    assert baselines._alike([one, {}])

@@ -68,8 +68,11 @@ def read(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def others(folder: Path) -> str:
-    """The pages of docs/ that the contents do not name yet: a new page is found without a line there."""
-    pages = sorted(f"docs/{path.stem}" for path in (folder / "docs").glob("*.md"))
+    """The pages of docs/ and its folders that the contents do not name yet: a new one is found without a line there."""
+    docs = folder / "docs"
+    pages = sorted(
+        f"docs/{path.relative_to(docs).with_suffix('')}" for path in (*docs.glob("*.md"), *docs.glob("*/README.md"))
+    )
     new = [page for page in pages if not re.search(rf"^{re.escape(page)}$", CONTENTS, re.MULTILINE)]
     return "\n".join(["\n```{toctree}", ":hidden:", ":caption: More", "", *new, "```\n"]) if new else ""
 

@@ -129,7 +129,10 @@ def _needed(cells: Sequence[Cell], paths: Sequence[str], values: Mapping[str, Va
 
 
 def _alike(several: Sequence[Values]) -> bool:
-    """Whether what is known at one seed is everywhere the same."""
+    """Whether what is known at one seed is everywhere the same; of cells without a seed in common nobody can know."""
+    there = [values for values in several if values]
+    if any(not any(values.keys() & other.keys() for other in there if other is not values) for values in there[1:]):
+        return False
     known: dict[tuple[int, int], float] = {}
     for values in several:
         for seed, row in values.items():
